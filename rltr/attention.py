@@ -1,0 +1,136 @@
+"""Attention over a ragged batch, registered with transformers as the attention implementation ``"rltr"``.
+
+Without a ragged batch in the current context the function is transformers' own ``sdpa``, so a model that carries it
+behaves as usual for everybody else: other threads, other greenlets, evaluations in the middle of a rollout.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rltr import tokens as ragged
+from rltr.tokens import Tokens
+
+IMPLEMENTATION = "rltr"
+"""Name under which transformers knows this attention."""
+CHANNELS = 8
+"""Channels added for the sizes: kernels want head sizes that are multiples of 8."""
+
+
+@dataclass
+class Stream:
+    """The token stream of one forward pass, as its layers see it.
+
+    Attributes:
+        tokens: the ragged batch between the first and the last layer, None outside of them.
+        observe: called with the queries and keys of every ragged attention and the factor that scales their product,
+            for selectors that need them.
+    """
+
+    tokens: Tokens | None = None
+    observe: list[Callable[[Tensor, Tensor, float], None]] = field(default_factory=list)
+
+
+current: ContextVar[Stream | None] = ContextVar("rltr_stream", default=None)
+"""The forward pass of this thread or greenlet that rltr runs; None lets every hook and function pass things on."""
+
+
+def attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch heads length width"],
+    key: Float[Tensor, "batch heads length width"],
+    value: Float[Tensor, "batch heads length width"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "batch length heads width"], None]:
+    """The attention function that transformers calls.
+
+    With a ragged batch, ``batch`` is 1 and ``length`` its packed tokens, or, when all rows have equally many,
+    the rows and their tokens. No attention weights are computed, so fused kernels stay on.
+    """
+    stream = current.get()
+    if stream is None or stream.tokens is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    for observe in stream.observe:
+        observe(query, key, scaling)
+    return ragged_attention(query, key, value, stream.tokens, scaling), None
+
+
+def mask(
+    batch_size: int, q_length: int, kv_length: int, attention_mask: Tensor | None = None, **kwargs: Any
+) -> Tensor | None:
+    """The mask function that goes with :func:`attention`: padding is dropped before the first layer, not masked."""
+    if current.get() is None:
+        return sdpa_mask(batch_size, q_length, kv_length, attention_mask=attention_mask, **kwargs)
+    return attention_mask
+
+
+def ragged_attention(
+    query: Float[Tensor, "batch heads length width"],
+    key: Float[Tensor, "batch heads length width"],
+    value: Float[Tensor, "batch heads length width"],
+    tokens: Tokens,
+    scaling: float,
+) -> Float[Tensor, "batch length heads width"]:
+    """Softmax attention of every row's tokens to each other, and to no other row's.
+
+    Once tokens have sizes, a token of size s is attended like s equal tokens: log(size) is added to its logits (ToMe,
+    section 3). It travels in extra channels of queries and keys, so that no mask keeps the fused kernels off.
+    """
+    width = value.shape[-1]
+    if tokens.size is not None:
+        query, key, value = _with_sizes(query, key, value, tokens.size, scaling)
+    if tokens.uniform is not None:
+        out = F.scaled_dot_product_attention(query, key, value, scale=scaling).transpose(1, 2)
+    elif query.device.type == "cpu":
+        out = _row_by_row(query, key, value, tokens, scaling)
+    else:
+        out = _padded(query, key, value, tokens, scaling)
+    return out[..., :width]
+
+
+def _with_sizes(
+    query: Tensor, key: Tensor, value: Tensor, size: Float[Tensor, " total"], scaling: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Append channels such that scaling * q'k' = scaling * qk + log(size): q gets a 1, k gets log(size) / scaling."""
+    batch, _, length, _ = query.shape
+    one = query.new_zeros(CHANNELS)
+    one[0] = 1
+    logarithm = (size.log() / scaling).to(key.dtype).view(batch, 1, length, 1)
+    query = torch.cat([query, one.expand(*query.shape[:-1], CHANNELS)], -1)
+    key = torch.cat([key, (logarithm * one).expand(*key.shape[:-1], CHANNELS)], -1)
+    return query, key, F.pad(value, (0, CHANNELS))
+
+
+def _row_by_row(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float) -> Tensor:
+    """One fused call per row, on views: on a CPU calls are cheap, and no padding is copied or multiplied."""
+    rows = zip(*(tensor.split(tokens.counts, 2) for tensor in (query, key, value)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*row, scale=scaling).transpose(1, 2) for row in rows], 1)
+
+
+def _padded(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float) -> Tensor:
+    """One fused call on rows padded to the longest, with a key mask: for devices where calls are dear."""
+    there = torch.arange(max(tokens.counts), device=query.device) < tokens.count[:, None]
+    query, key, value = (
+        ragged.pad(tensor[0].transpose(0, 1), tokens).transpose(1, 2) for tensor in (query, key, value)
+    )
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=there[:, None, None], scale=scaling)
+    return ragged.unpad(out.transpose(1, 2), tokens)[None]
+
+
+AttentionInterface.register(IMPLEMENTATION, attention)
+AttentionMaskInterface.register(IMPLEMENTATION, mask)

@@ -1,0 +1,213 @@
+"""One reduced forward pass: pack tokens before the first layer, let go of some at decision layers, unpack after the last.
+
+The model's own ``forward`` runs, unedited; :class:`Forward` is what the hooks on its layers call.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from rltr import tokens as ragged
+from rltr.attention import Stream, current
+from rltr.errors import RltrError
+from rltr.tokens import Tokens
+
+Dropped: TypeAlias = Literal["merge", "drop"]
+"""What happens to a dropped token: ``merge`` averages it into its most similar kept one, ``drop`` loses it."""
+
+
+@dataclass
+class Decision:
+    """A pause of the forward pass before a layer: everything a selector may look at.
+
+    Attributes:
+        index: which decision of this forward pass, from 0.
+        layer: the layer about to run.
+        hidden: hidden states of the packed tokens.
+        tokens: the ragged batch they belong to.
+        protected: tokens that stay whatever is decided.
+        observed: what the selector asked the previous layer's attention for (see ``Selector.observes``).
+    """
+
+    index: int
+    layer: int
+    hidden: Float[Tensor, "total width"]
+    tokens: Tokens
+    protected: Bool[Tensor, " total"]
+    observed: dict[str, Tensor]
+
+    @cached_property
+    def unit(self) -> Float[Tensor, "total width"]:
+        """Hidden states of length 1: computed once for everything that compares tokens."""
+        return ragged.unit_length(self.hidden)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A selector's answer.
+
+    Attributes:
+        keep: which packed tokens stay; protected ones stay anyway.
+        into: for each dropped token, in packed order, the packed index of the kept token it is merged into; None means
+            the most similar kept one. Unused when tokens are dropped, not merged.
+    """
+
+    keep: Bool[Tensor, " total"]
+    into: Int[Tensor, " dropped"] | None = None
+
+
+Decide: TypeAlias = Callable[[Decision], Choice]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Which tokens were in the stream, and when.
+
+    Attributes:
+        stages: the ragged batch before the first decision, then after each.
+        layers: the decision layers.
+    """
+
+    stages: tuple[Tokens, ...]
+    layers: tuple[int, ...]
+
+    @property
+    def grid(self) -> int:
+        """Original tokens per row, padding included."""
+        return self.stages[0].grid
+
+    @cached_property
+    def present(self) -> Bool[Tensor, "stages rows grid"]:
+        """Which original tokens were in the stream before the first decision, then after each."""
+        return torch.stack([stage.present for stage in self.stages])
+
+    def counts_per_layer(self, depth: int) -> Int[Tensor, "layers rows"]:
+        """Tokens that each of ``depth`` layers worked on, per row."""
+        stage = [sum(decision <= layer for decision in self.layers) for layer in range(depth)]
+        return torch.tensor([self.stages[i].counts for i in stage])
+
+
+class Forward(Stream):
+    """The token stream of one reduced forward pass.
+
+    Args:
+        owner: the backbone it belongs to; hooks of any other leave it alone.
+        decide: called at every decision layer.
+        layers: the decision layers, rising.
+        dropped: what happens to dropped tokens.
+        leading: protected tokens at the start of each row, at least 1.
+    """
+
+    def __init__(
+        self, owner: object, decide: Decide, layers: Sequence[int], dropped: Dropped, leading: int
+    ) -> None:
+        super().__init__()
+        if dropped not in get_args(Dropped):
+            raise RltrError(f"dropped={dropped!r} is not a mode: choose one of {', '.join(get_args(Dropped))}")
+        self.owner = owner
+        self.decide = decide
+        self.layers = tuple(layers)
+        self.dropped = dropped
+        self.leading = leading
+        self.layer = 0
+        self.observed: dict[str, Tensor] = {}
+        self.stages: list[Tokens] = []
+        self._grid: Tensor | None = None
+
+    @property
+    def trace(self) -> Trace:
+        """What was kept; complete once the forward pass has ended."""
+        return Trace(tuple(self.stages), self.layers)
+
+    def before_layer(
+        self, layer: int, hidden: Float[Tensor, "batch length width"], present: Bool[Tensor, "batch length"] | None
+    ) -> Float[Tensor, "batch_ length_ width"]:
+        """Edit the stream before a layer runs; ``present`` (None: all) marks what is not padding."""
+        self.layer = layer
+        if layer == 0:
+            hidden = self._pack(hidden, present)
+        if layer in self.layers:
+            hidden = self._decide(layer, hidden.flatten(0, 1))
+        return hidden
+
+    def after_last_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
+        """Put every token back where it was; a dropped one has the value it had when it was dropped."""
+        tokens, self.tokens = self._tokens(), None
+        if tokens.uniform == tokens.grid:
+            return hidden
+        assert self._grid is not None
+        self._grid[tokens.grid_index] = hidden.flatten(0, 1)
+        return self._grid.view(len(tokens.counts), tokens.grid, -1)
+
+    def gather(self, values: Shaped[Tensor, "rows_or_1 grid *rest"]) -> Shaped[Tensor, "batch length *rest"]:
+        """Bring something that has one entry per original token into the shape of the stream."""
+        tokens = self._tokens()
+        flat = values.expand(len(tokens.counts), *values.shape[1:]).flatten(0, 1)
+        return self._shaped(flat[tokens.grid_index])
+
+    def _tokens(self) -> Tokens:
+        if self.tokens is None:
+            raise RuntimeError("the layers ran in another order than they are listed in: this model is not supported")
+        return self.tokens
+
+    def _pack(self, hidden: Tensor, present: Tensor | None) -> Tensor:
+        rows, grid, _ = hidden.shape
+        if present is None or bool(present.all()):
+            self.tokens = ragged.everything(rows, grid, hidden.device)
+        else:
+            self.tokens = ragged.pack(present)
+            if min(self.tokens.counts) < self.leading:
+                raise RltrError("a row of attention_mask marks nothing to attend to: every input needs its first tokens")
+            self._grid = hidden.flatten(0, 1).clone()
+            hidden = self._shaped(hidden[present])
+        self.stages.append(self.tokens)
+        return hidden
+
+    def _decide(self, layer: int, hidden: Float[Tensor, "total width"]) -> Tensor:
+        tokens = self._tokens()
+        protected = tokens.slot < self.leading
+        decision = Decision(len(self.stages) - 1, layer, hidden, tokens, protected, self.observed)
+        # Whatever a selector runs, this very model included, is not part of this forward pass.
+        outside = current.set(None)
+        try:
+            choice = self.decide(decision)
+        finally:
+            current.reset(outside)
+        kept = choice.keep | protected
+        if not bool(kept.all()):
+            if self._grid is None:
+                self._grid = hidden.new_empty(len(tokens.counts) * tokens.grid, hidden.shape[-1])
+            dropped = ~kept
+            self._grid[tokens.grid_index[dropped]] = hidden[dropped]
+            if self.dropped == "drop":
+                hidden, self.tokens = hidden[kept], ragged.keep(tokens, kept)
+            else:
+                if choice.into is not None:
+                    into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
+                else:
+                    cosine, into = ragged.nearest(decision.unit, tokens, dropped, kept & ~protected)
+                    found = cosine.isfinite()
+                hidden, self.tokens = ragged.merge(hidden, tokens, kept, into, found)
+        self.stages.append(self._tokens())
+        return self._shaped(hidden)
+
+    def _shaped(self, packed: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "batch length *rest"]:
+        """Rows of equal length as a batch, all others packed behind one another in a batch of one."""
+        tokens = self._tokens()
+        if tokens.uniform is not None:
+            return packed.view(len(tokens.counts), tokens.uniform, *packed.shape[1:])
+        return packed[None]
+
+
+def gather_token_axes(value: Any, forward: Forward, rows: int, grid: int) -> Any:
+    """Gather every tensor in ``value`` that has a token axis, tuples included; leave everything else alone."""
+    if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == grid and value.shape[0] in (1, rows):
+        return forward.gather(value)
+    if isinstance(value, tuple):
+        return tuple(gather_token_axes(part, forward, rows, grid) for part in value)
+    return value

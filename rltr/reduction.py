@@ -1,0 +1,37 @@
+"""A backbone run with a selector: the reduced forward pass, in one call."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from rltr.backbone import Backbone
+from rltr.forward import Dropped, Trace
+from rltr.selectors.base import Selector
+
+
+class Reduction:
+    """Call it like the model: it returns the model's own output, and which tokens were kept.
+
+    Args:
+        backbone: a backbone; attach it before calling.
+        selector: who stays.
+        layers: the decision layers, rising: tokens leave before such a layer runs.
+        dropped: what happens to dropped tokens.
+    """
+
+    def __init__(
+        self, backbone: Backbone, selector: Selector, layers: Sequence[int], dropped: Dropped = "merge"
+    ) -> None:
+        self.backbone = backbone
+        self.selector = selector
+        self.layers = tuple(layers)
+        self.dropped: Dropped = dropped
+        selector.check(backbone, self.layers)
+        backbone.forward(selector, self.layers, dropped)  # refuses impossible layers and modes now, not at the first call
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
+        """Run the reduced model on ``inputs``."""
+        forward = self.backbone.forward(self.selector, self.layers, self.dropped)
+        self.selector.observe(forward)
+        return self.backbone.run(forward, inputs)

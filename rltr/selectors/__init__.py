@@ -1,0 +1,47 @@
+"""Who stays: one small file per method, all run by the same ragged runtime."""
+
+from rltr.errors import RltrError
+from rltr.selectors.base import Ranking, Selector
+from rltr.selectors.cls_attention import ClsAttention
+from rltr.selectors.none import KeepAll
+from rltr.selectors.norm import Norm
+from rltr.selectors.random import RandomChoice
+from rltr.selectors.redundancy import LeastRedundant
+from rltr.selectors.tome import ToMe
+from rltr.selectors.uniform import Uniform
+
+RANKINGS: dict[str, type[Ranking]] = {
+    "random": RandomChoice,
+    "norm": Norm,
+    "cls_attention": ClsAttention,
+    "tome": ToMe,
+    "uniform": Uniform,
+    "redundancy": LeastRedundant,
+}
+"""Baselines that take a keep rate, by the name recipes and reports use."""
+
+
+def ranking(name: str, keep_rate: float) -> Ranking:
+    """The baseline ``name`` at a keep rate.
+
+    Raises:
+        RltrError: if there is no such baseline.
+    """
+    if name not in RANKINGS:
+        raise RltrError(f"there is no selector {name!r}; choose one of {', '.join(RANKINGS)}")
+    return RANKINGS[name](keep_rate)
+
+
+__all__ = [
+    "RANKINGS",
+    "ClsAttention",
+    "KeepAll",
+    "LeastRedundant",
+    "Norm",
+    "RandomChoice",
+    "Ranking",
+    "Selector",
+    "ToMe",
+    "Uniform",
+    "ranking",
+]

@@ -1,0 +1,62 @@
+"""What a selector is. To add one, copy ``norm.py``: a subclass of :class:`Ranking` with one method."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rltr import tokens as ragged
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.forward import Choice, Decision, Forward
+
+
+class Selector(ABC):
+    """Decides at every decision layer which tokens stay. The runtime removes or merges the others."""
+
+    def check(self, backbone: Backbone, layers: Sequence[int]) -> None:  # noqa: B027 - most selectors fit everything
+        """Raise :class:`RltrError` if the selector cannot work on this backbone at these decision layers."""
+
+    def observe(self, forward: Forward) -> None:  # noqa: B027 - most selectors need hidden states only
+        """Ask a forward pass for more than hidden states (see :mod:`rltr.selectors.observe`)."""
+
+    @abstractmethod
+    def __call__(self, decision: Decision) -> Choice:
+        """Who stays."""
+
+
+class Ranking(Selector):
+    """Keeps a fixed share of the tokens that may leave, those with the highest scores, at every decision.
+
+    Args:
+        keep_rate: share of each row's unprotected tokens that stays, above 0 and at most 1; rounded up.
+
+    Raises:
+        RltrError: if ``keep_rate`` is out of range.
+    """
+
+    def __init__(self, keep_rate: float) -> None:
+        if not 0 < keep_rate <= 1:
+            raise RltrError(f"keep_rate={keep_rate} is not a share of tokens: choose one above 0 and at most 1")
+        self.keep_rate = keep_rate
+
+    @abstractmethod
+    def score(self, decision: Decision) -> Float[Tensor, " total"]:
+        """A score per token; the higher, the longer it stays. Those of protected tokens are ignored."""
+
+    def __call__(self, decision: Decision) -> Choice:
+        """Keep the best of each row."""
+        return Choice(keep_best(self.score(decision), decision, self.keep_rate))
+
+
+def keep_best(score: Float[Tensor, " total"], decision: Decision, keep_rate: float) -> Bool[Tensor, " total"]:
+    """Mark each row's protected tokens and the ``keep_rate`` best-scored of the others, rounded up."""
+    tokens, protected = decision.tokens, decision.protected
+    leading = ragged.row_sum(protected.float(), tokens).long()
+    # 1e-9: 0.7 * 10 must keep 7, not 8, whatever its last bit says.
+    best = [math.ceil(keep_rate * (count - fixed) - 1e-9) + fixed for count, fixed in zip(tokens.counts, leading.tolist(), strict=True)]
+    place = ragged.rank(score.float().masked_fill(protected, torch.inf), tokens)
+    return place < torch.tensor(best, device=score.device)[tokens.row]

@@ -1,0 +1,29 @@
+"""EViT's rule without its training: keep what CLS attends to (Liang et al. 2022, EViT, section 3.2)."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.forward import Decision, Forward
+from rltr.selectors.base import Ranking
+from rltr.selectors.observe import observe_first_token
+
+
+class ClsAttention(Ranking):
+    """Keeps the tokens to which the first token attended most in the layer before, averaged over heads."""
+
+    def check(self, backbone: Backbone, layers: Sequence[int]) -> None:
+        """Before layer 0 nothing has attended yet."""
+        if 0 in layers:
+            raise RltrError("cls_attention looks at the layer before a decision: choose decision layers from 1 on")
+
+    def observe(self, forward: Forward) -> None:
+        """Have the first token's attention at hand."""
+        observe_first_token(forward)
+
+    def score(self, decision: Decision) -> Float[Tensor, " total"]:
+        """Attention weight that the first token gave."""
+        return decision.observed["first_token"]

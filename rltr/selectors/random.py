@@ -1,0 +1,25 @@
+"""Random choice: what choosing is worth, is what a method has above this. With merging it is already strong."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rltr.forward import Decision
+from rltr.selectors.base import Ranking
+
+
+class RandomChoice(Ranking):
+    """Keeps a random share of the tokens of each row.
+
+    Args:
+        keep_rate: share of the unprotected tokens that stays at each decision, above 0 and at most 1.
+        seed: the same seed gives the same choices, call by call.
+    """
+
+    def __init__(self, keep_rate: float, seed: int = 0) -> None:
+        super().__init__(keep_rate)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def score(self, decision: Decision) -> Float[Tensor, " total"]:
+        """Independent uniform numbers, drawn on the CPU so that every device chooses alike."""
+        return torch.rand(decision.tokens.total, generator=self._generator).to(decision.hidden.device)

@@ -1,0 +1,200 @@
+"""The ragged batch: which tokens of which row are still in the stream, and pure functions on such batches.
+
+Kept tokens of all rows lie packed behind one another, row by row and in their original order, so linear layers, norms
+and MLPs run on exactly the kept tokens. Nothing here knows about models, images or text.
+
+Axes: ``rows`` inputs of a batch; ``grid`` original tokens per row; ``total`` packed tokens of all rows; ``most`` the
+largest number of tokens any row has.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Index of a ragged batch.
+
+    Attributes:
+        row: the row each packed token belongs to; never decreases.
+        position: its original place in its row, 0 to ``grid - 1``; increases within a row.
+        counts: tokens of each row, as plain numbers: one device synchronisation per decision, none per layer.
+        grid: original tokens per row, padding included.
+        size: how many original tokens each stands for (at least 1), or None while every one stands for itself.
+    """
+
+    row: Int[Tensor, " total"]
+    position: Int[Tensor, " total"]
+    counts: tuple[int, ...]
+    grid: int
+    size: Float[Tensor, " total"] | None = None
+
+    @property
+    def total(self) -> int:
+        """Tokens of all rows together."""
+        return len(self.row)
+
+    @cached_property
+    def uniform(self) -> int | None:
+        """The number of tokens of every row if all have equally many, else None."""
+        return self.counts[0] if len(set(self.counts)) == 1 else None
+
+    @cached_property
+    def count(self) -> Int[Tensor, " rows"]:
+        """``counts`` on the device."""
+        return torch.tensor(self.counts, device=self.row.device)
+
+    @cached_property
+    def start(self) -> Int[Tensor, " rows"]:
+        """Packed index of each row's first token."""
+        return self.count.cumsum(0) - self.count
+
+    @cached_property
+    def slot(self) -> Int[Tensor, " total"]:
+        """Current place of each token within its row, 0 to the row's count minus 1."""
+        return torch.arange(self.total, device=self.row.device) - self.start[self.row]
+
+    @cached_property
+    def padded_index(self) -> Int[Tensor, " total"]:
+        """Where each token lies in a flattened ``(rows, most)`` batch."""
+        return self.row * max(self.counts) + self.slot
+
+    @cached_property
+    def grid_index(self) -> Int[Tensor, " total"]:
+        """Where each token lies in a flattened ``(rows, grid)`` batch."""
+        return self.row * self.grid + self.position
+
+    @cached_property
+    def present(self) -> Bool[Tensor, "rows grid"]:
+        """Which original tokens are still in the stream."""
+        flat = torch.zeros(len(self.counts) * self.grid, dtype=torch.bool, device=self.row.device)
+        flat[self.grid_index] = True
+        return flat.view(len(self.counts), self.grid)
+
+
+def everything(rows: int, grid: int, device: torch.device | str = "cpu") -> Tokens:
+    """A batch in which every row has all of its ``grid`` tokens."""
+    row = torch.arange(rows, device=device).repeat_interleave(grid)
+    return Tokens(row, torch.arange(grid, device=device).repeat(rows), (grid,) * rows, grid)
+
+
+def pack(present: Bool[Tensor, "rows grid"]) -> Tokens:
+    """The tokens marked in ``present``, for instance those that are not padding."""
+    row, position = present.nonzero(as_tuple=True)
+    return Tokens(row, position, tuple(present.sum(1).tolist()), present.shape[1])
+
+
+def keep(tokens: Tokens, kept: Bool[Tensor, " total"]) -> Tokens:
+    """The tokens marked in ``kept``; rows may become uneven, and even empty."""
+    row = tokens.row[kept]
+    counts = torch.bincount(row, minlength=len(tokens.counts)).tolist()
+    size = None if tokens.size is None else tokens.size[kept]
+    return replace(tokens, row=row, position=tokens.position[kept], counts=tuple(counts), size=size)
+
+
+def pad(
+    values: Shaped[Tensor, "total *rest"], tokens: Tokens, value: float = 0.0
+) -> Shaped[Tensor, "rows most *rest"]:
+    """Lay packed values out as a rectangle, ``value`` where a row has fewer tokens than the longest."""
+    rows, most, rest = len(tokens.counts), max(tokens.counts), values.shape[1:]
+    if tokens.uniform is not None:
+        return values.view(rows, most, *rest)
+    padded = values.new_full((rows * most, *rest), value)
+    padded[tokens.padded_index] = values
+    return padded.view(rows, most, *rest)
+
+
+def unpad(padded: Shaped[Tensor, "rows most *rest"], tokens: Tokens) -> Shaped[Tensor, "total *rest"]:
+    """Undo :func:`pad`."""
+    flat = padded.flatten(0, 1)
+    return flat if tokens.uniform is not None else flat[tokens.padded_index]
+
+
+def rank(score: Float[Tensor, " total"], tokens: Tokens) -> Int[Tensor, " total"]:
+    """Place of each token in its own row by falling ``score``: 0 has the highest. Ties go to the earlier token."""
+    order = pad(score, tokens, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return unpad(order.argsort(dim=1), tokens)
+
+
+def row_sum(values: Float[Tensor, "total *rest"], tokens: Tokens) -> Float[Tensor, "rows *rest"]:
+    """Sum of the values of each row's tokens."""
+    if tokens.uniform is not None:
+        return pad(values, tokens).sum(1)
+    return values.new_zeros(len(tokens.counts), *values.shape[1:]).index_add_(0, tokens.row, values)
+
+
+def nearest(
+    unit: Float[Tensor, "total width"],
+    tokens: Tokens,
+    source: Bool[Tensor, " total"],
+    target: Bool[Tensor, " total"],
+) -> tuple[Float[Tensor, " sources"], Int[Tensor, " sources"]]:
+    """For every source token the most similar target token of its own row.
+
+    Args:
+        unit: hidden states of length 1, so that a product of two is their cosine.
+        tokens: the batch they belong to.
+        source: tokens that look for a partner.
+        target: tokens that may be one. A source that is a target itself would find itself.
+
+    Returns:
+        The cosine, -1 to 1 (``-inf`` if the row has no target), and the partner's packed index (any, if it has none).
+    """
+    sources, targets = keep(tokens, source), keep(tokens, target)
+    if sources.total == 0 or targets.total == 0:
+        lonely = unit.new_full((sources.total,), -torch.inf)
+        return lonely, torch.zeros(sources.total, dtype=torch.long, device=unit.device)
+    similarity = pad(unit[source], sources) @ pad(unit[target], targets).transpose(1, 2)
+    if targets.uniform is None:
+        similarity += pad(unit.new_zeros(targets.total), targets, -torch.inf)[:, None]
+    cosine, slot = similarity.max(-1)
+    # A row without targets has no slot 0 of its own; its index is never used, but must exist.
+    index = (targets.start[sources.row] + unpad(slot, sources)).clamp_max(targets.total - 1)
+    return unpad(cosine, sources), target.nonzero()[:, 0][index]
+
+
+def merge(
+    hidden: Float[Tensor, "total width"],
+    tokens: Tokens,
+    kept: Bool[Tensor, " total"],
+    into: Int[Tensor, " dropped"],
+    found: Bool[Tensor, " dropped"],
+) -> tuple[Float[Tensor, "kept width"], Tokens]:
+    """Average every dropped token into a kept one, weighted by sizes (Bolya et al. 2023, ToMe, section 3).
+
+    Args:
+        hidden: hidden states.
+        tokens: the batch they belong to.
+        kept: which stay.
+        into: for each dropped token, in packed order, the packed index of the kept token that takes it in.
+        found: whether there is such a token; without one, the dropped token is lost.
+
+    Returns:
+        The kept tokens' new hidden states and their index, with sizes.
+    """
+    dropped = ~kept
+    size = tokens.size if tokens.size is not None else hidden.new_ones(tokens.total, dtype=torch.float32)
+    place = kept.cumsum(0)[into] - 1
+    weight = size[dropped] * found
+    total = size[kept].index_add(0, place, weight)
+    sums = (hidden[kept].float() * size[kept, None]).index_add_(0, place, hidden[dropped].float() * weight[:, None])
+    return (sums / total[:, None]).to(hidden.dtype), replace(keep(tokens, kept), size=total)
+
+
+def unit_length(hidden: Float[Tensor, "total width"]) -> Float[Tensor, "total width"]:
+    """Hidden states scaled to length 1, in float32."""
+    return F.normalize(hidden.float(), dim=-1)
+
+
+def grid_of(
+    tokens: Tokens, values: Shaped[Tensor, "total *rest"]
+) -> Shaped[Tensor, "rows grid *rest"]:
+    """Scatter packed values to their original places, zeros elsewhere."""
+    grid = values.new_zeros(len(tokens.counts) * tokens.grid, *values.shape[1:])
+    grid[tokens.grid_index] = values
+    return grid.view(len(tokens.counts), tokens.grid, *values.shape[1:])
