@@ -48,6 +48,11 @@ class Backbone:
         self._native_attention: str = self.config._attn_implementation
 
     @property
+    def name(self) -> str:
+        """Where the model came from: a hub id, a folder's name, or its class if it was never saved."""
+        return self.model.name_or_path or type(self.model).__name__
+
+    @property
     def depth(self) -> int:
         """Number of layers."""
         return len(self.layers)

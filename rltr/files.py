@@ -1,4 +1,4 @@
-"""Writing files so that a crash or a full disk never leaves half of one behind, and nothing is overwritten by mistake."""
+"""Writing files so that a crash never leaves half of one behind, and nothing is overwritten by mistake."""
 
 import os
 import shutil
@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rltr.errors import RltrError
+
+RECIPE_FILE = "recipe.yaml"
+"""Every run's folder holds its recipe under this name; that shows that the folder is a run's."""
 
 
 @contextmanager
@@ -54,12 +57,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_out(path: Path, *, marker: str, resume: bool = False, replace: bool = False) -> None:
+def check_out(path: Path, *, marker: str = RECIPE_FILE, resume: bool = False, replace: bool = False) -> None:
     """Refuse, before any work is done, a folder for results that cannot take them or holds something else.
 
     Args:
         path: the folder; it need not exist.
-        marker: name of the file that shows that a folder holds a run.
+        marker: name of the file that shows that what the folder holds was made by rltr.
         resume: the run in it is continued, so it must be there.
         replace: a run in it may be replaced.
 
@@ -73,8 +76,12 @@ def check_out(path: Path, *, marker: str, resume: bool = False, replace: bool = 
         raise RltrError(f"cannot write to {str(existing)!r}: permission denied; name another folder with --out")
     is_run = (path / marker).is_file()
     if resume and not is_run:
-        raise RltrError(f"nothing to resume: {str(path)!r} holds no run ({marker} is not there); name its folder with --out")
+        raise RltrError(
+            f"nothing to resume: {str(path)!r} holds no run ({marker} is not there); name its folder with --out"
+        )
     if is_run and not resume and not replace:
-        raise RltrError(f"{str(path)!r} holds a run already; continue it with --resume, or name another folder with --out")
+        raise RltrError(
+            f"{str(path)!r} holds a run already; continue it with --resume, or name another folder with --out"
+        )
     if path.exists() and not is_run and any(path.iterdir()):
-        raise RltrError(f"{str(path)!r} is not empty and holds no run of rltr; name a new folder with --out")
+        raise RltrError(f"{str(path)!r} holds something else ({marker} is not there); name a new folder with --out")

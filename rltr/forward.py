@@ -31,6 +31,7 @@ class Decision:
         hidden: hidden states of the packed tokens.
         tokens: the ragged batch they belong to.
         protected: tokens that stay whatever is decided.
+        begun: tokens each row had before the first decision.
         observed: what the selector asked the previous layer's attention for (see ``Selector.observes``).
     """
 
@@ -39,6 +40,7 @@ class Decision:
     hidden: Float[Tensor, "total width"]
     tokens: Tokens
     protected: Bool[Tensor, " total"]
+    begun: Int[Tensor, " rows"]
     observed: dict[str, Tensor]
 
     @cached_property
@@ -103,9 +105,7 @@ class Forward(Stream):
         leading: protected tokens at the start of each row, at least 1.
     """
 
-    def __init__(
-        self, owner: object, decide: Decide, layers: Sequence[int], dropped: Dropped, leading: int
-    ) -> None:
+    def __init__(self, owner: object, decide: Decide, layers: Sequence[int], dropped: Dropped, leading: int) -> None:
         super().__init__()
         if dropped not in get_args(Dropped):
             raise RltrError(f"dropped={dropped!r} is not a mode: choose one of {', '.join(get_args(Dropped))}")
@@ -162,7 +162,9 @@ class Forward(Stream):
         else:
             self.tokens = ragged.pack(present)
             if min(self.tokens.counts) < self.leading:
-                raise RltrError("a row of attention_mask marks nothing to attend to: every input needs its first tokens")
+                raise RltrError(
+                    "a row of attention_mask marks nothing to attend to: every input needs its first tokens"
+                )
             self._grid = hidden.flatten(0, 1).clone()
             hidden = self._shaped(hidden[present])
         self.stages.append(self.tokens)
@@ -171,7 +173,7 @@ class Forward(Stream):
     def _decide(self, layer: int, hidden: Float[Tensor, "total width"]) -> Tensor:
         tokens = self._tokens()
         protected = tokens.slot < self.leading
-        decision = Decision(len(self.stages) - 1, layer, hidden, tokens, protected, self.observed)
+        decision = Decision(len(self.stages) - 1, layer, hidden, tokens, protected, self.stages[0].count, self.observed)
         # Whatever a selector runs, this very model included, is not part of this forward pass.
         outside = current.set(None)
         try:

@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from rltr.backbone import Backbone
-from rltr.forward import Dropped, Trace
+from rltr.forward import Dropped, Forward, Trace
 from rltr.selectors.base import Selector
 
 
@@ -28,10 +28,14 @@ class Reduction:
         self.layers = tuple(layers)
         self.dropped: Dropped = dropped
         selector.check(backbone, self.layers)
-        backbone.forward(selector, self.layers, dropped)  # refuses impossible layers and modes now, not at the first call
+        self.new_forward()  # refuses impossible layers and modes now, not at the first call
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
         """Run the reduced model on ``inputs``."""
+        return self.backbone.run(self.new_forward(), inputs)
+
+    def new_forward(self) -> Forward:
+        """The token stream of one forward pass to come."""
         forward = self.backbone.forward(self.selector, self.layers, self.dropped)
         self.selector.observe(forward)
-        return self.backbone.run(forward, inputs)
+        return forward

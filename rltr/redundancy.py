@@ -35,9 +35,7 @@ class Redundancy:
         return torch.stack([self.cosine, self.even, self.rank], -1)
 
 
-def redundancy(
-    unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"]
-) -> Redundancy:
+def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"]) -> Redundancy:
     """Compare every unprotected token with those on the other side of its row.
 
     Args:

@@ -97,9 +97,7 @@ def keep(tokens: Tokens, kept: Bool[Tensor, " total"]) -> Tokens:
     return replace(tokens, row=row, position=tokens.position[kept], counts=tuple(counts), size=size)
 
 
-def pad(
-    values: Shaped[Tensor, "total *rest"], tokens: Tokens, value: float = 0.0
-) -> Shaped[Tensor, "rows most *rest"]:
+def pad(values: Shaped[Tensor, "total *rest"], tokens: Tokens, value: float = 0.0) -> Shaped[Tensor, "rows most *rest"]:
     """Lay packed values out as a rectangle, ``value`` where a row has fewer tokens than the longest."""
     rows, most, rest = len(tokens.counts), max(tokens.counts), values.shape[1:]
     if tokens.uniform is not None:
@@ -191,9 +189,7 @@ def unit_length(hidden: Float[Tensor, "total width"]) -> Float[Tensor, "total wi
     return F.normalize(hidden.float(), dim=-1)
 
 
-def grid_of(
-    tokens: Tokens, values: Shaped[Tensor, "total *rest"]
-) -> Shaped[Tensor, "rows grid *rest"]:
+def grid_of(tokens: Tokens, values: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "rows grid *rest"]:
     """Scatter packed values to their original places, zeros elsewhere."""
     grid = values.new_zeros(len(tokens.counts) * tokens.grid, *values.shape[1:])
     grid[tokens.grid_index] = values

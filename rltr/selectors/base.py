@@ -57,6 +57,9 @@ def keep_best(score: Float[Tensor, " total"], decision: Decision, keep_rate: flo
     tokens, protected = decision.tokens, decision.protected
     leading = ragged.row_sum(protected.float(), tokens).long()
     # 1e-9: 0.7 * 10 must keep 7, not 8, whatever its last bit says.
-    best = [math.ceil(keep_rate * (count - fixed) - 1e-9) + fixed for count, fixed in zip(tokens.counts, leading.tolist(), strict=True)]
+    best = [
+        math.ceil(keep_rate * (count - fixed) - 1e-9) + fixed
+        for count, fixed in zip(tokens.counts, leading.tolist(), strict=True)
+    ]
     place = ragged.rank(score.float().masked_fill(protected, torch.inf), tokens)
     return place < torch.tensor(best, device=score.device)[tokens.row]

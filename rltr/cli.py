@@ -1,0 +1,307 @@
+"""The command ``rltr``: reads what the user wants, refuses early what cannot work, and hands a recipe to a job.
+
+Everything heavy (torch, transformers, the jobs) is imported inside the commands, so ``rltr --help`` answers at once.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from rltr.errors import RltrError
+from rltr.files import RECIPE_FILE, check_out
+from rltr.version import __version__
+
+if TYPE_CHECKING:
+    import rltr.recipe
+
+
+class Commands(TyperGroup):
+    """Turns what a user can mend into one line and exit code 2, an interruption into 130; bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except RltrError as error:
+            if os.environ.get("RLTR_DEBUG") == "1":
+                raise
+            typer.echo(f"rltr: error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as stop:
+            typer.echo(f"rltr: interrupted{stop}", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Folder with a saved model, hub id, or 'embedded'.", show_default=False),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        "-d",
+        help="Folder with one folder of images per class, or CSV or JSONL of text and label, or 'embedded'.",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.", show_default=False)]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", "-r", help="YAML file, or 'demo' or 'quick'.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Change one field: learner.rollouts=10000. May be repeated.", show_default=False),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the learner.", show_default=False)]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, or auto for the fastest.", show_default=False)
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Processor threads.", show_default=False)]
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"rltr {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Make a frozen transformer cheaper: learn which tokens it needs, and run it on those.
+
+    \b
+    First look:      rltr demo --quick
+    Your own model:  rltr train --model my-vit --data photos --out runs/photos
+    Its curve:       rltr evaluate --policy runs/photos/policy
+    Every setting:   rltr recipe
+    """
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="One minute instead of eight: far fewer rollouts.")] = False,
+    out: OutOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    changes: SetOption = None,
+) -> None:
+    """Train, measure and export a policy on the built-in example.
+
+    Writes a report (report.html), the measurements and the policy to --out (default: rltr-demo). Needs no network.
+
+    \b
+    Examples:
+      rltr demo --quick
+      rltr demo --out /tmp/demo --seed 1
+    """
+    from rltr.recipe import load_recipe
+
+    values = _values({"out": out, "learner.seed": seed, "device": device, "threads": threads})
+    recipe = load_recipe("quick" if quick else "demo", changes or (), values)
+    _refuse_early(recipe, replace=True)
+    from rltr.jobs import run_demo
+
+    run_demo(recipe, quick)
+
+
+@app.command()
+def train(
+    model: ModelOption = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    recipe_file: RecipeOption = None,
+    changes: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its own recipe.")] = False,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Train a policy for a frozen model on your data.
+
+    \b
+    Examples:
+      rltr train --model my-vit --data photos --out runs/photos
+      rltr train --model my-bert --data reviews.csv --set data.label_column=stars
+      rltr train --recipe my.yaml --set learner.rollouts=20000
+      rltr train --resume --out runs/photos
+    """
+    from rltr.recipe import EMBEDDED, load_recipe
+
+    chosen = {"model.source": model, "data.source": data, "learner.seed": seed}
+    values = _values({**chosen, "out": out, "device": device, "threads": threads})
+    if resume:
+        # What was trained so far belongs to the recipe it was trained with; only where it runs and how long may change.
+        fixed = [key for key in ("model.source", "data.source", "learner.seed") if key in values]
+        if fixed or recipe_file:
+            raise RltrError(f"--resume takes the run's own recipe; leave out {', '.join(fixed or ['--recipe'])}")
+        folder = out or load_recipe().out
+        check_out(folder, resume=True)
+        recipe = load_recipe(folder / RECIPE_FILE, changes or (), {**values, "out": folder})
+    else:
+        recipe = load_recipe(recipe_file, changes or (), values)
+        if recipe.model.source != EMBEDDED and "source" not in recipe.data.model_fields_set:
+            raise RltrError(f"which data is model {recipe.model.source!r} for? Name it with --data")
+    _refuse_early(recipe, resume=resume)
+    from rltr.jobs import run_train
+
+    try:
+        folder = run_train(recipe, resume)
+    except KeyboardInterrupt:
+        hint = f"; go on from the last checkpoint with: rltr train --resume --out {recipe.out}"
+        raise KeyboardInterrupt(hint) from None
+    typer.echo(f"trained; next: rltr export --run {folder} --out my-policy")
+
+
+@app.command()
+def evaluate(
+    policy: Annotated[Path, typer.Option("--policy", "-p", help="A policy's folder.", show_default=False)],
+    model: ModelOption = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    recipe_file: RecipeOption = None,
+    changes: SetOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure a policy beside the baselines, with a report.
+
+    Accuracy, FLOPs, latency and pictures go to --out (default: runs/evaluation). Model and data are those it was
+    trained with, unless you name others.
+
+    \b
+    Examples:
+      rltr evaluate --policy my-policy --out measured
+      rltr evaluate --policy my-policy --data other-photos --set evaluation.cost_weights=[0.1,0.5]
+    """
+    from rltr.recipe import load_recipe
+
+    source = recipe_file or _policy_config(policy).get("recipe", {})
+    values = _values({"model.source": model, "data.source": data, "device": device, "threads": threads})
+    recipe = load_recipe(source, changes or (), {**values, "out": out or Path("runs/evaluation")})
+    _refuse_early(recipe, replace=True)
+    from rltr.jobs import run_evaluate
+
+    run_evaluate(policy, recipe)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Option("--run", help="The folder of a training run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the policy.", show_default=False)],
+) -> None:
+    """Write a run's policy to a folder that rltr.attach reads.
+
+    \b
+    Example:
+      rltr export --run runs/photos --out my-policy
+    """
+    if not (run / RECIPE_FILE).is_file():
+        raise RltrError(
+            f"--run {str(run)!r} holds no run ({RECIPE_FILE} is not there); name a folder that train wrote to"
+        )
+    check_out(out, marker="policy.safetensors", replace=True)
+    from rltr.jobs import run_export
+
+    run_export(run, out)
+    typer.echo(f"exported; next: rltr check {out}")
+
+
+@app.command()
+def check(
+    policy: Annotated[Path, typer.Argument(help="A policy's folder.", show_default=False)],
+    model: ModelOption = None,
+) -> None:
+    """Check a policy on this machine: parity and real speed.
+
+    With everything kept, the outputs must be the native ones; and it is timed beside the native model.
+
+    \b
+    Example:
+      rltr check my-policy
+    """
+    _policy_config(policy)
+    from rltr.jobs import run_check
+
+    run_check(policy, model)
+
+
+@app.command("recipe")
+def show_recipe(
+    recipe_file: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="YAML file, or 'demo' or 'quick'.", show_default=False)
+    ] = None,
+    changes: SetOption = None,
+) -> None:
+    """Print every setting, with what it means and may be.
+
+    \b
+    Examples:
+      rltr recipe > my.yaml
+      rltr recipe demo --set learner.rollouts=10000
+    """
+    from rltr.recipe import load_recipe, recipe_text
+
+    typer.echo(recipe_text(load_recipe(recipe_file, changes or ())), nl=False)
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``rltr``."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # A terminal without UTF-8 must not end hours of work at an accent in a class's name.
+        sys.stdout.reconfigure(errors="replace")
+    app(prog_name="rltr")
+
+
+def _values(options: dict[str, Any]) -> dict[str, object]:
+    """The options that were given, by the recipe field they set."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _policy_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        what = "there is no such folder" if not folder.exists() else "it holds no config.json"
+        raise RltrError(f"{str(folder)!r} is not a policy's folder: {what}; name one that demo, train or export wrote")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RltrError(f"{str(file)!r} is damaged ({error}); export the policy again") from None
+    if not isinstance(config, dict):
+        raise RltrError(f"{str(file)!r} is not a policy's: it holds no fields; export the policy again")
+    return config
+
+
+def _refuse_early(recipe: "rltr.recipe.Recipe", *, resume: bool = False, replace: bool = False) -> None:
+    """Raise `RltrError` for what is certain to fail later: before a model is loaded, and before anything is written."""
+    from rltr.recipe import EMBEDDED
+
+    if recipe.data.source != EMBEDDED and not Path(recipe.data.source).expanduser().exists():
+        raise RltrError(f"there is no data at {recipe.data.source!r}; name an existing folder or file with --data")
+    check_out(recipe.out, resume=resume, replace=replace)
+    from rltr.device import pick_device
+    from rltr.selectors import ranking
+
+    pick_device(recipe.device)
+    for method in recipe.evaluation.methods:
+        ranking(method, keep_rate=1.0)

@@ -1,0 +1,60 @@
+"""What a cost model must answer, and what follows from it.
+
+A cost model prices *one row* (one input of a batch) by how many tokens it holds. Layers add up, so the cost of any span
+of layers and of the dense model follow from :meth:`CostModel.layer`. ``rltr.pricing`` makes prices per token of them.
+"""
+
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@runtime_checkable
+class CostModel(Protocol):
+    """Maps tokens per row to cost per row. See ``flops.py`` for the smallest complete one."""
+
+    name: ClassVar[str]
+    """What recipes and files call it: lower case, one word."""
+    unit: ClassVar[str]
+    """What the numbers are, for tables and plots: ``"FLOPs"``, ``"seconds"``."""
+
+    def layer(self, layer: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """Cost of layer ``layer`` for rows of ``counts`` tokens: at least 0, never falling as the count grows."""
+        ...
+
+    def decision(self, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """Cost of one decision (selector, redundancy, merging, packing) for rows of ``counts`` tokens before it."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to rebuild this model, ready for JSON; ``"name"`` is :attr:`name`."""
+        ...
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "CostModel":
+        """Rebuild what :meth:`to_dict` gave.
+
+        Raises:
+            RltrError: if ``data`` is not such a dictionary.
+        """
+        ...
+
+
+def span(cost: CostModel, start: int, stop: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Cost of layers ``start`` … ``stop - 1`` for rows that hold ``counts`` tokens through all of them."""
+    total = torch.zeros_like(counts)
+    for layer in range(start, stop):
+        total = total + cost.layer(layer, counts)
+    return total
+
+
+def dense(cost: CostModel, depth: int, grid: int) -> float:
+    """Cost of one row through all ``depth`` layers with all ``grid`` tokens and no decision: the measure of savings.
+
+    Embedding and head are not in it: they are the same with and without a selector. Whole-model times are measured by
+    ``rltr.evaluate``.
+    """
+    counts = torch.tensor([float(grid)], dtype=torch.float64)
+    return span(cost, 0, depth, counts).item()

@@ -1,0 +1,57 @@
+"""What rltr ships, to run without any download: a small frozen ViT and its canvases. Its card is README.md here."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import ViTForImageClassification
+
+from rltr import loading
+from rltr.embedded.canvas import draw_canvases, pixels
+from rltr.errors import RltrError
+from rltr.tasks.examples import Task, TensorExamples
+
+GARMENTS = Path(__file__).parent / "garments.npz"
+SEEDS = {"train": 3, "validation": 1, "test": 2}
+"""Seeds of the canvases."""
+
+
+def load_model() -> ViTForImageClassification:
+    """The embedded ViT, in evaluation mode and without gradients; 10 classes, 14x14 patches, ``(rows, 1, 56, 56)``.
+
+    Raises:
+        RltrError: if the installed package lacks its files.
+    """
+    model = loading.load_model(loading.EMBEDDED)
+    assert isinstance(model, ViTForImageClassification)
+    return model
+
+
+def load_task(train: int | None = None, validation: int | None = None, test: int | None = None) -> Task:
+    """Cluttered, translated garments for the embedded ViT; the same pixels each time.
+
+    Args:
+        train: at most so many examples, the first ones (they are in no order); None for all 6,000.
+        validation: the same, of 2,000.
+        test: the same, of 5,000.
+
+    Raises:
+        RltrError: if a limit is below 1, or the installed package lacks its files.
+    """
+    if not GARMENTS.is_file():
+        raise RltrError(f"the embedded data is not in this installation of rltr ({GARMENTS}); install it again")
+    with np.load(GARMENTS, allow_pickle=False) as arrays:
+        stored = {name: arrays[name] for name in arrays.files}
+    classes = stored["classes"].tolist()
+
+    def examples(split: str, limit: int | None) -> TensorExamples:
+        garments, labels = stored[f"{split}_garments"], stored[f"{split}_labels"]
+        if limit is not None and limit < 1:
+            raise RltrError(f"the embedded {split} split can be limited to 1 example or more, not {limit}")
+        # All are drawn, whatever the limit: clutter comes from other garments, and must not depend on it.
+        canvases = draw_canvases(garments, SEEDS[split])[0][:limit]
+        names = [f"{split}/{i}" for i in range(len(canvases))]
+        targets = torch.from_numpy(labels[:limit].astype(np.int64))
+        return TensorExamples(targets, names, classes, {"pixel_values": pixels(canvases)}, canvases)
+
+    return Task(examples("train", train), examples("validation", validation), examples("test", test), "image")

@@ -1,0 +1,67 @@
+"""From what a user has in hand (a model, data) to episodes; every argument has a sensible default."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from rltr.backbone import Backbone
+from rltr.cost import CostModel, FlopsCost
+from rltr.envs.dense import DenseLogits
+from rltr.envs.episodes import Episodes
+from rltr.forward import Dropped
+from rltr.pricing import Pricing
+from rltr.tasks import Examples
+
+
+def default_layers(depth: int) -> tuple[int, ...]:
+    """Where tokens may leave unless somebody says otherwise: every second layer from 1 on, every one in shallow models.
+
+    Many small decisions beat few large ones; a decision in the last two layers saves less than it costs.
+    """
+    return tuple(range(1, max(depth - 2, 2), 2 if depth > 8 else 1))
+
+
+def make_episodes(
+    model: PreTrainedModel | Backbone,
+    examples: Examples,
+    *,
+    rows: int = 1,
+    layers: Sequence[int] | None = None,
+    cost: CostModel | None = None,
+    cost_weight: tuple[float, float] = (0.02, 2.0),
+    scoring: str = "both",
+    dropped: Dropped = "merge",
+    group_size: int = 1,
+) -> Episodes:
+    """Episodes over a model and data.
+
+    Args:
+        model: a frozen model, or a backbone to share with others.
+        examples: inputs and labels to draw from.
+        rows: inputs per batch.
+        layers: the decision layers; None takes every second one.
+        cost: a cost model; None counts FLOPs.
+        cost_weight: lowest and highest cost weight, drawn log-uniformly per episode.
+        scoring: ``accuracy``, ``fidelity`` or ``both``.
+        dropped: ``merge`` or ``drop``.
+        group_size: rows that share an input and a weight.
+
+    Raises:
+        RltrError: if model, data or options do not fit.
+    """
+    backbone = model if isinstance(model, Backbone) else Backbone(model)
+    if layers is None:
+        layers = default_layers(backbone.depth)
+    if cost is None:
+        cost = FlopsCost.count(backbone.layers)
+    pricing = Pricing(cost, layers, backbone.depth)
+    return Episodes(DenseLogits(backbone, examples), pricing, rows, cost_weight, scoring, dropped, group_size)
+
+
+def as_keep(actions: object, episodes: Episodes) -> torch.Tensor:
+    """Actions of any numeric kind as the keep mask ``(rows, grid)``; stable-baselines3 hands bits over as floats."""
+    keep = torch.as_tensor(actions)
+    if keep.shape != (episodes.rows, episodes.grid):
+        raise ValueError(f"actions have shape {tuple(keep.shape)}; expected {(episodes.rows, episodes.grid)}")
+    return keep > 0.5

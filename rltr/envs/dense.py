@@ -1,0 +1,35 @@
+"""What the dense model says, computed once per example."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.tasks import Examples
+
+
+class DenseLogits:
+    """The dense model's logits on a data set, computed when first asked for and kept.
+
+    Args:
+        backbone: the frozen model.
+        examples: the data set.
+        rows: inputs per forward pass.
+    """
+
+    def __init__(self, backbone: Backbone, examples: Examples, rows: int = 64) -> None:
+        self.backbone = backbone
+        self.examples = examples
+        self.rows = rows
+        self._known = torch.zeros(len(examples), dtype=torch.bool)
+        self._logits = torch.zeros(len(examples), len(examples.classes))
+
+    def __call__(self, index: Int[Tensor, " rows"]) -> Float[Tensor, "rows classes"]:
+        """Logits of the examples ``index``, on the CPU in float32; an index may repeat."""
+        missing = index[~self._known[index]].unique()
+        for part in missing.split(self.rows):
+            inputs = {name: value.to(self.backbone.device) for name, value in self.examples.batch(part).items()}
+            with torch.no_grad():
+                self._logits[part] = self.backbone.model(**inputs).logits.float().cpu()
+            self._known[part] = True
+        return self._logits[index]

@@ -1,0 +1,214 @@
+"""Episodes in a frozen transformer, in batches: one input going through once is one episode, one decision one step.
+
+All rows of a batch step together. The Gymnasium environments and the stable-baselines3 adapter are thin faces of this.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.envs.dense import DenseLogits
+from rltr.errors import RltrError
+from rltr.forward import Choice, Decision, Dropped, Trace
+from rltr.pause import PausedForward
+from rltr.policies.observation import Observation
+from rltr.pricing import Pricing
+from rltr.selectors.none import KeepAll
+from rltr.tasks import SCORES, Examples, score
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a batch of episodes ended.
+
+    Attributes:
+        index: which example each row was.
+        cost_weight: weight of each row.
+        score: task score.
+        right: whether the reduced model's first guess is the label.
+        dense_right: whether the dense model's is.
+        cost: cost of the whole pass, selector included, as a share of the dense cost.
+        reward: sum of the episode's rewards.
+        trace: which tokens were kept.
+    """
+
+    index: Int[Tensor, " rows"]
+    cost_weight: Float[Tensor, " rows"]
+    score: Float[Tensor, " rows"]
+    right: Bool[Tensor, " rows"]
+    dense_right: Bool[Tensor, " rows"]
+    cost: Float[Tensor, " rows"]
+    reward: Float[Tensor, " rows"]
+    trace: Trace
+
+
+class Episodes:
+    """A batch of inputs that go through the frozen model together, a decision at a time.
+
+    The reward of a step is minus the price of what was kept until the next decision; the last step adds the task score.
+    Prices are ``cost_weight`` times the cost of a token, as a share of the dense cost. The weight is drawn
+    log-uniformly per episode.
+
+    Args:
+        dense: the dense model's logits on the examples to draw from.
+        pricing: prices, and the decision layers.
+        rows: inputs per batch, a multiple of ``group_size``.
+        cost_weight: lowest and highest weight; equal for a fixed one.
+        scoring: ``accuracy``, ``fidelity`` or ``both`` (see :mod:`rltr.tasks.scores`).
+        dropped: what happens to dropped tokens.
+        group_size: rows that share an input and a weight, one behind the other.
+
+    Attributes:
+        cost_weight: weight of each row of the current batch.
+        step_cost: what each row paid in the last step, as a share of the dense cost.
+        outcome: how the last finished batch ended; None before.
+    """
+
+    def __init__(
+        self,
+        dense: DenseLogits,
+        pricing: Pricing,
+        rows: int,
+        cost_weight: tuple[float, float] = (0.02, 2.0),
+        scoring: str = "both",
+        dropped: Dropped = "merge",
+        group_size: int = 1,
+    ) -> None:
+        low, high = cost_weight
+        if not 0 < low <= high < math.inf:
+            raise RltrError(f"cost_weight={cost_weight} is no range: give two numbers above 0, the lower one first")
+        if group_size < 1 or rows < 1 or rows % group_size:
+            raise RltrError(f"{rows} rows do not hold whole groups of {group_size}: make rows a multiple of group_size")
+        if scoring not in SCORES:
+            raise RltrError(f"there is no score {scoring!r}; choose one of {', '.join(SCORES)}")
+        self.dense = dense
+        self.examples = dense.examples
+        self.backbone: Backbone = dense.backbone
+        self.pricing = pricing
+        self.rows = rows
+        self.weights = (low, high)
+        self.scoring = scoring
+        self.dropped: Dropped = dropped
+        self.group_size = group_size
+        self.grid = longest_row(self.backbone, self.examples)
+        self.cost_weight = torch.full((rows,), low)
+        self.step_cost = torch.zeros(rows)
+        self.outcome: Outcome | None = None
+        self._state: list[dict[str, object]] = []
+        self._generators = [np.random.default_rng(i) for i in range(rows // group_size)]
+        self._pass: PausedForward | None = None
+        self.backbone.attach()
+
+    @property
+    def steps(self) -> int:
+        """Decisions per episode."""
+        return len(self.pricing.layers)
+
+    def seed(self, seeds: Sequence[int | None]) -> None:
+        """Seed the draws of each group of rows; None leaves one as it is."""
+        for i, seed in enumerate(seeds):
+            if seed is not None:
+                self._generators[i] = np.random.default_rng(seed)
+
+    def random_state(self) -> list[dict[str, object]]:
+        """The state of every group's generator before it drew the current episode, as plain data."""
+        return self._state
+
+    def set_random_state(self, state: list[dict[str, object]]) -> None:
+        """Draw the coming episodes as they were drawn when ``state`` was taken."""
+        for generator, saved in zip(self._generators, state, strict=True):
+            generator.bit_generator.state = saved
+
+    def reset(self) -> Observation:
+        """Give up the current batch, draw another and run it to its first decision."""
+        if self._pass is not None:
+            self._pass.close()
+        self._state = [dict(generator.bit_generator.state) for generator in self._generators]
+        low, high = (math.log(weight) for weight in self.weights)
+        drawn = [(g.integers(len(self.examples)), math.exp(g.uniform(low, high))) for g in self._generators]
+        once = torch.tensor([index for index, _ in drawn])
+        self.index = once.repeat_interleave(self.group_size)
+        self.cost_weight = torch.tensor([weight for _, weight in drawn]).repeat_interleave(self.group_size)
+        self._dense_logits = self.dense(self.index)
+        inputs = {
+            name: value.repeat_interleave(self.group_size, 0).to(self.backbone.device)
+            for name, value in self.examples.batch(once).items()
+        }
+        self._pass = PausedForward(self.backbone, inputs, self.pricing.layers, self.dropped)
+        decision = self._pass.start()
+        self._begun = decision.tokens.count.cpu()
+        self._dense_cost = self.pricing.dense(self._begun)
+        self.spent = self.pricing.before_first(self._begun) / self._dense_cost
+        self._rewards = torch.zeros(self.rows)
+        return self._observe(decision)
+
+    def step(self, keep: Bool[Tensor, "rows grid"]) -> tuple[Observation, Float[Tensor, " rows"], bool]:
+        """Keep some tokens and run to the next decision, or to the end and the next batch's first decision.
+
+        Args:
+            keep: which original tokens stay; entries of protected and absent tokens are ignored.
+
+        Returns:
+            What there is to decide now, the reward of each row, and whether the batch ended (see ``outcome``).
+        """
+        if self._pass is None or self._pass.decision is None:
+            raise RuntimeError("call reset() before step()")
+        decision = self._pass.decision
+        tokens = decision.tokens
+        choice = Choice(keep.to(tokens.row.device)[tokens.row, tokens.position])
+        following = self._pass.resume(choice)
+        counts = torch.tensor(self._pass.trace.stages[-1].counts)
+        self.step_cost = self.pricing.until_next(decision.index, counts) / self._dense_cost
+        self.spent = self.spent + self.step_cost
+        reward = -self.cost_weight * self.step_cost
+        if following is not None:
+            self._rewards = self._rewards + reward
+            return self._observe(following), reward, False
+        assert self._pass.output is not None
+        logits = self._pass.output.logits.float().cpu()
+        labels = self.examples.labels[self.index]
+        scored = score(self.scoring, self._dense_logits, logits, labels)
+        reward = reward + scored
+        self.outcome = Outcome(
+            self.index,
+            self.cost_weight,
+            scored,
+            logits.argmax(-1) == labels,
+            self._dense_logits.argmax(-1) == labels,
+            self.spent,
+            self._rewards + reward,
+            self._pass.trace,
+        )
+        self._pass = None
+        return self.reset(), reward, True
+
+    def close(self) -> None:
+        """Give up the current batch and let go of the model."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+        self.backbone.detach()
+
+    def _observe(self, decision: Decision) -> Observation:
+        count = decision.tokens.count.cpu()
+        per_token = self.pricing.per_token(decision.index, count, self._begun)
+        device = decision.hidden.device
+        seen = Observation.of_decision(
+            decision, (self.cost_weight * per_token).to(device), (count / self._begun).to(device)
+        )
+        return replace(seen, tokens=replace(seen.tokens, grid=self.grid))
+
+
+def longest_row(backbone: Backbone, examples: Examples) -> int:
+    """Tokens, special ones included, of the example that has most."""
+    inputs = examples.batch([examples.longest()])
+    with backbone.attached(), torch.no_grad():
+        forward = backbone.forward(KeepAll(), [0])
+        _, trace = backbone.run(forward, {name: value.to(backbone.device) for name, value in inputs.items()})
+    return trace.grid

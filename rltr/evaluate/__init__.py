@@ -1,0 +1,22 @@
+"""Evaluation: accuracy and measured time of every method in one run, as numbers, figures and a report."""
+
+from rltr.evaluate.gallery import Patches
+from rltr.evaluate.measure import measure
+from rltr.evaluate.points import POLICY, Measurement, OperatingPoint
+from rltr.evaluate.report import write_report
+from rltr.evaluate.results import Evaluation, read_json, write_json
+from rltr.evaluate.sweep import baseline_points, policy_points
+
+__all__ = [
+    "POLICY",
+    "Evaluation",
+    "Measurement",
+    "OperatingPoint",
+    "Patches",
+    "baseline_points",
+    "measure",
+    "policy_points",
+    "read_json",
+    "write_json",
+    "write_report",
+]

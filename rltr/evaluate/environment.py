@@ -1,0 +1,32 @@
+"""Where numbers were measured: without it a latency means nothing."""
+
+import datetime
+import platform
+from importlib.metadata import version
+
+import torch
+
+from rltr.backbone import Backbone
+from rltr.cost.machine import Machine
+from rltr.version import __version__
+
+
+def describe_environment(backbone: Backbone, threads: int) -> dict[str, str]:
+    """Versions, device, precision, threads and date, as words for the report."""
+    machine = Machine.here(backbone.device, backbone.dtype, threads)
+    described = {
+        "rltr": __version__,
+        "torch": machine.torch_version,
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": machine.device,
+        "processor": machine.processor,
+        "driver": machine.driver or "",
+        "threads": str(machine.threads),
+        "dtype": machine.dtype,
+        "vector instructions": torch.backends.cpu.get_cpu_capability() if machine.device == "cpu" else "",
+        "attention": str(getattr(backbone.config, "_attn_implementation", None) or ""),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    return {name: value for name, value in described.items() if value}

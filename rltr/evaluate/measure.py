@@ -1,0 +1,177 @@
+"""The sweep: every operating point and the native model over one split, accuracy and time from the same passes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.cost import CostModel
+from rltr.errors import RltrError
+from rltr.evaluate.environment import describe_environment
+from rltr.evaluate.points import POLICY, OperatingPoint, Shown
+from rltr.evaluate.results import Evaluation
+from rltr.evaluate.statistics import accuracy_interval
+from rltr.evaluate.tally import Tally, summarise
+from rltr.evaluate.timing import native_beside, schedule, timed, torch_threads
+from rltr.tasks import Examples
+
+
+def measure(
+    backbone: Backbone,
+    points: Sequence[OperatingPoint],
+    examples: Examples,
+    flops: CostModel,
+    *,
+    latency: CostModel | None = None,
+    name: str = "",
+    batch_size: int = 64,
+    repeats: int = 1,
+    threads: int | None = None,
+    native_every: int = 4,
+    gallery: int = 12,
+    seed: int = 0,
+    progress: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Evaluation:
+    """Run every point once over all examples, in alternation with the native model.
+
+    Per batch the points run in rotating order, the native model before the first, after the last and in between; each
+    point's time is divided by the mean of its two native neighbours'. The first batch runs once more before, untimed.
+    A last, smaller batch counts for accuracy and FLOPs but not for time, where it would mix two batch sizes.
+
+    Args:
+        backbone: the frozen model, which must not be hooked outside of a point's ``attached``.
+        points: at least one.
+        examples: a labelled split the policy was not trained on; at least two.
+        flops: analytic cost, for points without their own.
+        latency: measured table, for points without their own; its forecast is reported beside the measured time.
+        name: of the model, for the report; its ``name_or_path`` if empty.
+        batch_size: inputs per pass, at least 1.
+        repeats: passes over the split; accuracy and tokens are those of the first, times come from all.
+        threads: of the processor; as many as torch uses now if None.
+        native_every: at most so many points between two native passes.
+        gallery: so many examples, spread evenly over the split, have the kept tokens of the policy's points recorded.
+        seed: of the bootstrap intervals.
+        progress: show a progress bar.
+        clock: returns seconds; replaced in tests.
+
+    Raises:
+        RltrError: if there is nothing to measure.
+    """
+    if not points:
+        raise RltrError("There is no operating point to evaluate: give at least one policy setting or baseline.")
+    if len(examples) < 2:
+        raise RltrError(f"The test split has {len(examples)} example(s): evaluation needs at least 2.")
+    if min(batch_size, repeats, native_every) < 1:
+        raise RltrError(
+            f"batch_size ({batch_size}), repeats ({repeats}) and native_every ({native_every}) must be at least 1."
+        )
+    model, device = backbone.model, backbone.device
+    labels = examples.labels.cpu()
+    shown = _spread_evenly(gallery, len(examples))
+    batches = [range(start, min(start + batch_size, len(examples))) for start in range(0, len(examples), batch_size)]
+    # Repeats are for the clock only, and it does not look at a smaller last batch.
+    passes = batches + [batch for batch in batches if len(batch) == len(batches[0])] * (repeats - 1)
+    native = Tally()
+    tallies = [Tally() for _ in points]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch_threads(threads) as used_threads, torch.inference_mode():
+            warm_up = _to_device(examples.batch(batches[0]), backbone)
+            model(**warm_up)
+            for point in points:
+                with point.attached():
+                    point.reduce(warm_up)
+            bar = track(
+                enumerate(passes),
+                "evaluate",
+                total=len(passes),
+                console=Console(stderr=True),
+                transient=True,
+                disable=not progress,
+            )
+            for number, index in bar:
+                inputs = _to_device(examples.batch(index), backbone)
+                order = schedule(len(points), number, native_every)
+                seconds: list[float] = []
+                first = number < len(batches)
+                for which in order:
+                    if which is None:
+                        output, took = timed(partial(model, **inputs), device, clock)
+                        if first and not seconds:
+                            native.answer(_answers(output["logits"]), labels[index])
+                    else:
+                        point, tally = points[which], tallies[which]
+                        with point.attached():
+                            (output, trace), took = timed(partial(point.reduce, inputs), device, clock)
+                        if first:
+                            predictions = _answers(output["logits"])
+                            tally.answer(predictions, labels[index])
+                            tally.spend(trace, len(backbone.layers), point.flops or flops, point.latency or latency)
+                            if point.method == POLICY:
+                                tally.view(point, trace, predictions, index, shown)
+                    seconds.append(took)
+                if len(index) == len(batches[0]):
+                    native.seconds += [took for took, which in zip(seconds, order, strict=True) if which is None]
+                    beside = native_beside(order, seconds)
+                    for place, which in enumerate(order):
+                        if which is not None:
+                            tallies[which].seconds.append(seconds[place])
+                            tallies[which].references.append(beside[which])
+    finally:
+        model.train(was_training)
+
+    rows = len(batches[0])
+    native_answers, native_right = native.predictions, native.right
+    return Evaluation(
+        environment=describe_environment(backbone, used_threads),
+        model=name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        examples=len(examples),
+        classes=list(examples.classes),
+        dense_accuracy=float(native_right.mean()),
+        dense_accuracy_interval=accuracy_interval(native_right, seed=seed),
+        native_milliseconds=1000 * float(np.median(native.seconds)) / rows,
+        native_throughput=rows / float(np.median(native.seconds)),
+        tokens=tallies[0].grid / len(examples),
+        batch_size=rows,
+        timed_batches=len(tallies[0].seconds),
+        native_every=native_every,
+        seed=seed,
+        points=[summarise(point, tally, native, rows, seed) for point, tally in zip(points, tallies, strict=True)],
+        gallery=[
+            Shown(
+                example=example,
+                name=examples.names[example],
+                label=int(labels[example]),
+                dense_prediction=int(native_answers[example]),
+                views=[tally.views[example] for tally in tallies if example in tally.views],
+            )
+            for example in shown
+            if any(example in tally.views for tally in tallies)
+        ],
+    )
+
+
+def _answers(logits: Float[Tensor, "rows classes"]) -> Int[Tensor, " rows"]:
+    return logits.argmax(-1).cpu()
+
+
+def _to_device(inputs: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
+    """Model inputs where the model is, floating ones in its precision; outside of every timer."""
+    return {
+        key: value.to(backbone.device, backbone.dtype if value.is_floating_point() else None)
+        for key, value in inputs.items()
+    }
+
+
+def _spread_evenly(count: int, examples: int) -> list[int]:
+    """Indices spread over the split, so that a folder sorted by class shows more than its first class."""
+    return sorted({round(place) for place in np.linspace(0, examples - 1, min(count, examples))})

@@ -1,0 +1,121 @@
+"""What is measured, and what is known about it afterwards."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from rltr.cost import CostModel
+from rltr.evaluate.statistics import Interval
+from rltr.forward import Trace
+
+POLICY = "policy"
+"""The method name of a learned policy: highlighted in plots, shown in the gallery, compared with all others."""
+
+
+def series_name(method: str, dropped: str) -> str:
+    """Name of the curve to which a point belongs: ``tome (merge)``, or only ``policy`` where nothing can be dropped."""
+    return method if dropped == "none" else f"{method} ({dropped})"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One way to run the reduced model: a method at one setting of its knob."""
+
+    method: str
+    """Name of the selector; :data:`POLICY` for the learned one."""
+    dropped: str
+    """What happens to dropped tokens: ``merge``, ``drop``, or ``none``."""
+    setting: float
+    """Where the knob stands."""
+    reduce: Callable[[Mapping[str, Tensor]], tuple[ModelOutput, Trace]]
+    """The reduced forward, timed as a whole: selector, packing and unpacking included."""
+    knob: str = "keep rate"
+    """What ``setting`` is: ``keep rate`` or ``cost weight``."""
+    attached: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Entered before and left after the timed call, so that putting hooks on the model costs no time, and the native
+    model runs without them."""
+    flops: CostModel | None = None
+    """FLOPs with this selector's own cost in ``decision``; the sweep's if None."""
+    latency: CostModel | None = None
+    """Measured table with this selector's own cost in ``decision``; the sweep's if None."""
+
+    @property
+    def series(self) -> str:
+        """Name of the curve to which this point belongs."""
+        return series_name(self.method, self.dropped)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one operating point did on the whole split. Ratios are relative to the native model in the same run."""
+
+    method: str
+    dropped: str
+    setting: float
+    knob: str
+    accuracy: float
+    """Share of right answers, 0 to 1."""
+    accuracy_interval: Interval | None
+    accuracy_change: float
+    """Accuracy minus the native model's on the same inputs; negative means worse."""
+    accuracy_change_interval: Interval | None
+    """From paired differences, so it is narrower than two accuracy intervals suggest."""
+    agreement: float
+    """Share of inputs with the native model's answer, right or wrong."""
+    flops: float
+    """FLOPs relative to the native model, the selector's own included."""
+    latency: float
+    """Median of paired time ratios: 0.5 takes half the native time, above 1 is slower than no pruning."""
+    latency_interval: Interval | None
+    milliseconds: float
+    """Median wall time per input."""
+    throughput: float
+    """Inputs per second at the median time."""
+    kept: list[float]
+    """Mean tokens per input in each layer."""
+    predicted: float | None = None
+    """Relative latency that the table of the latency cost model foretold; None without such a table."""
+
+    @property
+    def series(self) -> str:
+        """Name of the curve to which this point belongs."""
+        return series_name(self.method, self.dropped)
+
+    @property
+    def slower(self) -> bool:
+        """Whether this point takes more time than the native model."""
+        return self.latency > 1
+
+    @property
+    def prediction_error(self) -> float | None:
+        """Foretold over measured relative latency, minus 1."""
+        return None if self.predicted is None else self.predicted / self.latency - 1
+
+
+@dataclass(frozen=True)
+class View:
+    """Which tokens one operating point kept of one input."""
+
+    method: str
+    dropped: str
+    setting: float
+    prediction: int
+    layers: list[int]
+    """The decision layers."""
+    present: list[str]
+    """Per stage, before the first decision and after each, a string of ``1`` (still there) and ``0``, one per token."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One input of the gallery."""
+
+    example: int
+    """Index in the split."""
+    name: str
+    label: int
+    dense_prediction: int
+    views: list[View]

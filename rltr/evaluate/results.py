@@ -1,0 +1,149 @@
+"""The outcome of an evaluation, and its files."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from rltr.errors import RltrError
+from rltr.evaluate.pareto import Point, hypervolume, pareto_front
+from rltr.evaluate.points import POLICY, Measurement, Shown
+from rltr.evaluate.statistics import Interval
+from rltr.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything one sweep found out. Results in JSON are its fields, plus the fronts and hypervolumes."""
+
+    environment: dict[str, str]
+    model: str
+    examples: int
+    classes: list[str]
+    dense_accuracy: float
+    dense_accuracy_interval: Interval | None
+    native_milliseconds: float
+    """Median wall time per input of the native model."""
+    native_throughput: float
+    """Inputs per second of the native model."""
+    tokens: float
+    """Mean tokens per input of the native model, padding included."""
+    batch_size: int
+    timed_batches: int
+    native_every: int
+    """At most so many points stood between two native passes."""
+    seed: int
+    points: list[Measurement]
+    gallery: list[Shown] = field(default_factory=list)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, if all classes are equally common."""
+        return 1 / len(self.classes) if self.classes else 0.0
+
+    def series(self) -> dict[str, list[Measurement]]:
+        """Points by curve, cheap to expensive in measured latency; the policy first, then what merges."""
+        ordered = sorted(
+            self.points,
+            key=lambda point: (point.method != POLICY, point.dropped == "drop", point.series, point.latency),
+        )
+        series: dict[str, list[Measurement]] = {}
+        for point in ordered:
+            series.setdefault(point.series, []).append(point)
+        return series
+
+    def curves(self, cost: str = "latency") -> dict[str, list[Point]]:
+        """Pairs of cost and accuracy by curve; ``cost`` is ``latency`` or ``flops``."""
+        return {name: [(getattr(p, cost), p.accuracy) for p in points] for name, points in self.series().items()}
+
+    def fronts(self, cost: str = "latency") -> dict[str, list[Point]]:
+        """The Pareto front of every curve."""
+        return {name: [points[i] for i in pareto_front(points)] for name, points in self.curves(cost).items()}
+
+    def hypervolumes(self, cost: str = "latency") -> dict[str, float]:
+        """The area each curve covers, from the native model's cost down and from guessing up."""
+        return {name: hypervolume(points, 1.0, self.chance) for name, points in self.curves(cost).items()}
+
+
+_ADAPTER = TypeAdapter(Evaluation)
+
+
+def write_json(evaluation: Evaluation, path: Path) -> None:
+    """Write all results, indented for people; :func:`read_json` reads them back."""
+    derived = {
+        "fronts": {cost: evaluation.fronts(cost) for cost in ("latency", "flops")},
+        "hypervolumes": {cost: evaluation.hypervolumes(cost) for cost in ("latency", "flops")},
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(to_json({**_ADAPTER.dump_python(evaluation, mode="json"), **derived}, indent=2) + b"\n")
+
+
+def read_json(path: Path) -> Evaluation:
+    """Read what :func:`write_json` wrote, now or in a later version: unknown keys are passed over.
+
+    Raises:
+        RltrError: if there is no such file, or it holds something else.
+    """
+    try:
+        return _ADAPTER.validate_python(from_json(path.read_bytes()))
+    except OSError as error:
+        raise RltrError(f"Cannot read the results {path}: {error.strerror}. `rltr evaluate` writes them.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise RltrError(f"{path} does not hold rltr results: {where}: {first['msg']}.") from error
+    except ValueError as error:
+        raise RltrError(f"{path} is not valid JSON: {error}.") from error
+
+
+def write_csv(evaluation: Evaluation, path: Path) -> None:
+    """Write one line per point, for spreadsheets; tokens kept per layer stand in one cell, apart by spaces."""
+    rows = [_flat(point) for point in evaluation.points]
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _flat(point: Measurement) -> dict[str, str | float]:
+    row: dict[str, str | float] = {}
+    for name in (f.name for f in fields(point)):
+        value = getattr(point, name)
+        if name.endswith("_interval"):
+            low, high = value or ("", "")
+            row[name.replace("_interval", "_low")] = low
+            row[name.replace("_interval", "_high")] = high
+        elif name == "kept":
+            row[name] = " ".join(f"{tokens:.3f}" for tokens in value)
+        else:
+            row[name] = "" if value is None else value
+    row["prediction_error"] = "" if point.prediction_error is None else point.prediction_error
+    return row
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Read logged scalars of a training: CSV with one column per scalar, empty where nothing was logged.
+
+    Raises:
+        RltrError: if there is no such file, or a cell is not a number.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_numbers(row) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise RltrError(f"Cannot read the training log {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise RltrError(f"The training log {path} has a cell that is not a number: {error}.") from error
+
+
+def _numbers(row: Mapping[str, str | None]) -> dict[str, float]:
+    return {name: float(cell) for name, cell in row.items() if cell not in ("", None)}
+
+
+def highlighted(points: Sequence[Measurement], latency: float = 0.5) -> Measurement | None:
+    """The policy's point that is nearest to a relative latency, of those faster than the native model."""
+    own = [point for point in points if point.method == POLICY and not point.slower]
+    return min(own, key=lambda point: abs(point.latency - latency), default=None)

@@ -1,0 +1,116 @@
+"""What one point did, noted batch by batch, and summed up at the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rltr.cost import CostModel, dense
+from rltr.evaluate.points import Measurement, OperatingPoint, View
+from rltr.evaluate.statistics import accuracy_interval, mean_interval, median_ratio
+from rltr.forward import Trace
+
+
+def reduced_cost(cost: CostModel, trace: Trace, depth: int) -> Float[Tensor, " rows"]:
+    """Cost of a reduced pass for each row: every layer at its kept tokens, and every decision at what reached it."""
+    counts = trace.counts_per_layer(depth).to(torch.float64)
+    total = torch.stack([cost.layer(layer, counts[layer]) for layer in range(depth)]).sum(0)
+    for stage in range(len(trace.layers)):
+        total = total + cost.decision(trace.present[stage].sum(-1).cpu().to(torch.float64))
+    return total
+
+
+@dataclass
+class Tally:
+    """What is noted of one point, or of the native model, while the sweep runs."""
+
+    seconds: list[float] = field(default_factory=list)
+    references: list[float] = field(default_factory=list)
+    answers: list[Int[Tensor, " rows"]] = field(default_factory=list)
+    truths: list[Int[Tensor, " rows"]] = field(default_factory=list)
+    kept: list[Float[Tensor, " layers"]] = field(default_factory=list)
+    grid: int = 0
+    flops: float = 0.0
+    dense_flops: float = 0.0
+    foretold: float | None = None
+    dense_foretold: float = 0.0
+    views: dict[int, View] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """The predicted class of every example so far."""
+        return torch.cat(self.answers).numpy()
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer so far was right."""
+        return (torch.cat(self.answers) == torch.cat(self.truths)).numpy()
+
+    def answer(self, predictions: Int[Tensor, " rows"], labels: Int[Tensor, " rows"]) -> None:
+        """Note the predicted and the true class of each row of a batch."""
+        self.answers.append(predictions)
+        self.truths.append(labels)
+
+    def spend(self, trace: Trace, depth: int, flops: CostModel, latency: CostModel | None) -> None:
+        """Add up tokens and costs. The native model spends its full grid, padding included: that is what it runs."""
+        rows = trace.present.shape[1]
+        self.grid += rows * trace.grid
+        self.kept.append(trace.counts_per_layer(depth).sum(1).cpu().to(torch.float64))
+        self.flops += float(reduced_cost(flops, trace, depth).sum())
+        self.dense_flops += rows * dense(flops, depth, trace.grid)
+        if latency is not None:
+            self.foretold = (self.foretold or 0.0) + float(reduced_cost(latency, trace, depth).sum())
+            self.dense_foretold += rows * dense(latency, depth, trace.grid)
+
+    def view(
+        self, point: OperatingPoint, trace: Trace, predictions: Int[Tensor, " rows"], index: range, shown: Sequence[int]
+    ) -> None:
+        """Note which tokens were kept of those examples of a batch (``index``) that the gallery will show."""
+        for example in sorted(set(shown) & set(index)):
+            row = example - index.start
+            self.views[example] = View(
+                method=point.method,
+                dropped=point.dropped,
+                setting=point.setting,
+                prediction=int(predictions[row]),
+                layers=list(trace.layers),
+                present=["".join("01"[kept] for kept in stage.tolist()) for stage in trace.present[:, row]],
+            )
+
+
+def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, seed: int) -> Measurement:
+    """Turn the notes on one point, and on the native model, into the numbers that are reported.
+
+    Args:
+        point: what was run.
+        tally: its notes over the whole split.
+        native: the native model's, over the same examples in the same order.
+        rows: inputs per timed pass.
+        seed: of the bootstrap intervals.
+    """
+    right = tally.right
+    change = right.astype(np.float64) - native.right
+    ratio, interval = median_ratio(tally.seconds, tally.references, seed=seed)
+    median = float(np.median(tally.seconds))
+    return Measurement(
+        method=point.method,
+        dropped=point.dropped,
+        setting=point.setting,
+        knob=point.knob,
+        accuracy=float(right.mean()),
+        accuracy_interval=accuracy_interval(right, seed=seed),
+        accuracy_change=float(change.mean()),
+        accuracy_change_interval=mean_interval(change, seed=seed),
+        agreement=float((tally.predictions == native.predictions).mean()),
+        flops=tally.flops / tally.dense_flops,
+        latency=ratio,
+        latency_interval=interval,
+        milliseconds=1000 * median / rows,
+        throughput=rows / median,
+        kept=(torch.stack(tally.kept).sum(0) / len(right)).tolist(),
+        predicted=None if tally.foretold is None else tally.foretold / tally.dense_foretold,
+    )

@@ -1,0 +1,125 @@
+"""Running a policy in production: ``rltr.attach`` makes a model cheaper in place, ``rltr.detach`` undoes it."""
+
+from contextvars import Token
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from rltr.attention import Stream, current
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.export.calibration import weight_for_budget, weight_for_drop
+from rltr.export.folder import Policy, load_policy
+from rltr.reduction import Reduction
+from rltr.selectors.learned import Learned
+
+_attached: WeakKeyDictionary[PreTrainedModel, "Attachment"] = WeakKeyDictionary()
+
+
+class Attachment:
+    """A model that runs reduced until detached; usable as a context manager.
+
+    Attributes:
+        reduction: the reduced forward pass that every call of the model now is.
+        cost_weight: the operating point.
+    """
+
+    def __init__(self, reduction: Reduction, cost_weight: float) -> None:
+        self.reduction = reduction
+        self.cost_weight = cost_weight
+        backbone = reduction.backbone
+        backbone.attach()
+        base = backbone.model.base_model
+        self._handles = [
+            base.register_forward_pre_hook(self._begin, with_kwargs=True),
+            # always_call: also when the forward raises, the next one must find a clean context.
+            base.register_forward_hook(self._end, always_call=True),
+        ]
+        self._tokens: dict[int, Token[Stream | None]] = {}
+
+    def detach(self) -> None:
+        """Restore the model, bit for bit."""
+        for handle in self._handles:
+            handle.remove()
+        self.reduction.backbone.detach()
+        _attached.pop(self.reduction.backbone.model, None)
+
+    def __enter__(self) -> "Attachment":
+        """Nothing more to do: the model is attached already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Restore the model."""
+        self.detach()
+
+    def _begin(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.reduction.backbone.check_ready(kwargs)
+        forward = self.reduction.new_forward()
+        self._tokens[id(forward)] = current.set(forward)
+
+    def _end(self, base: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        token = self._tokens.pop(id(current.get()), None)
+        if token is not None:
+            current.reset(token)
+
+
+def attach(
+    model: PreTrainedModel,
+    policy: Policy | Path | str,
+    *,
+    budget: float | None = None,
+    max_drop: float | None = None,
+    cost_weight: float | None = None,
+) -> Attachment:
+    """Make ``model`` run with fewer tokens from now on: same object, same outputs, less work.
+
+    Args:
+        model: the model the policy was trained for, in evaluation mode.
+        policy: a policy, or its folder.
+        budget: cost to aim for, as a share of the dense layers' cost, by the policy's calibration.
+        max_drop: accuracy that may be lost, 0.01 for one point, by the policy's calibration.
+        cost_weight: the knob itself, above 0. Give exactly one of the three.
+
+    Returns:
+        The attachment; ``with rltr.attach(...):`` detaches at the end of the block.
+
+    Raises:
+        RltrError: if the policy is for another model (with both fingerprints), the operating point is outside of its
+            calibration, or the model is attached already.
+    """
+    asked = {"budget": budget, "max_drop": max_drop, "cost_weight": cost_weight}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) != 1:
+        raise RltrError(f"give exactly one of budget, max_drop and cost_weight (given: {', '.join(given) or 'none'})")
+    if model in _attached:
+        raise RltrError("a policy is attached to this model already: call rltr.detach(model) first")
+    policy = policy if isinstance(policy, Policy) else load_policy(policy)
+    backbone = Backbone(model)
+    policy.check_fits(backbone)
+    if budget is not None:
+        cost_weight = weight_for_budget(policy.calibration, budget)
+    elif max_drop is not None:
+        cost_weight = weight_for_drop(policy.calibration, max_drop)
+    assert cost_weight is not None
+    if not cost_weight > 0:
+        raise RltrError(f"cost_weight={cost_weight} must be above 0")
+    learned = Learned(policy.network.to(backbone.device), policy.pricing, cost_weight)
+    _attached[model] = Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
+    return _attached[model]
+
+
+def detach(model: PreTrainedModel) -> None:
+    """Undo :func:`attach`: the model is bit for bit what it was.
+
+    Raises:
+        RltrError: if nothing is attached to it.
+    """
+    if model not in _attached:
+        raise RltrError("no policy is attached to this model, so there is nothing to detach")
+    _attached[model].detach()

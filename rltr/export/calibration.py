@@ -1,0 +1,129 @@
+"""From what a user wants (a budget, a bound on the loss of accuracy) to the cost weight that gives it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import torch
+
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.forward import Dropped
+from rltr.policies.network import TokenPolicy
+from rltr.pricing import Pricing
+from rltr.reduction import Reduction
+from rltr.selectors.learned import Learned
+from rltr.tasks import Examples
+
+
+@dataclass(frozen=True)
+class Operating:
+    """What a cost weight gives on the validation split.
+
+    Attributes:
+        cost_weight: the knob.
+        cost: cost of the reduced layers as a share of the dense layers', by the cost model, selector included.
+        accuracy: share of right answers, 0 to 1.
+        dense_accuracy: the dense model's on the same inputs.
+    """
+
+    cost_weight: float
+    cost: float
+    accuracy: float
+    dense_accuracy: float
+
+    def to_dict(self) -> dict[str, float]:
+        """As plain numbers, for JSON."""
+        return asdict(self)
+
+
+def calibrate(
+    backbone: Backbone,
+    policy: TokenPolicy,
+    pricing: Pricing,
+    dropped: Dropped,
+    examples: Examples,
+    weights: Sequence[float],
+    batch_size: int = 64,
+) -> list[Operating]:
+    """Run the policy over ``examples`` at every weight.
+
+    Args:
+        backbone: the frozen model.
+        policy: the policy.
+        pricing: prices and decision layers it was trained with.
+        dropped: what happens to dropped tokens.
+        examples: a split that training did not see.
+        weights: cost weights, each above 0.
+        batch_size: inputs per pass.
+    """
+    device = backbone.device
+    right = {weight: 0 for weight in weights}
+    cost = {weight: 0.0 for weight in weights}
+    dense_right = 0
+    with torch.no_grad(), backbone.attached():
+        reductions = {w: Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights}
+        for part in torch.arange(len(examples)).split(batch_size):
+            inputs = {name: value.to(device) for name, value in examples.batch(part).items()}
+            labels = examples.labels[part].to(device)
+            dense_right += int((backbone.model(**inputs).logits.argmax(-1) == labels).sum())
+            for weight, reduction in reductions.items():
+                output, trace = reduction(inputs)
+                right[weight] += int((output.logits.argmax(-1) == labels).sum())
+                cost[weight] += float(pricing.relative([torch.tensor(stage.counts) for stage in trace.stages]).sum())
+    count = len(examples)
+    return [Operating(w, cost[w] / count, right[w] / count, dense_right / count) for w in weights]
+
+
+def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
+    """The cost weight at which the validation split cost ``budget``, interpolated in the logarithm of the weight.
+
+    Where the measured costs do not fall with the weight, the cheapest so far counts.
+
+    Raises:
+        RltrError: if the budget lies outside of what was calibrated.
+    """
+    falling = monotone(table)
+    highest, lowest = falling[0].cost, falling[-1].cost
+    if not lowest <= budget:
+        raise RltrError(
+            f"budget={budget} is below what this policy was calibrated for: choose {lowest:.2f} to {highest:.2f}, "
+            f"or pass cost_weight= for an uncalibrated point"
+        )
+    if budget >= highest:
+        return falling[0].cost_weight
+    for upper, lower in pairwise(falling):
+        if lower.cost <= budget <= upper.cost:
+            share = (upper.cost - budget) / max(upper.cost - lower.cost, 1e-12)
+            low, high = math.log(upper.cost_weight), math.log(lower.cost_weight)
+            return math.exp(low + share * (high - low))
+    raise AssertionError("a budget between the ends lies between two neighbours")
+
+
+def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
+    """The cheapest calibrated cost weight whose accuracy is at most ``max_drop`` (0.01: one point) below the dense one.
+
+    Raises:
+        RltrError: if no calibrated weight is that accurate.
+    """
+    within = [point for point in table if point.dense_accuracy - point.accuracy <= max_drop]
+    if not within:
+        best = min(point.dense_accuracy - point.accuracy for point in table)
+        raise RltrError(f"max_drop={max_drop}: the smallest drop this policy was calibrated with is {best:.4f}")
+    return min(within, key=lambda point: point.cost).cost_weight
+
+
+def monotone(table: Sequence[Operating]) -> list[Operating]:
+    """The points in order of their weight, without those that cost no less than one before them.
+
+    Raises:
+        RltrError: if the table is empty.
+    """
+    kept: list[Operating] = []
+    for point in sorted(table, key=lambda point: point.cost_weight):
+        if not kept or point.cost < kept[-1].cost:
+            kept.append(point)
+    if not kept:
+        raise RltrError("this policy was exported without calibration: pass cost_weight= instead")
+    return kept

@@ -1,0 +1,56 @@
+"""The card of a policy folder: what it is, what it was measured to do, how to use it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def card(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """The text of a policy folder's README.md.
+
+    Args:
+        config: what ``config.json`` holds.
+        facts: optionally ``table`` (rows of test results as mappings) and ``environment`` (one line).
+    """
+    backbone, recipe = config["backbone"], config["recipe"]
+    lines = [
+        "---",
+        "library_name: rltr",
+        f"base_model: {backbone['name']}",
+        "tags: [token-selection, token-merging, reinforcement-learning]",
+        "---",
+        "",
+        f"# Token selection for {backbone['name']}",
+        "",
+        f"A policy that decides which tokens the frozen {backbone['model_type']} model can do without. It works with the "
+        f"weights it was trained for and no others (fingerprint `{backbone['fingerprint'][:16]}`).",
+        "",
+        "```python",
+        "import rltr",
+        "",
+        'rltr.attach(model, "this folder", budget=0.6)  # about 60 % of the cost; rltr.detach(model) undoes it',
+        "```",
+        "",
+        f"Decision layers {', '.join(map(str, config['layers']))}; dropped tokens: {config['dropped']}; cost model: "
+        f"{config['cost']['name']}; trained with rltr {config['rltr']}"
+        + (
+            f", {recipe['learner']['rollouts']} rollouts, seed {recipe['learner']['seed']}."
+            if "learner" in recipe
+            else "."
+        ),
+        "",
+        "## Calibration, on the validation split",
+        "",
+        "| cost weight | cost | accuracy | dense accuracy |",
+        "|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {point['cost_weight']:.3g} | {point['cost']:.3f} | {point['accuracy']:.2%} | {point['dense_accuracy']:.2%} |"
+        for point in config["calibration"]
+    ]
+    if facts.get("table"):
+        columns = list(facts["table"][0])
+        lines += ["", "## Measured, on the test split", "", f"{facts.get('environment', '')}", ""]
+        lines += ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)]
+        lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in facts["table"]]
+    lines += ["", "Costs are shares of the dense layers' cost by the cost model, the policy's own included.", ""]
+    return "\n".join(lines)

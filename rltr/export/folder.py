@@ -1,0 +1,139 @@
+"""The policy folder: weights in safetensors, everything else in JSON, and a card. Nothing in it can run code."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rltr import cost as costs
+from rltr.backbone import Backbone
+from rltr.cost import CostModel
+from rltr.errors import RltrError
+from rltr.export.calibration import Operating
+from rltr.export.card import card
+from rltr.files import atomic_folder
+from rltr.forward import Dropped
+from rltr.policies.network import PolicyConfig, TokenPolicy
+from rltr.pricing import Pricing
+from rltr.version import __version__
+
+WEIGHTS = "policy.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+FORMAT = 1
+"""Raised when older versions could no longer read a folder."""
+
+
+@dataclass
+class Policy:
+    """A trained policy with everything needed to run it.
+
+    Attributes:
+        network: the token policy.
+        layers: its decision layers.
+        dropped: what happens to dropped tokens.
+        cost: the cost model its prices come from.
+        backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``depth``, ``width``.
+        calibration: what cost weights give on the validation split.
+        recipe: the recipe it was trained with.
+    """
+
+    network: TokenPolicy
+    layers: tuple[int, ...]
+    dropped: Dropped
+    cost: CostModel
+    backbone: dict[str, Any]
+    calibration: list[Operating] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pricing(self) -> Pricing:
+        """Prices of the backbone it was trained for."""
+        return Pricing(self.cost, self.layers, self.backbone["depth"])
+
+    def check_fits(self, backbone: Backbone) -> None:
+        """Refuse any model but the one this policy was trained for.
+
+        Raises:
+            RltrError: with both fingerprints.
+        """
+        if backbone.fingerprint != self.backbone["fingerprint"]:
+            raise RltrError(
+                f"this policy was trained for {self.backbone['name']} ({self.backbone['model_type']}, fingerprint "
+                f"{self.backbone['fingerprint'][:16]}), but the model is {backbone.name} "
+                f"({backbone.config.model_type}, fingerprint {backbone.fingerprint[:16]}): load the weights it was trained "
+                f"for, in the same dtype, or train a policy for this model"
+            )
+
+
+def describe(backbone: Backbone) -> dict[str, Any]:
+    """What a policy remembers of the model it was trained for."""
+    return {
+        "name": backbone.name,
+        "model_type": backbone.config.model_type,
+        "fingerprint": backbone.fingerprint,
+        "depth": backbone.depth,
+        "width": backbone.width,
+    }
+
+
+def save_policy(policy: Policy, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a policy folder; what ``folder`` held before is replaced once the new one is complete.
+
+    Args:
+        policy: the policy.
+        folder: where.
+        facts: measured results for the card, see :func:`rltr.export.card.card`.
+    """
+    config = {
+        "format": FORMAT,
+        "rltr": __version__,
+        "backbone": policy.backbone,
+        "layers": list(policy.layers),
+        "dropped": policy.dropped,
+        "policy": policy.network.config.to_dict(),
+        "cost": policy.cost.to_dict(),
+        "calibration": [point.to_dict() for point in policy.calibration],
+        "recipe": policy.recipe,
+    }
+    with atomic_folder(folder) as temporary:
+        weights = {name: value.detach().cpu().contiguous() for name, value in policy.network.state_dict().items()}
+        save_file(weights, temporary / WEIGHTS)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (temporary / CARD).write_text(card(config, facts or {}), encoding="utf-8")
+
+
+def load_policy(folder: Path | str) -> Policy:
+    """Read a policy folder.
+
+    Raises:
+        RltrError: if it is not one, it is damaged, or a newer rltr wrote it.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise RltrError(f"{folder} is no policy folder: it needs {CONFIG} and {WEIGHTS}; `rltr export` writes one")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] > FORMAT:
+            raise RltrError(
+                f"{folder} was written by rltr {config['rltr']}, which this {__version__} cannot read: update rltr"
+            )
+        network = TokenPolicy(PolicyConfig(**config["policy"]))
+        network.load_state_dict(load_file(folder / WEIGHTS))
+        return Policy(
+            network.eval().requires_grad_(False),
+            tuple(config["layers"]),
+            config["dropped"],
+            costs.from_dict(config["cost"]),
+            config["backbone"],
+            [Operating(**point) for point in config["calibration"]],
+            config["recipe"],
+        )
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
+        raise RltrError(
+            f"{folder} is damaged or incomplete ({type(error).__name__}: {error}): export it again"
+        ) from error

@@ -1,0 +1,80 @@
+"""What the token policy sees at a decision, packed: the same in rollouts, in updates and in production."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rltr import tokens as ragged
+from rltr.forward import Decision
+from rltr.redundancy import redundancy
+from rltr.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Packed tokens of some rows and a few numbers per row.
+
+    Attributes:
+        hidden: hidden states before the decision layer.
+        redundancy: how replaceable each token is (see :mod:`rltr.redundancy`).
+        tokens: the ragged batch they belong to.
+        protected: tokens that cannot leave.
+        layer: the decision layer of each row.
+        price: what keeping one token until the next decision costs, in reward units, above 0.
+        kept: share of the row's tokens still in the stream, 0 to 1.
+    """
+
+    hidden: Float[Tensor, "total width"]
+    redundancy: Float[Tensor, "total 3"]
+    tokens: Tokens
+    protected: Bool[Tensor, " total"]
+    layer: Int[Tensor, " rows"]
+    price: Float[Tensor, " rows"]
+    kept: Float[Tensor, " rows"]
+
+    @classmethod
+    def of_decision(
+        cls, decision: Decision, price: Float[Tensor, " rows"], kept: Float[Tensor, " rows"]
+    ) -> "Observation":
+        """What there is to see at a pause of the forward pass."""
+        tokens = decision.tokens
+        similar = redundancy(decision.unit, tokens, decision.protected).stack()
+        layer = torch.full((len(tokens.counts),), decision.layer, device=decision.hidden.device)
+        return cls(decision.hidden.float(), similar, tokens, decision.protected, layer, price, kept)
+
+    @classmethod
+    def of_grid(cls, grid: Mapping[str, Tensor]) -> "Observation":
+        """Pack the environment's observation, in which every original token has its place."""
+        present = grid["present"].bool()
+        tokens = ragged.pack(present)
+        return cls(
+            grid["tokens"][present],
+            grid["redundancy"][present],
+            tokens,
+            ~grid["alive"].bool()[present],
+            grid["layer"][:, 0].long(),
+            grid["price"][:, 0],
+            grid["kept"][:, 0],
+        )
+
+    def to_grid(self) -> dict[str, Tensor]:
+        """Undo :meth:`of_grid`."""
+        return {
+            "tokens": ragged.grid_of(self.tokens, self.hidden),
+            "redundancy": ragged.grid_of(self.tokens, self.redundancy),
+            "present": self.tokens.present,
+            "alive": ragged.grid_of(self.tokens, ~self.protected),
+            "layer": self.layer[:, None],
+            "price": self.price[:, None],
+            "kept": self.kept[:, None],
+        }
+
+    def check_finite(self) -> None:
+        """Raise ValueError naming the first field that is not finite: garbage in would be a policy of garbage."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+                raise ValueError(f"the observation's {field.name!r} holds a number that is not finite")

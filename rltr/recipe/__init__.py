@@ -1,0 +1,10 @@
+"""The recipe: everything that decides how a run goes, typed, in one place.
+
+One model feeds the command line, the YAML file and what is stored beside a trained policy, so they cannot disagree.
+Every field says what it means, in which unit, and what it may be; `rltr recipe` prints that.
+"""
+
+from rltr.recipe.fields import EMBEDDED, Recipe
+from rltr.recipe.file import find_recipe, load_recipe, recipe_text, save_recipe
+
+__all__ = ["EMBEDDED", "Recipe", "find_recipe", "load_recipe", "recipe_text", "save_recipe"]

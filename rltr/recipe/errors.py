@@ -1,0 +1,74 @@
+"""What is wrong with a recipe, in one line: where, what it is, what it may be."""
+
+import difflib
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ValidationError
+
+from rltr.recipe.fields import Recipe, inner_group
+
+
+def explain(error: ValidationError, name: str) -> str:
+    """One line about the first thing that is wrong.
+
+    Args:
+        error: what validating a `Recipe` raised.
+        name: what the line begins with, such as the recipe's file.
+    """
+    first = error.errors()[0]
+    group: type[BaseModel] = Recipe
+    path: list[str] = []
+    if first["type"] == "extra_forbidden":
+        path = [str(part) for part in first["loc"]]
+        for parent in path[:-1]:
+            group = inner_group(group, parent) or group
+        return f"{name}: unknown key {'.'.join(path)!r}; {_suggestion(path, list(group.model_fields))}"
+    for part in first["loc"]:
+        # What follows the field's own name are indices and the branches of a union.
+        if not isinstance(part, str) or part not in group.model_fields:
+            break
+        path.append(part)
+        inner = inner_group(group, part)
+        if inner is None:
+            field = group.model_fields[part]
+            here = [found for found in error.errors() if list(found["loc"][: len(path)]) == path]
+            wanted = " or ".join(dict.fromkeys(_wanted(found["msg"]) for found in here)).replace(" or must be ", " or ")
+            index = "".join(f"[{found}]" for found in first["loc"][len(path) :] if isinstance(found, int))
+            given = "missing" if first["type"] == "missing" else _shown(first["input"])
+            return f"{name}: {'.'.join(path)}{index} is {given}: {wanted}. It means: {field.description}"
+        group = inner
+    if first["type"] == "model_type":
+        names = ", ".join(group.model_fields)
+        return f"{name}: {'.'.join(path)} is {_shown(first['input'])}: must be a group of fields, which are {names}"
+    return ": ".join(part for part in (name, ".".join(path), _wanted(first["msg"])) if part)
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _wanted(message: str) -> str:
+    message = message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("List ")
+    for old, new in (("should be", "must be"), ("should have", "must have"), (" after validation, not 0", "")):
+        message = message.replace(old, new)
+    return message[:1].lower() + message[1:]
+
+
+def _keys(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name in group.model_fields:
+        inner = inner_group(group, name)
+        if inner is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _suggestion(path: list[str], siblings: list[str]) -> str:
+    *parents, bad = path
+    everywhere = {key.rpartition(".")[2]: key for key in _keys(Recipe)}
+    near = [".".join([*parents, key]) for key in difflib.get_close_matches(bad, siblings, 1)]
+    near = near or [everywhere[key] for key in difflib.get_close_matches(bad, list(everywhere), 1)]
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    where = f"in {'.'.join(parents)!r}" if parents else "at the top"
+    return f"{hint}valid {where}: {', '.join(siblings)}"

@@ -1,0 +1,210 @@
+"""The fields of a recipe, each with what it means, its unit and what it may be."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+EMBEDDED = "embedded"
+"""The name, in place of a path, of the model and the data that come with rltr."""
+
+
+class Group(BaseModel):
+    """Some fields that belong together; unknown keys are refused, nothing changes once it is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: object) -> object:
+        if isinstance(value, bool):  # pydantic would read it as 0 or 1
+            raise ValueError("must not be a truth value")
+        return value
+
+
+class ModelGroup(Group):
+    """The frozen model that is made cheaper."""
+
+    source: str = Field(EMBEDDED, min_length=1, description="'embedded', a folder with a saved model, or a hub id")
+
+
+class DataGroup(Group):
+    """The labelled inputs to learn from and to measure on."""
+
+    source: str = Field(
+        EMBEDDED, min_length=1, description="'embedded', a folder with one folder per class, or a CSV or JSONL file"
+    )
+    kind: Literal["auto", "image", "text"] = Field("auto", description="what the inputs are; auto looks at the source")
+    text_column: str = Field("text", min_length=1, description="the column of a CSV or JSONL file with the text")
+    label_column: str = Field("label", min_length=1, description="the column of a CSV or JSONL file with the label")
+    fractions: tuple[float, float, float] = Field(
+        (0.8, 0.1, 0.1),
+        description="shares for training, validation and test where the source is not split yet; they sum to 1",
+    )
+    split_seed: int = Field(0, ge=0, description="decides which examples are held out, whatever the learner's seed is")
+    train_limit: int | None = Field(None, ge=1, description="at most so many examples to train on; null for all")
+    validation_limit: int | None = Field(
+        512, ge=1, description="at most so many to calibrate budgets with; null for all"
+    )
+    test_limit: int | None = Field(None, ge=1, description="at most so many for the final measurement; null for all")
+
+    @field_validator("fractions")
+    @classmethod
+    def _sum_to_one(cls, fractions: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+            raise ValueError("must be three numbers above 0 that sum to 1: e.g. [0.8, 0.1, 0.1]")
+        return fractions
+
+
+class ReductionGroup(Group):
+    """Where tokens may leave, and what becomes of them."""
+
+    layers: Literal["auto"] | list[int] = Field(
+        "auto",
+        description="the layers (0 is the first) before which tokens may leave, in ascending order; "
+        "auto takes every second one",
+    )
+    dropped: Literal["merge", "drop"] = Field(
+        "merge", description="merge averages a dropped token into its most similar kept one, drop loses it"
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _ascending(cls, layers: "str | list[int]") -> "str | list[int]":
+        if isinstance(layers, list) and (not layers or layers != sorted(set(layers)) or layers[0] < 0):
+            raise ValueError("must be at least one layer, none below 0, in ascending order, each once: e.g. [1, 3, 5]")
+        return layers
+
+
+class CostGroup(Group):
+    """What a kept token costs."""
+
+    kind: Literal["latency", "flops"] = Field(
+        "latency", description="latency is measured on the device in use, flops is counted"
+    )
+    batch_size: int = Field(64, ge=1, description="inputs per batch that latency is measured at")
+
+
+class LearnerGroup(Group):
+    """How the policy learns."""
+
+    rollouts: int = Field(64_000, ge=1, description="passes through the model in the whole training")
+    batch: int = Field(512, ge=1, description="rollouts per update, a multiple of group_size")
+    group_size: int = Field(
+        4, ge=2, description="rollouts of the same input at the same cost weight; the others' mean is the baseline"
+    )
+    epochs: int = Field(4, ge=1, description="passes over the rollouts of one update")
+    learning_rate: float = Field(2e-3, gt=0, description="Adam's step size at the start")
+    final_learning_rate: float = Field(0.1, ge=0, le=1, description="share of learning_rate left at the end, linearly")
+    clip_range: float = Field(0.2, gt=0, lt=1, description="how far one token's probability ratio may leave 1")
+    target_kl: float | None = Field(
+        0.02, gt=0, description="mean KL per token (nats) that ends an update early; null for no limit"
+    )
+    entropy: float = Field(0.0, ge=0, description="reward for undecidedness, per token (nats)")
+    max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
+    cost_weight: tuple[float, float] = Field(
+        (0.02, 2.0),
+        description="lowest and highest cost weight trained for: score given up for the whole dense cost",
+    )
+    seed: int = Field(0, ge=0, description="decides the policy's first weights, the inputs' order and every draw")
+    checkpoint_every: int = Field(25, ge=1, description="updates between two checkpoints to resume from")
+
+    @field_validator("cost_weight")
+    @classmethod
+    def _low_to_high(cls, weights: tuple[float, float]) -> tuple[float, float]:
+        low, high = weights
+        if not 0 < low <= high:
+            raise ValueError("must be two numbers above 0, the lower first: e.g. [0.02, 2]")
+        return weights
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "LearnerGroup":
+        if self.batch % self.group_size:
+            fits = max(self.batch // self.group_size, 1) * self.group_size
+            raise ValueError(
+                f"batch {self.batch} does not hold whole groups of {self.group_size}; take a multiple, e.g. {fits}"
+            )
+        if self.rollouts < self.batch:
+            raise ValueError(f"rollouts {self.rollouts} are fewer than one batch of {self.batch}; raise the first")
+        return self
+
+
+class PolicyGroup(Group):
+    """The small network that decides."""
+
+    width: int = Field(64, ge=4, le=1024, description="neurons per hidden layer")
+    keep: float = Field(0.85, gt=0, lt=1, description="probability that an untrained policy keeps a token")
+    prior: float = Field(
+        4.0,
+        ge=0,
+        description="how strongly an untrained policy prefers to drop redundant tokens; 0 starts from nothing",
+    )
+
+
+class EvaluationGroup(Group):
+    """What is measured at the end."""
+
+    cost_weights: list[float] = Field(
+        [0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.4, 2.0], min_length=1, description="the policy is measured at each of these"
+    )
+    keep_rates: list[float] = Field(
+        [0.9, 0.8, 0.7, 0.6, 0.5], min_length=1, description="share kept per decision; baselines are measured at each"
+    )
+    methods: list[str] = Field(
+        ["random", "norm", "cls_attention", "tome", "uniform", "redundancy"],
+        description="the baselines to measure; `none` is always measured",
+    )
+    batch_size: int = Field(64, ge=1, description="inputs per batch")
+    examples: int | None = Field(None, ge=1, description="at most so many test examples; null for all")
+    repeats: int = Field(5, ge=1, description="timings of each method, in alternation with the dense model")
+    gallery: int = Field(12, ge=0, description="inputs shown with their dropped tokens in the report")
+
+    @field_validator("cost_weights")
+    @classmethod
+    def _not_negative(cls, weights: list[float]) -> list[float]:
+        if min(weights) < 0:
+            raise ValueError("each must be 0 or more")
+        return weights
+
+    @field_validator("keep_rates")
+    @classmethod
+    def _rates(cls, rates: list[float]) -> list[float]:
+        if not all(0 < rate <= 1 for rate in rates):
+            raise ValueError("each must be above 0 and at most 1")
+        return rates
+
+
+class Recipe(Group):
+    """Everything that decides how a run goes."""
+
+    model: ModelGroup = Field(ModelGroup(), description="The frozen model that is made cheaper")
+    data: DataGroup = Field(DataGroup(), description="The labelled inputs to learn from and to measure on")
+    reduction: ReductionGroup = Field(ReductionGroup(), description="Where tokens may leave, and what becomes of them")
+    cost: CostGroup = Field(CostGroup(), description="What a kept token costs")
+    score: Literal["accuracy", "fidelity", "both"] = Field(
+        "both", description="what good means: right labels, the dense model's outputs, or both"
+    )
+    learner: LearnerGroup = Field(LearnerGroup(), description="How the policy learns")
+    policy: PolicyGroup = Field(PolicyGroup(), description="The small network that decides")
+    evaluation: EvaluationGroup = Field(EvaluationGroup(), description="What is measured at the end")
+    threads: int | None = Field(None, ge=1, description="processor threads; null for torch's own choice")
+    device: str = Field(
+        "auto", min_length=1, description="cpu, cuda, cuda:1 …; auto takes an accelerator if there is one"
+    )
+    out: Path = Field(Path("runs/rltr"), description="the folder that receives everything the run makes")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_groups(cls, values: object) -> object:
+        """Read a group whose every line is commented out, which is null in YAML, as one with nothing changed."""
+        if not isinstance(values, dict):
+            return values
+        return {key: {} if value is None and inner_group(cls, key) else value for key, value in values.items()}
+
+
+def inner_group(group: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of the group called ``name`` in ``group``; None for a plain field and for what is not there."""
+    field = group.model_fields.get(name)
+    inner = field.annotation if field else None
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None

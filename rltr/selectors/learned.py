@@ -1,0 +1,31 @@
+"""A trained policy as a selector."""
+
+from rltr.forward import Choice, Decision
+from rltr.policies.network import TokenPolicy
+from rltr.policies.observation import Observation
+from rltr.pricing import Pricing
+from rltr.selectors.base import Selector
+
+
+class Learned(Selector):
+    """Keeps what the policy would rather keep than drop at the given price.
+
+    Deterministic: a token stays when its keep probability is above one half.
+
+    Args:
+        policy: the token policy.
+        pricing: the prices it was trained with.
+        cost_weight: reward units per dense forward pass: the higher, the fewer tokens stay.
+    """
+
+    def __init__(self, policy: TokenPolicy, pricing: Pricing, cost_weight: float) -> None:
+        self.policy = policy
+        self.pricing = pricing
+        self.cost_weight = cost_weight
+
+    def __call__(self, decision: Decision) -> Choice:
+        """Who stays."""
+        count = decision.tokens.count
+        price = self.cost_weight * self.pricing.per_token(decision.index, count, decision.begun)
+        seen = Observation.of_decision(decision, price, count / decision.begun)
+        return Choice(self.policy(seen) > 0)

@@ -1,0 +1,165 @@
+"""Labelled inputs, ready for a model: what training, evaluation and the gallery ask of data, whatever it is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from rltr.errors import RltrError
+
+Index = Sequence[int] | Int[Tensor, " rows"]
+"""Which examples, in which order; 0 to ``len(examples) - 1``, repeats allowed."""
+
+
+class Examples(ABC):
+    """The labelled inputs of one split.
+
+    A kind of its own gives ``batch``, and ``picture`` or ``words`` if the gallery shall show its inputs.
+
+    Args:
+        labels: the class of each example, 0 to ``len(classes) - 1``.
+        names: a short name per example, for the gallery.
+        classes: the names of the model's classes, by label.
+    """
+
+    def __init__(self, labels: Int[Tensor, " examples"], names: Sequence[str], classes: Sequence[str]) -> None:
+        self.labels = labels
+        self.names = list(names)
+        self.classes = list(classes)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
+
+    @abstractmethod
+    def batch(self, index: Index) -> dict[str, Tensor]:
+        """Model inputs of the chosen examples, on the CPU, one row for each, padded to the longest of them.
+
+        Raises:
+            RltrError: if an input cannot be read; the message names it.
+        """
+
+    def picture(self, i: int) -> Image.Image | None:
+        """What the model sees of example ``i`` as an image, cropped and scaled like its input; None for texts."""
+        return None
+
+    def words(self, i: int) -> list[str] | None:
+        """Example ``i`` as one string per token, without padding; None for images."""
+        return None
+
+    def longest(self) -> int:
+        """The example with most tokens; any, where all have equally many."""
+        return 0
+
+    def subset(self, index: Index) -> "Examples":
+        """The chosen examples as a data set of their own, reading from this one."""
+        return Subset(self, index)
+
+    def at_most(self, count: int | None, seed: int = 0) -> "Examples":
+        """So many examples at random (a folder is sorted by class: the first would all be one), in the order they had.
+
+        Args:
+            count: 1 or more; None, or as many as there are, gives all of them.
+            seed: decides which.
+
+        Raises:
+            RltrError: if ``count`` is below 1.
+        """
+        if count is not None and count < 1:
+            raise RltrError(f"a data set can be limited to 1 example or more, not {count}")
+        if count is None or count >= len(self):
+            return self
+        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]).tolist())
+
+
+class Subset(Examples):
+    """Some examples of another data set, in the order given."""
+
+    def __init__(self, examples: Examples, index: Index) -> None:
+        self.examples = examples
+        self.index = torch.as_tensor(index, dtype=torch.long)
+        names = [examples.names[i] for i in self.index.tolist()]
+        super().__init__(examples.labels[self.index], names, examples.classes)
+
+    def batch(self, index: Index) -> dict[str, Tensor]:
+        """See ``Examples``."""
+        return self.examples.batch(self.index[torch.as_tensor(index, dtype=torch.long)])
+
+    def picture(self, i: int) -> Image.Image | None:
+        """See ``Examples``."""
+        return self.examples.picture(int(self.index[i]))
+
+    def words(self, i: int) -> list[str] | None:
+        """See ``Examples``."""
+        return self.examples.words(int(self.index[i]))
+
+
+class TensorExamples(Examples):
+    """Inputs that are tensors in memory already.
+
+    Args:
+        labels: the class of each example.
+        names: a short name per example.
+        classes: the names of the classes, by label.
+        inputs: model inputs by name, each with one row per example.
+        pictures: ``(examples, height, width)`` grey or ``(examples, height, width, 3)`` colour, uint8, for the gallery.
+
+    Raises:
+        RltrError: if labels, names and inputs are not equally many, or there are none.
+    """
+
+    def __init__(
+        self,
+        labels: Int[Tensor, " examples"],
+        names: Sequence[str],
+        classes: Sequence[str],
+        inputs: Mapping[str, Tensor],
+        pictures: NDArray[np.uint8] | None = None,
+    ) -> None:
+        super().__init__(labels, names, classes)
+        counts = {"labels": len(labels), "names": len(names), **{name: len(rows) for name, rows in inputs.items()}}
+        if not inputs or len(labels) == 0 or len(set(counts.values())) != 1:
+            raise RltrError(f"a data set needs equally many labels, names and input rows, at least one; got {counts}")
+        self.inputs = dict(inputs)
+        self.pictures = pictures
+
+    def batch(self, index: Index) -> dict[str, Tensor]:
+        """See ``Examples``."""
+        chosen = torch.as_tensor(index, dtype=torch.long)
+        return {name: rows[chosen] for name, rows in self.inputs.items()}
+
+    def picture(self, i: int) -> Image.Image | None:
+        """See ``Examples``."""
+        return None if self.pictures is None else Image.fromarray(self.pictures[i])
+
+
+@dataclass
+class Task:
+    """One job for a model: three splits that share no example.
+
+    Args:
+        train: what the policy learns on.
+        validation: what budgets are calibrated on and training is judged by.
+        test: what is reported.
+        kind: ``"image"`` or ``"text"``, or the name under which another kind was added.
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    kind: str
+
+    def at_most(self, train: int | None, validation: int | None, test: int | None, seed: int = 0) -> "Task":
+        """The same task with at most so many examples in each split; see ``Examples.at_most``."""
+        return Task(
+            self.train.at_most(train, seed),
+            self.validation.at_most(validation, seed),
+            self.test.at_most(test, seed),
+            self.kind,
+        )

@@ -1,0 +1,211 @@
+"""Text classification from a CSV, TSV or JSONL file with a text and a label in every record."""
+
+import csv
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rltr.errors import RltrError
+from rltr.tasks.examples import Examples, Index, Task
+from rltr.tasks.labels import number_classes
+from rltr.tasks.options import DataOptions
+from rltr.tasks.source import load_part
+from rltr.tasks.splits import SPLITS, divide, find_splits
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+
+class Record(NamedTuple):
+    """One line of a file: its text and its label, as written."""
+
+    text: str
+    label: str
+
+
+class TextExamples(Examples):
+    """Texts, tokenized when they are asked for and cut to what the model can take.
+
+    Args:
+        texts: one per example.
+        labels: the class of each.
+        classes: the names of the classes, by label.
+        tokenizer: the model's own.
+        longest: most tokens of a text, special ones included; None for no limit.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        labels: Int[Tensor, " examples"],
+        classes: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        longest: int | None,
+    ) -> None:
+        super().__init__(labels, [textwrap.shorten(text, 48, placeholder=" …") or text[:48] for text in texts], classes)
+        self.texts = list(texts)
+        self.tokenizer = tokenizer
+        self.longest_tokens = longest
+
+    def batch(self, index: Index) -> dict[str, Tensor]:
+        """See ``Examples``: ``input_ids`` and ``attention_mask``, ``(rows, tokens)``, and what else the model takes."""
+        texts = [self.texts[i] for i in torch.as_tensor(index, dtype=torch.long).tolist()]
+        return dict(
+            self.tokenizer(
+                texts,
+                truncation=self.longest_tokens is not None,
+                max_length=self.longest_tokens,
+                padding=True,
+                return_tensors="pt",
+                return_attention_mask=True,
+            )
+        )
+
+    def longest(self) -> int:
+        """See ``Examples``."""
+        cut = self.tokenizer(self.texts, truncation=self.longest_tokens is not None, max_length=self.longest_tokens)
+        return max(range(len(self)), key=lambda i: len(cut["input_ids"][i]))
+
+    def words(self, i: int) -> list[str]:
+        """See ``Examples``; special tokens are among them."""
+        tokens = self.tokenizer(
+            self.texts[i], truncation=self.longest_tokens is not None, max_length=self.longest_tokens
+        )
+        return [str(self.tokenizer.decode([token])) for token in tokens["input_ids"]]
+
+
+def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
+    """Read texts and labels.
+
+    Either one file, which is divided by ``options.fractions``, or a folder with ``train``, ``validation`` (or ``val``)
+    and ``test``, each a .csv or .tsv with a header, or a .jsonl; UTF-8.
+
+    Raises:
+        RltrError: if a file is missing or damaged, a column is missing, a text or a label is empty, the labels do not
+            fit the model's head, or the model's tokenizer cannot be loaded.
+    """
+    tokenizer = load_tokenizer(model, source)
+    if data.is_dir():
+        entries = [path for path in data.iterdir() if path.suffix in SUFFIXES and path.stem.lower() in SPLITS]
+        if not entries:
+            raise RltrError(f"{data} holds no train, validation and test file ({', '.join(SUFFIXES)})")
+        files = find_splits(data, entries)
+    else:
+        files = {"all": data}
+    records = {split: list(read_records(path, options)) for split, path in files.items()}
+    for split, lines in records.items():
+        if not lines:
+            raise RltrError(f"{files[split]} has no records; it needs at least one with a text and a label")
+    number, classes = number_classes((line.label for split in records.values() for line in split), model.config)
+    longest = longest_text(model, tokenizer)
+
+    def examples(split: str) -> TextExamples:
+        labels = torch.tensor([number[line.label] for line in records[split]])
+        return TextExamples([line.text for line in records[split]], labels, classes, tokenizer, longest)
+
+    if "all" in records:
+        return divide(examples("all"), "text", options, data)
+    return Task(examples("train"), examples("validation"), examples("test"), "text")
+
+
+def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer and make sure that the two fit.
+
+    Raises:
+        RltrError: if it is missing, knows no words, knows more than the model, or cannot pad.
+    """
+    files = "a tokenizer.json and a tokenizer_config.json"
+    tokenizer: PreTrainedTokenizerBase = load_part(AutoTokenizer, source, "tokenizer", files)
+    # Where the files are missing, transformers makes some families a tokenizer to which every word is unknown.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - {"▁"}:
+        raise RltrError(f"the tokenizer of {source!r} knows no words; likely cause: its files ({files}) are missing")
+    table = model.get_input_embeddings()
+    if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
+        raise RltrError(
+            f"the tokenizer of {source!r} has {len(tokenizer)} tokens but the model only {table.num_embeddings}; "
+            "use the tokenizer that the model was trained with, or resize_token_embeddings() and fine-tune"
+        )
+    if tokenizer.pad_token is None:
+        raise RltrError(
+            f"the tokenizer of {source!r} has no padding token, so texts of different lengths cannot share a batch; "
+            "set tokenizer.pad_token and model.config.pad_token_id, and save both to a folder"
+        )
+    return tokenizer
+
+
+def longest_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Most tokens that both model and tokenizer can take; None if neither has a limit."""
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            # RoBERTa and its kin number positions from padding_idx + 1: a table of 514 rows takes 512 tokens.
+            limits.append(table.num_embeddings - table.padding_idx - 1)
+    # A tokenizer without a limit says 1e30.
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < 2**31]
+    return min(known, default=None)
+
+
+def read_records(path: Path, options: DataOptions) -> Iterator[Record]:
+    """Read a file record by record.
+
+    Raises:
+        RltrError: naming file and line, if it cannot be read, or a record lacks a text or a label.
+    """
+    if path.suffix not in SUFFIXES:
+        raise RltrError(f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
+            for line, record in lines:
+                text = _field(record, options.text_column, f"{path}, line {line}")
+                label = _field(record, options.label_column, f"{path}, line {line}")
+                yield Record(text, label.strip())
+    except OSError as error:
+        raise RltrError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RltrError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def _table(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    try:
+        for record in reader:
+            if None in record or None in record.values():
+                raise RltrError(
+                    f"{path}, line {reader.line_num}: not as many fields as the header has "
+                    f"({', '.join(reader.fieldnames or [])}); put texts that hold the separator in double quotes"
+                )
+            yield reader.line_num, record
+    except csv.Error as error:
+        line = reader.reader.line_num  # reader.line_num is still that of the record before
+        raise RltrError(f"{path}, line {line}: {error}; the file is damaged or no {path.suffix}") from error
+
+
+def _jsonl(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RltrError(f"{path}, line {number}: no JSON ({error.msg} at column {error.colno})") from error
+        if not isinstance(record, dict):
+            raise RltrError(f"{path}, line {number}: every line must be a JSON object with a text and a label")
+        yield number, record
+
+
+def _field(record: Mapping[str, Any], column: str, where: str) -> str:
+    if column not in record:
+        raise RltrError(f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}")
+    value = record[column]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RltrError(f"{where}: {column!r} must be a string or a whole number, not {json.dumps(value)}")
+    if not str(value).strip():
+        raise RltrError(f"{where}: {column!r} is empty; fill it in or remove the record")
+    return str(value)

@@ -1,0 +1,68 @@
+"""Who gets the credit: pure functions from scores and prices to one advantage per token."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def leave_one_out(score: Float[Tensor, " rows"], group_size: int) -> Float[Tensor, " rows"]:
+    """Each rollout's score minus the mean of the others of its group (RLOO, Ahmadian et al. 2024, section 3).
+
+    Rollouts of a group share their input and cost weight and lie one behind the other. The baseline is unbiased and
+    needs no value network.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least 2.
+    """
+    if group_size < 2 or len(score) % group_size:
+        raise ValueError(f"{len(score)} rows are not whole groups of group_size={group_size} (at least 2)")
+    grouped = score.view(-1, group_size)
+    others = (grouped.sum(1, keepdim=True) - grouped) / (group_size - 1)
+    return (grouped - others).flatten()
+
+
+def own_cost(
+    index: Sequence[Int[Tensor, " total"]],
+    kept: Sequence[Bool[Tensor, " total"]],
+    price: Sequence[Float[Tensor, " total"]],
+) -> list[Float[Tensor, " total"]]:
+    """What every token itself pays from each decision to the end of its episode.
+
+    A token that is dropped pays nothing from there on; one that is kept pays the price of this decision and what it pays
+    later.
+
+    Args:
+        index: per decision, each packed token's place in the flattened ``(rows, grid)`` batch: the same token has the
+            same place at every decision.
+        kept: per decision, which stayed.
+        price: per decision, what one token of its row pays until the next decision.
+    """
+    places = int(index[0].max()) + 1
+    later = price[0].new_zeros(places)
+    costs: list[Tensor] = []
+    for place, stays, paid in zip(reversed(index), reversed(kept), reversed(price), strict=True):
+        cost = torch.where(stays, paid + later[place], 0.0)
+        later = later.new_zeros(places).index_copy_(0, place, cost)
+        costs.append(cost)
+    return costs[::-1]
+
+
+def token_advantage(
+    shared: Float[Tensor, " rows"],
+    cost_weight: Float[Tensor, " rows"],
+    row: Int[Tensor, " total"],
+    cost: Float[Tensor, " total"],
+    baseline: Float[Tensor, " total"],
+) -> Float[Tensor, " total"]:
+    """The row's advantage in score, minus what this token paid beyond what was expected of it.
+
+    Args:
+        shared: leave-one-out score advantage.
+        cost_weight: reward units per dense pass.
+        row: each token's row.
+        cost: what the token itself pays from here to the end, as a share of the dense cost.
+        baseline: what it was expected to pay.
+    """
+    return shared[row] - cost_weight[row] * (cost - baseline)

@@ -1,0 +1,89 @@
+"""Checkpoints from which training goes on exactly as if it had never stopped: tensors in safetensors, the rest in JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rltr.errors import RltrError
+from rltr.files import atomic_folder
+from rltr.train.token_ppo import TokenPPO
+from rltr.version import __version__
+
+TENSORS = "state.safetensors"
+FACTS = "state.json"
+
+
+def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> None:
+    """Save weights, optimiser, random generators, the data sampler and counters, between two updates.
+
+    Args:
+        folder: replaced as a whole once the new checkpoint is complete.
+        learner: the learner, with the next batch of episodes drawn but not begun.
+        extra: anything else to keep, as plain data.
+    """
+    optimizer = learner.policy.optimizer.state_dict()
+    tensors: dict[str, Tensor] = {f"policy.{name}": value for name, value in learner.policy.state_dict().items()}
+    for index, state in optimizer["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if learner.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(learner.device)
+    facts = {
+        "version": __version__,
+        "timesteps": learner.num_timesteps,
+        "updates": learner._n_updates,
+        "sampler": learner.episodes.random_state(),
+        "extra": extra,
+    }
+    with atomic_folder(folder) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / TENSORS)
+        (temporary / FACTS).write_text(json.dumps(facts, indent=1))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors.
+
+    Raises:
+        RltrError: if there is no checkpoint, or a damaged one.
+    """
+    if not (folder / FACTS).is_file() or not (folder / TENSORS).is_file():
+        raise RltrError(f"there is no checkpoint in {folder}: start without --resume, or name the folder of a run")
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    except json.JSONDecodeError as error:
+        raise RltrError(f"{folder / FACTS} is damaged ({error}): start the training again") from error
+    return facts
+
+
+def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
+    """Put a learner that was made like the saved one into the saved state.
+
+    Raises:
+        RltrError: if there is no checkpoint, or it is of another policy.
+    """
+    facts = read_facts(folder)
+    tensors = load_file(folder / TENSORS)
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    try:
+        learner.policy.load_state_dict(under("policy."))
+    except RuntimeError as error:
+        raise RltrError(f"the checkpoint in {folder} is of another policy: {error}") from error
+    optimizer = learner.policy.optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in under("optimizer.").items():
+        index, part = name.split(".")
+        state.setdefault(int(index), {})[part] = value
+    learner.policy.optimizer.load_state_dict({**optimizer, "state": state})
+    learner.num_timesteps = facts["timesteps"]
+    learner._n_updates = facts["updates"]
+    learner.episodes.set_random_state(facts["sampler"])
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and learner.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], learner.device)

@@ -1,0 +1,159 @@
+"""PPO over tokens: stable-baselines3's PPO with ratio, clip, entropy and KL per token, and credit per token."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from stable_baselines3 import PPO
+from torch import Tensor, nn
+
+from rltr.envs.sb3 import TokenSelectionVecEnv
+from rltr.errors import RltrError
+from rltr.policies.actor import TokenActor, entropy, kl_divergence, log_probability
+from rltr.policies.network import PolicyConfig
+from rltr.train.advantages import token_advantage
+from rltr.train.buffer import Step, TokenRolloutBuffer
+
+log = logging.getLogger(__name__)
+
+
+class TokenPPO(PPO):
+    """Learns a token policy on whole episodes; ``collect_rollouts`` is stable-baselines3's own.
+
+    Stock PPO multiplies the bits of hundreds of tokens into one ratio, and gives all of them one advantage. Here every
+    token has its own ratio and pays its own cost; the score they share has the other rollouts of the same input as its
+    baseline. The loss is summed over tokens and divided by a constant of the batch, so that long rows do not count less.
+
+    Args:
+        env: the environment; its ``group_size`` must be at least 2.
+        config: shape of the policy.
+        learning_rate: Adam's step size, or a schedule of the progress that remains (1 to 0).
+        batches: batches of episodes per update.
+        n_epochs: passes over the rollouts of an update.
+        clip_range: how far a token's probability ratio may leave 1.
+        target_kl: mean exact KL per live token, in nats, that ends an update early; None for never.
+        ent_coef: reward for undecidedness, per token and nat.
+        max_grad_norm: bound on the norm of the actor's gradient.
+        options: everything else that stable-baselines3's PPO takes (``seed``, ``tensorboard_log``, ``verbose`` …).
+    """
+
+    policy: TokenActor
+    rollout_buffer: TokenRolloutBuffer
+
+    def __init__(
+        self,
+        env: TokenSelectionVecEnv,
+        config: PolicyConfig,
+        learning_rate: Any = 2e-3,
+        batches: int = 1,
+        n_epochs: int = 4,
+        clip_range: float = 0.2,
+        target_kl: float | None = 0.02,
+        ent_coef: float = 0.0,
+        max_grad_norm: float = 0.5,
+        **options: Any,
+    ) -> None:
+        self.episodes = env.episodes
+        steps = env.episodes.steps
+        super().__init__(
+            TokenActor,
+            env,
+            learning_rate=learning_rate,
+            n_steps=steps * batches,
+            batch_size=env.num_envs * steps * batches,
+            n_epochs=n_epochs,
+            gamma=1.0,
+            gae_lambda=1.0,
+            clip_range=clip_range,
+            ent_coef=ent_coef,
+            max_grad_norm=max_grad_norm,
+            target_kl=target_kl,
+            rollout_buffer_class=TokenRolloutBuffer,
+            rollout_buffer_kwargs={
+                "steps": steps,
+                "group_size": env.episodes.group_size,
+                "step_cost": lambda: env.episodes.step_cost,
+            },
+            # SB3 sets eps=1e-5, which is no longer small beside the gradients of a loss averaged over tokens.
+            policy_kwargs={"config": config, "optimizer_kwargs": {"eps": 1e-8}},
+            device=env.episodes.backbone.device,
+            **options,
+        )
+
+    def train(self) -> None:
+        """Update the policy on the rollouts in the buffer."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        steps = self.rollout_buffer.steps
+        scale = torch.cat([step.shared for step in steps]).std() + 1e-6
+        with torch.no_grad():
+            before = [self.policy.network.with_baseline(step.seen) for step in steps]
+            gains = [
+                token_advantage(step.shared, step.cost_weight, step.seen.tokens.row, step.cost, baseline) / scale
+                for step, (_, baseline) in zip(steps, before, strict=True)
+            ]
+        live = torch.stack([(~step.seen.protected).sum() for step in steps]).float().mean()
+        history: list[dict[str, float]] = []
+        for epoch in range(self.n_epochs):
+            for i in torch.randperm(len(steps)).tolist():
+                history.append(self._improve(steps[i], gains[i], live))
+            self._n_updates += 1
+            divergence = self._divergence(steps, [logit for logit, _ in before])
+            if self.target_kl is not None and divergence > self.target_kl:
+                break
+        self._check(history, divergence)
+        for name in history[0]:
+            self.logger.record(f"train/{name}", sum(entry[name] for entry in history) / len(history))
+        self.logger.record("train/kl_per_token", divergence)
+        self.logger.record("train/epochs", epoch + 1)
+        self.logger.record("train/score_deviation", float(scale))
+
+    def _improve(self, step: Step, gain: Float[Tensor, " total"], live: Tensor) -> dict[str, float]:
+        logit, baseline = self.policy.network.with_baseline(step.seen)
+        free = ~step.seen.protected
+        ratio = (log_probability(logit, step.keep) - step.log_prob).exp()
+        clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator] # SB3 makes it a schedule
+        clipped = ratio.clamp(1 - clip, 1 + clip)
+        objective = torch.min(ratio * gain, clipped * gain)[free].sum() / live
+        doubt = entropy(logit)[free].sum() / live
+        error = F.mse_loss(baseline[free], step.cost[free])
+        network, optimizer = self.policy.network, self.policy.optimizer
+        optimizer.zero_grad()
+        # The baseline reads detached features, so the two losses share no parameter and need no weight between them.
+        (-objective - self.ent_coef * doubt + error).backward()
+        baseline_only = set(network.cost.parameters())
+        nn.utils.clip_grad_norm_([p for p in network.parameters() if p not in baseline_only], self.max_grad_norm)
+        optimizer.step()
+        return {
+            "policy_loss": -objective.item(),
+            "cost_baseline_error": error.item(),
+            "clip_fraction": ((ratio - 1).abs() > clip)[free].float().mean().item(),
+            "entropy_per_token": doubt.item(),
+        }
+
+    def _check(self, history: list[dict[str, float]], divergence: float) -> None:
+        if not all(math.isfinite(value) for entry in history for value in entry.values()):
+            raise RltrError(
+                f"training diverged in update {self._n_updates}: a loss is not a finite number. The last checkpoint is "
+                f"from before; go on from there with a lower learner.learning_rate or learner.max_grad_norm"
+            )
+        if self.target_kl is not None and divergence > 10 * self.target_kl:
+            log.warning(
+                "the policy moved %.2g nats per token in one update, more than ten times target_kl=%.2g: "
+                "lower learner.learning_rate if its accuracy falls",
+                divergence,
+                self.target_kl,
+            )
+
+    @torch.no_grad()
+    def _divergence(self, steps: list[Step], before: list[Tensor]) -> float:
+        """Mean exact KL of the bits of live tokens from before the update to now."""
+        total, count = 0.0, 0
+        for step, old in zip(steps, before, strict=True):
+            free = ~step.seen.protected
+            total += kl_divergence(old, self.policy.network(step.seen))[free].sum().item()
+            count += int(free.sum())
+        return total / count

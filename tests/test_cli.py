@@ -1,0 +1,216 @@
+"""The command line: a user's mistake is one line and exit code 2, found before anything is written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rltr import cli
+from rltr.errors import RltrError
+from rltr.recipe import Recipe, load_recipe, save_recipe
+from rltr.version import __version__
+
+
+def rltr(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], prog_name="rltr")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, so that whatever a command writes is seen."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Stand-ins for the jobs that only write down how they were called."""
+    calls: list[tuple[Any, ...]] = []
+
+    def stand_in(name: str) -> Any:
+        def run(*arguments: Any) -> Path:
+            calls.append((name, *arguments))
+            return Path("made")
+
+        return run
+
+    names = ("run_demo", "run_train", "run_evaluate", "run_export", "run_check")
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(**{name: stand_in(name) for name in names}))
+    return calls
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    save_recipe(load_recipe(None, ["learner.seed=5", "learner.epochs=2"], {"out": folder}), folder / "recipe.yaml")
+    return folder
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    recipe = load_recipe(None, ["learner.seed=6"]).model_dump(mode="json")
+    (folder / "config.json").write_text(json.dumps({"recipe": recipe}))
+    return folder
+
+
+def test_version() -> None:
+    result = rltr("--version")
+    assert (result.exit_code, result.stdout) == (0, f"rltr {__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["", "demo", "train", "evaluate", "export", "check", "recipe"])
+def test_help_shows_an_example(command: str) -> None:
+    result = rltr(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"rltr {command or 'demo'}" in result.stdout.partition("Options:")[0].partition("\n")[2]
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; from rltr import cli\ntry: cli.main()\nexcept SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'pydantic', 'numpy'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"],
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_recipe_prints_what_train_reads(elsewhere: Path, jobs: list[tuple[Any, ...]]) -> None:
+    printed = rltr("recipe", "quick", "--set", "learner.seed=9").stdout
+    (elsewhere / "mine.yaml").write_text(printed, encoding="utf-8")
+    assert rltr("train", "--recipe", "mine.yaml").exit_code == 0
+    assert jobs == [("run_train", load_recipe("quick", ["learner.seed=9"]), False)]
+
+
+MISTAKES = [
+    (["train", "--set", "learner.rollout=3"], "unknown key 'learner.rollout'; did you mean 'learner.rollouts'"),
+    (["train", "--recipe", "nothing.yaml"], "no such file"),
+    (["train", "--data", "nothing"], "there is no data at 'nothing'"),
+    (["train", "--model", "my-vit"], "Name it with --data"),
+    (["train", "--device", "cuda:63"], "valid here: auto, cpu"),
+    (["train", "--device", "quantum"], "not a device's name"),
+    (["train", "--seed", "-1"], "learner.seed is -1"),
+    (["train", "--threads", "0"], "threads is 0"),
+    (["train", "--set", "evaluation.methods=[best]"], "'best'"),
+    (["train", "--resume"], "nothing to resume"),
+    (["demo", "--quick", "--device", "quantum"], "not a device's name"),
+    (["evaluate", "--policy", "nothing"], "is not a policy's folder: there is no such folder"),
+    (["check", "nothing"], "is not a policy's folder"),
+    (["export", "--run", "nothing", "--out", "made"], "holds no run"),
+    (["recipe", "nothing"], "demo, quick"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_mistakes_get_one_line_and_leave_nothing(
+    arguments: list[str], said: str, elsewhere: Path, jobs: list[tuple[Any, ...]]
+) -> None:
+    result = rltr(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("rltr: error: ") and result.stderr.count("\n") == 1
+    assert said in result.stderr
+    assert jobs == [] and list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["train", "--nothing"], ["train", "--seed", "x"], ["evaluate"]])
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = rltr(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: rltr" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_mistake_in_a_real_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rltr", "train", "--data", "nothing"],
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rltr: error: there is no data at 'nothing'; name an existing folder or file with --data\n"
+
+
+def test_results_never_replace_something_else(elsewhere: Path, run_folder: Path, jobs: list[tuple[Any, ...]]) -> None:
+    (elsewhere / "file").write_text("mine")
+    for command in (["demo"], ["train"], ["train", "--resume"]):
+        assert "is a file" in rltr(*command, "--out", "file").stderr
+        assert "is a file" in rltr(*command, "--out", "file/below").stderr
+        assert "is not there" in rltr(*command, "--out", elsewhere).stderr
+    assert "continue it with --resume" in rltr("train", "--out", run_folder).stderr
+    assert "policy.safetensors is not there" in rltr("export", "--run", run_folder, "--out", elsewhere).stderr
+    assert jobs == [] and [path.name for path in elsewhere.iterdir()] == ["file"]
+
+
+def test_demo_may_be_repeated(run_folder: Path, jobs: list[tuple[Any, ...]]) -> None:
+    assert rltr("demo", "--quick", "--out", run_folder, "--seed", 3).exit_code == 0
+    assert jobs == [("run_demo", load_recipe("quick", ["learner.seed=3"], {"out": run_folder}), True)]
+
+
+def test_resume_goes_on_with_the_runs_own_recipe(run_folder: Path, jobs: list[tuple[Any, ...]]) -> None:
+    assert (
+        rltr("train", "--resume", "--out", run_folder, "--threads", 1, "--set", "learner.rollouts=99000").exit_code == 0
+    )
+    (_, recipe, resume) = jobs[0]
+    assert isinstance(recipe, Recipe) and resume is True
+    assert (recipe.learner.seed, recipe.learner.epochs, recipe.learner.rollouts, recipe.threads) == (5, 2, 99000, 1)
+    assert "leave out learner.seed" in rltr("train", "--resume", "--out", run_folder, "--seed", 1).stderr
+
+
+def test_evaluate_starts_from_the_policys_recipe(policy: Path, jobs: list[tuple[Any, ...]]) -> None:
+    assert rltr("evaluate", "--policy", policy, "--out", "made", "--set", "evaluation.examples=10").exit_code == 0
+    (_, folder, recipe) = jobs[0]
+    assert (folder, recipe.learner.seed, recipe.evaluation.examples, recipe.out) == (policy, 6, 10, Path("made"))
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_damaged_policy(policy: Path, content: str) -> None:
+    (policy / "config.json").write_text(content)
+    result = rltr("check", policy)
+    assert result.exit_code == 2 and "export the policy again" in result.stderr
+
+
+def test_export_and_check(run_folder: Path, policy: Path, jobs: list[tuple[Any, ...]]) -> None:
+    assert rltr("export", "--run", run_folder, "--out", "made").exit_code == 0
+    assert rltr("check", policy, "--model", "my-vit").exit_code == 0
+    assert jobs == [("run_export", run_folder, Path("made")), ("run_check", policy, "my-vit")]
+
+
+def failing(error: BaseException) -> Any:
+    def run(*_: Any) -> None:
+        raise error
+
+    return run
+
+
+def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(KeyboardInterrupt())))
+    result = rltr("train", "--out", "here")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("go on from the last checkpoint with: rltr train --resume --out here\n")
+
+
+def test_messages_of_several_lines_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(RltrError("first\n  second"))))
+    assert rltr("train").stderr == "rltr: error: first second\n"
+    monkeypatch.setenv("RLTR_DEBUG", "1")
+    assert isinstance(rltr("train").exception, RltrError)
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(ValueError("a bug"))))
+    assert isinstance(rltr("train").exception, ValueError)

@@ -1,0 +1,163 @@
+"""Recipes: what is read is what was written, and what does not fit is refused in one line that helps."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from rltr.cost import COST_MODELS
+from rltr.errors import RltrError
+from rltr.recipe import Recipe, find_recipe, load_recipe, recipe_text, save_recipe
+from rltr.recipe.fields import CostGroup, DataGroup
+from rltr.selectors import ranking
+from rltr.tasks import KINDS, SCORES
+
+
+def leaves(group: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of the recipe, with its field."""
+    found: dict[str, Any] = {}
+    for name, field in group.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field
+    return found
+
+
+KEYS = leaves(Recipe)
+
+values_that_fit = st.fixed_dictionaries(
+    {},
+    optional={
+        "model.source": st.text(min_size=1),
+        "data.text_column": st.text(min_size=1),
+        "data.train_limit": st.none() | st.integers(1, 10**9),
+        "reduction.layers": st.just("auto") | st.sets(st.integers(0, 99), min_size=1).map(sorted),
+        "learner.learning_rate": st.floats(1e-9, 1, exclude_min=True),
+        "learner.cost_weight": st.tuples(st.floats(1e-6, 1), st.floats(1, 1e6)),
+        "evaluation.keep_rates": st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
+        "evaluation.methods": st.lists(st.text(), max_size=3),
+        "out": st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1).map(Path),
+    },
+)
+
+
+@given(values_that_fit)
+def test_text_reads_back_unchanged(values: dict[str, object]) -> None:
+    recipe = load_recipe(values=values)
+    assert load_recipe(yaml.safe_load(recipe_text(recipe))) == recipe
+
+
+def test_file_reads_back_unchanged(tmp_path: Path) -> None:
+    recipe = load_recipe("quick", ["learner.seed=7", "learner.learning_rate=1e-4", "reduction.layers=[1, 2]"])
+    save_recipe(recipe, tmp_path / "new" / "recipe.yaml")
+    assert load_recipe(tmp_path / "new" / "recipe.yaml") == recipe
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["recipe.yaml"]
+    assert recipe.learner.learning_rate == 1e-4
+
+
+def test_the_later_wins(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("learner: {seed: 1, epochs: 2, rollouts: 1000}\npolicy:\n")
+    learner = load_recipe(file, ["learner.seed=2", "learner.epochs=3"], {"learner.seed": 4}).learner
+    assert (learner.seed, learner.epochs, learner.rollouts) == (4, 3, 1000)
+
+
+@pytest.mark.parametrize("name", ["demo", "quick"])
+def test_shipped_recipes_are_found_by_name(name: str) -> None:
+    recipe = load_recipe(name)
+    assert find_recipe(name).suffix == ".yaml"
+    for method in recipe.evaluation.methods:
+        ranking(method, keep_rate=0.5)
+
+
+def test_every_field_is_explained() -> None:
+    text = recipe_text(load_recipe())
+    for key, field in KEYS.items():
+        assert field.description, key
+        assert f"# {field.description}" in text
+
+
+def test_choices_are_those_of_the_registries() -> None:
+    assert set(get_args(CostGroup.model_fields["kind"].annotation)) == set(COST_MODELS)
+    assert set(get_args(DataGroup.model_fields["kind"].annotation)) == {"auto", *KINDS}
+    assert set(get_args(Recipe.model_fields["score"].annotation)) == set(SCORES)
+
+
+@given(st.sampled_from(sorted(KEYS)), st.from_regex(r"[a-z_]{1,12}", fullmatch=True))
+def test_unknown_keys_are_named_with_the_valid_ones(key: str, wrong: str) -> None:
+    group, _, _ = key.rpartition(".")
+    siblings = [name.rpartition(".")[2] for name in KEYS if name.rpartition(".")[0] == group]
+    unknown = f"{group}.{wrong}" if group else wrong
+    if wrong in siblings or unknown in Recipe.model_fields:
+        return
+    with pytest.raises(RltrError) as refused:
+        load_recipe(None, [f"{unknown}=1"])
+    message = str(refused.value)
+    assert repr(unknown) in message and "\n" not in message
+    assert all(sibling in message for sibling in siblings)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("learner.rollout=10", "did you mean 'learner.rollouts'"),
+        ("seed=3", "did you mean 'learner.seed'"),
+        ("learner.group_size=0", "learner.group_size is 0: must be greater than or equal to 2"),
+        ("learner.group_size=true", "must not be a truth value"),
+        ("learner.batch=510", "whole groups of 4; take a multiple, e.g. 508"),
+        ("learner.rollouts=8", "fewer than one batch"),
+        ("learner.learning_rate=fast", "must be a valid number"),
+        ("learner.learning_rate=.nan", "finite"),
+        ("learner.cost_weight=[2, 1]", "the lower first"),
+        ("learner=3", "must be a group of fields"),
+        ("cost.kind=money", "'latency' or 'flops'"),
+        ("reduction.layers=[3, 1]", "ascending order"),
+        ("reduction.layers=first", "'auto' or a valid list"),
+        ("evaluation.keep_rates=[0.5, 1.5]", "at most 1"),
+        ("evaluation.cost_weights=[]", "at least 1 item"),
+        ("data.fractions=[0.9, 0.1, 0.1]", "sum to 1"),
+        ("learner.seed", "group.field=value"),
+        ("=3", "group.field=value"),
+        ("learner.seed=[", "not valid YAML"),
+    ],
+)
+def test_wrong_values_get_one_line(override: str, said: str) -> None:
+    with pytest.raises(RltrError) as refused:
+        load_recipe(None, [override])
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"learner: [1", "not valid YAML: line 1"),
+        (b"- a\n- b\n", "not a list"),
+        (b"\xff\xfe\xff", "cannot be read as text"),
+        (b"learner: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_recipe(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(RltrError) as refused:
+        load_recipe(file)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(RltrError, match="demo, quick"):
+        load_recipe(tmp_path / "nothing.yaml")
+    with pytest.raises(RltrError, match="is a folder"):
+        load_recipe(tmp_path)
+
+
+def test_a_recipe_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_recipe().learner.seed = 3  # type: ignore[misc]
