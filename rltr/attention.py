@@ -7,6 +7,7 @@ behaves as usual for everybody else: other threads, other greenlets, evaluations
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,37 +90,48 @@ def ragged_attention(
     """Softmax attention of every row's tokens to each other, and to no other row's.
 
     Once tokens have sizes, a token of size s is attended like s equal tokens: log(size) is added to its logits (ToMe,
-    section 3). It travels in extra channels of queries and keys, so that no mask keeps the fused kernels off.
+    section 3). Where a bias keeps fused kernels off, it travels in extra channels of queries and keys; on a CPU the fused
+    kernel takes a bias, and copying queries and keys to widen them costs more.
     """
+    if query.device.type == "cpu":
+        return _on_cpu(query, key, value, tokens, scaling)
     width = value.shape[-1]
     if tokens.size is not None:
-        query, key, value = _with_sizes(query, key, value, tokens.size, scaling)
+        query, key, value = _with_sizes(query, key, value, tokens, scaling)
     if tokens.uniform is not None:
         out = F.scaled_dot_product_attention(query, key, value, scale=scaling).transpose(1, 2)
-    elif query.device.type == "cpu":
-        out = _row_by_row(query, key, value, tokens, scaling)
     else:
         out = _padded(query, key, value, tokens, scaling)
     return out[..., :width]
 
 
+def _on_cpu(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float) -> Tensor:
+    """One fused call for even rows, else one per row, on views: calls are cheap, and no padding is multiplied."""
+    attend = partial(F.scaled_dot_product_attention, scale=scaling)
+    bias = None if tokens.size is None else tokens.log_size
+    if tokens.uniform is not None:
+        everyone = None if bias is None else bias.view(len(tokens.counts), 1, 1, -1)
+        return attend(query, key, value, everyone).transpose(1, 2)
+    rows = zip(*(tensor.split(tokens.counts, 2) for tensor in (query, key, value)), strict=True)
+    if bias is None:
+        return torch.cat([attend(*row).transpose(1, 2) for row in rows], 1)
+    biases = bias.split(tokens.counts)
+    return torch.cat(
+        [attend(*row, own[None, None, None]).transpose(1, 2) for row, own in zip(rows, biases, strict=True)], 1
+    )
+
+
 def _with_sizes(
-    query: Tensor, key: Tensor, value: Tensor, size: Float[Tensor, " total"], scaling: float
+    query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Append channels such that scaling * q'k' = scaling * qk + log(size): q gets a 1, k gets log(size) / scaling."""
     batch, _, length, _ = query.shape
     one = query.new_zeros(CHANNELS)
     one[0] = 1
-    logarithm = (size.log() / scaling).to(key.dtype).view(batch, 1, length, 1)
+    logarithm = (tokens.log_size / scaling).to(key.dtype).view(batch, 1, length, 1)
     query = torch.cat([query, one.expand(*query.shape[:-1], CHANNELS)], -1)
     key = torch.cat([key, (logarithm * one).expand(*key.shape[:-1], CHANNELS)], -1)
     return query, key, F.pad(value, (0, CHANNELS))
-
-
-def _row_by_row(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float) -> Tensor:
-    """One fused call per row, on views: on a CPU calls are cheap, and no padding is copied or multiplied."""
-    rows = zip(*(tensor.split(tokens.counts, 2) for tensor in (query, key, value)), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*row, scale=scaling).transpose(1, 2) for row in rows], 1)
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float) -> Tensor:

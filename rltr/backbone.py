@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from threading import Lock
@@ -46,6 +46,10 @@ class Backbone:
         self._lock = Lock()
         self._handles: list[RemovableHandle] = []
         self._native_attention: str = self.config._attn_implementation
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+        """Itself: one model has one backbone. Gymnasium copies the arguments that environments are made of."""
+        return self
 
     @property
     def name(self) -> str:
@@ -188,7 +192,10 @@ class Backbone:
 def _find_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The layers between which tokens can leave, found through what transformers declares; refuses what is not sure."""
     kind = getattr(model.config, "model_type", type(model).__name__)
-    refuse: Callable[[str], RltrError] = lambda reason: RltrError(f"{type(model).__name__} is not supported: {reason}")
+
+    def refuse(reason: str) -> RltrError:
+        return RltrError(f"{type(model).__name__} is not supported: {reason}")
+
     if kind not in FAMILIES:
         raise refuse(f"model type {kind!r} has not been proven exact; proven: {', '.join(sorted(FAMILIES))}")
     if getattr(model.config, "is_decoder", False) or getattr(model.config, "add_cross_attention", False):

@@ -1,4 +1,4 @@
-"""One reduced forward pass: pack tokens before the first layer, let go of some at decision layers, unpack after the last.
+"""One reduced forward pass: pack tokens before the first layer, let some go at decision layers, unpack after the last.
 
 The model's own ``forward`` runs, unedited; :class:`Forward` is what the hooks on its layers call.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from rltr import tokens as ragged
 from rltr.attention import Stream, current
 from rltr.errors import RltrError
+from rltr.redundancy import Redundancy, redundancy
 from rltr.tokens import Tokens
 
 Dropped: TypeAlias = Literal["merge", "drop"]
@@ -32,7 +33,7 @@ class Decision:
         tokens: the ragged batch they belong to.
         protected: tokens that stay whatever is decided.
         begun: tokens each row had before the first decision.
-        observed: what the selector asked the previous layer's attention for (see ``Selector.observes``).
+        observed: what the selector asked the previous layer's attention for (see ``Selector.observe``).
     """
 
     index: int
@@ -45,8 +46,13 @@ class Decision:
 
     @cached_property
     def unit(self) -> Float[Tensor, "total width"]:
-        """Hidden states of length 1: computed once for everything that compares tokens."""
+        """Hidden states with mean 0 and length 1 in float32: for cosines, and what policies read."""
         return ragged.unit_length(self.hidden)
+
+    @cached_property
+    def redundancy(self) -> Redundancy:
+        """Which tokens have twins: computed once, for the selector and for merging."""
+        return redundancy(self.unit, self.tokens, self.protected)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Choice:
     Attributes:
         keep: which packed tokens stay; protected ones stay anyway.
         into: for each dropped token, in packed order, the packed index of the kept token it is merged into; None means
-            the most similar kept one. Unused when tokens are dropped, not merged.
+            the most similar kept one of the other side (see :mod:`rltr.redundancy`). Unused when tokens are dropped, not merged.
     """
 
     keep: Bool[Tensor, " total"]
@@ -125,7 +131,7 @@ class Forward(Stream):
         return Trace(tuple(self.stages), self.layers)
 
     def before_layer(
-        self, layer: int, hidden: Float[Tensor, "batch length width"], present: Bool[Tensor, "batch length"] | None
+        self, layer: int, hidden: Float[Tensor, "batch length width"], present: Bool[Tensor, "rows grid"] | None
     ) -> Float[Tensor, "batch_ length_ width"]:
         """Edit the stream before a layer runs; ``present`` (None: all) marks what is not padding."""
         self.layer = layer
@@ -141,14 +147,14 @@ class Forward(Stream):
         if tokens.uniform == tokens.grid:
             return hidden
         assert self._grid is not None
-        self._grid[tokens.grid_index] = hidden.flatten(0, 1)
+        self._grid.index_copy_(0, tokens.grid_index, hidden.flatten(0, 1))
         return self._grid.view(len(tokens.counts), tokens.grid, -1)
 
     def gather(self, values: Shaped[Tensor, "rows_or_1 grid *rest"]) -> Shaped[Tensor, "batch length *rest"]:
         """Bring something that has one entry per original token into the shape of the stream."""
         tokens = self._tokens()
         flat = values.expand(len(tokens.counts), *values.shape[1:]).flatten(0, 1)
-        return self._shaped(flat[tokens.grid_index])
+        return self._shaped(flat.index_select(0, tokens.grid_index))
 
     def _tokens(self) -> Tokens:
         if self.tokens is None:
@@ -161,9 +167,10 @@ class Forward(Stream):
             self.tokens = ragged.everything(rows, grid, hidden.device)
         else:
             self.tokens = ragged.pack(present)
-            if min(self.tokens.counts) < self.leading:
+            if not bool(present[:, : self.leading].all()):
                 raise RltrError(
-                    "a row of attention_mask marks nothing to attend to: every input needs its first tokens"
+                    "attention_mask hides the start of a row, which the model's head reads: put padding at the end "
+                    "(tokenizer.padding_side = 'right'), and leave out inputs without any token"
                 )
             self._grid = hidden.flatten(0, 1).clone()
             hidden = self._shaped(hidden[present])
@@ -184,16 +191,15 @@ class Forward(Stream):
         if not bool(kept.all()):
             if self._grid is None:
                 self._grid = hidden.new_empty(len(tokens.counts) * tokens.grid, hidden.shape[-1])
-            dropped = ~kept
-            self._grid[tokens.grid_index[dropped]] = hidden[dropped]
+            leave = ragged.where(~kept)
+            self._grid.index_copy_(0, tokens.grid_index.index_select(0, leave), hidden.index_select(0, leave))
             if self.dropped == "drop":
-                hidden, self.tokens = hidden[kept], ragged.keep(tokens, kept)
+                hidden, self.tokens = ragged.take(hidden, kept), ragged.keep(tokens, kept)
             else:
-                if choice.into is not None:
-                    into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
+                if choice.into is None:
+                    into, found = decision.redundancy.partners(kept)
                 else:
-                    cosine, into = ragged.nearest(decision.unit, tokens, dropped, kept & ~protected)
-                    found = cosine.isfinite()
+                    into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
                 hidden, self.tokens = ragged.merge(hidden, tokens, kept, into, found)
         self.stages.append(self._tokens())
         return self._shaped(hidden)

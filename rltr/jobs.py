@@ -100,7 +100,7 @@ def run_check(policy_folder: Path, source: str | None = None) -> None:
         with backbone.attached():
             kept, _ = Reduction(backbone, KeepAll(), policy.layers, policy.dropped)(inputs)
         after = backbone.model(**inputs).logits
-    error = float((kept.logits - native).abs().max())
+    error = float((kept["logits"] - native).abs().max())
     console.print(f"everything kept: largest difference of a logit {error:.1e}; after detaching: ", end="")
     console.print("identical" if torch.equal(native, after) else "different, please report this")
     weights = [point.cost_weight for point in policy.calibration[:: max(1, len(policy.calibration) // 4)]]

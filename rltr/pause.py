@@ -1,10 +1,11 @@
 """A forward pass that stops at every decision layer and waits to be told who stays.
 
-The model's own ``forward`` runs in a greenlet, which switches out at a decision and is switched back in with the answer:
-inside, the stack is exactly that of an ordinary call.
+The model's own ``forward`` runs in a greenlet, which switches out at a decision and is switched back in with the
+answer: inside, the stack is exactly that of an ordinary call.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import greenlet
 import torch
@@ -19,7 +20,7 @@ class PausedForward:
     """One reduced forward pass, advanced a decision at a time.
 
     The backbone must stay attached while it runs. Start, resume and close it from one thread: a greenlet cannot move.
-    Gradients are never recorded.
+    Gradients are never recorded. A pass that nobody holds any more closes itself.
 
     Args:
         backbone: an attached backbone.
@@ -35,9 +36,10 @@ class PausedForward:
     def __init__(
         self, backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], dropped: Dropped = "merge"
     ) -> None:
-        self._backbone = backbone
-        self._forward = backbone.forward(self._pause, layers, dropped)
-        self._greenlet = greenlet.greenlet(lambda: backbone.run(self._forward, inputs))
+        self._forward = backbone.forward(_pause, layers, dropped)
+        # Nothing in the greenlet refers to self: its stack is out of the garbage collector's sight, so an abandoned
+        # pass would hold itself, and its hidden states, for ever.
+        self._greenlet = greenlet.greenlet(partial(backbone.run, self._forward, inputs))
         self.decision: Decision | None = None
         self.output: ModelOutput | None = None
 
@@ -67,13 +69,8 @@ class PausedForward:
         """Give the pass up: it unwinds through every ``finally`` of the model, as if it had been interrupted."""
         self.decision = None
         if self._greenlet:
+            self._greenlet.parent = greenlet.getcurrent()
             self._greenlet.throw()
-
-    def _pause(self, decision: Decision) -> Choice:
-        self.decision = decision
-        parent = greenlet.getcurrent().parent
-        assert parent is not None
-        return parent.switch()
 
     def _advance(self, *answer: Choice) -> None:
         self.decision = None
@@ -81,5 +78,14 @@ class PausedForward:
         # Grad mode belongs to the thread, not to the greenlet: enter and leave it outside of the switch, never across.
         with torch.no_grad():
             result = self._greenlet.switch(*answer)
-        if self.decision is None:
+        if isinstance(result, Decision):
+            self.decision = result
+        else:
             self.output, _ = result
+
+
+def _pause(decision: Decision) -> Choice:
+    """Hand a decision to whoever runs this greenlet, and come back with the answer."""
+    parent = greenlet.getcurrent().parent
+    assert parent is not None
+    return parent.switch(decision)

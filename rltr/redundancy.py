@@ -1,14 +1,14 @@
-"""How replaceable a token is: cheap similarities that tell a per-token scorer whether a token's twin stays.
+"""How replaceable a token is, and by which: one similarity matrix per decision, for selectors and for merging.
 
-Tokens are split by their current place into even and odd, as in ToMe's bipartite matching (Bolya et al. 2023,
-section 3): of two twins on different sides only the even one may look replaceable, so that not both leave. The order
-is the current one, so sides are dealt anew after every decision.
+Tokens are split by their current place into an even and an odd side, and compared across, as in ToMe's bipartite
+matching (Bolya et al. 2023, section 3): a quarter of all pairs. Of two twins on different sides only the even one looks
+replaceable, so that not both leave. The order is the current one, so sides are dealt anew after every decision.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rltr import tokens as ragged
@@ -17,22 +17,54 @@ from rltr.tokens import Tokens
 
 @dataclass(frozen=True)
 class Redundancy:
-    """Three numbers per token.
+    """What the comparison of both sides found; protected tokens are on neither.
 
     Attributes:
-        cosine: similarity to the most similar token of the other side, -1 to 1; -1 if the other side is empty.
-        even: 1 for unprotected tokens on the even side, else 0.
+        even: tokens of the even side.
+        odd: tokens of the odd side.
+        tokens: the batch.
+        similarity: cosines of each row's even and odd tokens, -1 to 1; ``-inf`` for padding.
+        cosine: per token, similarity to the most similar one of the other side; -1 if there is none.
         rank: place among the row's even tokens by rising cosine, 0 (unlike any odd token) to 1 (has a twin); 0 for odd
             and protected ones. A rank, because the scale of cosines differs between models and layers.
     """
 
+    tokens: Tokens
+    even: Bool[Tensor, " total"]
+    odd: Bool[Tensor, " total"]
+    similarity: Float[Tensor, "rows evens odds"]
     cosine: Float[Tensor, " total"]
-    even: Float[Tensor, " total"]
     rank: Float[Tensor, " total"]
 
-    def stack(self) -> Float[Tensor, "total 3"]:
-        """All three as features."""
-        return torch.stack([self.cosine, self.even, self.rank], -1)
+    def features(self) -> Float[Tensor, "total 3"]:
+        """Cosine, side (1 for even) and rank of each token."""
+        return torch.stack([self.cosine, self.even.float(), self.rank], -1)
+
+    def partners(self, kept: Bool[Tensor, " total"]) -> tuple[Int[Tensor, " dropped"], Bool[Tensor, " dropped"]]:
+        """The most similar kept token of the other side for every token that is not kept.
+
+        Returns:
+            For each dropped token, in packed order, its partner's packed index, and whether it has one at all: a row may
+            keep nothing on a side, and protected tokens take nothing in.
+        """
+        into = torch.zeros(self.tokens.total, dtype=torch.long, device=kept.device)
+        found = torch.zeros_like(kept)
+        across = ((self.even, self.odd, self.similarity), (self.odd, self.even, self.similarity.transpose(1, 2)))
+        for side, other, similarity in across:
+            leaving, others = side & ~kept, ragged.keep(self.tokens, other)
+            if others.total == 0 or not bool(leaving.any()):
+                continue
+            place, own = ragged.where(leaving), ragged.keep(self.tokens, side)
+            index = ragged.where(ragged.take(leaving, side))
+            row = own.row.index_select(0, index)
+            staying = ragged.pad(ragged.take(kept, other).float().log(), others, -torch.inf)  # 0 or -inf
+            candidates = similarity[row, own.slot.index_select(0, index)] + staying.index_select(0, row)
+            best, slot = candidates.max(-1)
+            # Without a candidate the slot is any; it must only exist.
+            partner = (others.start.index_select(0, row) + slot).clamp_max(others.total - 1)
+            into.index_copy_(0, place, ragged.where(other).index_select(0, partner))
+            found.index_copy_(0, place, best.isfinite())
+        return ragged.take(into, ~kept), ragged.take(found, ~kept)
 
 
 def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"]) -> Redundancy:
@@ -41,22 +73,22 @@ def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bo
     Args:
         unit: hidden states of length 1.
         tokens: the batch they belong to.
-        protected: tokens that cannot leave: on neither side.
+        protected: tokens that cannot leave.
     """
     even, odd = (~protected & (tokens.slot % 2 == side) for side in (0, 1))
     evens, odds = ragged.keep(tokens, even), ragged.keep(tokens, odd)
     cosine = unit.new_full((tokens.total,), -1.0)
     rank = torch.zeros_like(cosine)
+    similarity = ragged.pad(ragged.take(unit, even), evens) @ ragged.pad(ragged.take(unit, odd), odds).transpose(1, 2)
     if evens.total and odds.total:
-        similarity = ragged.pad(unit[even], evens) @ ragged.pad(unit[odd], odds).transpose(1, 2)
-        # Padding is a hidden state of zeros: below -1 it is nobody's most similar token.
-        if odds.uniform is None:
-            similarity += ragged.pad(unit.new_zeros(odds.total), odds, -3.0)[:, None]
-        if evens.uniform is None:
-            similarity += ragged.pad(unit.new_zeros(evens.total), evens, -3.0)[:, :, None]
-        cosine[even] = ragged.unpad(similarity.amax(2), evens).clamp_min(-1)
-        cosine[odd] = ragged.unpad(similarity.amax(1), odds).clamp_min(-1)
+        for side, axes in ((odds, (slice(None), None)), (evens, (slice(None), slice(None), None))):
+            if side.uniform is None:
+                similarity += ragged.pad(unit.new_zeros(side.total), side, -torch.inf)[axes]
+        cosine.index_copy_(0, ragged.where(even), ragged.unpad(similarity.amax(2), evens))
+        cosine.index_copy_(0, ragged.where(odd), ragged.unpad(similarity.amax(1), odds))
+        cosine.clamp_min_(-1)
     if evens.total:
-        place = evens.count[evens.row] - 1 - ragged.rank(cosine[even], evens)
-        rank[even] = place / (evens.count[evens.row] - 1).clamp_min(1)
-    return Redundancy(cosine, even.float(), rank)
+        count = evens.count.index_select(0, evens.row)
+        place = count - 1 - ragged.rank(ragged.take(cosine, even), evens)
+        rank.index_copy_(0, ragged.where(even), place / (count - 1).clamp_min(1))
+    return Redundancy(tokens, even, odd, similarity, cosine, rank)

@@ -57,7 +57,7 @@ class Tokens:
     @cached_property
     def slot(self) -> Int[Tensor, " total"]:
         """Current place of each token within its row, 0 to the row's count minus 1."""
-        return torch.arange(self.total, device=self.row.device) - self.start[self.row]
+        return torch.arange(self.total, device=self.row.device) - self.start.index_select(0, self.row)
 
     @cached_property
     def padded_index(self) -> Int[Tensor, " total"]:
@@ -68,6 +68,12 @@ class Tokens:
     def grid_index(self) -> Int[Tensor, " total"]:
         """Where each token lies in a flattened ``(rows, grid)`` batch."""
         return self.row * self.grid + self.position
+
+    @cached_property
+    def log_size(self) -> Float[Tensor, " total"]:
+        """Logarithm of the sizes, which there must be: what is added to the logits of attending to each token."""
+        assert self.size is not None
+        return self.size.log()
 
     @cached_property
     def present(self) -> Bool[Tensor, "rows grid"]:
@@ -91,10 +97,24 @@ def pack(present: Bool[Tensor, "rows grid"]) -> Tokens:
 
 def keep(tokens: Tokens, kept: Bool[Tensor, " total"]) -> Tokens:
     """The tokens marked in ``kept``; rows may become uneven, and even empty."""
-    row = tokens.row[kept]
+    index = where(kept)
+    row = tokens.row.index_select(0, index)
     counts = torch.bincount(row, minlength=len(tokens.counts)).tolist()
-    size = None if tokens.size is None else tokens.size[kept]
-    return replace(tokens, row=row, position=tokens.position[kept], counts=tuple(counts), size=size)
+    size = None if tokens.size is None else tokens.size.index_select(0, index)
+    return replace(tokens, row=row, position=tokens.position.index_select(0, index), counts=tuple(counts), size=size)
+
+
+def where(marked: Bool[Tensor, " total"]) -> Int[Tensor, " marked"]:
+    """Packed indices of the marked tokens, rising.
+
+    Gathering with them through ``index_select`` is several times faster on a CPU than with the mask itself.
+    """
+    return marked.nonzero()[:, 0]
+
+
+def take(values: Shaped[Tensor, "total *rest"], marked: Bool[Tensor, " total"]) -> Shaped[Tensor, "marked *rest"]:
+    """The values of the marked tokens."""
+    return values.index_select(0, where(marked))
 
 
 def pad(values: Shaped[Tensor, "total *rest"], tokens: Tokens, value: float = 0.0) -> Shaped[Tensor, "rows most *rest"]:
@@ -103,14 +123,13 @@ def pad(values: Shaped[Tensor, "total *rest"], tokens: Tokens, value: float = 0.
     if tokens.uniform is not None:
         return values.view(rows, most, *rest)
     padded = values.new_full((rows * most, *rest), value)
-    padded[tokens.padded_index] = values
-    return padded.view(rows, most, *rest)
+    return padded.index_copy_(0, tokens.padded_index, values).view(rows, most, *rest)
 
 
 def unpad(padded: Shaped[Tensor, "rows most *rest"], tokens: Tokens) -> Shaped[Tensor, "total *rest"]:
     """Undo :func:`pad`."""
     flat = padded.flatten(0, 1)
-    return flat if tokens.uniform is not None else flat[tokens.padded_index]
+    return flat if tokens.uniform is not None else flat.index_select(0, tokens.padded_index)
 
 
 def rank(score: Float[Tensor, " total"], tokens: Tokens) -> Int[Tensor, " total"]:
@@ -147,13 +166,13 @@ def nearest(
     if sources.total == 0 or targets.total == 0:
         lonely = unit.new_full((sources.total,), -torch.inf)
         return lonely, torch.zeros(sources.total, dtype=torch.long, device=unit.device)
-    similarity = pad(unit[source], sources) @ pad(unit[target], targets).transpose(1, 2)
+    similarity = pad(take(unit, source), sources) @ pad(take(unit, target), targets).transpose(1, 2)
     if targets.uniform is None:
         similarity += pad(unit.new_zeros(targets.total), targets, -torch.inf)[:, None]
     cosine, slot = similarity.max(-1)
     # A row without targets has no slot 0 of its own; its index is never used, but must exist.
-    index = (targets.start[sources.row] + unpad(slot, sources)).clamp_max(targets.total - 1)
-    return unpad(cosine, sources), target.nonzero()[:, 0][index]
+    index = (targets.start.index_select(0, sources.row) + unpad(slot, sources)).clamp_max(targets.total - 1)
+    return unpad(cosine, sources), where(target).index_select(0, index)
 
 
 def merge(
@@ -175,22 +194,25 @@ def merge(
     Returns:
         The kept tokens' new hidden states and their index, with sizes.
     """
-    dropped = ~kept
+    stay, leave = where(kept), where(~kept)
+    remaining = keep(tokens, kept)
     size = tokens.size if tokens.size is not None else hidden.new_ones(tokens.total, dtype=torch.float32)
-    place = kept.cumsum(0)[into] - 1
-    weight = size[dropped] * found
-    total = size[kept].index_add(0, place, weight)
-    sums = (hidden[kept].float() * size[kept, None]).index_add_(0, place, hidden[dropped].float() * weight[:, None])
-    return (sums / total[:, None]).to(hidden.dtype), replace(keep(tokens, kept), size=total)
+    place = (kept.cumsum(0) - 1).index_select(0, into)
+    weight = size.index_select(0, leave) * found
+    own = size.index_select(0, stay)
+    total = own.index_add(0, place, weight)
+    sums = hidden.index_select(0, stay).float() * own[:, None]
+    sums.index_add_(0, place, hidden.index_select(0, leave).float() * weight[:, None])
+    return sums.div_(total[:, None]).to(hidden.dtype), replace(remaining, size=total)
 
 
 def unit_length(hidden: Float[Tensor, "total width"]) -> Float[Tensor, "total width"]:
-    """Hidden states scaled to length 1, in float32."""
-    return F.normalize(hidden.float(), dim=-1)
+    """Hidden states with mean 0 over their width and length 1, in float32: one fused pass."""
+    width = hidden.shape[-1]
+    return F.layer_norm(hidden.float(), (width,), hidden.new_full((width,), width**-0.5, dtype=torch.float32))
 
 
 def grid_of(tokens: Tokens, values: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "rows grid *rest"]:
     """Scatter packed values to their original places, zeros elsewhere."""
     grid = values.new_zeros(len(tokens.counts) * tokens.grid, *values.shape[1:])
-    grid[tokens.grid_index] = values
-    return grid.view(len(tokens.counts), tokens.grid, *values.shape[1:])
+    return grid.index_copy_(0, tokens.grid_index, values).view(len(tokens.counts), tokens.grid, *values.shape[1:])

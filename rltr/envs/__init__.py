@@ -1,4 +1,4 @@
-"""Reinforcement learning environments over a frozen transformer; importing this registers ``rltr/TokenSelection-v0``."""
+"""Reinforcement learning environments over a frozen transformer; importing registers ``rltr/TokenSelection-v0``."""
 
 import gymnasium
 

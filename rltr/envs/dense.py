@@ -27,7 +27,8 @@ class DenseLogits:
     def __call__(self, index: Int[Tensor, " rows"]) -> Float[Tensor, "rows classes"]:
         """Logits of the examples ``index``, on the CPU in float32; an index may repeat."""
         missing = index[~self._known[index]].unique()
-        for part in missing.split(self.rows):
+        # An empty tensor splits into one empty part, which models refuse.
+        for part in missing.split(self.rows) if len(missing) else ():
             inputs = {name: value.to(self.backbone.device) for name, value in self.examples.batch(part).items()}
             with torch.no_grad():
                 self._logits[part] = self.backbone.model(**inputs).logits.float().cpu()

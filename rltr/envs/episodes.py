@@ -87,6 +87,7 @@ class Episodes:
             raise RltrError(f"{rows} rows do not hold whole groups of {group_size}: make rows a multiple of group_size")
         if scoring not in SCORES:
             raise RltrError(f"there is no score {scoring!r}; choose one of {', '.join(SCORES)}")
+        dense.backbone.forward(KeepAll(), pricing.layers, dropped)  # refuses impossible layers and modes now
         self.dense = dense
         self.examples = dense.examples
         self.backbone: Backbone = dense.backbone
@@ -103,6 +104,7 @@ class Episodes:
         self._state: list[dict[str, object]] = []
         self._generators = [np.random.default_rng(i) for i in range(rows // group_size)]
         self._pass: PausedForward | None = None
+        self._closed = False
         self.backbone.attach()
 
     @property
@@ -171,7 +173,7 @@ class Episodes:
             self._rewards = self._rewards + reward
             return self._observe(following), reward, False
         assert self._pass.output is not None
-        logits = self._pass.output.logits.float().cpu()
+        logits = self._pass.output["logits"].float().cpu()
         labels = self.examples.labels[self.index]
         scored = score(self.scoring, self._dense_logits, logits, labels)
         reward = reward + scored
@@ -189,11 +191,13 @@ class Episodes:
         return self.reset(), reward, True
 
     def close(self) -> None:
-        """Give up the current batch and let go of the model."""
+        """Give up the current batch and let go of the model; closing again does nothing."""
         if self._pass is not None:
             self._pass.close()
             self._pass = None
-        self.backbone.detach()
+        if not self._closed:
+            self._closed = True
+            self.backbone.detach()
 
     def _observe(self, decision: Decision) -> Observation:
         count = decision.tokens.count.cpu()

@@ -1,6 +1,6 @@
-"""The environment as stable-baselines3 wants it: a ``VecEnv`` whose observations stay tensors on the model's device."""
+"""The environment as stable-baselines3 wants it: a ``VecEnv``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,75 +11,85 @@ from rltr.envs.build import as_keep
 from rltr.envs.episodes import Episodes
 from rltr.envs.spaces import action_space, final_grid, observation_space, to_grid
 from rltr.envs.vector import final_info, to_numpy
+from rltr.policies.observation import Observation
 
 
 class TokenSelectionVecEnv(VecEnv):
     """Episodes for stable-baselines3.
 
-    Observations are dicts of tensors, which ``OnPolicyAlgorithm.collect_rollouts`` passes on untouched. Infos are empty
-    but when episodes end: then each has ``episode``, ``terminal_observation`` and the facts of ``final_info``.
+    Infos are empty but when episodes end: then each has ``episode``, ``terminal_observation`` and the facts of
+    ``final_info``.
 
     Args:
         episodes: the batch of episodes; it is closed with this environment.
+
+    Attributes:
+        tensors: whether observations are dicts of tensors on the model's device in place of arrays, which
+            ``OnPolicyAlgorithm.collect_rollouts`` passes on untouched. Stock algorithms copy them into arrays of their
+            own; ``TokenPPO`` switches this on.
     """
 
     def __init__(self, episodes: Episodes) -> None:
         self.episodes = episodes
         backbone = episodes.backbone
         self.render_mode = None
+        self.tensors = False
         self._keep: Tensor | None = None
-        # TokenPPO reads packed tokens and needs no final observation; stock algorithms may.
         super().__init__(
             episodes.rows,
             observation_space(episodes.grid, backbone.width, backbone.depth),
             action_space(episodes.grid),
         )
 
-    def reset(self) -> dict[str, Tensor]:  # type: ignore[override] # tensors in place of arrays, on purpose
+    def reset(self) -> dict[str, Any]:
         """Begin a new batch, with the seeds given to ``seed`` since the last one."""
         if any(seed is not None for seed in self._seeds):
             self.episodes.seed(self._seeds[: self.num_envs // self.episodes.group_size])
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        return to_grid(self.episodes.reset(), self.episodes)
+        return self._show(self.episodes.reset())
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the actions ``(num_envs, grid)``, bits or floats."""
         self._keep = as_keep(actions, self.episodes)
 
-    def step_wait(self) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray, list[dict[str, Any]]]:  # type: ignore[override]
+    def step_wait(self) -> tuple[dict[str, Any], np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Go on to the next decision layer, or to the next batch."""
         assert self._keep is not None, "step_wait() without step_async()"
         seen, reward, ended = self.episodes.step(self._keep)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if ended:
             self._describe_end(infos)
-        return to_grid(seen, self.episodes), reward.numpy(), np.full(self.num_envs, ended), infos
+        return self._show(seen), reward.numpy(), np.full(self.num_envs, ended), infos
 
     def close(self) -> None:
         """Let go of the model."""
         self.episodes.close()
 
-    def get_attr(self, attr_name: str, indices: None | int | Sequence[int] = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
         """The attribute, the same for every environment."""
         if attr_name == "render_mode":
             return [None for _ in self._get_indices(indices)]
         return [getattr(self.episodes, attr_name) for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: None | int | Sequence[int] = None) -> None:
+    def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
         """Refused: the environments of a batch are one."""
         raise AttributeError(f"{attr_name} cannot be set for single environments of a batch: set it on .episodes")
 
     def env_method(
-        self, method_name: str, *args: Any, indices: None | int | Sequence[int] = None, **kwargs: Any
+        self, method_name: str, *args: Any, indices: int | Iterable[int] | None = None, **kwargs: Any
     ) -> list[Any]:
         """Refused: the environments of a batch are one."""
         raise AttributeError(f"{method_name} cannot be called on single environments of a batch: call it on .episodes")
 
-    def env_is_wrapped(self, wrapper_class: type, indices: None | int | Sequence[int] = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type, indices: int | Iterable[int] | None = None) -> list[bool]:
         """Nothing is wrapped; episode statistics are in the infos."""
         return [False for _ in self._get_indices(indices)]
+
+    def _show(self, seen: Observation) -> dict[str, Any]:
+        shown = to_grid(seen, self.episodes)
+        return dict(shown) if self.tensors else dict(to_numpy(shown))
 
     def _describe_end(self, infos: list[dict[str, Any]]) -> None:
         outcome, backbone = self.episodes.outcome, self.episodes.backbone

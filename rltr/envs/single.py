@@ -26,7 +26,9 @@ class TokenSelectionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.render_mode = render_mode
         self.episodes: Episodes = make_episodes(rows=1, **options)
         backbone = self.episodes.backbone
-        self.observation_space = observation_space(self.episodes.grid, backbone.width, backbone.depth)
+        # Gymnasium's Dict is a space of dicts of anything, not of arrays.
+        space: Any = observation_space(self.episodes.grid, backbone.width, backbone.depth)
+        self.observation_space = space
         self.action_space = action_space(self.episodes.grid)
         self._following: dict[str, np.ndarray] | None = None
 

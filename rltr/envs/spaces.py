@@ -14,10 +14,11 @@ FINITE = np.finfo(np.float32)
 def observation_space(grid: int, width: int, depth: int) -> spaces.Dict:
     """What one environment shows.
 
-    ``tokens (grid, width)`` hidden states and ``redundancy (grid, 3)``, zeros where a token is gone; ``present (grid,)``
-    which are still in the stream; ``alive (grid,)`` which of those may still be dropped; ``price (1,)`` what keeping one
-    until the next decision costs, in reward units; ``cost_weight (1,)`` reward units per dense pass; ``layer (1,)`` the
-    layer about to run; ``kept (1,)`` share of tokens left; ``spent (1,)`` cost so far as a share of the dense cost.
+    ``tokens (grid, width)`` hidden states and ``redundancy (grid, 3)``, zeros where a token is gone; ``present
+    (grid,)`` which are still in the stream; ``alive (grid,)`` which of those may still be dropped; ``price (1,)`` what
+    keeping one until the next decision costs, in reward units; ``cost_weight (1,)`` reward units per dense pass;
+    ``layer (1,)`` the layer about to run; ``kept (1,)`` share of tokens left; ``spent (1,)`` cost so far as a share of
+    the dense cost.
     """
 
     def numbers(*shape: int, low: float = float(FINITE.min), high: float = float(FINITE.max)) -> spaces.Box:
@@ -26,14 +27,14 @@ def observation_space(grid: int, width: int, depth: int) -> spaces.Dict:
     return spaces.Dict(
         {
             "tokens": numbers(grid, width),
-            "redundancy": numbers(grid, 3, low=-1, high=1),
+            "redundancy": numbers(grid, 3, low=-1.0, high=1.0),
             "present": spaces.MultiBinary(grid),
             "alive": spaces.MultiBinary(grid),
-            "price": numbers(1, low=0),
-            "cost_weight": numbers(1, low=0),
-            "layer": numbers(1, low=0, high=depth),
-            "kept": numbers(1, low=0, high=1),
-            "spent": numbers(1, low=0),
+            "price": numbers(1, low=0.0),
+            "cost_weight": numbers(1, low=0.0),
+            "layer": numbers(1, low=0.0, high=float(depth)),
+            "kept": numbers(1, low=0.0, high=1.0),
+            "spent": numbers(1, low=0.0),
         }
     )
 
@@ -47,8 +48,9 @@ def to_grid(seen: Observation, episodes: Episodes) -> dict[str, Tensor]:
     """The observation as the spaces have it, one row per input, as tensors on the observation's device."""
     device = seen.hidden.device
     shown = seen.to_grid()
-    shown["cost_weight"] = episodes.cost_weight[:, None].to(device)
-    shown["spent"] = episodes.spent[:, None].to(device)
+    # Copies: whoever writes to an observation must not change what the episodes go by.
+    shown["cost_weight"] = episodes.cost_weight[:, None].to(device, copy=True)
+    shown["spent"] = episodes.spent[:, None].to(device, copy=True)
     shown["layer"] = shown["layer"].float()
     for binary in ("present", "alive"):
         shown[binary] = shown[binary].to(torch.int8)

@@ -1,4 +1,4 @@
-"""The environment, natively batched: ``gymnasium.make_vec("rltr/TokenSelection-v0", num_envs=64, model=…, examples=…)``."""
+"""The environment, natively batched: ``gymnasium.make_vec("rltr/TokenSelection-v0", 64, model=…, examples=…)``."""
 
 from typing import Any
 

@@ -4,7 +4,7 @@ from contextvars import Token
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,7 +17,8 @@ from rltr.export.folder import Policy, load_policy
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 
-_attached: WeakKeyDictionary[PreTrainedModel, "Attachment"] = WeakKeyDictionary()
+# Hooks on the model keep its attachment; kept here, too, it would keep the model for ever.
+_attached: WeakKeyDictionary[PreTrainedModel, "ReferenceType[Attachment]"] = WeakKeyDictionary()
 
 
 class Attachment:
@@ -110,8 +111,9 @@ def attach(
     if not cost_weight > 0:
         raise RltrError(f"cost_weight={cost_weight} must be above 0")
     learned = Learned(policy.network.to(backbone.device), policy.pricing, cost_weight)
-    _attached[model] = Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
-    return _attached[model]
+    attachment = Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
+    _attached[model] = ref(attachment)
+    return attachment
 
 
 def detach(model: PreTrainedModel) -> None:
@@ -120,6 +122,7 @@ def detach(model: PreTrainedModel) -> None:
     Raises:
         RltrError: if nothing is attached to it.
     """
-    if model not in _attached:
+    attachment = _attached[model]() if model in _attached else None
+    if attachment is None:
         raise RltrError("no policy is attached to this model, so there is nothing to detach")
-    _attached[model].detach()
+    attachment.detach()

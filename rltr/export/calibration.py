@@ -70,7 +70,7 @@ def calibrate(
             dense_right += int((backbone.model(**inputs).logits.argmax(-1) == labels).sum())
             for weight, reduction in reductions.items():
                 output, trace = reduction(inputs)
-                right[weight] += int((output.logits.argmax(-1) == labels).sum())
+                right[weight] += int((output["logits"].argmax(-1) == labels).sum())
                 cost[weight] += float(pricing.relative([torch.tensor(stage.counts) for stage in trace.stages]).sum())
     count = len(examples)
     return [Operating(w, cost[w] / count, right[w] / count, dense_right / count) for w in weights]
@@ -105,8 +105,9 @@ def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
     """The cheapest calibrated cost weight whose accuracy is at most ``max_drop`` (0.01: one point) below the dense one.
 
     Raises:
-        RltrError: if no calibrated weight is that accurate.
+        RltrError: if no calibrated weight is that accurate, or the table is empty.
     """
+    monotone(table)  # refuses an empty table
     within = [point for point in table if point.dense_accuracy - point.accuracy <= max_drop]
     if not within:
         best = min(point.dense_accuracy - point.accuracy for point in table)

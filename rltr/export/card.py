@@ -21,8 +21,8 @@ def card(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         "",
         f"# Token selection for {backbone['name']}",
         "",
-        f"A policy that decides which tokens the frozen {backbone['model_type']} model can do without. It works with the "
-        f"weights it was trained for and no others (fingerprint `{backbone['fingerprint'][:16]}`).",
+        f"A policy that decides which tokens the frozen {backbone['model_type']} model can do without. It works with "
+        f"the weights it was trained for and no others (fingerprint `{backbone['fingerprint'][:16]}`).",
         "",
         "```python",
         "import rltr",
@@ -43,10 +43,8 @@ def card(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         "| cost weight | cost | accuracy | dense accuracy |",
         "|---:|---:|---:|---:|",
     ]
-    lines += [
-        f"| {point['cost_weight']:.3g} | {point['cost']:.3f} | {point['accuracy']:.2%} | {point['dense_accuracy']:.2%} |"
-        for point in config["calibration"]
-    ]
+    row = "| {cost_weight:.3g} | {cost:.3f} | {accuracy:.2%} | {dense_accuracy:.2%} |"
+    lines += [row.format(**point) for point in config["calibration"]]
     if facts.get("table"):
         columns = list(facts["table"][0])
         lines += ["", "## Measured, on the test split", "", f"{facts.get('environment', '')}", ""]

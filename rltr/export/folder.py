@@ -65,8 +65,8 @@ class Policy:
             raise RltrError(
                 f"this policy was trained for {self.backbone['name']} ({self.backbone['model_type']}, fingerprint "
                 f"{self.backbone['fingerprint'][:16]}), but the model is {backbone.name} "
-                f"({backbone.config.model_type}, fingerprint {backbone.fingerprint[:16]}): load the weights it was trained "
-                f"for, in the same dtype, or train a policy for this model"
+                f"({backbone.config.model_type}, fingerprint {backbone.fingerprint[:16]}): load the weights it was "
+                f"trained for, in the same dtype, or train a policy for this model"
             )
 
 
@@ -133,7 +133,8 @@ def load_policy(folder: Path | str) -> Policy:
             [Operating(**point) for point in config["calibration"]],
             config["recipe"],
         )
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, SafetensorError, RuntimeError) as error:
-        raise RltrError(
-            f"{folder} is damaged or incomplete ({type(error).__name__}: {error}): export it again"
-        ) from error
+    except RltrError:
+        raise  # says what is wrong already
+    except (KeyError, TypeError, AttributeError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RltrError(f"{folder} is damaged or incomplete ({reason}): export it again") from error

@@ -40,10 +40,11 @@ class TokenActor(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         self.network = TokenPolicy(self.token_config)
-        self.optimizer = self.optimizer_class(self.network.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        options: dict[str, Any] = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.network.parameters(), **options)
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """Actions ``(rows, grid)``, values ``(rows, 1)`` (zeros) and log-probabilities ``(rows, grid)``, 0 where absent."""
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions ``(rows, grid)``, values ``(rows, 1)`` (all 0) and log-probabilities ``(rows, grid)``, 0 if absent."""
         seen = self._seen(obs)
         logit = self.network(seen)
         keep = logit > 0 if deterministic else torch.rand_like(logit) < logit.sigmoid()

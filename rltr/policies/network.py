@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ class PolicyConfig:
     backbone_width: int
     depth: int
     grid: int
-    width: int = 64
+    width: int = 32
     prior: float = 4.0
     initial_logit: float = 1.5
 
@@ -49,60 +50,69 @@ class TokenPolicy(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.norm = nn.LayerNorm(config.backbone_width)
         self.token = nn.Linear(config.backbone_width, width)
         self.first = nn.Linear(config.backbone_width, width)
         self.mean = nn.Linear(config.backbone_width, width)
-        self.redundancy = nn.Linear(3, width)
+        self.redundancy = nn.Linear(3, width, bias=False)
         self.position = nn.Embedding(config.grid, width)
         self.layer = nn.Embedding(config.depth, width)
         self.state = nn.Linear(2, width)
-        self.mlp = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.mlp = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.keep = nn.Linear(width, 1)
-        self.threshold = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
+        row_logit = nn.Linear(width, 1)
+        self.threshold = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), row_logit)
         self.prior = nn.Parameter(torch.tensor(float(config.prior)))
         self.cost = nn.Linear(width, 1)
         nn.init.normal_(self.position.weight, std=0.02)
-        for start_at_zero in (self.keep, self.threshold[-1], self.cost):
+        for start_at_zero in (self.keep, row_logit, self.cost):
             nn.init.zeros_(start_at_zero.weight)
             nn.init.zeros_(start_at_zero.bias)
-        nn.init.constant_(self.threshold[-1].bias, config.initial_logit)
+        nn.init.constant_(row_logit.bias, config.initial_logit)
 
     def features(self, seen: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
         """Features of each token and the threshold logit of each row."""
         tokens, grid = seen.tokens, self.config.grid
-        hidden = self.norm(seen.hidden)
-        mean = ragged.row_sum(hidden, tokens) / tokens.count[:, None]
+        first = seen.hidden.index_select(0, tokens.start)
+        mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
         # The price of a whole row is of order 0.01 to 1 whatever the row's length; its logarithm is what varies.
         row = self.state(torch.stack([(seen.price * grid).log10(), seen.kept], -1)) + self.layer(seen.layer)
-        context = self.first(hidden[tokens.start]) + self.mean(mean) + row
-        place = self.position.weight[tokens.position.clamp_max(grid - 1)]
-        # 3: cosines and ranks differ by tenths, hidden states after the norm by ones.
-        z = self.token(hidden) + self.redundancy(3 * seen.redundancy) + place + context[tokens.row]
+        context = self._read(self.first, first) + self._read(self.mean, mean) + row
+        place = self.position.weight.index_select(0, tokens.position.clamp_max(grid - 1))
+        z = self._read(self.token, seen.hidden) + place + context.index_select(0, tokens.row)
+        # 3: cosines and ranks differ by tenths, the rest by ones.
+        z = torch.addmm(z, seen.redundancy, self.redundancy.weight.T, alpha=3)
         return self.mlp(z), self.threshold(torch.cat([context, row], -1))[:, 0]
+
+    def _read(self, layer: nn.Linear, hidden: Float[Tensor, "any width"]) -> Float[Tensor, "any out"]:
+        """Apply ``layer`` to hidden states of length 1 as if each number had variance 1: scaling the weights is cheaper."""
+        return F.linear(hidden, layer.weight * self.config.backbone_width**0.5, layer.bias)
 
     def logits(
         self, seen: Observation, z: Float[Tensor, "total width"], threshold: Float[Tensor, " rows"]
     ) -> Float[Tensor, " total"]:
         """Keep logits from features."""
-        return 3 * self.keep(z)[:, 0] + threshold[seen.tokens.row] + self.prior * (0.5 - seen.redundancy[:, 2])
+        return (
+            3 * self.keep(z)[:, 0]
+            + threshold.index_select(0, seen.tokens.row)
+            + self.prior * (0.5 - seen.redundancy[:, 2])
+        )
 
     def forward(self, seen: Observation) -> Float[Tensor, " total"]:
         """Logit of keeping each token; meaningless for protected ones."""
         return self.logits(seen, *self.features(seen))
 
     def with_baseline(self, seen: Observation) -> tuple[Float[Tensor, " total"], Float[Tensor, " total"]]:
-        """Keep logits, and the cost each token is expected to pay from here to the end, as a share of the dense cost."""
+        """Keep logits, and what each token is expected to pay from here to the end, as a share of the dense cost."""
         z, threshold = self.features(seen)
         return self.logits(seen, z, threshold), self.cost(z.detach())[:, 0]
 
 
-def decision_flops(config: PolicyConfig) -> tuple[float, float]:
+def decision_flops(config: PolicyConfig) -> tuple[int, int]:
     """FLOPs of one decision, per token and per pair of tokens; a multiply-add counts as two.
 
     Per token: the policy's linear maps. Per pair: the redundancy of the even half to the odd one, and, for merging, the
     similarity of dropped to kept tokens, taken at its most expensive, when half of them leave.
     """
     per_token = 2 * config.width * (config.backbone_width + 3 + config.width + 1)
-    quarter_of_all_pairs = 2 * config.backbone_width / 4
-    return per_token, 2 * quarter_of_all_pairs
+    # Twice a quarter of all pairs, two FLOPs per channel.
+    return per_token, config.backbone_width

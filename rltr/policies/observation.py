@@ -9,7 +9,6 @@ from torch import Tensor
 
 from rltr import tokens as ragged
 from rltr.forward import Decision
-from rltr.redundancy import redundancy
 from rltr.tokens import Tokens
 
 
@@ -18,7 +17,7 @@ class Observation:
     """Packed tokens of some rows and a few numbers per row.
 
     Attributes:
-        hidden: hidden states before the decision layer.
+        hidden: hidden states before the decision layer, with mean 0 and length 1 each.
         redundancy: how replaceable each token is (see :mod:`rltr.redundancy`).
         tokens: the ragged batch they belong to.
         protected: tokens that cannot leave.
@@ -41,20 +40,20 @@ class Observation:
     ) -> "Observation":
         """What there is to see at a pause of the forward pass."""
         tokens = decision.tokens
-        similar = redundancy(decision.unit, tokens, decision.protected).stack()
         layer = torch.full((len(tokens.counts),), decision.layer, device=decision.hidden.device)
-        return cls(decision.hidden.float(), similar, tokens, decision.protected, layer, price, kept)
+        return cls(decision.unit, decision.redundancy.features(), tokens, decision.protected, layer, price, kept)
 
     @classmethod
     def of_grid(cls, grid: Mapping[str, Tensor]) -> "Observation":
         """Pack the environment's observation, in which every original token has its place."""
         present = grid["present"].bool()
         tokens = ragged.pack(present)
+        index = tokens.grid_index
         return cls(
-            grid["tokens"][present],
-            grid["redundancy"][present],
+            grid["tokens"].flatten(0, 1).index_select(0, index),
+            grid["redundancy"].flatten(0, 1).index_select(0, index),
             tokens,
-            ~grid["alive"].bool()[present],
+            ~grid["alive"].flatten().bool().index_select(0, index),
             grid["layer"][:, 0].long(),
             grid["price"][:, 0],
             grid["kept"][:, 0],

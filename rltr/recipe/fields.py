@@ -133,7 +133,7 @@ class LearnerGroup(Group):
 class PolicyGroup(Group):
     """The small network that decides."""
 
-    width: int = Field(64, ge=4, le=1024, description="neurons per hidden layer")
+    width: int = Field(32, ge=4, le=1024, description="neurons per hidden layer")
     keep: float = Field(0.85, gt=0, lt=1, description="probability that an untrained policy keeps a token")
     prior: float = Field(
         4.0,
@@ -157,7 +157,7 @@ class EvaluationGroup(Group):
     )
     batch_size: int = Field(64, ge=1, description="inputs per batch")
     examples: int | None = Field(None, ge=1, description="at most so many test examples; null for all")
-    repeats: int = Field(5, ge=1, description="timings of each method, in alternation with the dense model")
+    repeats: int = Field(1, ge=1, description="timings of each method, in alternation with the dense model")
     gallery: int = Field(12, ge=0, description="inputs shown with their dropped tokens in the report")
 
     @field_validator("cost_weights")

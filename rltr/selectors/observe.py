@@ -20,12 +20,12 @@ def observe_keys(forward: Forward) -> None:
 
 
 def observe_first_token(forward: Forward) -> None:
-    """Have ``decision.observed["first_token"]``: how much each row's first token attended to every token ``(total,)``."""
+    """Have ``decision.observed["first_token"]``: what each row's first token gave every token ``(total,)``."""
 
     def keep_attention(query: Tensor, key: Tensor, scaling: float) -> None:
         if forward.layer + 1 in forward.layers and forward.tokens is not None:
-            heads_last = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key))
-            forward.observed["first_token"] = first_token_attention(*heads_last, forward.tokens, scaling)
+            query, key = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key))
+            forward.observed["first_token"] = first_token_attention(query, key, forward.tokens, scaling)
 
     forward.observe.append(keep_attention)
 
@@ -40,6 +40,6 @@ def first_token_attention(
     first = query[tokens.start][tokens.row]
     logits = (first * key).sum(-1).float() * scaling
     if tokens.size is not None:
-        logits = logits + tokens.size.log()[:, None]
+        logits = logits + tokens.log_size[:, None]
     weights = ragged.pad(logits, tokens, -torch.inf).softmax(1).mean(-1)
     return ragged.unpad(weights, tokens)

@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rltr.forward import Decision
-from rltr.redundancy import redundancy
 from rltr.selectors.base import Ranking
 
 
@@ -14,5 +13,5 @@ class LeastRedundant(Ranking):
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
         """Minus the cosine to the most similar token of the other side."""
-        found = redundancy(decision.unit, decision.tokens, decision.protected)
-        return torch.where(found.even.bool(), 0.0, 3.0) - found.cosine
+        found = decision.redundancy
+        return torch.where(found.even, 0.0, 3.0) - found.cosine

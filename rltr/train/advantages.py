@@ -24,14 +24,14 @@ def leave_one_out(score: Float[Tensor, " rows"], group_size: int) -> Float[Tenso
 
 
 def own_cost(
-    index: Sequence[Int[Tensor, " total"]],
-    kept: Sequence[Bool[Tensor, " total"]],
-    price: Sequence[Float[Tensor, " total"]],
-) -> list[Float[Tensor, " total"]]:
+    index: Sequence[Int[Tensor, " _"]],
+    kept: Sequence[Bool[Tensor, " _"]],
+    price: Sequence[Float[Tensor, " _"]],
+) -> list[Float[Tensor, " _"]]:
     """What every token itself pays from each decision to the end of its episode.
 
-    A token that is dropped pays nothing from there on; one that is kept pays the price of this decision and what it pays
-    later.
+    A token that is dropped pays nothing from there on; one that is kept pays the price of this decision and what it
+    pays later.
 
     Args:
         index: per decision, each packed token's place in the flattened ``(rows, grid)`` batch: the same token has the

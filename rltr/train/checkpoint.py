@@ -1,10 +1,11 @@
-"""Checkpoints from which training goes on exactly as if it had never stopped: tensors in safetensors, the rest in JSON."""
+"""Checkpoints from which training goes on as if it had never stopped: tensors in safetensors, the rest in JSON."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from rltr.version import __version__
 
 TENSORS = "state.safetensors"
 FACTS = "state.json"
+FIELDS = {"version", "timesteps", "updates", "sampler", "extra"}
+"""What the JSON file holds."""
 
 
 def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> None:
@@ -53,20 +56,31 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if not (folder / FACTS).is_file() or not (folder / TENSORS).is_file():
         raise RltrError(f"there is no checkpoint in {folder}: start without --resume, or name the folder of a run")
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
-    except json.JSONDecodeError as error:
-        raise RltrError(f"{folder / FACTS} is damaged ({error}): start the training again") from error
+        facts = json.loads((folder / FACTS).read_text())
+    except ValueError as error:  # no JSON, or no text
+        raise _damaged(folder, str(error)) from error
+    if not isinstance(facts, dict) or not FIELDS <= facts.keys():
+        raise _damaged(folder, f"{FACTS} lacks some of {', '.join(sorted(FIELDS))}")
     return facts
+
+
+def _damaged(folder: Path, reason: str) -> RltrError:
+    return RltrError(f"the checkpoint in {folder} is damaged ({reason}): start the training again")
 
 
 def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     """Put a learner that was made like the saved one into the saved state.
 
     Raises:
-        RltrError: if there is no checkpoint, or it is of another policy.
+        RltrError: if there is no checkpoint, it is damaged, or it is of another policy.
     """
     facts = read_facts(folder)
-    tensors = load_file(folder / TENSORS)
+    try:
+        tensors = load_file(folder / TENSORS)
+    except SafetensorError as error:
+        raise _damaged(folder, str(error)) from error
+    if "random.cpu" not in tensors:
+        raise _damaged(folder, f"{TENSORS} lacks the state of the random generator")
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -74,7 +88,8 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     try:
         learner.policy.load_state_dict(under("policy."))
     except RuntimeError as error:
-        raise RltrError(f"the checkpoint in {folder} is of another policy: {error}") from error
+        reason = " ".join(str(error).split())
+        raise RltrError(f"the checkpoint in {folder} is of another policy: {reason}") from error
     optimizer = learner.policy.optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in under("optimizer.").items():
@@ -84,6 +99,9 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     learner.num_timesteps = facts["timesteps"]
     learner._n_updates = facts["updates"]
     learner.episodes.set_random_state(facts["sampler"])
+    env = learner.get_env()
+    assert env is not None
+    env._reset_seeds()  # SB3 left the learner's seed there for the next reset, which would replay the first episodes
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and learner.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], learner.device)

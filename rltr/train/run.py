@@ -132,8 +132,7 @@ def decision_work(backbone: Backbone, network: TokenPolicy, rows: int) -> Callab
         ones = torch.ones(rows, device=backbone.device)
         network(Observation.of_decision(decision, ones, ones))
         kept = (torch.rand(tokens.total, generator=generator).to(backbone.device) < 0.5) | protected
-        cosine, into = ragged.nearest(decision.unit, tokens, ~kept, kept & ~protected)
-        return ragged.merge(hidden, tokens, kept, into, cosine.isfinite())
+        return ragged.merge(hidden, tokens, kept, *decision.redundancy.partners(kept))
 
     return decide
 

@@ -25,7 +25,8 @@ class TokenPPO(PPO):
 
     Stock PPO multiplies the bits of hundreds of tokens into one ratio, and gives all of them one advantage. Here every
     token has its own ratio and pays its own cost; the score they share has the other rollouts of the same input as its
-    baseline. The loss is summed over tokens and divided by a constant of the batch, so that long rows do not count less.
+    baseline. The loss is summed over tokens and divided by a constant of the batch, so that long rows do not count
+    less.
 
     Args:
         env: the environment; its ``group_size`` must be at least 2.
@@ -57,6 +58,7 @@ class TokenPPO(PPO):
         **options: Any,
     ) -> None:
         self.episodes = env.episodes
+        env.tensors = True
         steps = env.episodes.steps
         super().__init__(
             TokenActor,
@@ -87,7 +89,8 @@ class TokenPPO(PPO):
         """Update the policy on the rollouts in the buffer."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        steps = self.rollout_buffer.steps
+        # Where every row was dropped down to its protected tokens, there was nothing to decide.
+        steps = [step for step in self.rollout_buffer.steps if not bool(step.seen.protected.all())]
         scale = torch.cat([step.shared for step in steps]).std() + 1e-6
         with torch.no_grad():
             before = [self.policy.network.with_baseline(step.seen) for step in steps]
@@ -97,7 +100,7 @@ class TokenPPO(PPO):
             ]
         live = torch.stack([(~step.seen.protected).sum() for step in steps]).float().mean()
         history: list[dict[str, float]] = []
-        for epoch in range(self.n_epochs):
+        for _ in range(self.n_epochs):
             for i in torch.randperm(len(steps)).tolist():
                 history.append(self._improve(steps[i], gains[i], live))
             self._n_updates += 1
@@ -108,7 +111,7 @@ class TokenPPO(PPO):
         for name in history[0]:
             self.logger.record(f"train/{name}", sum(entry[name] for entry in history) / len(history))
         self.logger.record("train/kl_per_token", divergence)
-        self.logger.record("train/epochs", epoch + 1)
+        self.logger.record("train/epochs", len(history) / len(steps))
         self.logger.record("train/score_deviation", float(scale))
 
     def _improve(self, step: Step, gain: Float[Tensor, " total"], live: Tensor) -> dict[str, float]:

@@ -1,0 +1,60 @@
+"""The models that are timed: the embedded default, and one with the geometry of ViT-S/16 and random weights."""
+
+import argparse
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageClassification, ViTConfig
+
+from benchmarks.results import console
+from rltr.backbone import Backbone
+from rltr.embedded import load_model, load_task
+
+
+def vit_small(layers: int = 12, dtype: torch.dtype = torch.float32) -> Backbone:
+    """ViT-S/16 for 224 pixels (Touvron et al. 2021, DeiT-S): width 384, 6 heads, 197 tokens; random weights."""
+    config = ViTConfig(hidden_size=384, num_hidden_layers=layers, num_attention_heads=6, intermediate_size=1536)
+    model = AutoModelForImageClassification.from_config(config, attn_implementation="sdpa")
+    return Backbone(model.to(dtype).eval().requires_grad_(False))
+
+
+def tokens_per_row(backbone: Backbone) -> int:
+    """Patches and CLS."""
+    return int((backbone.config.image_size // backbone.config.patch_size) ** 2 + 1)
+
+
+def noise(backbone: Backbone, rows: int) -> dict[str, Tensor]:
+    """So many random images for a backbone."""
+    side, channels = backbone.config.image_size, backbone.config.num_channels
+    return {"pixel_values": torch.randn(rows, channels, side, side, dtype=backbone.dtype)}
+
+
+def embedded() -> Backbone:
+    """The model that comes with rltr."""
+    return Backbone(load_model())
+
+
+def test_images(rows: int) -> dict[str, Tensor]:
+    """The first test images of the embedded data."""
+    return load_task(train=1, validation=1, test=rows).test.batch(range(rows))
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """``--dtype``, ``--batch`` and ``--layers`` for a ViT-S."""
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--batch", type=int, nargs="+", help="inputs per pass (default: 16 and 64; bfloat16: 2)")
+    parser.add_argument("--layers", type=int, help="layers of the model (default: 12; bfloat16: 4)")
+
+
+def sized(args: argparse.Namespace) -> Backbone:
+    """The ViT-S the options ask for; fills in what was left out.
+
+    A processor without bfloat16 arithmetic needs seconds for one image, so the default is small in that precision.
+    Where there is AMX or a GPU, ask for the whole: ``--dtype bfloat16 --batch 16 64 --layers 12``.
+    """
+    small = args.dtype == "bfloat16"
+    args.batch = args.batch or ([2] if small else [16, 64])
+    args.layers = args.layers or (4 if small else 12)
+    if args.layers != 12:
+        console.print(f"a small stand-in for the whole: {args.layers} of 12 layers, batch {args.batch}")
+    return vit_small(args.layers, getattr(torch, args.dtype))

@@ -1,0 +1,85 @@
+"""What all benchmarks share on the command line, and how they say what they found."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from rltr.backbone import Backbone
+from rltr.evaluate.environment import describe_environment
+from rltr.files import atomic_write
+
+console = Console()
+# Tables are wide; a log file has no width of its own.
+console.width = max(console.width, 150)
+
+
+def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options every benchmark has; ``rounds`` is the default number of timed rounds."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds of alternation (default {rounds})")
+    parser.add_argument("--threads", type=int, default=2, help="processor threads (default 2)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    return parser
+
+
+def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line, fix threads and seed, and warn if somebody else is using the processor."""
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    if hasattr(os, "getloadavg"):
+        args.load = os.getloadavg()[0]
+        if args.load > 0.5:
+            console.print(f"[yellow]load average is {args.load:.1f}: for numbers to keep, wait until it is quiet")
+    return args
+
+
+def finish(
+    args: argparse.Namespace, backbone: Backbone, rows: Sequence[Mapping[str, Any]], **more: Any
+) -> dict[str, Any]:
+    """Print the rows as a table, and write them with settings and environment to ``--out``.
+
+    Args:
+        args: from :func:`begin`.
+        backbone: what was measured; says device and precision.
+        rows: mappings with the same keys.
+        more: anything else for the JSON file.
+    """
+    name = Path(sys.argv[0]).stem
+    table = Table(*rows[0], title=name)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table)
+    found = {
+        "benchmark": name,
+        "environment": describe_environment(backbone, torch.get_num_threads()),
+        "settings": {key: value for key, value in vars(args).items() if key != "out"},
+        "rows": rows,
+        **more,
+    }
+    if args.out:
+        with atomic_write(args.out) as temporary:
+            temporary.write_text(json.dumps(found, indent=1, default=str) + "\n", encoding="utf-8")
+        console.print(f"written to {args.out}")
+    return found
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+    if isinstance(value, tuple):  # an interval
+        return "–".join(_cell(part) for part in value)
+    if isinstance(value, list):
+        return " ".join(_cell(part) for part in value)
+    return "" if value is None else str(value)

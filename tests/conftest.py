@@ -1,0 +1,157 @@
+"""Tiny models of every supported family, inputs for them and a tiny task; one thread and fixed seeds for every test.
+
+Take them as fixtures: ``tiny_vit`` (and its five siblings) with ``image_inputs`` or ``text_inputs``; ``case`` for a test
+that must hold for all six families; ``tiny_task`` for ``tiny_vit``. Models live as long as the session: leave them as
+you found them (``case`` checks).
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import greenlet
+import hypothesis
+import jaxtyping._storage
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from torch import Tensor
+
+from rltr.families import FAMILIES
+from rltr.tasks import Task, TensorExamples
+
+hypothesis.settings.register_profile("rltr", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("rltr")
+
+
+class PerGreenlet:
+    """Attributes that every greenlet has for itself."""
+
+    def __getattr__(self, name):
+        try:
+            return vars(greenlet.getcurrent())[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name, value):
+        vars(greenlet.getcurrent())[name] = value
+
+
+# The shape checks of pyproject's --jaxtyping-packages keep one stack per thread, of the functions now running. A paused
+# forward pass leaves that order, and its functions would be checked against the shapes of others.
+jaxtyping._storage._shape_storage = PerGreenlet()
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "num_labels": 3}
+IMAGE = {**SHAPE, "image_size": 16, "patch_size": 4}
+TEXT = {**SHAPE, "vocab_size": 50, "max_position_embeddings": 32, "pad_token_id": 0}
+DISTIL = {
+    "dim": 32, "n_layers": 4, "n_heads": 2, "hidden_dim": 64, "vocab_size": 50, "max_position_embeddings": 32,
+    "pad_token_id": 0, "num_labels": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fixed():
+    """Every test starts from the same random state."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def build(model_class, config):
+    """A model in which attention and every token matter: as initialised, tiny models hardly look at their input."""
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.15 if parameter.ndim > 1 else 0.1))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_vit():
+    return build(hf.ViTForImageClassification, hf.ViTConfig(**IMAGE))
+
+
+@pytest.fixture(scope="session")
+def tiny_deit():
+    return build(hf.DeiTForImageClassification, hf.DeiTConfig(**IMAGE))
+
+
+@pytest.fixture(scope="session")
+def tiny_dinov2():
+    return build(hf.Dinov2ForImageClassification, hf.Dinov2Config(**IMAGE))
+
+
+@pytest.fixture(scope="session")
+def tiny_bert():
+    return build(hf.BertForSequenceClassification, hf.BertConfig(**TEXT))
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta():
+    return build(hf.RobertaForSequenceClassification, hf.RobertaConfig(**TEXT))
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert():
+    return build(hf.DistilBertForSequenceClassification, hf.DistilBertConfig(**DISTIL))
+
+
+@pytest.fixture
+def image_inputs():
+    """Four images of 16 patches."""
+    return {"pixel_values": torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))}
+
+
+@pytest.fixture
+def text_inputs():
+    """Four texts of 12, 7, 3 and 1 tokens, padded at the end."""
+    present = torch.arange(12) < torch.tensor([12, 7, 3, 1])[:, None]
+    ids = torch.randint(5, 50, (4, 12), generator=torch.Generator().manual_seed(1))
+    return {"input_ids": ids * present, "attention_mask": present.long()}
+
+
+@dataclass
+class Case:
+    """One family: its name, a model, inputs for it, which tokens of them are real, and how many must stay."""
+
+    name: str
+    model: hf.PreTrainedModel
+    inputs: dict[str, Tensor]
+    present: Tensor
+    leading: int
+
+
+@pytest.fixture(params=list(FAMILIES))
+def case(request):
+    """Each supported family in turn; fails if the test leaves the model changed in any way."""
+    model = request.getfixturevalue(f"tiny_{request.param}")
+    leading = FAMILIES[request.param].leading
+    if model.main_input_name == "pixel_values":
+        inputs = request.getfixturevalue("image_inputs")
+        present = torch.ones(4, 16 + leading, dtype=torch.bool)
+    else:
+        inputs = request.getfixturevalue("text_inputs")
+        present = inputs["attention_mask"].bool()
+    before = [tensor.clone() for tensor in chain(model.parameters(), model.buffers())]
+    yield Case(request.param, model, inputs, present, leading)
+    after = list(chain(model.parameters(), model.buffers()))
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True)), "weights were changed"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()), "hooks were left"
+    assert model.config._attn_implementation == "sdpa"
+    assert not model.training
+
+
+@pytest.fixture(scope="session")
+def tiny_task():
+    """Random images of three classes for ``tiny_vit``: 24 to train on, 12 and 12 to judge by."""
+    generator = torch.Generator().manual_seed(2)
+
+    def examples(split, count):
+        pixels = torch.randn(count, 3, 16, 16, generator=generator)
+        labels = torch.arange(count) % 3
+        pictures = ((pixels.clamp(-1, 1) + 1) * 127).permute(0, 2, 3, 1).numpy().astype(np.uint8)
+        names = [f"{split}/{i}" for i in range(count)]
+        return TensorExamples(labels, names, ["round", "square", "flat"], {"pixel_values": pixels}, pictures)
+
+    return Task(examples("train", 24), examples("validation", 12), examples("test", 12), "image")

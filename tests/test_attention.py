@@ -1,0 +1,150 @@
+"""Ragged attention equals plain softmax attention of each row; without a ragged batch it is transformers' own sdpa."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rltr import attention as door
+from rltr import tokens as ragged
+from rltr.attention import Stream, current
+
+HEADS, WIDTH = 2, 8
+COUNTS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
+SCALES = st.sampled_from([WIDTH**-0.5, 1.0, 0.1])
+
+
+def batch(counts, sized, seed, dtype=torch.float32):
+    """Tokens, and packed queries, keys and values in the shape in which the layers see them."""
+    tokens = ragged.pack(torch.arange(max(counts) + 1) < torch.tensor(counts)[:, None])
+    generator = torch.Generator().manual_seed(seed)
+    if sized:
+        size = torch.randint(1, 40, (tokens.total,), generator=generator).float()
+        tokens = replace(tokens, size=size)
+    packed = torch.randn(3, tokens.total, HEADS, WIDTH, generator=generator).to(dtype)
+    shape = (1, tokens.total) if tokens.uniform is None else (len(counts), tokens.uniform)
+    return tokens, [tensor.view(*shape, HEADS, WIDTH).transpose(1, 2) for tensor in packed]
+
+
+def plain(query, key, value, tokens, scaling):
+    """Softmax attention with log(size) as a bias, a row at a time, in float64; packed."""
+    query, key, value = (tensor.transpose(1, 2).flatten(0, 1).double() for tensor in (query, key, value))
+    out = torch.empty_like(query)
+    for row in range(len(tokens.counts)):
+        own = tokens.row == row
+        logits = torch.einsum("qhw,khw->hqk", query[own], key[own]) * scaling
+        if tokens.size is not None:
+            logits = logits + tokens.size[own].double().log()
+        out[own] = torch.einsum("hqk,khw->qhw", logits.softmax(-1), value[own])
+    return out.float()
+
+
+@given(COUNTS, st.booleans(), SCALES, st.integers(0, 1000))
+def test_ragged_attention_equals_plain_softmax(counts, sized, scaling, seed):
+    tokens, qkv = batch(counts, sized, seed)
+    out = door.ragged_attention(*qkv, tokens, scaling)
+    assert out.shape == (*qkv[0].transpose(1, 2).shape,)
+    torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, scaling), atol=1e-6, rtol=1e-6)
+
+
+@given(COUNTS.filter(lambda counts: len(set(counts)) > 1), st.booleans(), SCALES, st.integers(0, 1000))
+def test_the_padded_path_equals_plain_softmax(counts, sized, scaling, seed):
+    tokens, qkv = batch(counts, sized, seed)
+    wide = door._with_sizes(*qkv, tokens, scaling) if sized else qkv
+    out = door._padded(*wide, tokens, scaling)[..., :WIDTH]
+    torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, scaling), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [(4, 4, 4), (5, 2, 1)])
+def test_a_size_is_as_many_equal_tokens(counts):
+    tokens, (query, key, value) = batch(counts, True, 0)
+    tokens = replace(tokens, size=torch.randint(1, 4, (tokens.total,)).float())
+    out = door.ragged_attention(query, key, value, tokens, 0.3).flatten(0, 1)
+    times = tokens.size.long()
+    again = tokens.row.repeat_interleave(times), tokens.position.repeat_interleave(times)
+    many = replace(tokens, row=again[0], position=again[1], size=None)
+    packed = [tensor.transpose(1, 2).flatten(0, 1).repeat_interleave(times, 0) for tensor in (query, key, value)]
+    repeated = plain(*(tensor[None].transpose(1, 2) for tensor in packed), many, 0.3)
+    first = times.cumsum(0) - times
+    torch.testing.assert_close(out, repeated[first], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [(4, 4, 4), (5, 2, 1)])
+def test_sizes_of_one_change_nothing(counts):
+    tokens, qkv = batch(counts, False, 0)
+    ones = replace(tokens, size=torch.ones(tokens.total))
+    torch.testing.assert_close(
+        door.ragged_attention(*qkv, ones, 0.3), door.ragged_attention(*qkv, tokens, 0.3), atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize("counts", [(4, 4), (5, 2)])
+def test_a_row_never_sees_another(counts):
+    tokens, (query, key, value) = batch(counts, True, 0)
+    before = door.ragged_attention(query, key, value, tokens, 0.3).flatten(0, 1)
+    other = (tokens.row == 1).view(query.shape[0], 1, -1, 1)
+    after = door.ragged_attention(
+        query.where(~other, 9.0), key.where(~other, 9.0), value.where(~other, torch.nan), tokens, 0.3
+    ).flatten(0, 1)
+    assert torch.equal(before[tokens.row == 0], after[tokens.row == 0])
+
+
+@pytest.mark.parametrize("counts", [(6, 6), (7, 3)])
+def test_in_bfloat16_the_extra_channel_is_as_good_as_a_bias_mask(counts):
+    tokens, qkv = batch(counts, True, 0, torch.bfloat16)
+    exact = plain(*qkv, tokens, 0.3)
+    out = door.ragged_attention(*qkv, tokens, 0.3).flatten(0, 1)
+    assert out.dtype == torch.bfloat16
+    biased = torch.empty_like(exact)
+    for row, (q, k, v) in enumerate(
+        zip(*(tensor.transpose(1, 2).flatten(0, 1).split(counts) for tensor in qkv), strict=True)
+    ):
+        bias = tokens.size[tokens.row == row].log().bfloat16().expand(len(q), -1)
+        heads = [tensor.transpose(0, 1)[None] for tensor in (q, k, v)]
+        attended = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=bias, scale=0.3)
+        biased[tokens.row == row] = attended[0].transpose(0, 1).float()
+    assert (out - exact).abs().max() <= 2 * (biased - exact).abs().max()
+
+
+def test_without_a_ragged_batch_it_is_native_sdpa():
+    module = torch.nn.Module()
+    module.is_causal = False
+    query, key, value = torch.randn(3, 2, HEADS, 5, WIDTH)
+    mask = torch.rand(2, 1, 5, 5) < 0.8
+    native, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.4)
+    for stream in (None, Stream()):
+        token = current.set(stream)
+        try:
+            out, weights = door.attention(module, query, key, value, mask, scaling=0.4)
+        finally:
+            current.reset(token)
+        assert torch.equal(out, native) and weights is None
+
+
+def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
+    tokens, qkv = batch((3, 2), False, 0)
+    seen = []
+    stream = Stream(tokens, [lambda query, key, scaling: seen.append((query, key, scaling))])
+    token = current.set(stream)
+    try:
+        out, _ = door.attention(torch.nn.Module(), *qkv, None)
+    finally:
+        current.reset(token)
+    torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, WIDTH**-0.5), atol=1e-6, rtol=1e-6)
+    assert seen[0][0] is qkv[0] and seen[0][1] is qkv[1] and seen[0][2] == WIDTH**-0.5
+
+
+def test_the_mask_function_is_native_outside_and_hands_padding_on_inside():
+    padding = torch.tensor([[True, True, False]])
+    native = sdpa_mask(1, 3, 3, attention_mask=padding)
+    outside = door.mask(1, 3, 3, padding)
+    assert outside is not None and native is not None and torch.equal(outside, native)
+    token = current.set(Stream())
+    try:
+        assert door.mask(1, 3, 3, padding) is padding
+    finally:
+        current.reset(token)

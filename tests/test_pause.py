@@ -1,0 +1,278 @@
+"""A paused forward pass gives the bits of an uninterrupted one, and nobody else notices that it is waiting."""
+
+import gc
+import threading
+import weakref
+
+import greenlet
+import pytest
+import torch
+
+from rltr.attention import current
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.forward import Choice
+from rltr.pause import PausedForward
+from rltr.reduction import Reduction
+from rltr.selectors import KeepAll, Selector
+
+LAYERS = (1, 3)
+modes = pytest.mark.parametrize("mode", ["merge", "drop"])
+
+
+class Draw(Selector):
+    """Random choices from a seed: the same decisions get the same answers."""
+
+    def __init__(self, seed):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, decision):
+        return Choice(torch.rand(decision.tokens.total, generator=self.generator) < 0.6)
+
+
+def finish(paused, decide):
+    """Answer everything there still is to decide."""
+    decision = paused.decision
+    while decision is not None:
+        decision = paused.resume(decide(decision))
+    return paused.output.logits
+
+
+@pytest.fixture
+def backbone(case):
+    """An attached backbone of each family."""
+    with Backbone(case.model).attached() as attached:
+        yield attached
+
+
+def inline(backbone, inputs, seed, mode="merge"):
+    with torch.no_grad():
+        return Reduction(backbone, Draw(seed), LAYERS, mode)(inputs)
+
+
+@modes
+def test_paused_and_inline_runs_give_identical_bits(case, backbone, mode):
+    expected, trace = inline(backbone, case.inputs, 0, mode)
+    paused = PausedForward(backbone, case.inputs, LAYERS, mode)
+    decision = paused.start()
+    assert decision is paused.decision and decision.layer == LAYERS[0] and paused.output is None
+    logits = finish(paused, Draw(0))
+    assert torch.equal(logits, expected.logits) and type(paused.output) is type(expected)
+    assert torch.equal(paused.trace.present, trace.present) and paused.trace.layers == LAYERS
+
+
+@modes
+def test_nobody_notices_a_paused_pass_and_it_notices_nobody(case, backbone, mode):
+    """Native, reduced, paused and from another thread: everything the same model does between two steps."""
+    expected = {seed: inline(backbone, case.inputs, seed, mode)[0].logits for seed in (0, 1, 2)}
+    with torch.no_grad():
+        native = case.model(**case.inputs).logits
+    first, decide = PausedForward(backbone, case.inputs, LAYERS, mode), Draw(0)
+    decision = first.start()
+    second, decide_second = PausedForward(backbone, case.inputs, LAYERS, mode), Draw(1)
+    second.start()
+    from_thread = []
+    while decision is not None:
+        assert current.get() is None
+        with torch.no_grad():
+            assert torch.equal(case.model(**case.inputs).logits, native)
+        assert torch.equal(inline(backbone, case.inputs, 2, mode)[0].logits, expected[2])
+
+        def elsewhere():
+            with torch.no_grad():
+                from_thread.append(case.model(**case.inputs).logits)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join(60)
+        if second.decision is not None:
+            second.resume(decide_second(second.decision))
+        decision = first.resume(decide(decision))
+    assert all(torch.equal(logits, native) for logits in from_thread) and len(from_thread) == len(LAYERS)
+    assert torch.equal(first.output.logits, expected[0])
+    assert torch.equal(second.output.logits, expected[1])
+
+
+def test_passes_of_two_models_can_be_interleaved(tiny_vit, tiny_bert, image_inputs, text_inputs):
+    with Backbone(tiny_vit).attached() as images, Backbone(tiny_bert).attached() as texts:
+        work = [(images, image_inputs), (texts, text_inputs)]
+        expected = [inline(backbone, inputs, 0)[0].logits for backbone, inputs in work]
+        passes = [(PausedForward(backbone, inputs, LAYERS), Draw(0)) for backbone, inputs in work]
+        for paused, _ in passes:
+            paused.start()
+        for _ in LAYERS:
+            for paused, decide in passes:
+                paused.resume(decide(paused.decision))
+        assert all(torch.equal(paused.output.logits, e) for (paused, _), e in zip(passes, expected, strict=True))
+
+
+def test_a_paused_pass_may_run_inside_a_decision(case, backbone):
+    expected = inline(backbone, case.inputs, 0)[0].logits
+
+    class Curious(Draw):
+        def __call__(self, decision):
+            inner = PausedForward(backbone, case.inputs, LAYERS)
+            inner.start()
+            assert torch.equal(finish(inner, Draw(1)), expected_inner)
+            return super().__call__(decision)
+
+    expected_inner = inline(backbone, case.inputs, 1)[0].logits
+    with torch.no_grad():
+        out, _ = Reduction(backbone, Curious(0), LAYERS)(case.inputs)
+    assert torch.equal(out.logits, expected)
+    paused = PausedForward(backbone, case.inputs, LAYERS)
+    paused.start()
+    assert torch.equal(finish(paused, Curious(0)), expected)
+
+
+def test_a_backward_pass_fits_between_two_steps(case, backbone):
+    """A policy may learn from hidden states while the pass waits; neither disturbs the other."""
+    expected = inline(backbone, case.inputs, 0)[0].logits
+    weight = torch.zeros(backbone.width, requires_grad=True)
+    paused, decide = PausedForward(backbone, case.inputs, LAYERS), Draw(0)
+    decision = paused.start()
+    while decision is not None:
+        assert not decision.hidden.requires_grad and not decision.hidden.is_inference()
+        (decision.hidden @ weight).sigmoid().log().sum().backward()
+        decision = paused.resume(decide(decision))
+    assert torch.equal(paused.output.logits, expected)
+    assert weight.grad is not None and weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in case.model.parameters())
+    assert not paused.output.logits.requires_grad
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_grad_mode_is_the_callers_own(case, backbone, mode):
+    with torch.set_grad_enabled(mode):
+        paused = PausedForward(backbone, case.inputs, LAYERS)
+        paused.start()
+        assert torch.is_grad_enabled() == mode
+        with torch.set_grad_enabled(not mode):
+            paused.resume(Draw(0)(paused.decision))
+            assert torch.is_grad_enabled() != mode
+        finish(paused, Draw(1))
+        assert torch.is_grad_enabled() == mode
+        closed = PausedForward(backbone, case.inputs, LAYERS)
+        closed.start()
+        closed.close()
+        assert torch.is_grad_enabled() == mode
+        failing = PausedForward(backbone, case.inputs, LAYERS)
+        failing.start()
+        with pytest.raises(RuntimeError, match="size"):
+            failing.resume(Choice(torch.ones(2, dtype=torch.bool)))
+        assert torch.is_grad_enabled() == mode
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_inference_mode_may_change_between_steps(case, backbone, began):
+    expected = inline(backbone, case.inputs, 0)[0].logits
+    paused, decide = PausedForward(backbone, case.inputs, LAYERS), Draw(0)
+    with torch.inference_mode(began):
+        paused.start()
+        paused.resume(decide(paused.decision))
+    with torch.inference_mode(not began):
+        assert torch.equal(finish(paused, decide), expected)
+
+
+def alive():
+    """Greenlets with a stack."""
+    gc.collect()
+    return sum(isinstance(thing, greenlet.greenlet) and bool(thing) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_closed_pass_leaves_nothing(case, backbone, steps):
+    with torch.no_grad():
+        native = case.model(**case.inputs).logits
+    unwound = []
+    handle = backbone.layers[LAYERS[steps]].register_forward_hook(
+        lambda module, args, out: unwound.append("ran"), always_call=True
+    )
+    paused = PausedForward(backbone, case.inputs, LAYERS)
+    decision = paused.start()
+    for _ in range(steps):
+        decision = paused.resume(Draw(0)(decision))
+    paused.close()
+    handle.remove()
+    assert paused.decision is None and paused.output is None and current.get() is None
+    with pytest.raises(RuntimeError, match="nothing to decide"):
+        paused.resume(Choice(decision.protected))
+    paused.close()
+    with torch.no_grad():
+        assert torch.equal(case.model(**case.inputs).logits, native)
+
+
+def test_an_abandoned_pass_closes_itself(case, backbone):
+    """Its stack lies outside of the garbage collector's sight: it must not hold what holds it."""
+    before = alive()
+    paused = PausedForward(backbone, case.inputs, LAYERS)
+    paused.start()
+    assert alive() == before + 1
+    hidden, forward = weakref.ref(paused.decision.hidden), weakref.ref(paused._forward)
+    del paused
+    gc.collect()
+    assert alive() == before and forward() is None and hidden() is None
+    assert current.get() is None
+    with torch.no_grad():
+        assert torch.equal(inline(backbone, case.inputs, 0)[0].logits, inline(backbone, case.inputs, 0)[0].logits)
+
+
+def test_a_pass_can_be_closed_from_inside_another(tiny_vit, image_inputs):
+    """It then unwinds to the one that closed it, not to the one that started it."""
+    with Backbone(tiny_vit).attached() as backbone:
+        waiting = PausedForward(backbone, image_inputs, LAYERS)
+        waiting.start()
+        order = []
+
+        def elsewhere():
+            waiting.close()
+            order.append("after closing")
+
+        greenlet.greenlet(elsewhere).switch()
+        order.append("main")
+    assert order == ["after closing", "main"]
+
+
+def test_a_pass_that_never_started_has_nothing_to_decide(tiny_vit, image_inputs):
+    with Backbone(tiny_vit).attached() as backbone:
+        paused = PausedForward(backbone, image_inputs, LAYERS)
+        with pytest.raises(RuntimeError, match="nothing to decide"):
+            paused.resume(Choice(torch.ones(68, dtype=torch.bool)))
+        paused.close()
+
+
+def test_a_finished_pass_cannot_be_resumed(tiny_vit, image_inputs):
+    with Backbone(tiny_vit).attached() as backbone:
+        paused = PausedForward(backbone, image_inputs, LAYERS)
+        protected = paused.start().protected
+        finish(paused, KeepAll())
+        with pytest.raises(RuntimeError, match="nothing to decide"):
+            paused.resume(Choice(protected))
+        paused.close()
+        assert paused.output is not None
+
+
+def test_what_the_model_raises_arrives_at_the_caller(case, backbone):
+    def fail(module, args):
+        raise ZeroDivisionError("boom")
+
+    handle = backbone.layers[2].register_forward_pre_hook(fail)
+    paused = PausedForward(backbone, case.inputs, LAYERS)
+    paused.start()
+    with pytest.raises(ZeroDivisionError, match="boom"):
+        paused.resume(Draw(0)(paused.decision))
+    handle.remove()
+    assert paused.decision is None and paused.output is None and current.get() is None
+    paused.close()
+    again = PausedForward(backbone, case.inputs, LAYERS)
+    again.start()
+    assert torch.equal(finish(again, Draw(0)), inline(backbone, case.inputs, 0)[0].logits)
+
+
+def test_refusals_arrive_at_start(tiny_vit, image_inputs):
+    backbone = Backbone(tiny_vit)
+    with pytest.raises(RltrError, match="from 0 to 3"):
+        PausedForward(backbone, image_inputs, (4,))
+    with pytest.raises(RltrError, match="not attached"):
+        PausedForward(backbone, image_inputs, LAYERS).start()

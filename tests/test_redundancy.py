@@ -1,0 +1,132 @@
+"""Redundancy by hand-made examples, and what an independent loop over pairs says."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rltr import tokens as ragged
+from rltr.redundancy import redundancy
+
+
+def batch(*counts, leading=1):
+    """A ragged batch, and which of its tokens are protected."""
+    tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
+    return tokens, tokens.slot < leading
+
+
+def directions(*degrees):
+    """Unit vectors in the plane: the cosine of two is that of the angle between them."""
+    angle = torch.tensor(degrees, dtype=torch.float32).deg2rad()
+    return torch.stack([angle.cos(), angle.sin()], -1)
+
+
+def cosine(*degrees):
+    return torch.tensor(degrees, dtype=torch.float32).deg2rad().cos()
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), atol=1e-6, rtol=0)
+
+
+def test_one_row_by_hand():
+    # place:             0   1   2   3    4  (0 is protected)
+    unit = directions(0, 0, 10, 90, 180)
+    tokens, protected = batch(5)
+    found = redundancy(unit, tokens, protected)
+    assert found.even.tolist() == [False, False, True, False, True]
+    assert found.odd.tolist() == [False, True, False, True, False]
+    # Place 2 is 10 degrees from place 1; place 4 is 90 degrees from place 3. CLS, equal to place 1, counts for nobody.
+    close(found.cosine, [-1, *cosine(10), *cosine(10), *cosine(80), *cosine(90)])
+    # Of the even ones place 2 has the nearer twin.
+    close(found.rank, [0, 0, 1, 0, 0])
+    close(found.features(), torch.stack([found.cosine, found.even.float(), found.rank], -1))
+
+
+def test_ranks_are_even_steps_from_0_to_1():
+    # Even places 2, 4, 6, 8, 10 at rising angles from the odd ones, which all point the same way.
+    unit = directions(0, 0, 50, 0, 20, 0, 40, 0, 10, 0, 30)
+    tokens, protected = batch(11)
+    found = redundancy(unit, tokens, protected)
+    close(found.rank[[8, 4, 10, 6, 2]], [1, 0.75, 0.5, 0.25, 0])
+    assert (found.rank[~found.even] == 0).all()
+
+
+def test_sides_go_by_the_current_order():
+    tokens, _ = batch(6)
+    fewer = ragged.keep(tokens, torch.tensor([True, False, True, True, True, True]))
+    found = redundancy(directions(0, 0, 0, 0, 0), fewer, fewer.slot < 1)
+    # Original places 2 and 4 were even; with place 1 gone they are the first and third of the free ones.
+    assert fewer.position[found.even].tolist() == [3, 5]
+    assert fewer.position[found.odd].tolist() == [2, 4]
+
+
+def test_rows_never_mix_and_short_rows_have_no_twins():
+    tokens, protected = batch(4, 1, 2, 3)
+    unit = directions(0, 0, 30, 0, 0, 0, 0, 0, 0, 60)
+    found = redundancy(unit, tokens, protected)
+    close(found.cosine[tokens.row == 0], [-1, *cosine(30, 30, 30)])
+    close(found.cosine[tokens.row == 1], [-1])
+    close(found.cosine[tokens.row == 2], [-1, -1])
+    close(found.cosine[tokens.row == 3], [-1, *cosine(60, 60)])
+    # The only even token of its row is not called redundant, however near its twin.
+    assert found.rank.tolist() == [0] * 10
+
+
+@pytest.mark.parametrize(("counts", "leading"), [((1,), 1), ((1, 1), 1), ((2, 1), 1), ((2, 2), 2), ((3, 2), 2)])
+def test_batches_without_any_pair(counts, leading):
+    tokens, protected = batch(*counts, leading=leading)
+    found = redundancy(directions(*[0] * tokens.total), tokens, protected)
+    assert (found.cosine == -1).all() and (found.rank == 0).all()
+    into, there = found.partners(protected)
+    assert len(into) == len(there) == int((~protected).sum()) and not there.any()
+
+
+def test_partners_by_hand():
+    unit = directions(0, 0, 10, 90, 80, 20)
+    tokens, protected = batch(6)
+    found = redundancy(unit, tokens, protected)
+    # Dropped: 2 (even; nearest odd is 1, which leaves; 5 is next) and 1 (odd; 4 stays, 2 leaves).
+    kept = torch.tensor([True, False, False, True, True, True])
+    into, there = found.partners(kept)
+    assert into.tolist() == [4, 5] and there.all()
+    # Without a kept token on the other side there is nobody, and CLS takes nothing in.
+    into, there = found.partners(torch.tensor([True, False, False, False, True, False]))
+    assert there.tolist() == [True, False, True, True] and into[there].tolist() == [4, 4, 4]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 2), st.integers(0, 1000))
+def test_everything_equals_a_loop_over_pairs(counts, leading, seed):
+    tokens, protected = batch(*counts, leading=leading)
+    generator = torch.Generator().manual_seed(seed)
+    unit = ragged.unit_length(torch.randn(tokens.total, 6, generator=generator))
+    kept = (torch.rand(tokens.total, generator=generator) < 0.5) | protected
+    found = redundancy(unit, tokens, protected)
+    into, there = found.partners(kept)
+    dropped = (~kept).nonzero()[:, 0].tolist()
+    for i in range(tokens.total):
+        others = [
+            j
+            for j in range(tokens.total)
+            if tokens.row[i] == tokens.row[j]
+            and not protected[i]
+            and not protected[j]
+            and (tokens.slot[i] - tokens.slot[j]) % 2 == 1
+        ]
+        similarity = {j: (unit[i] @ unit[j]).item() for j in others}
+        assert found.cosine[i].item() == pytest.approx(max(similarity.values(), default=-1.0), abs=1e-5)
+        if i in dropped:
+            staying = [j for j in others if kept[j]]
+            assert bool(there[dropped.index(i)]) == bool(staying)
+            if staying:
+                partner = into[dropped.index(i)].item()
+                assert partner in staying
+                assert similarity[partner] == pytest.approx(max(similarity[j] for j in staying), abs=1e-5)
+    for row in range(len(counts)):
+        evens = (found.even & (tokens.row == row)).nonzero()[:, 0].tolist()
+        order = sorted(evens, key=lambda i: found.cosine[i].item())
+        for place, i in enumerate(order):
+            assert found.rank[i].item() == pytest.approx(place / max(len(evens) - 1, 1), abs=1e-6) or (
+                # Two evens may share a nearest value only through a rounding tie.
+                found.cosine[evens].unique().numel() < len(evens)
+            )

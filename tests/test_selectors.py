@@ -1,0 +1,213 @@
+"""Selectors keep exactly the share they promise, by the rule they name."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rltr import tokens as ragged
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.forward import Decision
+from rltr.reduction import Reduction
+from rltr.selectors import RANKINGS, ClsAttention, KeepAll, Norm, RandomChoice, ToMe, Uniform, ranking
+from rltr.selectors.base import keep_best
+from rltr.selectors.observe import first_token_attention
+
+COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
+RATES = st.floats(0.01, 1.0) | st.sampled_from([0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 1.0])
+SEEDS = st.integers(0, 1000)
+SCORED = [name for name in RANKINGS if name != "tome"]
+
+
+def decide_on(counts, leading=1, seed=0, width=6):
+    """A decision about random hidden states, with everything a selector may have asked to observe."""
+    tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
+    generator = torch.Generator().manual_seed(seed)
+    hidden, keys = torch.randn(2, tokens.total, width, generator=generator)
+    observed = {"keys": keys, "first_token": torch.rand(tokens.total, generator=generator)}
+    return Decision(0, 1, hidden, tokens, tokens.slot < leading, tokens.count, observed)
+
+
+def rows_of(tokens):
+    return [(tokens.row == row).nonzero()[:, 0].tolist() for row in range(len(tokens.counts))]
+
+
+def promised(count, leading, rate):
+    """Tokens that stay of a row, by the plain formula; integer products are meant exactly."""
+    free = max(count - leading, 0)
+    return min(leading, count) + math.ceil(round(rate * free, 9))
+
+
+@pytest.mark.parametrize("name", SCORED)
+@given(counts=COUNTS, leading=st.integers(1, 2), rate=RATES, seed=SEEDS)
+def test_rankings_keep_exactly_the_share_with_the_highest_scores(name, counts, leading, rate, seed):
+    decision = decide_on(counts, leading, seed)
+    kept = ranking(name, rate)(decision).keep
+    score = ranking(name, rate).score(decision)
+    assert kept[decision.protected].all()
+    for row in rows_of(decision.tokens):
+        assert int(kept[row].sum()) == promised(len(row), leading, rate)
+        free = [i for i in row if not decision.protected[i]]
+        stay, leave = [i for i in free if kept[i]], [i for i in free if not kept[i]]
+        assert not stay or not leave or min(score[stay]) >= max(score[leave])
+
+
+def test_a_share_that_is_a_whole_number_is_not_rounded_up():
+    decision = decide_on([11])
+    for tenths in range(1, 11):
+        kept = keep_best(torch.rand(11), decision, tenths / 10)
+        assert int(kept.sum()) == 1 + tenths
+
+
+def test_keep_best_of_scores_that_say_nothing_keeps_the_first():
+    decision = decide_on([5, 3])
+    for score in (torch.zeros(8), torch.full((8,), -torch.inf), torch.full((8,), torch.inf)):
+        assert keep_best(score, decision, 0.5).tolist() == [True, True, True, False, False, True, True, False]
+
+
+@given(COUNTS, st.integers(1, 2), RATES, SEEDS)
+def test_tome_merges_the_most_similar_pairs_across_two_sides(counts, leading, rate, seed):
+    decision = decide_on(counts, leading, seed)
+    tokens = decision.tokens
+    choice = ToMe(rate)(decision)
+    dropped = (~choice.keep).nonzero()[:, 0].tolist()
+    assert choice.keep[decision.protected].all()
+    assert choice.into is not None and len(choice.into) == len(dropped)
+    into = dict(zip(dropped, choice.into.tolist(), strict=True))
+    unit = ragged.unit_length(decision.observed["keys"])
+    for row in rows_of(tokens):
+        free = [i for i in row if not decision.protected[i]]
+        evens, odds = ([i for i in free if tokens.slot[i] % 2 == side] for side in (0, 1))
+        gone = [i for i in row if i in into]
+        # Never more than one side, and nobody if the other is empty; otherwise exactly what the rate says.
+        leave = len(row) - promised(len(row), leading, rate)
+        assert len(gone) == (min(leave, len(evens)) if odds else 0)
+        best = {i: max(((unit[i] @ unit[j]).item() for j in odds), default=0.0) for i in evens}
+        for i in gone:
+            # The partner stays, is of the same row and the other side, and the most similar there. Never protected.
+            assert i in evens and into[i] in odds and choice.keep[into[i]]
+            assert (unit[i] @ unit[into[i]]).item() == pytest.approx(best[i], abs=1e-5)
+        stay = [best[i] for i in evens if i not in into]
+        assert not stay or not gone or min(best[i] for i in gone) >= max(stay) - 1e-6
+
+
+def test_tome_has_no_score_for_single_tokens():
+    with pytest.raises(TypeError, match="pairs"):
+        ToMe(0.5).score(decide_on([4]))
+
+
+@given(st.integers(2, 30), RATES)
+def test_uniform_keeps_at_equal_strides(count, rate):
+    decision = decide_on([count])
+    kept = decision.tokens.slot[Uniform(rate)(decision).keep].tolist()
+    strides = [after - before for before, after in zip(kept, [*kept[1:], count], strict=True)]
+    assert max(strides) <= math.ceil(1 / rate - 1e-9)
+    if 1 / rate == round(1 / rate) and (count - 1) % round(1 / rate) == 0:
+        # CLS in front, then one of every 1 / rate.
+        assert kept[1:] == list(range(round(1 / rate), count, round(1 / rate)))
+
+
+def test_uniform_does_not_look_at_the_input():
+    first, second = decide_on([9, 4], seed=0), decide_on([9, 4], seed=1)
+    assert torch.equal(Uniform(0.4)(first).keep, Uniform(0.4)(second).keep)
+
+
+def test_norm_scores_by_length():
+    decision = decide_on([4])
+    decision.hidden = torch.tensor([[0.0, 0], [3, 4], [1, 0], [0, 2]])
+    assert Norm(1.0).score(decision).tolist() == [0, 5, 1, 2]
+
+
+def test_random_choice_follows_its_seed():
+    decision = decide_on([12, 12])
+
+    def three(seed):
+        chosen = RandomChoice(0.5, seed)
+        return torch.stack([chosen(decision).keep for _ in range(3)])
+
+    assert torch.equal(three(1), three(1))
+    assert not torch.equal(three(1), three(2))
+    first, second, _ = three(1)
+    assert not torch.equal(first, second)
+    state = torch.get_rng_state()
+    three(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_redundancy_drops_the_even_twin_first():
+    decision = decide_on([6])
+    # Places 1 and 4 are twins, 2 resembles nobody: the even twin goes first, the last to go is an odd one of its own kind.
+    decision.hidden = torch.tensor([[9.0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, 0, 0.5], [1, 0, 0.01], [0, -1, 0.2]])
+    order = []
+    for rate in (0.8, 0.6):
+        kept = ranking("redundancy", rate)(decision).keep
+        order.append([i for i, stays in enumerate(kept.tolist()) if not stays])
+    assert order[0] == [4] and order[1] == [2, 4]
+
+
+def test_keep_all_keeps_all():
+    assert KeepAll()(decide_on([3, 1])).keep.tolist() == [True] * 4
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.5, 1.01, math.nan])
+@pytest.mark.parametrize("name", RANKINGS)
+def test_keep_rates_out_of_range_are_refused(name, rate):
+    with pytest.raises(RltrError, match="above 0 and at most 1"):
+        ranking(name, rate)
+
+
+def test_an_unknown_selector_is_refused_with_the_choices():
+    with pytest.raises(RltrError, match="no selector 'magic'.*cls_attention"):
+        ranking("magic", 0.5)
+
+
+# ---- what CLS attended to
+
+
+class Spy(ClsAttention):
+    """Keeps everything and remembers the attention it was shown."""
+
+    def __init__(self):
+        super().__init__(1.0)
+        self.seen = []
+
+    def __call__(self, decision):
+        self.seen.append((decision.layer, decision.observed["first_token"]))
+        return super().__call__(decision)
+
+
+def test_cls_attention_is_the_models_own(case):
+    """It equals the weights that the eager model reports for the layer before."""
+    layers = (1, 2, 3)
+    backbone, spy = Backbone(case.model), Spy()
+    with backbone.attached(), torch.no_grad():
+        Reduction(backbone, spy, layers)(case.inputs)
+    eager = copy.deepcopy(case.model)
+    eager.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = eager(**case.inputs, output_attentions=True).attentions
+    assert [layer for layer, _ in spy.seen] == list(layers)
+    for layer, weights in spy.seen:
+        expected = attentions[layer - 1][:, :, 0].mean(1)
+        torch.testing.assert_close(weights, expected[case.present], atol=1e-5, rtol=1e-5)
+
+
+@given(COUNTS, st.booleans(), SEEDS)
+def test_first_token_attention_counts_sizes(counts, sized, seed):
+    tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
+    generator = torch.Generator().manual_seed(seed)
+    query, key = torch.randn(2, tokens.total, 2, 4, generator=generator)
+    size = torch.randint(1, 6, (tokens.total,), generator=generator).float()
+    if sized:
+        tokens = ragged.Tokens(tokens.row, tokens.position, tokens.counts, tokens.grid, size)
+    weights = first_token_attention(query, key, tokens, 0.4)
+    for row in rows_of(tokens):
+        logits = torch.einsum("hw,khw->hk", query[row[0]], key[row]) * 0.4
+        # A token of size s is attended like s tokens.
+        many = logits.exp() * (size[row] if sized else 1)
+        torch.testing.assert_close(weights[row], (many / many.sum(1, keepdim=True)).mean(0), atol=1e-6, rtol=1e-5)
+        assert weights[row].sum().item() == pytest.approx(1, abs=1e-5)

@@ -1,0 +1,363 @@
+"""TokenPPO: credit per token, ratios per token, and that it learns what it should."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger, configure
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.envs import TokenSelectionVecEnv, make_episodes
+from rltr.errors import RltrError
+from rltr.policies import PolicyConfig
+from rltr.policies.actor import log_probability
+from rltr.train.advantages import leave_one_out, own_cost, token_advantage
+from rltr.train.token_ppo import TokenPPO
+
+LAYERS = (1, 2)
+GRID = 17
+
+
+@pytest.fixture
+def build(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
+    """Makes learners on ``tiny_vit``; what they left attached is detached in the end."""
+    backbone, made = Backbone(tiny_vit), []
+
+    def make(rows: int = 8, env_options: dict[str, Any] | None = None, width: int = 8, **options: Any) -> TokenPPO:
+        env = TokenSelectionVecEnv(
+            make_episodes(backbone, tiny_task.train, rows=rows, layers=LAYERS, **{"group_size": 4, **(env_options or {})})
+        )
+        made.append(env)
+        config = PolicyConfig(backbone.width, backbone.depth, GRID, width)
+        return TokenPPO(env, config, **{"seed": 0, **options})
+
+    yield make
+    for env in made:
+        env.close()
+
+
+def collect(ppo: TokenPPO) -> None:
+    """One batch of rollouts, and no update."""
+    _, callback = ppo._setup_learn(total_timesteps=1)
+    assert ppo.env is not None
+    ppo.collect_rollouts(ppo.env, callback, ppo.rollout_buffer, ppo.n_steps)
+
+
+def weights(ppo: TokenPPO) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in ppo.policy.state_dict().items()}
+
+
+def train(ppo: TokenPPO, updates: int) -> TokenPPO:
+    return ppo.learn(updates * ppo.n_steps * ppo.n_envs)
+
+
+# Credit
+
+
+@given(st.lists(st.lists(st.floats(-4, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_leave_one_out_by_hand(groups: list[list[float]]) -> None:
+    expected = [
+        group[i] - sum(group[j] for j in range(3) if j != i) / 2 for group in groups for i in range(3)
+    ]
+    result = leave_one_out(torch.tensor(groups).flatten(), 3)
+    torch.testing.assert_close(result, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result.view(-1, 3).sum(1), torch.zeros(len(groups)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "group"), [(4, 1), (4, 3), (3, 2)])
+def test_leave_one_out_needs_whole_groups(rows: int, group: int) -> None:
+    with pytest.raises(ValueError, match="group_size"):
+        leave_one_out(torch.zeros(rows), group)
+
+
+@st.composite
+def selections(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens are kept ``(decisions, rows, grid)``, the first always, and prices ``(decisions, rows)``."""
+    decisions, rows, grid = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 6))
+    generator = np.random.default_rng(draw(st.integers(0, 1000)))
+    kept = generator.random((decisions, rows, grid)) < draw(st.sampled_from([0.0, 0.5, 0.9, 1.0]))
+    kept[:, :, 0] = True
+    return kept, generator.random((decisions, rows)).astype(np.float32)
+
+
+@given(selections())
+def test_a_token_pays_for_itself_until_it_leaves(case: tuple[np.ndarray, np.ndarray]) -> None:
+    wanted, prices = case
+    decisions, rows, grid = wanted.shape
+    alive = np.concatenate([np.ones((1, rows, grid), bool), np.logical_and.accumulate(wanted)])
+    brute = np.zeros((decisions, rows, grid), np.float32)
+    for start in range(decisions):
+        for row in range(rows):
+            for token in range(grid):
+                for decision in range(start, decisions):
+                    if not (alive[decision, row, token] and wanted[decision, row, token]):
+                        break
+                    brute[start, row, token] += prices[decision, row]
+    seen = [torch.from_numpy(alive[decision]) for decision in range(decisions)]
+    index = [stage.flatten().nonzero()[:, 0] for stage in seen]
+    kept = [torch.from_numpy(wanted[decision])[seen[decision]] for decision in range(decisions)]
+    paid = [torch.from_numpy(prices[decision])[stage.nonzero()[:, 0]] for decision, stage in enumerate(seen)]
+    for decision, cost in enumerate(own_cost(index, kept, paid)):
+        torch.testing.assert_close(cost, torch.from_numpy(brute[decision])[seen[decision]])
+
+
+@given(total=st.integers(1, 6), rows=st.integers(1, 6), seed=st.integers(0, 99))
+def test_token_advantages_by_hand(total: int, rows: int, seed: int) -> None:
+    """Also where there are as many rows as tokens, in which case broadcasting would go unnoticed."""
+    generator = torch.Generator().manual_seed(seed)
+    row = torch.randint(0, rows, (total,), generator=generator)
+    shared, weight = torch.randn(rows, generator=generator), torch.rand(rows, generator=generator)
+    cost, baseline = torch.rand(total, generator=generator), torch.rand(total, generator=generator)
+    expected = [
+        shared[row[i]] - weight[row[i]] * (cost[i] - baseline[i])
+        for i in range(total)
+    ]
+    torch.testing.assert_close(token_advantage(shared, weight, row, cost, baseline), torch.stack(expected))
+
+
+# Rollouts
+
+
+def test_collecting_is_stable_baselines3s_own(build: Any) -> None:
+    assert TokenPPO.collect_rollouts is PPO.collect_rollouts and TokenPPO.learn is PPO.learn
+    collect(ppo := build())
+    assert len(ppo.rollout_buffer.steps) == len(LAYERS)
+
+
+def test_the_buffer_holds_what_happened(build: Any) -> None:
+    collect(ppo := build(batches=3))
+    buffer, outcome = ppo.rollout_buffer, ppo.episodes.outcome
+    assert len(buffer.steps) == 3 * len(LAYERS)
+    last = buffer.steps[-len(LAYERS) :]
+    torch.testing.assert_close(buffer.scores[-1], outcome.score, rtol=1e-5, atol=1e-5)
+    for step, before, after in zip(last, outcome.trace.stages[:-1], outcome.trace.stages[1:], strict=True):
+        assert torch.equal(step.seen.tokens.present, before.present)
+        kept = torch.zeros_like(before.present)
+        kept[step.seen.tokens.row, step.seen.tokens.position] = step.keep
+        assert torch.equal(kept, after.present)
+        torch.testing.assert_close(step.shared, leave_one_out(outcome.score, 4), rtol=1e-4, atol=1e-5)
+    # All tokens' own costs from the first decision on are what the rows cost after it.
+    start = ppo.episodes.pricing
+    before_first = start.before_first(outcome.trace.stages[0].count) / start.dense(outcome.trace.stages[0].count)
+    own = torch.zeros(8).index_add_(0, last[0].seen.tokens.row, last[0].cost)
+    torch.testing.assert_close(own, outcome.cost - before_first, rtol=1e-4, atol=1e-5)
+
+
+def test_rollouts_of_a_group_share_input_and_weight_but_not_choices(build: Any) -> None:
+    collect(ppo := build())
+    first = ppo.rollout_buffer.steps[0]
+    assert first.cost_weight.view(2, 4).unique(dim=1).shape == (2, 1)
+    hidden = first.seen.hidden.view(2, 4, GRID, -1)
+    assert torch.equal(hidden, hidden[:, :1].expand_as(hidden))
+    assert len(first.keep.view(8, GRID).unique(dim=0)) > 2
+
+
+def test_unfinished_episodes_are_refused(build: Any) -> None:
+    ppo = build()
+    ppo.n_steps = 3
+    ppo.rollout_buffer.buffer_size = 3
+    with pytest.raises(ValueError, match="multiple of the 2 decisions"):
+        collect(ppo)
+
+
+# Updates
+
+
+def test_ratios_are_one_before_the_first_update(build: Any) -> None:
+    collect(ppo := build(rows=12, batches=2))
+    ppo.policy.set_training_mode(True)
+    for step in ppo.rollout_buffer.steps:
+        free = ~step.seen.protected
+        again = log_probability(ppo.policy.network(step.seen), step.keep)
+        assert torch.equal((again - step.log_prob)[free].exp(), torch.ones(int(free.sum())))
+
+
+def test_nothing_is_clipped_in_the_first_step(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect(ppo := build())
+    improve, seen = ppo._improve, []
+    monkeypatch.setattr(ppo, "_improve", lambda *args: seen.append(improve(*args)) or seen[-1])
+    ppo.set_logger(Logger(None, []))
+    ppo.train()
+    assert seen[0]["clip_fraction"] == 0 and len(seen) == len(LAYERS) * 4
+
+
+def test_protected_tokens_get_no_gradient(build: Any) -> None:
+    """Whatever protected tokens' actions are said to be worth, the update is the same."""
+    results = []
+    for worth in (0.0, 1000.0):
+        collect(ppo := build(n_epochs=1, target_kl=None))
+        for step in ppo.rollout_buffer.steps:
+            step.cost[step.seen.protected] = worth
+            step.log_prob[step.seen.protected] = -worth / 100
+        ppo.set_logger(Logger(None, []))
+        ppo.train()
+        results.append(weights(ppo))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of the loss by each logit, taken from the policy gradient theorem token by token."""
+    collect(ppo := build(n_epochs=1, max_grad_norm=1e9, ent_coef=0.0))
+    step = ppo.rollout_buffer.steps[0]
+    generator = torch.Generator().manual_seed(0)
+    gain = torch.randn(step.seen.tokens.total, generator=generator)
+    logits: list[Tensor] = []
+    inner = ppo.policy.network.with_baseline
+
+    def watched(seen: Any) -> tuple[Tensor, Tensor]:
+        logit, baseline = inner(seen)
+        logit.retain_grad()
+        logits.append(logit)
+        return logit, baseline
+
+    monkeypatch.setattr(ppo.policy.network, "with_baseline", watched)
+    live = torch.tensor(100.0)
+    ppo._improve(step, gain, live)
+    chosen = step.keep.float() - logits[0].detach().sigmoid()
+    expected = -(gain * chosen / live).masked_fill(step.seen.protected, 0)
+    torch.testing.assert_close(logits[0].grad, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_as_many_rows_as_tokens_changes_nothing(build: Any) -> None:
+    """The grid has as many tokens as the batch has rows, so a wrong broadcast would pass unnoticed; it must not happen:
+    what one group's score was must not touch the advantages of another's tokens.
+    """
+    collect(ppo := build(rows=GRID, env_options={"group_size": GRID}))
+    step = ppo.rollout_buffer.steps[0]
+    row = step.seen.tokens.row
+    for one in range(GRID):
+        shared = torch.zeros(GRID)
+        shared[one] = 1.0
+        gain = token_advantage(shared, step.cost_weight, row, step.cost, step.cost)
+        assert torch.equal(gain, (row == one).float())
+    ppo.set_logger(Logger(None, []))
+    ppo.train()
+    for step in ppo.rollout_buffer.steps:
+        total = step.seen.tokens.total
+        assert step.log_prob.shape == step.keep.shape == step.cost.shape == (total,)
+        assert step.shared.shape == step.cost_weight.shape == step.price.shape == (GRID,)
+
+
+def test_every_parameter_moves_and_the_backbone_does_not(build: Any) -> None:
+    ppo = build()
+    backbone = ppo.episodes.backbone
+    frozen = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    before = weights(ppo)
+    train(ppo, 4)
+    after = weights(ppo)
+    still = {name for name in before if torch.equal(before[name], after[name])}
+    assert not still
+    # Embeddings of layers without a decision have nothing to learn; those of decision layers do.
+    moved = (before["network.layer.weight"] != after["network.layer.weight"]).any(1)
+    assert moved.nonzero()[:, 0].tolist() == list(LAYERS)
+    assert all(torch.equal(value, frozen[name]) for name, value in backbone.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in backbone.model.parameters())
+
+
+def test_the_same_seed_gives_the_same_bits(build: Any) -> None:
+    runs = [weights(train(build(seed=seed), 3)) for seed in (1, 1, 2)]
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
+
+
+def test_an_update_ends_early_at_the_target_kl(build: Any) -> None:
+    def epochs(target: float | None) -> float:
+        collect(ppo := build(target_kl=target, n_epochs=6, learning_rate=0.02))
+        ppo.set_logger(Logger(None, []))
+        ppo.train()
+        return ppo.logger.name_to_value["train/epochs"]
+
+    assert epochs(None) == 6 and epochs(1e-9) == 1
+
+
+def test_the_divergence_is_the_mean_over_live_tokens(build: Any) -> None:
+    collect(ppo := build())
+    steps = ppo.rollout_buffer.steps
+    with torch.no_grad():
+        before = [ppo.policy.network(step.seen) for step in steps]
+        assert ppo._divergence(steps, before) == pytest.approx(0, abs=1e-7)
+        for parameter in ppo.policy.network.threshold[-1].parameters():
+            parameter += 1.0
+        terms = []
+        for step, old in zip(steps, before, strict=True):
+            new = ppo.policy.network(step.seen)
+            pairs = [torch.distributions.Bernoulli(logits=logit[~step.seen.protected]) for logit in (old, new)]
+            terms.append(torch.distributions.kl_divergence(*pairs))
+    assert ppo._divergence(steps, before) == pytest.approx(float(torch.cat(terms).mean()), rel=1e-4)
+
+
+def test_a_loss_that_is_no_number_is_a_clear_line(build: Any) -> None:
+    collect(ppo := build())
+    with torch.no_grad():
+        ppo.policy.network.token.weight.fill_(torch.nan)
+    with pytest.raises(RltrError, match=r"diverged in update \d+.*learning_rate") as refused:
+        ppo.set_logger(Logger(None, []))
+        ppo.train()
+    assert "\n" not in str(refused.value)
+
+
+def test_steps_without_a_free_token_are_nothing_to_learn_from(build: Any) -> None:
+    """A policy may drop every token it can; what is left then is no reason for a number that is none."""
+    ppo = build()
+    with torch.no_grad():
+        ppo.policy.network.threshold[-1].bias.fill_(-50.0)
+    collect(ppo)
+    assert not (~ppo.rollout_buffer.steps[1].seen.protected).any()
+    ppo.set_logger(Logger(None, []))
+    ppo.train()
+    assert all(bool(value.isfinite().all()) for value in weights(ppo).values())
+
+
+def test_what_is_logged_is_per_token(build: Any) -> None:
+    collect(ppo := build())
+    ppo.set_logger(Logger(None, []))
+    ppo.train()
+    logged = ppo.logger.name_to_value
+    assert 0 <= logged["train/entropy_per_token"] <= np.log(2) + 1e-6
+    assert 0 <= logged["train/clip_fraction"] <= 1 and logged["train/kl_per_token"] >= 0
+    assert logged["train/score_deviation"] > 0
+
+
+# Learning
+
+
+@pytest.mark.parametrize(("weight", "fewer"), [(30.0, True), (1e-4, False)])
+def test_it_drops_tokens_when_they_are_dear_only(build: Any, weight: float, fewer: bool) -> None:
+    """With a score that tokens hardly change and a high price, tokens must go; at no price there is no reason."""
+    ppo = build(
+        rows=32,
+        env_options={"cost_weight": (weight, weight), "scoring": "fidelity"},
+        learning_rate=0.01,
+        target_kl=None,
+        width=16,
+    )
+    rates: list[float] = []
+
+    class KeepRates(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            rates.append(float(ppo.episodes.outcome.trace.present[-1].float().mean()))
+
+    ppo.learn(25 * ppo.n_steps * ppo.n_envs, KeepRates())
+    early, late = np.mean(rates[:3]), np.mean(rates[-3:])
+    assert (late < early - 0.2) if fewer else (late > early - 0.05)
+
+
+def test_one_policy_serves_every_price(build: Any) -> None:
+    """Trained over a range of weights, it keeps less where tokens are dearer."""
+    options = {"cost_weight": (0.01, 3.0), "scoring": "fidelity"}
+    ppo = train(build(rows=64, env_options=options, learning_rate=0.01, target_kl=None, width=16), 25)
+    collect(ppo)
+    outcome = ppo.episodes.outcome
+    kept = outcome.trace.present[-1].float().mean(1)
+    dear = outcome.cost_weight > outcome.cost_weight.median()
+    assert kept[dear].mean() < kept[~dear].mean() - 0.1

@@ -1,0 +1,201 @@
+"""The ragged batch: every function equals its plain definition, whatever the rows' lengths."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rltr import tokens as ragged
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+ROWS = st.integers(1, 7).flatmap(
+    lambda grid: st.lists(st.lists(st.booleans(), min_size=grid, max_size=grid), min_size=1, max_size=4)
+)
+BATCHES = st.tuples(ROWS, st.none() | SEEDS)
+"""What :func:`made` makes a batch of: which tokens are there, and a seed for sizes."""
+
+
+def made(batch):
+    """A ragged batch of 1 to 4 rows of 0 to 7 tokens, with or without sizes."""
+    rows, seed = batch
+    tokens = ragged.pack(torch.tensor(rows))
+    if seed is None:
+        return tokens
+    size = torch.randint(1, 6, (tokens.total,), generator=torch.Generator().manual_seed(seed))
+    return replace(tokens, size=size.float())
+
+
+def rows_of(tokens):
+    """Packed indices of each row, by the plainest way there is."""
+    return [[i for i, row in enumerate(tokens.row.tolist()) if row == r] for r in range(len(tokens.counts))]
+
+
+def mark(tokens, seed, share=0.5):
+    """A random mask over packed tokens."""
+    return torch.rand(tokens.total, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def hidden_states(tokens, seed, width=3):
+    return torch.randn(tokens.total, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_everything_is_the_full_grid():
+    tokens = ragged.everything(2, 3)
+    assert tokens.row.tolist() == [0, 0, 0, 1, 1, 1]
+    assert tokens.position.tolist() == [0, 1, 2, 0, 1, 2]
+    assert (tokens.counts, tokens.grid, tokens.uniform, tokens.size) == ((3, 3), 3, 3, None)
+
+
+@given(BATCHES)
+def test_the_index_is_consistent(batch):
+    tokens = made(batch)
+    rows = rows_of(tokens)
+    assert tokens.counts == tuple(map(len, rows)) and sum(tokens.counts) == tokens.total
+    assert tokens.uniform == (tokens.counts[0] if len(set(tokens.counts)) == 1 else None)
+    assert tokens.count.tolist() == list(tokens.counts)
+    assert tokens.start.tolist() == [sum(tokens.counts[:r]) for r in range(len(rows))]
+    assert tokens.slot.tolist() == [slot for row in rows for slot in range(len(row))]
+    for row in rows:
+        positions = tokens.position[row].tolist()
+        assert positions == sorted(set(positions))
+
+
+@given(BATCHES)
+def test_pack_undoes_present(batch):
+    tokens = made(batch)
+    again = ragged.pack(tokens.present)
+    assert torch.equal(again.row, tokens.row) and torch.equal(again.position, tokens.position)
+    assert (again.counts, again.grid) == (tokens.counts, tokens.grid)
+
+
+@given(BATCHES, SEEDS)
+def test_unpad_undoes_pad_and_padding_has_the_value_asked_for(batch, seed):
+    tokens = made(batch)
+    values = hidden_states(tokens, seed)
+    padded = ragged.pad(values, tokens, 7.0)
+    assert padded.shape == (len(tokens.counts), max(tokens.counts), 3)
+    assert torch.equal(ragged.unpad(padded, tokens), values)
+    for row, index in enumerate(rows_of(tokens)):
+        assert torch.equal(padded[row, : len(index)], values[index])
+        assert (padded[row, len(index) :] == 7).all()
+
+
+@given(BATCHES, SEEDS)
+def test_grid_of_puts_values_in_their_original_places(batch, seed):
+    tokens = made(batch)
+    values = hidden_states(tokens, seed)
+    grid = ragged.grid_of(tokens, values)
+    assert torch.equal(grid[tokens.present], values)
+    assert (grid[~tokens.present] == 0).all()
+
+
+@given(BATCHES, SEEDS)
+def test_keep_keeps_the_marked_tokens_in_order(batch, seed):
+    tokens = made(batch)
+    kept = mark(tokens, seed)
+    fewer = ragged.keep(tokens, kept)
+    assert torch.equal(fewer.row, tokens.row[kept]) and torch.equal(fewer.position, tokens.position[kept])
+    assert fewer.counts == tuple(int(kept[row].sum()) for row in rows_of(tokens))
+    assert fewer.grid == tokens.grid
+    assert torch.equal(fewer.size, tokens.size[kept]) if tokens.size is not None else fewer.size is None
+
+
+@given(BATCHES, SEEDS)
+def test_where_and_take_equal_masking(batch, seed):
+    tokens = made(batch)
+    kept, values = mark(tokens, seed), hidden_states(tokens, seed)
+    assert ragged.where(kept).tolist() == [i for i, stays in enumerate(kept.tolist()) if stays]
+    assert torch.equal(ragged.take(values, kept), values[kept])
+
+
+@given(BATCHES, st.data())
+def test_rank_is_the_place_in_a_stable_sort(batch, data):
+    tokens = made(batch)
+    # Few distinct scores, so that ties are common; -inf must still come before the padding.
+    scores = st.sampled_from([-torch.inf, -1.0, 0.0, 2.0, torch.inf])
+    score = torch.tensor(data.draw(st.lists(scores, min_size=tokens.total, max_size=tokens.total)))
+    rank = ragged.rank(score, tokens)
+    for row in rows_of(tokens):
+        order = sorted(row, key=lambda i: -score[i].item())
+        assert [rank[i].item() for i in order] == list(range(len(row)))
+
+
+@given(BATCHES, SEEDS)
+def test_row_sum_adds_up_each_row(batch, seed):
+    tokens = made(batch)
+    values = hidden_states(tokens, seed)
+    expected = torch.stack([values[row].sum(0) for row in rows_of(tokens)])
+    torch.testing.assert_close(ragged.row_sum(values, tokens), expected)
+
+
+@given(BATCHES, SEEDS)
+def test_nearest_equals_brute_force(batch, seed):
+    tokens = made(batch)
+    unit = ragged.unit_length(hidden_states(tokens, seed, width=4))
+    source, other = mark(tokens, seed), mark(tokens, seed + 1)
+    target = other & ~source
+    cosine, partner = ragged.nearest(unit, tokens, source, target)
+    for i, found, index in zip(source.nonzero()[:, 0].tolist(), cosine.tolist(), partner.tolist(), strict=True):
+        candidates = [j for j in range(tokens.total) if target[j] and tokens.row[j] == tokens.row[i]]
+        if candidates:
+            best = max(candidates, key=lambda j: (unit[i] @ unit[j]).item())
+            assert found == pytest.approx((unit[i] @ unit[best]).item(), abs=1e-5)
+            assert index in candidates
+            assert (unit[i] @ unit[index]).item() == pytest.approx(found, abs=1e-5)
+        else:
+            assert found == -torch.inf
+            assert 0 <= index < tokens.total
+
+
+@given(BATCHES, SEEDS)
+def test_merge_conserves_the_weighted_sum_and_the_number_of_tokens(batch, seed):
+    tokens = made(batch)
+    first = tokens.slot == 0
+    hidden, kept = hidden_states(tokens, seed), mark(tokens, seed) | first
+    # As in the runtime, nobody is merged into a row's first token: where only that is kept, the others are lost.
+    cosine, into = ragged.nearest(ragged.unit_length(hidden), tokens, ~kept, kept & ~first)
+    merged, fewer = ragged.merge(hidden, tokens, kept, into, cosine.isfinite())
+    size = torch.ones(tokens.total) if tokens.size is None else tokens.size
+    remains = first | (ragged.keep(tokens, kept).count > 1)[tokens.row]
+    before = ragged.row_sum(hidden * (size * remains)[:, None], tokens)
+    assert fewer.size is not None
+    torch.testing.assert_close(ragged.row_sum(merged * fewer.size[:, None], fewer), before, atol=1e-5, rtol=1e-5)
+    assert torch.equal(ragged.row_sum(fewer.size, fewer), ragged.row_sum(size * remains, tokens))
+    plain = ragged.keep(tokens, kept)
+    assert torch.equal(fewer.position, plain.position) and fewer.counts == plain.counts
+
+
+def test_merge_by_hand():
+    tokens = ragged.everything(1, 4)
+    hidden = torch.tensor([[1.0], [2.0], [4.0], [9.0]])
+    kept = torch.tensor([True, True, False, False])
+    merged, fewer = ragged.merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([True, True]))
+    assert merged.tolist() == [[1.0], [5.0]] and fewer.size.tolist() == [1.0, 3.0]
+    merged, fewer = ragged.merge(
+        merged, fewer, torch.tensor([True, False]), torch.tensor([0]), torch.tensor([True])
+    )
+    assert merged.tolist() == [[4.0]] and fewer.size.tolist() == [4.0]
+    merged, fewer = ragged.merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([False, False]))
+    assert merged.tolist() == [[1.0], [2.0]] and fewer.size.tolist() == [1.0, 1.0]
+
+
+def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
+    tokens = ragged.everything(1, 300)
+    kept = torch.arange(300) == 0
+    into = torch.zeros(299, dtype=torch.long)
+    merged, fewer = ragged.merge(torch.ones(300, 2).bfloat16(), tokens, kept, into, torch.ones(299, dtype=torch.bool))
+    # bfloat16 cannot count beyond 256.
+    assert fewer.size.tolist() == [300.0] and fewer.size.dtype == torch.float32
+    assert merged.dtype == torch.bfloat16 and torch.equal(merged, torch.ones(1, 2).bfloat16())
+
+
+def test_unit_length_is_centred_and_of_length_one():
+    hidden = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    unit = ragged.unit_length(hidden)
+    assert unit.dtype == torch.float32
+    torch.testing.assert_close(unit.norm(dim=-1), torch.ones(5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(unit.mean(-1), torch.zeros(5), atol=1e-6, rtol=0)
