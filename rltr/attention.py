@@ -90,11 +90,15 @@ def ragged_attention(
     """Softmax attention of every row's tokens to each other, and to no other row's.
 
     Once tokens have sizes, a token of size s is attended like s equal tokens: log(size) is added to its logits (ToMe,
-    section 3). Where a bias keeps fused kernels off, it travels in extra channels of queries and keys; on a CPU the fused
-    kernel takes a bias, and copying queries and keys to widen them costs more.
+    section 3). Where a bias keeps fused kernels off, it travels in extra channels of queries and keys; on a CPU the
+    fused kernel takes a bias, and copying queries and keys to widen them costs more.
     """
-    if query.device.type == "cpu":
-        return _on_cpu(query, key, value, tokens, scaling)
+    attend = _on_cpu if query.device.type == "cpu" else _on_accelerator
+    return attend(query, key, value, tokens, scaling)
+
+
+def _on_accelerator(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float) -> Tensor:
+    """One fused call, with sizes in extra channels."""
     width = value.shape[-1]
     if tokens.size is not None:
         query, key, value = _with_sizes(query, key, value, tokens, scaling)
@@ -114,10 +118,11 @@ def _on_cpu(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: 
         return attend(query, key, value, everyone).transpose(1, 2)
     rows = zip(*(tensor.split(tokens.counts, 2) for tensor in (query, key, value)), strict=True)
     if bias is None:
-        return torch.cat([attend(*row).transpose(1, 2) for row in rows], 1)
-    biases = bias.split(tokens.counts)
+        return torch.cat([attend(q, k, v).transpose(1, 2) for q, k, v in rows], 1)
+    biases = bias.view(1, 1, 1, -1).split(tokens.counts, 3)
     return torch.cat(
-        [attend(*row, own[None, None, None]).transpose(1, 2) for row, own in zip(rows, biases, strict=True)], 1
+        [attend(q, k, v, own).transpose(1, 2) for (q, k, v), own in zip(rows, biases, strict=True)],
+        1,
     )
 
 

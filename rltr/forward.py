@@ -62,7 +62,8 @@ class Choice:
     Attributes:
         keep: which packed tokens stay; protected ones stay anyway.
         into: for each dropped token, in packed order, the packed index of the kept token it is merged into; None means
-            the most similar kept one of the other side (see :mod:`rltr.redundancy`). Unused when tokens are dropped, not merged.
+            the most similar kept one of the other side (see :mod:`rltr.redundancy`). Unused when tokens are dropped,
+            not merged.
     """
 
     keep: Bool[Tensor, " total"]

@@ -76,7 +76,8 @@ class PausedForward:
         self.decision = None
         self._greenlet.parent = greenlet.getcurrent()
         # Grad mode belongs to the thread, not to the greenlet: enter and leave it outside of the switch, never across.
-        with torch.no_grad():
+        # The caller may be in inference mode now and not at the next step, so the pass is never.
+        with torch.inference_mode(False), torch.no_grad():
             result = self._greenlet.switch(*answer)
         if isinstance(result, Decision):
             self.decision = result

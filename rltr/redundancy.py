@@ -44,8 +44,8 @@ class Redundancy:
         """The most similar kept token of the other side for every token that is not kept.
 
         Returns:
-            For each dropped token, in packed order, its partner's packed index, and whether it has one at all: a row may
-            keep nothing on a side, and protected tokens take nothing in.
+            For each dropped token, in packed order, its partner's packed index, and whether it has one at all: a row
+            may keep nothing on a side, and protected tokens take nothing in.
         """
         into = torch.zeros(self.tokens.total, dtype=torch.long, device=kept.device)
         found = torch.zeros_like(kept)

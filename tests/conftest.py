@@ -1,8 +1,8 @@
 """Tiny models of every supported family, inputs for them and a tiny task; one thread and fixed seeds for every test.
 
-Take them as fixtures: ``tiny_vit`` (and its five siblings) with ``image_inputs`` or ``text_inputs``; ``case`` for a test
-that must hold for all six families; ``tiny_task`` for ``tiny_vit``. Models live as long as the session: leave them as
-you found them (``case`` checks).
+Take them as fixtures: ``tiny_vit`` (and its five siblings) with ``image_inputs`` or ``text_inputs``; ``case`` for what
+must hold for all six families; ``tiny_task`` for ``tiny_vit``. Models live as long as the session: leave them as you
+found them (``case`` checks).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from torch import Tensor
 from rltr.families import FAMILIES
 from rltr.tasks import Task, TensorExamples
 
-hypothesis.settings.register_profile("rltr", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.register_profile("rltr", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("rltr")
 
 
@@ -39,7 +39,7 @@ class PerGreenlet:
 
 # The shape checks of pyproject's --jaxtyping-packages keep one stack per thread, of the functions now running. A paused
 # forward pass leaves that order, and its functions would be checked against the shapes of others.
-jaxtyping._storage._shape_storage = PerGreenlet()
+vars(jaxtyping._storage)["_shape_storage"] = PerGreenlet()
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "num_labels": 3}
 IMAGE = {**SHAPE, "image_size": 16, "patch_size": 4}

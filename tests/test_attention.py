@@ -51,11 +51,11 @@ def test_ragged_attention_equals_plain_softmax(counts, sized, scaling, seed):
     torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, scaling), atol=1e-6, rtol=1e-6)
 
 
-@given(COUNTS.filter(lambda counts: len(set(counts)) > 1), st.booleans(), SCALES, st.integers(0, 1000))
-def test_the_padded_path_equals_plain_softmax(counts, sized, scaling, seed):
+@given(COUNTS, st.booleans(), SCALES, st.integers(0, 1000))
+def test_what_accelerators_run_equals_plain_softmax(counts, sized, scaling, seed):
+    """Sizes in extra channels, and uneven rows padded: run here without the device."""
     tokens, qkv = batch(counts, sized, seed)
-    wide = door._with_sizes(*qkv, tokens, scaling) if sized else qkv
-    out = door._padded(*wide, tokens, scaling)[..., :WIDTH]
+    out = door._on_accelerator(*qkv, tokens, scaling)
     torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, scaling), atol=1e-6, rtol=1e-6)
 
 
@@ -93,26 +93,19 @@ def test_a_row_never_sees_another(counts):
     assert torch.equal(before[tokens.row == 0], after[tokens.row == 0])
 
 
+@pytest.mark.parametrize("attend", [door._on_cpu, door._on_accelerator])
 @pytest.mark.parametrize("counts", [(6, 6), (7, 3)])
-def test_in_bfloat16_the_extra_channel_is_as_good_as_a_bias_mask(counts):
+def test_in_bfloat16_only_rounding_is_lost(counts, attend):
     tokens, qkv = batch(counts, True, 0, torch.bfloat16)
     exact = plain(*qkv, tokens, 0.3)
-    out = door.ragged_attention(*qkv, tokens, 0.3).flatten(0, 1)
+    out = attend(*qkv, tokens, 0.3).flatten(0, 1)
     assert out.dtype == torch.bfloat16
-    biased = torch.empty_like(exact)
-    for row, (q, k, v) in enumerate(
-        zip(*(tensor.transpose(1, 2).flatten(0, 1).split(counts) for tensor in qkv), strict=True)
-    ):
-        bias = tokens.size[tokens.row == row].log().bfloat16().expand(len(q), -1)
-        heads = [tensor.transpose(0, 1)[None] for tensor in (q, k, v)]
-        attended = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=bias, scale=0.3)
-        biased[tokens.row == row] = attended[0].transpose(0, 1).float()
-    assert (out - exact).abs().max() <= 2 * (biased - exact).abs().max()
+    # A step of bfloat16 is 2**-8 of the largest value; queries, keys, log(size) and the result are each rounded.
+    assert (out - exact).abs().max() <= 4 * 2**-8 * exact.abs().max()
 
 
 def test_without_a_ragged_batch_it_is_native_sdpa():
     module = torch.nn.Module()
-    module.is_causal = False
     query, key, value = torch.randn(3, 2, HEADS, 5, WIDTH)
     mask = torch.rand(2, 1, 5, 5) < 0.8
     native, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.4)

@@ -160,9 +160,7 @@ def gone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [no_json, other_json, fact_missing, cut_short, tensor_missing, file_missing, gone])
-def test_a_damaged_checkpoint_is_a_clear_line(
-    learner: Any, tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_a_damaged_checkpoint_is_a_clear_line(learner: Any, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     run(learner(), 1, tmp_path / "checkpoint", every=1)
     spoil(tmp_path / "checkpoint")
     ppo = learner()

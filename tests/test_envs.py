@@ -130,7 +130,8 @@ def test_every_observation_lies_in_its_space(batched: TokenSelectionVectorEnv) -
     for rate in (1.0, 0.7, 0.3, 0.0, 0.5, 0.5):
         assert batched.observation_space.contains(shown)
         assert {name: array.dtype for name, array in shown.items()} == {
-            name: space.dtype for name, space in batched.observation_space.items()  # type: ignore[attr-defined]
+            name: space.dtype
+            for name, space in batched.observation_space.items()  # type: ignore[attr-defined]
         }
         shown, _, _, _, infos = batched.step(bits(batched, generator, rate))
         if infos:
@@ -161,8 +162,9 @@ def test_the_next_episode_begins_in_the_step_that_ends_one(batched: TokenSelecti
 def test_what_was_handed_out_is_never_written_to_again(batched: TokenSelectionVectorEnv) -> None:
     shown, _ = batched.reset(seed=0)
     handed: list[tuple[Any, Any]] = []
+    infos: dict[str, Any] = {}
     for step in range(3 * len(LAYERS)):
-        for given_out in (shown, *([] if step == 0 else [infos.get("final_obs", {}), infos.get("final_info", {})])):
+        for given_out in (shown, infos.get("final_obs", {}), infos.get("final_info", {})):
             handed += [(array, array.copy()) for array in given_out.values()]
         shown, reward, _, _, infos = batched.step(bits(batched, np.random.default_rng(step)))
         handed.append((reward, reward.copy()))
@@ -361,8 +363,9 @@ def test_the_score_is_the_tasks_score(options: dict[str, Any]) -> None:
 def test_a_score_that_is_no_number_raises(options: dict[str, Any]) -> None:
     env = TokenSelectionVectorEnv(4, **options)
     env.reset(seed=0)
+    model: Any = env.episodes.backbone.model
     with torch.no_grad():
-        env.episodes.backbone.model.classifier.bias.fill_(torch.nan)
+        model.classifier.bias.fill_(torch.nan)
     with pytest.raises(RltrError, match="NaN or infinite"):
         episode(env, [np.ones((4, env.episodes.grid))] * 2)
     env.close()

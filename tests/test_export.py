@@ -292,9 +292,8 @@ def test_other_weights_are_another_backbone() -> None:
 
 
 def test_attaching_twice_is_refused(policy: Policy, tiny_vit: PreTrainedModel) -> None:
-    with rltr.attach(tiny_vit, policy, cost_weight=1.0):
-        with pytest.raises(RltrError, match="rltr.detach"):
-            rltr.attach(tiny_vit, policy, cost_weight=1.0)
+    with rltr.attach(tiny_vit, policy, cost_weight=1.0), pytest.raises(RltrError, match="rltr.detach"):
+        rltr.attach(tiny_vit, policy, cost_weight=1.0)
     rltr.attach(tiny_vit, policy, cost_weight=1.0)
     rltr.detach(tiny_vit)
 
@@ -351,9 +350,7 @@ def test_text_pipelines_run_on_an_attached_model() -> None:
 # Calibration
 
 
-def test_calibration_is_what_the_reduced_model_does(
-    policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task
-) -> None:
+def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task) -> None:
     backbone, examples = Backbone(tiny_vit), tiny_task.validation
     weights = [0.1, 1.0, 10.0]
     table = calibrate(backbone, policy.network, policy.pricing, "merge", examples, weights, batch_size=5)

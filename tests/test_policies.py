@@ -9,7 +9,8 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.distributions import Bernoulli, kl_divergence as reference_kl
+from torch.distributions import Bernoulli
+from torch.distributions import kl_divergence as reference_kl
 from torch.utils.flop_counter import FlopCounterMode
 
 from rltr import tokens as ragged
@@ -159,12 +160,14 @@ def test_everything_it_sees_matters(name: str) -> None:
 
 
 def test_a_new_policy_is_its_prior() -> None:
-    """Before anything is learned, tokens with a twin leave first, and a row's logits centre on ``initial_logit``."""
+    """Before anything is learned, tokens with a twin leave first, and more of them where tokens are dear."""
     seen = observation([9, 6])
-    policy = TokenPolicy(replace(CONFIG, prior=3.0, initial_logit=1.0))
-    torch.testing.assert_close(policy(seen), 1.0 + 3.0 * (0.5 - seen.redundancy[:, 2]))
+    policy = TokenPolicy(replace(CONFIG, prior=3.0, initial_logit=1.0, thrift=2.0))
+    dear = 2.0 * (seen.price * GRID * 10).log10()
+    expected = 1.0 + 3.0 * (0.5 - seen.redundancy[:, 2]) - dear[seen.tokens.row]
+    torch.testing.assert_close(policy(seen), expected)
     torch.testing.assert_close(policy.with_baseline(seen)[1], torch.zeros(15))
-    blank = TokenPolicy(replace(CONFIG, prior=0.0, initial_logit=2.0))
+    blank = TokenPolicy(replace(CONFIG, prior=0.0, initial_logit=2.0, thrift=0.0))
     torch.testing.assert_close(blank(seen), torch.full((15,), 2.0))
 
 

@@ -113,13 +113,13 @@ def test_everything_equals_a_loop_over_pairs(counts, leading, seed):
             and not protected[j]
             and (tokens.slot[i] - tokens.slot[j]) % 2 == 1
         ]
-        similarity = {j: (unit[i] @ unit[j]).item() for j in others}
+        similarity = {j: float(unit[i] @ unit[j]) for j in others}
         assert found.cosine[i].item() == pytest.approx(max(similarity.values(), default=-1.0), abs=1e-5)
         if i in dropped:
             staying = [j for j in others if kept[j]]
             assert bool(there[dropped.index(i)]) == bool(staying)
             if staying:
-                partner = into[dropped.index(i)].item()
+                partner = int(into[dropped.index(i)])
                 assert partner in staying
                 assert similarity[partner] == pytest.approx(max(similarity[j] for j in staying), abs=1e-5)
     for row in range(len(counts)):

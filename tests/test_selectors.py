@@ -140,7 +140,7 @@ def test_random_choice_follows_its_seed():
 
 def test_redundancy_drops_the_even_twin_first():
     decision = decide_on([6])
-    # Places 1 and 4 are twins, 2 resembles nobody: the even twin goes first, the last to go is an odd one of its own kind.
+    # Places 1 and 4 are twins: the even one leaves first. Then the other even one, though it resembles nobody.
     decision.hidden = torch.tensor([[9.0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, 0, 0.5], [1, 0, 0.01], [0, -1, 0.2]])
     order = []
     for rate in (0.8, 0.6):

@@ -312,6 +312,8 @@ def test_rows_are_padded_to_the_longest_and_cut_to_what_the_model_takes(tmp_path
     assert whole.batch([0])["input_ids"].shape == (1, 3)
     assert whole.batch([2])["input_ids"].shape == (1, 8)
     assert whole.words(2) == ["[CLS]", *["film"] * 6, "[SEP]"]
+    assert whole.longest() == 2 and whole.subset([3, 0, 4, 1]).longest() in (2, 3)
+    assert whole.subset([3, 0, 5, 1]).longest() == 2 and whole.subset([0]).lengths() == [3]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from rltr.backbone import Backbone
@@ -32,10 +32,13 @@ def build(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
 
     def make(rows: int = 8, env_options: dict[str, Any] | None = None, width: int = 8, **options: Any) -> TokenPPO:
         env = TokenSelectionVecEnv(
-            make_episodes(backbone, tiny_task.train, rows=rows, layers=LAYERS, **{"group_size": 4, **(env_options or {})})
+            make_episodes(
+                backbone, tiny_task.train, rows=rows, layers=LAYERS, **{"group_size": 4, **(env_options or {})}
+            )
         )
         made.append(env)
-        config = PolicyConfig(backbone.width, backbone.depth, GRID, width)
+        # Without thrift the policy does not start out minding prices: what it does about them is learned.
+        config = PolicyConfig(backbone.width, backbone.depth, GRID, width, thrift=0.0)
         return TokenPPO(env, config, **{"seed": 0, **options})
 
     yield make
@@ -63,9 +66,7 @@ def train(ppo: TokenPPO, updates: int) -> TokenPPO:
 
 @given(st.lists(st.lists(st.floats(-4, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
 def test_leave_one_out_by_hand(groups: list[list[float]]) -> None:
-    expected = [
-        group[i] - sum(group[j] for j in range(3) if j != i) / 2 for group in groups for i in range(3)
-    ]
+    expected = [group[i] - sum(group[j] for j in range(3) if j != i) / 2 for group in groups for i in range(3)]
     result = leave_one_out(torch.tensor(groups).flatten(), 3)
     torch.testing.assert_close(result, torch.tensor(expected), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(result.view(-1, 3).sum(1), torch.zeros(len(groups)), rtol=0, atol=1e-4)
@@ -115,10 +116,7 @@ def test_token_advantages_by_hand(total: int, rows: int, seed: int) -> None:
     row = torch.randint(0, rows, (total,), generator=generator)
     shared, weight = torch.randn(rows, generator=generator), torch.rand(rows, generator=generator)
     cost, baseline = torch.rand(total, generator=generator), torch.rand(total, generator=generator)
-    expected = [
-        shared[row[i]] - weight[row[i]] * (cost[i] - baseline[i])
-        for i in range(total)
-    ]
+    expected = [shared[row[i]] - weight[row[i]] * (cost[i] - baseline[i]) for i in range(total)]
     torch.testing.assert_close(token_advantage(shared, weight, row, cost, baseline), torch.stack(expected))
 
 
@@ -182,7 +180,12 @@ def test_ratios_are_one_before_the_first_update(build: Any) -> None:
 def test_nothing_is_clipped_in_the_first_step(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     collect(ppo := build())
     improve, seen = ppo._improve, []
-    monkeypatch.setattr(ppo, "_improve", lambda *args: seen.append(improve(*args)) or seen[-1])
+
+    def watched(*args: Any) -> dict[str, float]:
+        seen.append(improve(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(ppo, "_improve", watched)
     ppo.set_logger(Logger(None, []))
     ppo.train()
     assert seen[0]["clip_fraction"] == 0 and len(seen) == len(LAYERS) * 4
@@ -226,9 +229,7 @@ def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytes
 
 
 def test_as_many_rows_as_tokens_changes_nothing(build: Any) -> None:
-    """The grid has as many tokens as the batch has rows, so a wrong broadcast would pass unnoticed; it must not happen:
-    what one group's score was must not touch the advantages of another's tokens.
-    """
+    """A wrong broadcast would pass unnoticed here; no row's score may touch the advantages of another's tokens."""
     collect(ppo := build(rows=GRID, env_options={"group_size": GRID}))
     step = ppo.rollout_buffer.steps[0]
     row = step.seen.tokens.row
@@ -330,12 +331,11 @@ def test_what_is_logged_is_per_token(build: Any) -> None:
 
 @pytest.mark.parametrize(("weight", "fewer"), [(30.0, True), (1e-4, False)])
 def test_it_drops_tokens_when_they_are_dear_only(build: Any, weight: float, fewer: bool) -> None:
-    """With a score that tokens hardly change and a high price, tokens must go; at no price there is no reason."""
+    """At a price above every score all tokens must go; at hardly any price the best answer is the dense model's."""
     ppo = build(
         rows=32,
         env_options={"cost_weight": (weight, weight), "scoring": "fidelity"},
-        learning_rate=0.01,
-        target_kl=None,
+        learning_rate=0.003,
         width=16,
     )
     rates: list[float] = []
@@ -348,16 +348,18 @@ def test_it_drops_tokens_when_they_are_dear_only(build: Any, weight: float, fewe
             rates.append(float(ppo.episodes.outcome.trace.present[-1].float().mean()))
 
     ppo.learn(25 * ppo.n_steps * ppo.n_envs, KeepRates())
-    early, late = np.mean(rates[:3]), np.mean(rates[-3:])
-    assert (late < early - 0.2) if fewer else (late > early - 0.05)
+    late = np.mean(rates[-3:])
+    assert 0.5 < rates[0] < 0.9
+    assert late < 0.2 if fewer else late > 0.95
 
 
 def test_one_policy_serves_every_price(build: Any) -> None:
     """Trained over a range of weights, it keeps less where tokens are dearer."""
-    options = {"cost_weight": (0.01, 3.0), "scoring": "fidelity"}
-    ppo = train(build(rows=64, env_options=options, learning_rate=0.01, target_kl=None, width=16), 25)
+    options = {"cost_weight": (1e-4, 1.0), "scoring": "fidelity"}
+    ppo = train(build(rows=64, env_options=options, learning_rate=0.003, width=16), 25)
     collect(ppo)
     outcome = ppo.episodes.outcome
+    assert outcome is not None
     kept = outcome.trace.present[-1].float().mean(1)
     dear = outcome.cost_weight > outcome.cost_weight.median()
-    assert kept[dear].mean() < kept[~dear].mean() - 0.1
+    assert kept[dear].mean() < kept[~dear].mean() - 0.2

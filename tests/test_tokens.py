@@ -169,18 +169,21 @@ def test_merge_conserves_the_weighted_sum_and_the_number_of_tokens(batch, seed):
     assert torch.equal(fewer.position, plain.position) and fewer.counts == plain.counts
 
 
+def sizes(tokens):
+    assert tokens.size.dtype == torch.float32
+    return tokens.size.tolist()
+
+
 def test_merge_by_hand():
     tokens = ragged.everything(1, 4)
     hidden = torch.tensor([[1.0], [2.0], [4.0], [9.0]])
     kept = torch.tensor([True, True, False, False])
     merged, fewer = ragged.merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([True, True]))
-    assert merged.tolist() == [[1.0], [5.0]] and fewer.size.tolist() == [1.0, 3.0]
-    merged, fewer = ragged.merge(
-        merged, fewer, torch.tensor([True, False]), torch.tensor([0]), torch.tensor([True])
-    )
-    assert merged.tolist() == [[4.0]] and fewer.size.tolist() == [4.0]
+    assert merged.tolist() == [[1.0], [5.0]] and sizes(fewer) == [1.0, 3.0]
+    merged, fewer = ragged.merge(merged, fewer, torch.tensor([True, False]), torch.tensor([0]), torch.tensor([True]))
+    assert merged.tolist() == [[4.0]] and sizes(fewer) == [4.0]
     merged, fewer = ragged.merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([False, False]))
-    assert merged.tolist() == [[1.0], [2.0]] and fewer.size.tolist() == [1.0, 1.0]
+    assert merged.tolist() == [[1.0], [2.0]] and sizes(fewer) == [1.0, 1.0]
 
 
 def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
@@ -189,7 +192,7 @@ def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
     into = torch.zeros(299, dtype=torch.long)
     merged, fewer = ragged.merge(torch.ones(300, 2).bfloat16(), tokens, kept, into, torch.ones(299, dtype=torch.bool))
     # bfloat16 cannot count beyond 256.
-    assert fewer.size.tolist() == [300.0] and fewer.size.dtype == torch.float32
+    assert sizes(fewer) == [300.0]
     assert merged.dtype == torch.bfloat16 and torch.equal(merged, torch.ones(1, 2).bfloat16())
 
 

@@ -1,5 +1,6 @@
 """The environment as stable-baselines3 wants it: a ``VecEnv``."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,6 +35,7 @@ class TokenSelectionVecEnv(VecEnv):
         backbone = episodes.backbone
         self.render_mode = None
         self.tensors = False
+        self._began = time.monotonic()
         self._keep: Tensor | None = None
         super().__init__(
             episodes.rows,
@@ -96,7 +98,8 @@ class TokenSelectionVecEnv(VecEnv):
         assert outcome is not None
         final = to_numpy(final_grid(self.episodes, backbone.width, backbone.depth))
         facts = final_info(self.episodes)
+        seconds = time.monotonic() - self._began
         for i, reward in enumerate(outcome.reward.tolist()):
             infos[i] = {name: values[i] for name, values in facts.items()}
-            infos[i]["episode"] = {"r": reward, "l": self.episodes.steps, "t": 0.0}
+            infos[i]["episode"] = {"r": reward, "l": self.episodes.steps, "t": seconds}
             infos[i]["terminal_observation"] = {name: values[i] for name, values in final.items()}

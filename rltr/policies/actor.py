@@ -44,7 +44,7 @@ class TokenActor(ActorCriticPolicy):
         self.optimizer = self.optimizer_class(self.network.parameters(), **options)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions ``(rows, grid)``, values ``(rows, 1)`` (all 0) and log-probabilities ``(rows, grid)``, 0 if absent."""
+        """Actions ``(rows, grid)``, values ``(rows, 1)`` (zeros), log-probabilities ``(rows, grid)``, 0 if absent."""
         seen = self._seen(obs)
         logit = self.network(seen)
         keep = logit > 0 if deterministic else torch.rand_like(logit) < logit.sigmoid()

@@ -21,7 +21,9 @@ class PolicyConfig:
         grid: places of tokens it has an embedding for; later places share the last one.
         width: width of its own layers.
         prior: initial strength of the redundancy prior; 0 starts from nothing.
-        initial_logit: keep logit every token starts with, before the prior.
+        initial_logit: keep logit that tokens start with, before the prior, where a row's tokens cost a tenth of a unit
+            of reward until the next decision.
+        thrift: how much of it is lost, at first, when everything costs ten times as much.
     """
 
     backbone_width: int
@@ -30,6 +32,7 @@ class PolicyConfig:
     width: int = 32
     prior: float = 4.0
     initial_logit: float = 1.5
+    thrift: float = 2.0
 
     def to_dict(self) -> dict[str, int | float]:
         """As plain numbers, for JSON."""
@@ -40,8 +43,9 @@ class TokenPolicy(nn.Module):
     """Keep logits and cost baselines, one per token.
 
     A token is read with its row's first token, the mean of its row, its place, the layer, the price and how much is
-    left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus a prior: before
-    anything is learned, tokens with a twin leave first.
+    left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus a prior. So before
+    anything is learned, tokens with a twin leave first, and more leave where tokens are dear: the knob works from the
+    first update on, and what is learned is how to do better.
 
     The cost baseline reads the actor's features but sends no gradient into them.
     """
@@ -62,6 +66,7 @@ class TokenPolicy(nn.Module):
         row_logit = nn.Linear(width, 1)
         self.threshold = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), row_logit)
         self.prior = nn.Parameter(torch.tensor(float(config.prior)))
+        self.thrift = nn.Parameter(torch.tensor(float(config.thrift)))
         self.cost = nn.Linear(width, 1)
         nn.init.normal_(self.position.weight, std=0.02)
         for start_at_zero in (self.keep, row_logit, self.cost):
@@ -75,16 +80,18 @@ class TokenPolicy(nn.Module):
         first = seen.hidden.index_select(0, tokens.start)
         mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
         # The price of a whole row is of order 0.01 to 1 whatever the row's length; its logarithm is what varies.
-        row = self.state(torch.stack([(seen.price * grid).log10(), seen.kept], -1)) + self.layer(seen.layer)
+        price = (seen.price * grid).log10()
+        row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
         context = self._read(self.first, first) + self._read(self.mean, mean) + row
         place = self.position.weight.index_select(0, tokens.position.clamp_max(grid - 1))
         z = self._read(self.token, seen.hidden) + place + context.index_select(0, tokens.row)
         # 3: cosines and ranks differ by tenths, the rest by ones.
         z = torch.addmm(z, seen.redundancy, self.redundancy.weight.T, alpha=3)
-        return self.mlp(z), self.threshold(torch.cat([context, row], -1))[:, 0]
+        threshold = self.threshold(torch.cat([context, row], -1))[:, 0] - self.thrift * (price + 1)
+        return self.mlp(z), threshold
 
     def _read(self, layer: nn.Linear, hidden: Float[Tensor, "any width"]) -> Float[Tensor, "any out"]:
-        """Apply ``layer`` to hidden states of length 1 as if each number had variance 1: scaling the weights is cheaper."""
+        """Apply ``layer`` to hidden states of length 1 as if each number had variance 1: scaling weights is cheaper."""
         return F.linear(hidden, layer.weight * self.config.backbone_width**0.5, layer.bias)
 
     def logits(

@@ -53,9 +53,14 @@ class Examples(ABC):
         """Example ``i`` as one string per token, without padding; None for images."""
         return None
 
+    def lengths(self) -> Sequence[int] | None:
+        """Tokens of each example; None where all have equally many."""
+        return None
+
     def longest(self) -> int:
         """The example with most tokens; any, where all have equally many."""
-        return 0
+        lengths = self.lengths()
+        return 0 if lengths is None else max(range(len(lengths)), key=lengths.__getitem__)
 
     def subset(self, index: Index) -> "Examples":
         """The chosen examples as a data set of their own, reading from this one."""
@@ -90,6 +95,11 @@ class Subset(Examples):
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``."""
         return self.examples.batch(self.index[torch.as_tensor(index, dtype=torch.long)])
+
+    def lengths(self) -> Sequence[int] | None:
+        """See ``Examples``."""
+        lengths = self.examples.lengths()
+        return None if lengths is None else [lengths[i] for i in self.index.tolist()]
 
     def picture(self, i: int) -> Image.Image | None:
         """See ``Examples``."""

@@ -67,10 +67,10 @@ class TextExamples(Examples):
             )
         )
 
-    def longest(self) -> int:
-        """See ``Examples``."""
+    def lengths(self) -> Sequence[int]:
+        """See ``Examples``; special tokens count."""
         cut = self.tokenizer(self.texts, truncation=self.longest_tokens is not None, max_length=self.longest_tokens)
-        return max(range(len(self)), key=lambda i: len(cut["input_ids"][i]))
+        return [len(tokens) for tokens in cut["input_ids"]]
 
     def words(self, i: int) -> list[str]:
         """See ``Examples``; special tokens are among them."""

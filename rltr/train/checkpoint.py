@@ -59,7 +59,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         facts = json.loads((folder / FACTS).read_text())
     except ValueError as error:  # no JSON, or no text
         raise _damaged(folder, str(error)) from error
-    if not isinstance(facts, dict) or not FIELDS <= facts.keys():
+    if not isinstance(facts, dict) or not facts.keys() >= FIELDS:
         raise _damaged(folder, f"{FACTS} lacks some of {', '.join(sorted(FIELDS))}")
     return facts
 

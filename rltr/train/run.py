@@ -39,7 +39,7 @@ def train_policy(backbone: Backbone, task: Task, recipe: Recipe, out: Path, resu
 
     Args:
         backbone: the frozen model.
-        task: what it learns on; the test split is not touched.
+        task: what it learns on; of the test split only how long its inputs are is looked at.
         recipe: everything else.
         out: folder of the run; ``logs`` and ``checkpoint`` are made in it.
         resume: go on from the checkpoint in ``out``, if there is one yet.
@@ -59,7 +59,9 @@ def train_policy(backbone: Backbone, task: Task, recipe: Recipe, out: Path, resu
         recipe.policy.prior,
         math.log(recipe.policy.keep / (1 - recipe.policy.keep)),
     )
-    cost = costs.from_dict(saved["extra"]["cost"]) if saved else measure_cost(backbone, config, recipe)
+    # A latency table ends at the longest row it was measured for, and what is trained here is evaluated, too.
+    longest = max(grid, *(longest_row(backbone, split) for split in (task.validation, task.test)))
+    cost = costs.from_dict(saved["extra"]["cost"]) if saved else measure_cost(backbone, config, recipe, longest)
     if isinstance(cost, LatencyCost):
         cost.check(backbone)
     pricing = Pricing(cost, layers, backbone.depth)
@@ -73,6 +75,7 @@ def train_policy(backbone: Backbone, task: Task, recipe: Recipe, out: Path, resu
         learner.group_size,
     )
     env = TokenSelectionVecEnv(episodes)
+    logger = configure(str(_next_log(out)), ["tensorboard", "csv"])
     try:
         ppo = TokenPPO(
             env,
@@ -85,7 +88,7 @@ def train_policy(backbone: Backbone, task: Task, recipe: Recipe, out: Path, resu
             max_grad_norm=learner.max_grad_norm,
             seed=learner.seed,
         )
-        ppo.set_logger(configure(str(_next_log(out)), ["tensorboard", "csv"]))
+        ppo.set_logger(logger)
         if saved:
             restore_checkpoint(out / CHECKPOINT, ppo)
 
@@ -97,6 +100,7 @@ def train_policy(backbone: Backbone, task: Task, recipe: Recipe, out: Path, resu
         if left > 0:
             ppo.learn(left, callbacks, reset_num_timesteps=False, progress_bar=True)
     finally:
+        logger.close()
         env.close()
     network = ppo.policy.network.eval().requires_grad_(False)
     low, high = learner.cost_weight
@@ -110,13 +114,13 @@ def falling(start: float, final_share: float) -> Callable[[float], float]:
     return lambda remaining: start * (final_share + (1 - final_share) * remaining)
 
 
-def measure_cost(backbone: Backbone, config: PolicyConfig, recipe: Recipe) -> CostModel:
-    """The cost model a recipe asks for, with the policy's own cost at every decision in it."""
+def measure_cost(backbone: Backbone, config: PolicyConfig, recipe: Recipe, longest: int) -> CostModel:
+    """The cost model a recipe asks for, for rows of up to ``longest`` tokens, the policy's own cost included."""
     if recipe.cost.kind == "flops":
         return FlopsCost.count(backbone.layers, *decision_flops(config))
     rows = recipe.cost.batch_size
     work = decision_work(backbone, TokenPolicy(config).to(backbone.device), rows)
-    return LatencyCost.measure(backbone, config.grid, rows, work)
+    return LatencyCost.measure(backbone, longest, rows, work)
 
 
 def decision_work(backbone: Backbone, network: TokenPolicy, rows: int) -> Callable[[int], object]:
