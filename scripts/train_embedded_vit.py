@@ -3,9 +3,9 @@
     python scripts/train_embedded_vit.py --fashion-mnist FOLDER --out FOLDER [--minutes 75]
 
 FOLDER holds the four idx.gz files (Debian: package ``dataset-fashion-mnist``, /usr/share/datasets/fashion-mnist).
-Every epoch has fresh canvases. The first part of its time the ViT sees only the 8x8 patches around the garment, at their
-true positions, then those and 40 random others, then everything: fewer tokens, so more images in the same time (after
-PatchDropout, Liu et al. 2022).
+Every epoch has fresh canvases. The first part of its time the ViT sees only the 8x8 patches around the garment, at
+their true positions, then those and 40 random others, then everything: fewer tokens, so more images in the same time
+(after PatchDropout, Liu et al. 2022).
 The last 12,000 training garments are never shown: the policy's training and validation sets are made of them.
 """
 
@@ -107,7 +107,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override] # closures are not needed here
         for group in self.param_groups:
             for weight in group["params"]:
                 average = self.state[weight].setdefault("average", torch.zeros_like(weight))
