@@ -1,7 +1,8 @@
 """What keeping tokens costs, in shares of the dense model: the bridge from a cost model to prices and rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,17 +24,22 @@ class Pricing:
         self.cost = cost
         self.layers = tuple(layers)
         self.depth = depth
+        self._tables: dict[str, Tensor] = {}
 
     def dense(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Cost of the dense model for rows with so many tokens, in the cost model's unit."""
-        return span(self.cost, 0, self.depth, counts.float())
+        return self._look_up("dense", counts, lambda tokens: span(self.cost, 0, self.depth, tokens))
 
     def until_next(self, decision: int, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Cost of ``counts`` tokens from a decision up to and including the next one, in the cost model's unit."""
         last = decision + 1 == len(self.layers)
         stop = self.depth if last else self.layers[decision + 1]
-        layers = span(self.cost, self.layers[decision], stop, counts.float())
-        return layers if last else layers + self.cost.decision(counts.float())
+
+        def compute(tokens: Tensor) -> Tensor:
+            layers = span(self.cost, self.layers[decision], stop, tokens)
+            return layers if last else layers + self.cost.decision(tokens)
+
+        return self._look_up(f"decision {decision}", counts, compute)
 
     def per_token(
         self, decision: int, counts: Int[Tensor, " rows"], begun: Int[Tensor, " rows"]
@@ -49,7 +55,11 @@ class Pricing:
 
     def before_first(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Cost of everything up to and including the first decision, in the cost model's unit."""
-        return span(self.cost, 0, self.layers[0], counts.float()) + self.cost.decision(counts.float())
+        return self._look_up(
+            "before",
+            counts,
+            lambda tokens: span(self.cost, 0, self.layers[0], tokens) + self.cost.decision(tokens),
+        )
 
     def relative(self, counts_per_stage: Sequence[Int[Tensor, " rows"]]) -> Float[Tensor, " rows"]:
         """Cost of a whole reduced forward pass as a share of the dense one, selector included.
@@ -61,3 +71,12 @@ class Pricing:
         for decision, counts in enumerate(counts_per_stage[1:]):
             total = total + self.until_next(decision, counts)
         return total / self.dense(counts_per_stage[0])
+
+    def _look_up(self, name: str, counts: Int[Tensor, " rows"], compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """The cost of each row from a table over all counts so far: a decision must not interpolate layer by layer."""
+        longest = int(counts.max())
+        table = self._tables.get(name)
+        if table is None or len(table) <= longest or table.device != counts.device:
+            tokens = torch.arange(1, longest + 1, device=counts.device).float()
+            table = self._tables[name] = torch.cat([tokens.new_full((1,), torch.nan), compute(tokens)])
+        return table.index_select(0, counts)

@@ -22,6 +22,8 @@ class Redundancy:
     Attributes:
         even: tokens of the even side.
         odd: tokens of the odd side.
+        evens: the even side as a batch of its own.
+        odds: the odd side as a batch of its own.
         tokens: the batch.
         similarity: cosines of each row's even and odd tokens, -1 to 1; ``-inf`` for padding.
         cosine: per token, similarity to the most similar one of the other side; -1 if there is none.
@@ -32,6 +34,8 @@ class Redundancy:
     tokens: Tokens
     even: Bool[Tensor, " total"]
     odd: Bool[Tensor, " total"]
+    evens: Tokens
+    odds: Tokens
     similarity: Float[Tensor, "rows evens odds"]
     cosine: Float[Tensor, " total"]
     rank: Float[Tensor, " total"]
@@ -49,22 +53,19 @@ class Redundancy:
         """
         into = torch.zeros(self.tokens.total, dtype=torch.long, device=kept.device)
         found = torch.zeros_like(kept)
-        across = ((self.even, self.odd, self.similarity), (self.odd, self.even, self.similarity.transpose(1, 2)))
-        for side, other, similarity in across:
-            leaving, others = side & ~kept, ragged.keep(self.tokens, other)
-            if others.total == 0 or not bool(leaving.any()):
-                continue
-            place, own = ragged.where(leaving), ragged.keep(self.tokens, side)
-            index = ragged.where(ragged.take(leaving, side))
-            row = own.row.index_select(0, index)
-            staying = ragged.pad(ragged.take(kept, other).float().log(), others, -torch.inf)  # 0 or -inf
-            candidates = similarity[row, own.slot.index_select(0, index)] + staying.index_select(0, row)
-            best, slot = candidates.max(-1)
-            # Without a candidate the slot is any; it must only exist.
-            partner = (others.start.index_select(0, row) + slot).clamp_max(others.total - 1)
-            into.index_copy_(0, place, ragged.where(other).index_select(0, partner))
-            found.index_copy_(0, place, best.isfinite())
-        return ragged.take(into, ~kept), ragged.take(found, ~kept)
+        if self.evens.total and self.odds.total:
+            even, odd = ragged.where(self.even), ragged.where(self.odd)
+            sides = ((even, self.evens, odd, self.odds, 2), (odd, self.odds, even, self.evens, 1))
+            for place, own, other_place, other, axis in sides:
+                # The logarithm turns a kept partner into 0 and one that leaves as well into -inf.
+                staying = ragged.pad(kept.index_select(0, other_place).float().log(), other, -torch.inf)
+                best, slot = (self.similarity + staying.unsqueeze(3 - axis)).max(axis)
+                # Without a candidate the slot is any; it must only exist.
+                partner = (other.start[:, None] + slot).clamp_max(other.total - 1)
+                into.index_copy_(0, place, other_place.index_select(0, ragged.unpad(partner, own)))
+                found.index_copy_(0, place, ragged.unpad(best, own).isfinite())
+        leaving = ragged.where(~kept)
+        return into.index_select(0, leaving), found.index_select(0, leaving)
 
 
 def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"]) -> Redundancy:
@@ -91,4 +92,4 @@ def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bo
         count = evens.count.index_select(0, evens.row)
         place = count - 1 - ragged.rank(ragged.take(cosine, even), evens)
         rank.index_copy_(0, ragged.where(even), place / (count - 1).clamp_min(1))
-    return Redundancy(tokens, even, odd, similarity, cosine, rank)
+    return Redundancy(tokens, even, odd, evens, odds, similarity, cosine, rank)

@@ -135,7 +135,8 @@ def unpad(padded: Shaped[Tensor, "rows most *rest"], tokens: Tokens) -> Shaped[T
 def rank(score: Float[Tensor, " total"], tokens: Tokens) -> Int[Tensor, " total"]:
     """Place of each token in its own row by falling ``score``: 0 has the highest. Ties go to the earlier token."""
     order = pad(score, tokens, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    return unpad(order.argsort(dim=1), tokens)
+    place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return unpad(torch.empty_like(order).scatter_(1, order, place), tokens)
 
 
 def row_sum(values: Float[Tensor, "total *rest"], tokens: Tokens) -> Float[Tensor, "rows *rest"]:

@@ -90,12 +90,12 @@ class LearnerGroup(Group):
     """How the policy learns."""
 
     rollouts: int = Field(64_000, ge=1, description="passes through the model in the whole training")
-    batch: int = Field(512, ge=1, description="rollouts per update, a multiple of group_size")
+    batch: int = Field(256, ge=1, description="rollouts per update, a multiple of group_size")
     group_size: int = Field(
         4, ge=2, description="rollouts of the same input at the same cost weight; the others' mean is the baseline"
     )
     epochs: int = Field(4, ge=1, description="passes over the rollouts of one update")
-    learning_rate: float = Field(2e-3, gt=0, description="Adam's step size at the start")
+    learning_rate: float = Field(1e-2, gt=0, description="Adam's step size at the start")
     final_learning_rate: float = Field(0.1, ge=0, le=1, description="share of learning_rate left at the end, linearly")
     clip_range: float = Field(0.2, gt=0, lt=1, description="how far one token's probability ratio may leave 1")
     target_kl: float | None = Field(
