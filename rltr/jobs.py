@@ -110,6 +110,7 @@ def run_check(policy_folder: Path, source: str | None = None) -> None:
         task.validation,
         FlopsCost.count(backbone.layers),
         latency=_table(policy),
+        name=recipe.model.source,
         gallery=0,
         batch_size=recipe.evaluation.batch_size,
     )
@@ -193,6 +194,7 @@ def _evaluate(
         test,
         FlopsCost.count(backbone.layers),
         latency=_table(policy),
+        name=recipe.model.source,
         batch_size=wanted.batch_size,
         repeats=wanted.repeats,
         gallery=wanted.gallery,

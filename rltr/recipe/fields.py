@@ -104,7 +104,7 @@ class LearnerGroup(Group):
     entropy: float = Field(0.0, ge=0, description="reward for undecidedness, per token (nats)")
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     cost_weight: tuple[float, float] = Field(
-        (0.02, 4.0),
+        (0.01, 8.0),
         description="lowest and highest cost weight trained for: score given up for the whole dense cost",
     )
     seed: int = Field(0, ge=0, description="decides the policy's first weights, the inputs' order and every draw")
@@ -146,7 +146,9 @@ class EvaluationGroup(Group):
     """What is measured at the end."""
 
     cost_weights: list[float] = Field(
-        [0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2], min_length=1, description="the policy is measured at each of these"
+        [0.001, 0.004, 0.02, 0.1, 0.5, 1.5, 4.0, 8.0],
+        min_length=1,
+        description="the policy is measured at each of these",
     )
     keep_rates: list[float] = Field(
         [0.9, 0.8, 0.7, 0.6, 0.5], min_length=1, description="share kept per decision; baselines are measured at each"

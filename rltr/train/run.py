@@ -106,7 +106,8 @@ def train_policy(backbone: Backbone, task: Task, recipe: Recipe, out: Path, resu
     low, high = learner.cost_weight
     weights = np.geomspace(low, high, CALIBRATED_WEIGHTS).tolist()
     table = calibrate(backbone, network, pricing, dropped, task.validation, weights)
-    return Policy(network, layers, dropped, cost, describe(backbone), table, recipe.model_dump(mode="json"))
+    about = {**describe(backbone), "name": recipe.model.source}
+    return Policy(network, layers, dropped, cost, about, table, recipe.model_dump(mode="json"))
 
 
 def falling(start: float, final_share: float) -> Callable[[float], float]:
