@@ -1,5 +1,6 @@
 """Recipes: what is read is what was written, and what does not fit is refused in one line that helps."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -161,3 +162,12 @@ def test_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:
 def test_a_recipe_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_recipe().learner.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_a_file_or_folder_of_the_same_name_does_not_hide_a_shipped_recipe(
+    make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(Path("demo"))
+    assert load_recipe("demo").out == Path("rltr-demo")

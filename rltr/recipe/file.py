@@ -53,19 +53,20 @@ def load_recipe(
 
 
 def find_recipe(source: Path | str) -> Path:
-    """The file that ``source`` means: a path, or the name of a recipe that comes with rltr.
+    """The file that ``source`` means: the name of a recipe that comes with rltr, or a path (``./demo`` for such a name).
 
     Raises:
         RltrError: if there is neither; the message lists the names.
     """
     path = Path(source)
+    names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+    # The names come first: a file or folder that happens to be called demo must not change what `rltr demo` runs.
+    if str(source) in names:
+        return SHIPPED / f"{source}.yaml"
     if path.is_file():
         return path
     if path.is_dir():
         raise RltrError(f"recipe {str(path)!r} is a folder; name the YAML file in it")
-    names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
-    if str(source) in names:
-        return SHIPPED / f"{source}.yaml"
     raise RltrError(f"recipe {str(path)!r}: no such file, nor one of rltr's own recipes ({', '.join(names)})")
 
 
