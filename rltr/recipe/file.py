@@ -53,7 +53,7 @@ def load_recipe(
 
 
 def find_recipe(source: Path | str) -> Path:
-    """The file that ``source`` means: the name of a recipe that comes with rltr, or a path (``./demo`` for such a name).
+    """The file that ``source`` means: the name of a recipe that comes with rltr, or else a path.
 
     Raises:
         RltrError: if there is neither; the message lists the names.
