@@ -113,7 +113,7 @@ def demo(
     \b
     Examples:
       rltr demo --quick
-      rltr demo --out /tmp/demo --seed 1
+      rltr demo --out my-demo --seed 1
     """
     from rltr.recipe import load_recipe
 
