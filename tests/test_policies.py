@@ -91,13 +91,6 @@ def test_the_grid_holds_everything_that_was_packed(counts: list[int], seed: int)
     assert not grid["tokens"][~grid["present"]].any()
 
 
-def test_garbage_is_named() -> None:
-    seen = observation([4, 2])
-    seen.check_finite()
-    with pytest.raises(ValueError, match="price"):
-        replace(seen, price=torch.tensor([0.1, torch.inf])).check_finite()
-
-
 # The network
 
 

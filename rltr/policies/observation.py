@@ -1,7 +1,7 @@
 """What the token policy sees at a decision, packed: the same in rollouts, in updates and in production."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,10 +70,3 @@ class Observation:
             "price": self.price[:, None],
             "kept": self.kept[:, None],
         }
-
-    def check_finite(self) -> None:
-        """Raise ValueError naming the first field that is not finite: garbage in would be a policy of garbage."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
-                raise ValueError(f"the observation's {field.name!r} holds a number that is not finite")
