@@ -49,7 +49,8 @@ def main() -> None:
             backbone.depth,
             grid,
             recipe.policy.width,
-            recipe.policy.prior,
+            recipe.policy.redundancy_prior,
+            recipe.policy.attention_prior,
             math.log(keep / (1 - keep)),
         )
         episodes = make_episodes(

@@ -4,9 +4,8 @@ Without a ragged batch in the current context the function is transformers' own 
 behaves as usual for everybody else: other threads, other greenlets, evaluations in the middle of a rollout.
 """
 
-from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,10 +18,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rltr import tokens as ragged
+from rltr.attended import Attended
 from rltr.tokens import Tokens
 
 IMPLEMENTATION = "rltr"
 """Name under which transformers knows this attention."""
+SHORT = 1280
+"""Tokens of the longest row times head width, up to which padding uneven rows beats a call per row on a CPU."""
 CHANNELS = 8
 """Channels added for the sizes: kernels want head sizes that are multiples of 8."""
 
@@ -33,12 +35,12 @@ class Stream:
 
     Attributes:
         tokens: the ragged batch between the first and the last layer, None outside of them.
-        observe: called with the queries and keys of every ragged attention and the factor that scales their product,
-            for selectors that need them.
     """
 
     tokens: Tokens | None = None
-    observe: list[Callable[[Tensor, Tensor, float], None]] = field(default_factory=list)
+
+    def saw(self, attended: Attended) -> None:
+        """Called with what every ragged attention works on."""
 
 
 current: ContextVar[Stream | None] = ContextVar("rltr_stream", default=None)
@@ -66,8 +68,7 @@ def attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    for observe in stream.observe:
-        observe(query, key, scaling)
+    stream.saw(Attended(query, key, scaling, stream.tokens))
     return ragged_attention(query, key, value, stream.tokens, scaling), None
 
 
@@ -116,6 +117,8 @@ def _on_cpu(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: 
     if tokens.uniform is not None:
         everyone = None if bias is None else bias.view(len(tokens.counts), 1, 1, -1)
         return attend(query, key, value, everyone).transpose(1, 2)
+    if max(tokens.counts) * query.shape[-1] <= SHORT and query.dtype == torch.float32:
+        return _padded_products(query, key, value, tokens, scaling)
     rows = zip(*(tensor.split(tokens.counts, 2) for tensor in (query, key, value)), strict=True)
     if bias is None:
         return torch.cat([attend(q, k, v).transpose(1, 2) for q, k, v in rows], 1)
@@ -124,6 +127,17 @@ def _on_cpu(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: 
         [attend(q, k, v, own).transpose(1, 2) for (q, k, v), own in zip(rows, biases, strict=True)],
         1,
     )
+
+
+def _padded_products(query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, scaling: float) -> Tensor:
+    """Three batched operations on padded rows: so few tokens cost less than a call per row."""
+    log_size = query.new_zeros(tokens.total) if tokens.size is None else tokens.log_size
+    bias = ragged.pad(log_size, tokens, -torch.inf)[:, None, None]
+    query, key, value = (
+        ragged.pad(tensor[0].transpose(0, 1), tokens).transpose(1, 2) for tensor in (query, key, value)
+    )
+    weights = (query @ key.transpose(2, 3)).mul_(scaling).add_(bias).softmax(-1)
+    return ragged.unpad((weights @ value).transpose(1, 2), tokens)[None]
 
 
 def _with_sizes(

@@ -73,11 +73,16 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and values of all weights and the model's type: the same on every machine."""
+        """SHA-256 over the names, shapes and values of all weights and the model's type: the same on every machine.
+
+        Values are rounded to bfloat16 first, so that a checkpoint has one fingerprint whether it is loaded in float32 or
+        in bfloat16.
+        """
         digest = hashlib.sha256(self.config.model_type.encode())
         for name, value in sorted(self.model.state_dict().items()):
-            digest.update(json.dumps([name, list(value.shape), str(value.dtype)]).encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(json.dumps([name, list(value.shape)]).encode())
+            rounded = value.detach().to(torch.bfloat16) if value.is_floating_point() else value
+            digest.update(rounded.cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def attach(self) -> None:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from rltr.errors import RltrError
-from rltr.files import RECIPE_FILE, check_out
+from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, RECIPE_FILE, check_out
 from rltr.version import __version__
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def demo(
 ) -> None:
     """Train, measure and export a policy on the built-in example.
 
-    Writes a report (report.html), the measurements and the policy to --out (default: rltr-demo). Needs no network.
+    Writes a report (report.html), the measurements and the policy to --out (default: rltr-demo), in place of an earlier
+    demo's. Needs no network.
 
     \b
     Examples:
@@ -119,7 +120,8 @@ def demo(
 
     values = _values({"out": out, "learner.seed": seed, "device": device, "threads": threads})
     recipe = load_recipe("quick" if quick else "demo", changes or (), values)
-    _refuse_early(recipe, replace=True)
+    check_out(recipe.out, marker=DEMO_FILE, replace=True)
+    _refuse_early(recipe)
     from rltr.jobs import run_demo
 
     run_demo(recipe, quick)
@@ -155,21 +157,23 @@ def train(
         fixed = [key for key in ("model.source", "data.source", "learner.seed") if key in values]
         if fixed or recipe_file:
             raise RltrError(f"--resume takes the run's own recipe; leave out {', '.join(fixed or ['--recipe'])}")
-        folder = out or load_recipe().out
+        folder = load_recipe(values=_values({"out": out})).out
         check_out(folder, resume=True)
         recipe = load_recipe(folder / RECIPE_FILE, changes or (), {**values, "out": folder})
     else:
         recipe = load_recipe(recipe_file, changes or (), values)
         if recipe.model.source != EMBEDDED and "source" not in recipe.data.model_fields_set:
             raise RltrError(f"which data is model {recipe.model.source!r} for? Name it with --data")
-    _refuse_early(recipe, resume=resume)
+        check_out(recipe.out)
+    _refuse_early(recipe)
     from rltr.jobs import run_train
 
     try:
         folder = run_train(recipe, resume)
     except KeyboardInterrupt:
+        begun = (recipe.out / RECIPE_FILE).is_file()
         hint = f"; go on from the last checkpoint with: rltr train --resume --out {recipe.out}"
-        raise KeyboardInterrupt(hint) from None
+        raise KeyboardInterrupt(hint if begun else " before anything was written") from None
     typer.echo(f"trained; next: rltr export --run {folder} --out my-policy")
 
 
@@ -186,20 +190,23 @@ def evaluate(
 ) -> None:
     """Measure a policy beside the baselines, with a report.
 
-    Accuracy, FLOPs, latency and pictures go to --out (default: runs/evaluation). Model and data are those it was
-    trained with, unless you name others.
+    Accuracy, FLOPs, latency and pictures go to --out (default: runs/evaluation), in place of an earlier evaluation's.
+    Model and data are those it was trained with, unless you name others.
 
     \b
     Examples:
       rltr evaluate --policy my-policy --out measured
       rltr evaluate --policy my-policy --data other-photos --set evaluation.cost_weights=[0.1,0.5]
     """
-    from rltr.recipe import load_recipe
+    from rltr.recipe import load_recipe, stored_recipe
 
-    source = recipe_file or _policy_config(policy).get("recipe", {})
+    policy = _at_home(policy)
+    config = _policy_config(policy)
+    trained = None if recipe_file else stored_recipe(config.get("recipe"), str(policy)).model_dump(mode="json")
     values = _values({"model.source": model, "data.source": data, "device": device, "threads": threads})
-    recipe = load_recipe(source, changes or (), {**values, "out": out or Path("runs/evaluation")})
-    _refuse_early(recipe, replace=True)
+    recipe = load_recipe(recipe_file or trained, changes or (), {**values, "out": out or Path("runs/evaluation")})
+    check_out(recipe.out, marker=EVALUATION_FILE, replace=True)
+    _refuse_early(recipe)
     from rltr.jobs import run_evaluate
 
     run_evaluate(policy, recipe)
@@ -216,11 +223,12 @@ def export(
     Example:
       rltr export --run runs/photos --out my-policy
     """
+    run, out = _at_home(run), _at_home(out)
     if not (run / RECIPE_FILE).is_file():
         raise RltrError(
             f"--run {str(run)!r} holds no run ({RECIPE_FILE} is not there); name a folder that train wrote to"
         )
-    check_out(out, marker="policy.safetensors", replace=True)
+    check_out(out, marker=POLICY_FILE, replace=True)
     from rltr.jobs import run_export
 
     run_export(run, out)
@@ -231,19 +239,32 @@ def export(
 def check(
     policy: Annotated[Path, typer.Argument(help="A policy's folder.", show_default=False)],
     model: ModelOption = None,
+    data: DataOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Check a policy on this machine: parity and real speed.
 
-    With everything kept, the outputs must be the native ones; and it is timed beside the native model.
+    With everything kept, the outputs must be the native ones (exit code 1 if they are not); and it is timed beside the
+    native model. Where the data it was trained on is not at hand, random inputs do.
 
     \b
-    Example:
+    Examples:
       rltr check my-policy
+      rltr check my-policy --model my-vit --data photos --threads 1
     """
+    policy = _at_home(policy)
     _policy_config(policy)
-    from rltr.jobs import run_check
+    values = _values({"model.source": model, "data.source": data, "device": device, "threads": threads})
+    from rltr.checking import run_check
 
-    run_check(policy, model)
+    if not run_check(policy, values):
+        typer.echo(
+            "rltr: check failed: with everything kept, this model does not answer as the native one on this machine; "
+            "do not use the policy here, and please report it with the versions of torch and transformers",
+            err=True,
+        )
+        raise typer.Exit(1)
 
 
 @app.command("recipe")
@@ -278,6 +299,11 @@ def _values(options: dict[str, Any]) -> dict[str, object]:
     return {key: value for key, value in options.items() if value is not None}
 
 
+def _at_home(path: Path) -> Path:
+    """``path`` with ``~`` expanded, which no shell does behind ``--out=``; recipes do it for what they hold."""
+    return Path(os.path.expanduser(path))
+
+
 def _policy_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
@@ -292,16 +318,12 @@ def _policy_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_early(recipe: "rltr.recipe.Recipe", *, resume: bool = False, replace: bool = False) -> None:
+def _refuse_early(recipe: "rltr.recipe.Recipe") -> None:
     """Raise `RltrError` for what is certain to fail later: before a model is loaded, and before anything is written."""
     from rltr.recipe import EMBEDDED
 
     if recipe.data.source != EMBEDDED and not Path(recipe.data.source).expanduser().exists():
         raise RltrError(f"there is no data at {recipe.data.source!r}; name an existing folder or file with --data")
-    check_out(recipe.out, resume=resume, replace=replace)
     from rltr.device import pick_device
-    from rltr.selectors import ranking
 
     pick_device(recipe.device)
-    for method in recipe.evaluation.methods:
-        ranking(method, keep_rate=1.0)

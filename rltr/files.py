@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one behind, and nothing is overwritten by mistake."""
+"""Writing files so that a crash never leaves half of one behind."""
 
 import os
 import shutil
@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rltr.errors import RltrError
-
-RECIPE_FILE = "recipe.yaml"
-"""Every run's folder holds its recipe under this name; that shows that the folder is a run's."""
 
 
 @contextmanager
@@ -26,10 +23,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files for their owner only; give them the permissions an ordinary write would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        _permit(temporary, 0o666)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,49 +33,57 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it takes the place of ``path`` when the block ends without an error.
 
-    What ``path`` held before is replaced as a whole, after the new folder is complete.
+    What ``path`` held before is replaced as a whole, after the new folder is complete. Between two renames it is set
+    aside; should the process be killed just then, :func:`recover_folder` puts it back.
+
+    Raises:
+        RltrError: if the folder in use is ``path`` or lies in it, and would be replaced under its user's feet.
     """
+    here = Path.cwd()
+    if path.resolve() in (here, *here.parents):
+        raise RltrError(
+            f"cannot replace the folder {str(path)!r} while you are in it; name a folder below, e.g. my-policy"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover_folder(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)
+        _permit(temporary, 0o777)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(old / path.name)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
+            path.replace(_aside(path))
+        temporary.replace(path)
+        shutil.rmtree(_aside(path), ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_out(path: Path, *, marker: str = RECIPE_FILE, resume: bool = False, replace: bool = False) -> None:
-    """Refuse, before any work is done, a folder for results that cannot take them or holds something else.
+def recover_folder(path: Path) -> None:
+    """Put back what :func:`atomic_folder` had set aside, if it was killed before the new folder took its place."""
+    if not _aside(path).exists():
+        return
+    if path.exists():
+        shutil.rmtree(_aside(path))  # it was killed later, with the new folder in its place
+    else:
+        _aside(path).replace(path)
 
-    Args:
-        path: the folder; it need not exist.
-        marker: name of the file that shows that what the folder holds was made by rltr.
-        resume: the run in it is continued, so it must be there.
-        replace: a run in it may be replaced.
 
-    Raises:
-        RltrError: with what is there and what to do.
-    """
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not existing.is_dir():
-        raise RltrError(f"cannot write to {str(path)!r}: {str(existing)!r} is a file; name another folder with --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise RltrError(f"cannot write to {str(existing)!r}: permission denied; name another folder with --out")
-    is_run = (path / marker).is_file()
-    if resume and not is_run:
-        raise RltrError(
-            f"nothing to resume: {str(path)!r} holds no run ({marker} is not there); name its folder with --out"
-        )
-    if is_run and not resume and not replace:
-        raise RltrError(
-            f"{str(path)!r} holds a run already; continue it with --resume, or name another folder with --out"
-        )
-    if path.exists() and not is_run and any(path.iterdir()):
-        raise RltrError(f"{str(path)!r} holds something else ({marker} is not there); name a new folder with --out")
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there, and what an interrupted writing of it left behind."""
+    # A name with a dot in front and a suffix of its own is only ever made by the two functions above.
+    for found in (path, *path.parent.glob(f".{path.name}.*")):
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            found.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _permit(path: Path, mode: int) -> None:
+    """Give a temporary file or folder, made for its owner only, the permissions that an ordinary one would have."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(mode & ~umask)

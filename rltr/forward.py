@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from rltr import tokens as ragged
+from rltr.attended import Attended
 from rltr.attention import Stream, current
 from rltr.errors import RltrError
 from rltr.redundancy import Redundancy, redundancy
@@ -33,7 +34,7 @@ class Decision:
         tokens: the ragged batch they belong to.
         protected: tokens that stay whatever is decided.
         begun: tokens each row had before the first decision.
-        observed: what the selector asked the previous layer's attention for (see ``Selector.observe``).
+        attended: what the previous layer's attention worked on; None before the first layer.
     """
 
     index: int
@@ -42,7 +43,7 @@ class Decision:
     tokens: Tokens
     protected: Bool[Tensor, " total"]
     begun: Int[Tensor, " rows"]
-    observed: dict[str, Tensor]
+    attended: Attended | None
 
     @cached_property
     def unit(self) -> Float[Tensor, "total width"]:
@@ -122,7 +123,7 @@ class Forward(Stream):
         self.dropped = dropped
         self.leading = leading
         self.layer = 0
-        self.observed: dict[str, Tensor] = {}
+        self.attended: Attended | None = None
         self.stages: list[Tokens] = []
         self._grid: Tensor | None = None
 
@@ -141,6 +142,10 @@ class Forward(Stream):
         if layer in self.layers:
             hidden = self._decide(layer, hidden.flatten(0, 1))
         return hidden
+
+    def saw(self, attended: Attended) -> None:
+        """Remember what the coming decision may look at, and nothing longer than that."""
+        self.attended = attended if self.layer + 1 in self.layers else None
 
     def after_last_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
         """Put every token back where it was; a dropped one has the value it had when it was dropped."""
@@ -181,7 +186,8 @@ class Forward(Stream):
     def _decide(self, layer: int, hidden: Float[Tensor, "total width"]) -> Tensor:
         tokens = self._tokens()
         protected = tokens.slot < self.leading
-        decision = Decision(len(self.stages) - 1, layer, hidden, tokens, protected, self.stages[0].count, self.observed)
+        begun = self.stages[0].count
+        decision = Decision(len(self.stages) - 1, layer, hidden, tokens, protected, begun, self.attended)
         # Whatever a selector runs, this very model included, is not part of this forward pass.
         outside = current.set(None)
         try:

@@ -3,9 +3,13 @@
 Tokens are split by their current place into an even and an odd side, and compared across, as in ToMe's bipartite
 matching (Bolya et al. 2023, section 3): a quarter of all pairs. Of two twins on different sides only the even one looks
 replaceable, so that not both leave. The order is the current one, so sides are dealt anew after every decision.
+
+Rows are padded to one length here. Even and odd places are then two views of one tensor, and a decision needs few, large
+operations: on small batches the number of operations is what costs.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,52 +24,90 @@ class Redundancy:
     """What the comparison of both sides found; protected tokens are on neither.
 
     Attributes:
-        even: tokens of the even side.
-        odd: tokens of the odd side.
-        evens: the even side as a batch of its own.
-        odds: the odd side as a batch of its own.
+        unit: hidden states of length 1.
         tokens: the batch.
-        similarity: cosines of each row's even and odd tokens, -1 to 1; ``-inf`` for padding.
-        cosine: per token, similarity to the most similar one of the other side; -1 if there is none.
-        rank: place among the row's even tokens by rising cosine, 0 (unlike any odd token) to 1 (has a twin); 0 for odd
-            and protected ones. A rank, because the scale of cosines differs between models and layers.
+        free: places of the padded rows that hold an unprotected token.
+        similarity: cosines of each row's even and odd places, -1 to 1; ``-inf`` where one holds no unprotected token.
     """
 
+    unit: Float[Tensor, "total width"]
     tokens: Tokens
-    even: Bool[Tensor, " total"]
-    odd: Bool[Tensor, " total"]
-    evens: Tokens
-    odds: Tokens
+    free: Bool[Tensor, "rows length"]
     similarity: Float[Tensor, "rows evens odds"]
-    cosine: Float[Tensor, " total"]
-    rank: Float[Tensor, " total"]
 
+    @cached_property
     def features(self) -> Float[Tensor, "total 3"]:
-        """Cosine, side (1 for even) and rank of each token."""
-        return torch.stack([self.cosine, self.even.float(), self.rank], -1)
+        """``cosine``, ``side`` and ``rank`` of each token, see there."""
+        even = self.free[:, ::2]
+        cosine = self.similarity.amax(2).clamp_min_(-1)
+        # Descending, and stable: of equals the earlier one has the higher rank. Empty places come last.
+        order = cosine.masked_fill(~even, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        last = even.sum(1, keepdim=True) - 1
+        rank = (last - torch.empty_like(order).scatter_(1, order, place)) / last.clamp_min(1)
+        columns = torch.zeros(*self.free.shape, 3, device=cosine.device)
+        columns[:, ::2, 0] = cosine
+        columns[:, 1::2, 0] = self.similarity.amax(1).clamp_min_(-1)
+        columns[:, ::2, 1] = even
+        columns[:, ::2, 2] = rank * even
+        return ragged.unpad(columns, self.tokens)
+
+    @property
+    def cosine(self) -> Float[Tensor, " total"]:
+        """Similarity to the most similar token of the other side; -1 if there is none."""
+        return self.features[:, 0]
+
+    @property
+    def side(self) -> Float[Tensor, " total"]:
+        """1 on the even side, else 0."""
+        return self.features[:, 1]
+
+    @property
+    def rank(self) -> Float[Tensor, " total"]:
+        """Place among the row's even tokens by rising cosine, 0 (unlike any odd token) to 1 (has a twin).
+
+        0 for odd and protected ones. A rank, because the scale of cosines differs between models and layers.
+        """
+        return self.features[:, 2]
 
     def partners(self, kept: Bool[Tensor, " total"]) -> tuple[Int[Tensor, " dropped"], Bool[Tensor, " dropped"]]:
         """The most similar kept token of the other side for every token that is not kept.
 
+        Where a row keeps nothing on that side, its most similar kept token at all. Protected tokens take nothing in.
+
         Returns:
-            For each dropped token, in packed order, its partner's packed index, and whether it has one at all: a row
-            may keep nothing on a side, and protected tokens take nothing in.
+            For each dropped token, in packed order, its partner's packed index, and whether it has one: a row may keep
+            nothing but what is protected.
         """
-        into = torch.zeros(self.tokens.total, dtype=torch.long, device=kept.device)
-        found = torch.zeros_like(kept)
-        if self.evens.total and self.odds.total:
-            even, odd = ragged.where(self.even), ragged.where(self.odd)
-            sides = ((even, self.evens, odd, self.odds, 2), (odd, self.odds, even, self.evens, 1))
-            for place, own, other_place, other, axis in sides:
-                # The logarithm turns a kept partner into 0 and one that leaves as well into -inf.
-                staying = ragged.pad(kept.index_select(0, other_place).float().log(), other, -torch.inf)
-                best, slot = (self.similarity + staying.unsqueeze(3 - axis)).max(axis)
-                # Without a candidate the slot is any; it must only exist.
-                partner = (other.start[:, None] + slot).clamp_max(other.total - 1)
-                into.index_copy_(0, place, other_place.index_select(0, ragged.unpad(partner, own)))
-                found.index_copy_(0, place, ragged.unpad(best, own).isfinite())
+        tokens, length = self.tokens, self.free.shape[1]
+        staying = ragged.pad(kept, tokens, False, length)
+        absent = self.similarity.new_zeros(()).masked_fill(~staying, -torch.inf)
+        partner = torch.empty(staying.shape, dtype=torch.long, device=kept.device)
+        found = torch.empty_like(staying)
+        best, place = (self.similarity + absent[:, None, 1::2]).max(2)
+        partner[:, ::2], found[:, ::2] = 2 * place + 1, best.isfinite()
+        best, place = (self.similarity + absent[:, ::2, None]).max(1)
+        partner[:, 1::2], found[:, 1::2] = 2 * place, best.isfinite()
+        partner += tokens.start[:, None]
         leaving = ragged.where(~kept)
-        return into.index_select(0, leaving), found.index_select(0, leaving)
+        index = tokens.padded_index(length).index_select(0, leaving)
+        # Without a partner the index is any; it must only exist.
+        into = partner.flatten().index_select(0, index).clamp_max(tokens.total - 1)
+        has = found.flatten().index_select(0, index)
+        if bool(has.all()):
+            return into, has
+        return self._any_side(kept, leaving, into, has)
+
+    def _any_side(
+        self, kept: Tensor, leaving: Tensor, into: Tensor, has: Tensor
+    ) -> tuple[Int[Tensor, " dropped"], Bool[Tensor, " dropped"]]:
+        """Give those without a partner the most similar kept token of their own side."""
+        lonely = torch.zeros_like(kept)
+        lonely[leaving[~has]] = True
+        free = ragged.unpad(self.free, self.tokens)
+        cosine, partner = ragged.nearest(self.unit, self.tokens, lonely & free, kept & free)
+        into[~has], has[~has] = partner, cosine.isfinite()
+        return into, has
 
 
 def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"]) -> Redundancy:
@@ -76,20 +118,9 @@ def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bo
         tokens: the batch they belong to.
         protected: tokens that cannot leave.
     """
-    even, odd = (~protected & (tokens.slot % 2 == side) for side in (0, 1))
-    evens, odds = ragged.keep(tokens, even), ragged.keep(tokens, odd)
-    cosine = unit.new_full((tokens.total,), -1.0)
-    rank = torch.zeros_like(cosine)
-    similarity = ragged.pad(ragged.take(unit, even), evens) @ ragged.pad(ragged.take(unit, odd), odds).transpose(1, 2)
-    if evens.total and odds.total:
-        for side, axes in ((odds, (slice(None), None)), (evens, (slice(None), slice(None), None))):
-            if side.uniform is None:
-                similarity += ragged.pad(unit.new_zeros(side.total), side, -torch.inf)[axes]
-        cosine.index_copy_(0, ragged.where(even), ragged.unpad(similarity.amax(2), evens))
-        cosine.index_copy_(0, ragged.where(odd), ragged.unpad(similarity.amax(1), odds))
-        cosine.clamp_min_(-1)
-    if evens.total:
-        count = evens.count.index_select(0, evens.row)
-        place = count - 1 - ragged.rank(ragged.take(cosine, even), evens)
-        rank.index_copy_(0, ragged.where(even), place / (count - 1).clamp_min(1))
-    return Redundancy(tokens, even, odd, evens, odds, similarity, cosine, rank)
+    length = max(2, *tokens.counts)  # so that there is an odd side
+    free = ragged.pad(~protected, tokens, False, length)
+    padded = ragged.pad(unit, tokens, 0.0, length)
+    absent = unit.new_zeros(()).masked_fill(~free, -torch.inf)
+    similarity = torch.baddbmm(absent[:, None, 1::2], padded[:, ::2], padded[:, 1::2].transpose(1, 2))
+    return Redundancy(unit, tokens, free, similarity.add_(absent[:, ::2, None]))

@@ -59,10 +59,9 @@ class Tokens:
         """Current place of each token within its row, 0 to the row's count minus 1."""
         return torch.arange(self.total, device=self.row.device) - self.start.index_select(0, self.row)
 
-    @cached_property
-    def padded_index(self) -> Int[Tensor, " total"]:
-        """Where each token lies in a flattened ``(rows, most)`` batch."""
-        return self.row * max(self.counts) + self.slot
+    def padded_index(self, length: int) -> Int[Tensor, " total"]:
+        """Where each token lies in a flattened ``(rows, length)`` batch."""
+        return self.row * length + self.slot
 
     @cached_property
     def grid_index(self) -> Int[Tensor, " total"]:
@@ -97,7 +96,11 @@ def pack(present: Bool[Tensor, "rows grid"]) -> Tokens:
 
 def keep(tokens: Tokens, kept: Bool[Tensor, " total"]) -> Tokens:
     """The tokens marked in ``kept``; rows may become uneven, and even empty."""
-    index = where(kept)
+    return select(tokens, where(kept))
+
+
+def select(tokens: Tokens, index: Int[Tensor, " kept"]) -> Tokens:
+    """The tokens at packed places ``index``, which must rise."""
     row = tokens.row.index_select(0, index)
     counts = torch.bincount(row, minlength=len(tokens.counts)).tolist()
     size = None if tokens.size is None else tokens.size.index_select(0, index)
@@ -117,19 +120,29 @@ def take(values: Shaped[Tensor, "total *rest"], marked: Bool[Tensor, " total"]) 
     return values.index_select(0, where(marked))
 
 
-def pad(values: Shaped[Tensor, "total *rest"], tokens: Tokens, value: float = 0.0) -> Shaped[Tensor, "rows most *rest"]:
-    """Lay packed values out as a rectangle, ``value`` where a row has fewer tokens than the longest."""
-    rows, most, rest = len(tokens.counts), max(tokens.counts), values.shape[1:]
+def pad(
+    values: Shaped[Tensor, "total *rest"], tokens: Tokens, value: float | bool = 0.0, length: int | None = None
+) -> Shaped[Tensor, "rows length *rest"]:
+    """Lay packed values out as a rectangle, ``value`` where a row has fewer than ``length`` tokens.
+
+    ``length`` is at least what the longest row has, and None means exactly that.
+    """
+    rows, length, rest = len(tokens.counts), length or max(tokens.counts), values.shape[1:]
+    if tokens.uniform == length:
+        return values.view(rows, length, *rest)
+    padded = values.new_full((rows, length, *rest), value)
     if tokens.uniform is not None:
-        return values.view(rows, most, *rest)
-    padded = values.new_full((rows * most, *rest), value)
-    return padded.index_copy_(0, tokens.padded_index, values).view(rows, most, *rest)
+        padded[:, : tokens.uniform] = values.view(rows, tokens.uniform, *rest)
+    else:
+        padded.flatten(0, 1).index_copy_(0, tokens.padded_index(length), values)
+    return padded
 
 
-def unpad(padded: Shaped[Tensor, "rows most *rest"], tokens: Tokens) -> Shaped[Tensor, "total *rest"]:
+def unpad(padded: Shaped[Tensor, "rows length *rest"], tokens: Tokens) -> Shaped[Tensor, "total *rest"]:
     """Undo :func:`pad`."""
-    flat = padded.flatten(0, 1)
-    return flat if tokens.uniform is not None else flat.index_select(0, tokens.padded_index)
+    if tokens.uniform is not None:
+        return padded[:, : tokens.uniform].flatten(0, 1)
+    return padded.flatten(0, 1).index_select(0, tokens.padded_index(padded.shape[1]))
 
 
 def rank(score: Float[Tensor, " total"], tokens: Tokens) -> Int[Tensor, " total"]:
@@ -196,14 +209,15 @@ def merge(
         The kept tokens' new hidden states and their index, with sizes.
     """
     stay, leave = where(kept), where(~kept)
-    remaining = keep(tokens, kept)
+    remaining = select(tokens, stay)
     size = tokens.size if tokens.size is not None else hidden.new_ones(tokens.total, dtype=torch.float32)
     place = (kept.cumsum(0) - 1).index_select(0, into)
     weight = size.index_select(0, leave) * found
     own = size.index_select(0, stay)
     total = own.index_add(0, place, weight)
-    sums = hidden.index_select(0, stay).float() * own[:, None]
-    sums.index_add_(0, place, hidden.index_select(0, leave).float() * weight[:, None])
+    # Selecting copies, so the rest can be done in place: fresh memory is most of what this costs.
+    sums = hidden.index_select(0, stay).float().mul_(own[:, None])
+    sums.index_add_(0, place, hidden.index_select(0, leave).float().mul_(weight[:, None]))
     return sums.div_(total[:, None]).to(hidden.dtype), replace(remaining, size=total)
 
 

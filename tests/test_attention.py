@@ -121,14 +121,20 @@ def test_without_a_ragged_batch_it_is_native_sdpa():
 def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
     tokens, qkv = batch((3, 2), False, 0)
     seen = []
-    stream = Stream(tokens, [lambda query, key, scaling: seen.append((query, key, scaling))])
+
+    class Listening(Stream):
+        def saw(self, attended):
+            seen.append(attended)
+
+    stream = Listening(tokens)
     token = current.set(stream)
     try:
         out, _ = door.attention(torch.nn.Module(), *qkv, None)
     finally:
         current.reset(token)
     torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, WIDTH**-0.5), atol=1e-6, rtol=1e-6)
-    assert seen[0][0] is qkv[0] and seen[0][1] is qkv[1] and seen[0][2] == WIDTH**-0.5
+    assert seen[0].query is qkv[0] and seen[0].key is qkv[1] and seen[0].tokens is tokens
+    assert seen[0].scaling == WIDTH**-0.5
 
 
 def test_the_mask_function_is_native_outside_and_hands_padding_on_inside():

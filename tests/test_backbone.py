@@ -50,9 +50,6 @@ class Recorder(Selector):
     def check(self, backbone, layers):
         self.inner.check(backbone, layers)
 
-    def observe(self, forward):
-        self.inner.observe(forward)
-
     def __call__(self, decision):
         choice, tokens = self.inner(decision), decision.tokens
         mask = torch.zeros_like(tokens.present)
@@ -154,7 +151,7 @@ def reference(case, row, masks, mode, into=None, layers=LAYERS):
                 for p in gone:
                     if into is not None and p in into[layers.index(index)][row]:
                         groups[into[layers.index(index)][row][p]].append(p)
-                    elif others := [q for q in stay[case.leading :] if side[q] != side[p]]:
+                    elif others := [q for q in stay[case.leading :] if side[q] != side[p]] or stay[case.leading :]:
                         groups[most_similar(value, p, others)].append(p)
                 merged = {q: sum(size[p] * value[p] for p in group) for q, group in groups.items()}
                 size = {q: sum(size[p] for p in group) for q, group in groups.items()}
@@ -444,6 +441,8 @@ def test_the_fingerprint_tells_weights_apart(tiny_vit, tiny_deit):
         other.classifier.bias[0] += 1e-3
     assert Backbone(other).fingerprint != Backbone(tiny_vit).fingerprint
     assert Backbone(tiny_deit).fingerprint != Backbone(tiny_vit).fingerprint
+    half = copy.deepcopy(tiny_vit).to(torch.bfloat16)
+    assert Backbone(half).fingerprint == Backbone(tiny_vit).fingerprint
 
 
 # ---- refusals, with the reason

@@ -103,6 +103,17 @@ def test_a_checkpoint_behind_the_interruption_replays_what_was_lost(learner: Any
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_dense_logits_are_not_computed_again(learner: Any, tmp_path: Path) -> None:
+    """Among other inputs they would differ in their last bits, and so would everything that is learned from them."""
+    ppo = learner()
+    run(ppo, 2, tmp_path / "checkpoint", every=2)
+    again = learner()
+    restore_checkpoint(tmp_path / "checkpoint", again)
+    before, after = ppo.episodes.dense, again.episodes.dense
+    assert after._known.any() and torch.equal(before._logits[after._known], after._logits[after._known])
+    again.get_env().close()
+
+
 def test_saving_changes_nothing(learner: Any, tmp_path: Path) -> None:
     plain, saved = run(learner(), 4), run(learner(), 4, tmp_path / "checkpoint", every=1)
     assert all(torch.equal(plain[name], saved[name]) for name in plain)
@@ -151,6 +162,20 @@ def tensor_missing(folder: Path) -> None:
     save_file(tensors, folder / TENSORS)
 
 
+def dense_missing(folder: Path) -> None:
+    tensors = load_file(folder / TENSORS)
+    del tensors["dense.logits"]
+    save_file(tensors, folder / TENSORS)
+
+
+def sampler(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        facts = json.loads((folder / FACTS).read_text())
+        (folder / FACTS).write_text(json.dumps({**facts, "sampler": change(facts["sampler"])}))
+
+    return spoil
+
+
 def file_missing(folder: Path) -> None:
     (folder / TENSORS).unlink()
 
@@ -159,7 +184,24 @@ def gone(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("spoil", [no_json, other_json, fact_missing, cut_short, tensor_missing, file_missing, gone])
+SPOILED = {
+    "no json": no_json,
+    "other json": other_json,
+    "fact missing": fact_missing,
+    "cut short": cut_short,
+    "tensor missing": tensor_missing,
+    "dense missing": dense_missing,
+    "other batch": sampler(lambda states: states[:1]),
+    "no list of samplers": sampler(lambda states: "PCG64"),
+    "no sampler": sampler(lambda states: [3 for _ in states]),
+    "other generator": sampler(lambda states: [{**state, "bit_generator": "MT19937"} for state in states]),
+    "half a sampler": sampler(lambda states: [{"bit_generator": "PCG64"} for _ in states]),
+    "file missing": file_missing,
+    "gone": gone,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 def test_a_damaged_checkpoint_is_a_clear_line(learner: Any, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     run(learner(), 1, tmp_path / "checkpoint", every=1)
     spoil(tmp_path / "checkpoint")
@@ -170,6 +212,19 @@ def test_a_damaged_checkpoint_is_a_clear_line(learner: Any, tmp_path: Path, spoi
     assert "\n" not in str(refused.value)
     after = state(ppo)
     assert all(torch.equal(before[name], after[name]) for name in before)
+    ppo.get_env().close()
+
+
+def test_a_checkpoint_of_another_batch_or_other_data_is_refused(learner: Any, tmp_path: Path) -> None:
+    run(learner(), 1, tmp_path / "checkpoint", every=1)
+    ppo = learner()
+    ppo.episodes.dense._known = torch.zeros(25, dtype=torch.bool)
+    with pytest.raises(RltrError, match="24 training examples, but now there are 25"):
+        restore_checkpoint(tmp_path / "checkpoint", ppo)
+    sampler(lambda states: [*states, states[0]])(tmp_path / "checkpoint")
+    with pytest.raises(RltrError, match="3 groups of rollouts per update, but this training has 2: .*learner.batch"):
+        ppo.episodes.dense._known = torch.zeros(24, dtype=torch.bool)
+        restore_checkpoint(tmp_path / "checkpoint", ppo)
     ppo.get_env().close()
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from rltr import cli
 from rltr.errors import RltrError
+from rltr.folders import DEMO_FILE, EVALUATION_FILE
 from rltr.recipe import Recipe, load_recipe, save_recipe
 from rltr.version import __version__
 
@@ -42,8 +43,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         return run
 
-    names = ("run_demo", "run_train", "run_evaluate", "run_export", "run_check")
+    names = ("run_demo", "run_train", "run_evaluate", "run_export")
     monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(**{name: stand_in(name) for name in names}))
+    monkeypatch.setitem(sys.modules, "rltr.checking", SimpleNamespace(run_check=stand_in("run_check")))
     return calls
 
 
@@ -157,6 +159,8 @@ def test_results_never_replace_something_else(elsewhere: Path, run_folder: Path,
 
 
 def test_demo_may_be_repeated(run_folder: Path, jobs: list[tuple[Any, ...]]) -> None:
+    assert "holds a training run" in rltr("demo", "--quick", "--out", run_folder).stderr and jobs == []
+    (run_folder / DEMO_FILE).touch()
     assert rltr("demo", "--quick", "--out", run_folder, "--seed", 3).exit_code == 0
     assert jobs == [("run_demo", load_recipe("quick", ["learner.seed=3"], {"out": run_folder}), True)]
 
@@ -177,6 +181,33 @@ def test_evaluate_starts_from_the_policys_recipe(policy: Path, jobs: list[tuple[
     assert (folder, recipe.learner.seed, recipe.evaluation.examples, recipe.out) == (policy, 6, 10, Path("made"))
 
 
+def test_evaluate_never_writes_over_a_run(policy: Path, run_folder: Path, jobs: list[tuple[Any, ...]]) -> None:
+    assert "holds a training run" in rltr("evaluate", "--policy", policy, "--out", run_folder).stderr and jobs == []
+    (policy.parent / "measured").mkdir()
+    (policy.parent / "measured" / EVALUATION_FILE).touch()
+    assert rltr("evaluate", "--policy", policy, "--out", policy.parent / "measured").exit_code == 0
+
+
+def test_evaluate_says_when_another_version_wrote_the_recipe(policy: Path, jobs: list[tuple[Any, ...]]) -> None:
+    (policy / "config.json").write_text(json.dumps({"recipe": {"policy": {"prior": 4}}}))
+    result = rltr("evaluate", "--policy", policy)
+    assert result.exit_code == 2 and "another version wrote it" in result.stderr and jobs == []
+    assert rltr("evaluate", "--policy", policy, "--recipe", "quick").exit_code == 0
+
+
+def test_a_tilde_is_ones_home(
+    policy: Path, run_folder: Path, jobs: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = policy.parent
+    monkeypatch.setenv("HOME", str(home))
+    assert rltr("export", "--run=~/run", "--out=~/made").exit_code == 0
+    assert rltr("check", "~/policy").exit_code == 0
+    assert rltr("evaluate", "--policy=~/policy", "--out=~/seen").exit_code == 0
+    assert rltr("train", "--resume", "--out=~/run").exit_code == 0
+    assert jobs[0] == ("run_export", home / "run", home / "made") and jobs[1][1] == jobs[2][1] == policy
+    assert (jobs[2][2].out, jobs[3][1].out) == (home / "seen", run_folder)
+
+
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_damaged_policy(policy: Path, content: str) -> None:
     (policy / "config.json").write_text(content)
@@ -186,8 +217,16 @@ def test_damaged_policy(policy: Path, content: str) -> None:
 
 def test_export_and_check(run_folder: Path, policy: Path, jobs: list[tuple[Any, ...]]) -> None:
     assert rltr("export", "--run", run_folder, "--out", "made").exit_code == 0
-    assert rltr("check", policy, "--model", "my-vit").exit_code == 0
-    assert jobs == [("run_export", run_folder, Path("made")), ("run_check", policy, "my-vit")]
+    assert rltr("check", policy, "--model", "my-vit", "--data", "photos", "--threads", 2).exit_code == 0
+    changes = {"model.source": "my-vit", "data.source": "photos", "threads": 2}
+    assert jobs == [("run_export", run_folder, Path("made")), ("run_check", policy, changes)]
+
+
+def test_a_failed_check_is_exit_code_1(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rltr.checking", SimpleNamespace(run_check=lambda *_: False))
+    result = rltr("check", policy)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("rltr: check failed: ") and result.stderr.count("\n") == 1
 
 
 def failing(error: BaseException) -> Any:
@@ -198,7 +237,14 @@ def failing(error: BaseException) -> Any:
 
 
 def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(recipe: Recipe, resume: bool) -> None:
+        save_recipe(recipe, recipe.out / "recipe.yaml")
+        raise KeyboardInterrupt
+
     monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(KeyboardInterrupt())))
+    result = rltr("train", "--out", "here")
+    assert result.exit_code == 130 and "--resume" not in result.stderr
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=begin))
     result = rltr("train", "--out", "here")
     assert result.exit_code == 130
     assert result.stderr.endswith("go on from the last checkpoint with: rltr train --resume --out here\n")

@@ -233,6 +233,15 @@ def test_a_reset_without_seed_goes_on_with_new_inputs(batched: TokenSelectionVec
     assert len({str(weight) for weight in weights}) == 4
 
 
+def test_environments_without_a_seed_differ(options: dict[str, Any]) -> None:
+    weights = []
+    for _ in range(3):
+        env = TokenSelectionEnv(**options)
+        weights.append(env.reset()[0]["cost_weight"].item())
+        env.close()
+    assert len(set(weights)) == 3
+
+
 def test_a_native_batch_is_a_loop_of_single_environments(options: dict[str, Any], grid: int) -> None:
     batch = TokenSelectionVectorEnv(4, **options)
     first, _ = batch.reset(seed=11)
@@ -305,7 +314,7 @@ def test_absent_tokens_show_nothing(batched: TokenSelectionVectorEnv) -> None:
     shown, *_ = batched.step(action)
     np.testing.assert_array_equal(shown["present"] == 1, expected)
     gone = shown["present"] == 0
-    assert not shown["tokens"][gone].any() and not shown["redundancy"][gone].any() and not shown["alive"][gone].any()
+    assert not shown["tokens"][gone].any() and not shown["clues"][gone].any() and not shown["alive"][gone].any()
     assert shown["tokens"][~gone].any(-1).all()
 
 
@@ -484,7 +493,7 @@ def test_an_outcome_says_what_happened(options: dict[str, Any]) -> None:
     episodes.close()
 
 
-def test_default_layers_leave_the_ends_alone() -> None:
-    assert default_layers(12) == (1, 3, 5, 7, 9)
-    assert default_layers(6) == (1, 2, 3)
-    assert default_layers(2) == (1,)
+def test_default_layers_leave_the_end_alone() -> None:
+    assert default_layers(12) == (0, 2, 4, 6, 8)
+    assert default_layers(6) == (0, 2)
+    assert default_layers(2) == (0,)

@@ -1,12 +1,16 @@
 """Evaluation: fair timing, sound statistics, Pareto geometry, and a report that says what was measured."""
 
 import csv
+import importlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,28 +18,42 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import bootstrap
+from scipy.special import xlogy
+from scipy.stats import bootstrap, ttest_1samp
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.utils.generic import ModelOutput
 
 from rltr.backbone import Backbone
-from rltr.cost import FlopsCost
+from rltr.cost import CostModel, FlopsCost, LatencyCost
 from rltr.errors import RltrError
 from rltr.evaluate.gallery import FADE, TINT, Patches, dim, panels, stage_titles, text_panels
 from rltr.evaluate.measure import measure
-from rltr.evaluate.pareto import accuracy_at, compare, hypervolume, pareto_front
+from rltr.evaluate.pareto import accuracy_at, compare, hypervolume, pareto_front, read_off
 from rltr.evaluate.plots import curve, foretold, kept_per_layer, spread, training_curves
 from rltr.evaluate.points import Measurement, OperatingPoint, Shown, View
 from rltr.evaluate.report import render, summary, write_report
+from rltr.evaluate.resampling import pack, resampled_accuracies, unpack
 from rltr.evaluate.results import Evaluation, read_history, read_json, write_csv, write_json
-from rltr.evaluate.statistics import accuracy_interval, mean_interval, median_ratio
+from rltr.evaluate.statistics import (
+    accuracy_interval,
+    mean_interval,
+    median_ratio,
+    paired_change_interval,
+    seeds_interval,
+)
 from rltr.evaluate.style import write_png
+from rltr.evaluate.sweep import a_few, baseline_points, fresh, policy_points
 from rltr.evaluate.tally import reduced_cost
 from rltr.evaluate.timing import native_beside, schedule, torch_threads
-from rltr.evaluate.wording import percent, percentage_points
+from rltr.evaluate.wording import colour, percent, percentage_points, verdict
+from rltr.export.folder import Policy, describe
 from rltr.forward import Trace
+from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.reduction import Reduction
+from rltr.selectors import RANKINGS, ClsAttention
 from rltr.selectors.norm import Norm
 from rltr.tasks import TensorExamples
 
@@ -184,15 +202,16 @@ def test_drift_hits_point_and_reference_alike(backbone: Backbone, examples: Tens
 def test_tokens_flops_and_gallery_are_those_of_the_real_runs(
     backbone: Backbone, examples: TensorExamples, flops: FlopsCost
 ) -> None:
-    points = [operating_point(backbone, 0.5, "policy"), operating_point(backbone, 1.0)]
-    found = measure(backbone, points, examples, flops, latency=flops, batch_size=4, gallery=3, progress=False)
+    points = [replace(operating_point(backbone, 0.5, "policy"), latency=flops), operating_point(backbone, 1.0)]
+    found = measure(backbone, points, examples, flops, batch_size=4, gallery=3, progress=False)
     half, whole = found.points
     assert found.tokens == 17
     assert half.kept == [17, 9, 5]  # CLS stays, half of 16, then half of 8
     assert whole.kept == [17, 17, 17]
-    assert (whole.agreement, whole.accuracy_change, whole.accuracy_change_interval) == (1, 0, (0, 0))
+    assert (whole.agreement, whole.accuracy_change) == (1, 0)
     assert whole.flops == pytest.approx(1) and half.flops < 0.7
-    assert half.predicted == pytest.approx(half.flops)
+    assert half.predicted == pytest.approx(half.flops) and whole.predicted is None
+    assert half.layers == [1, 2]
     assert [shown.example for shown in found.gallery] == [0, 4, 9]
     for shown in found.gallery:
         (view,) = shown.views
@@ -207,6 +226,138 @@ def test_the_selectors_own_cost_counts(backbone: Backbone, examples: TensorExamp
         _, trace = operating_point(backbone).reduce(examples.batch(range(2)))
     difference = reduced_cost(dear, trace, 3) - reduced_cost(free, trace, 3)
     assert difference.tolist() == [1000 * (17 + 9)] * 2
+
+
+# --- which points ----------------------------------------------------------------------------------------------------
+
+
+def trained(backbone: Backbone, cost: CostModel | None = None, layers: tuple[int, ...] = (0, 1)) -> Policy:
+    """A policy that has moved away from where it started."""
+    network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, grid=17, width=8))
+    torch.nn.init.normal_(network.keep.weight, std=3.0, generator=torch.Generator().manual_seed(3))
+    cost = cost or FlopsCost.count(backbone.layers)
+    return Policy(network.eval().requires_grad_(False), layers, "merge", cost, describe(backbone))
+
+
+def decides_at(point: OperatingPoint) -> tuple[int, ...]:
+    assert isinstance(point.reduce, Reduction)
+    return point.reduce.layers
+
+
+def test_a_baseline_decides_where_it_can(backbone: Backbone, examples: TensorExamples, flops: FlopsCost) -> None:
+    points = baseline_points(backbone, list(RANKINGS), [0.5], (0, 2))
+    where = {point.series: decides_at(point) for point in points}
+    assert where.pop("none") == (0, 2)
+    assert where.pop("cls_attention (merge)") == where.pop("cls_attention (drop)") == (1, 2)
+    assert where.pop("tome (merge)") == (1, 2)
+    assert set(where.values()) == {(0, 2)} and len(where) == 2 * (len(RANKINGS) - 2)
+    found = measure(backbone, points, examples, flops, batch_size=5, progress=False)
+    assert [tuple(point.layers) for point in found.points] == [decides_at(point) for point in points]
+
+
+def test_a_baseline_without_a_layer_is_left_out_with_the_reason(
+    backbone: Backbone, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: ClsAttention, backbone: Backbone, layers: Sequence[int]) -> None:
+        raise RltrError("it cannot see")
+
+    monkeypatch.setattr(ClsAttention, "check", refuse)
+    points = baseline_points(backbone, ["cls_attention", "norm"], [0.5], (0,))
+    assert {point.method for point in points} == {"none", "norm"}
+    assert "cls_attention is left out at layers 0: it cannot see" in caplog.text
+
+
+def test_names_tell_schedules_apart_where_a_baseline_has_two(backbone: Backbone) -> None:
+    points = baseline_points(backbone, ["norm", "cls_attention", "tome"], [0.5], (0, 1), (1,))
+    assert {point.series: decides_at(point) for point in points} == {
+        "none": (0, 1),
+        "norm (merge), layers 0 1": (0, 1),
+        "norm (drop), layers 0 1": (0, 1),
+        "norm (merge), layers 1": (1,),
+        "norm (drop), layers 1": (1,),
+        "cls_attention (merge)": (1,),  # without layer 0 both are the same
+        "cls_attention (drop)": (1,),
+        "tome (merge)": (1, 2),
+    }
+
+
+@pytest.fixture(scope="module")
+def even() -> tuple[Backbone, dict[str, Tensor]]:
+    """A model with an even number of tokens, and images: the two halves that are compared are exactly as large."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = ViTConfig(image_size=(12, 20), patch_size=4, num_channels=1, **shape)
+    return Backbone(ViTForImageClassification(config).eval()), {"pixel_values": torch.rand(3, 1, 12, 20)}
+
+
+@pytest.mark.parametrize("method", RANKINGS)
+def test_a_baselines_own_cost_is_what_torch_counts(even: tuple[Backbone, dict[str, Tensor]], method: str) -> None:
+    backbone, inputs = even
+
+    def decision(point: OperatingPoint) -> tuple[int, float]:
+        """FLOPs of all but the model, counted, and as they are reported."""
+        assert point.flops is not None
+        # torch counts no FLOPs for the CPU's fused attention, so it gets the unfused one to count.
+        math, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
+        with torch.inference_mode(), point.attached(), math, counter:
+            _, trace = point.reduce(inputs)
+        model = sum(
+            FlopsCost.count(backbone.layers).layer(i, c.double()).sum() for i, c in enumerate(trace.counts_per_layer(2))
+        )
+        return counter.get_total_flops() - int(model), float(reduced_cost(point.flops, trace, 2).sum() - model)
+
+    points = baseline_points(backbone, [method], [0.5], (1,))
+    outside, nothing = decision(points[0])  # keeping everything costs nothing; what is left are embedding and head
+    assert nothing == 0
+    for point in points[1:]:
+        counted, reported = decision(point)
+        if method == "cls_attention":
+            counted += 3 * 16 * 2 * 16  # a product of vectors and matrices, but written so that torch does not see it
+        # ToMe's two halves have 7 and 8 tokens: the first token is on neither.
+        assert counted - outside == pytest.approx(reported, rel=0.13 if method == "tome" else 0)
+
+
+def test_the_untrained_policy_is_the_prior_and_nothing_else(backbone: Backbone, examples: TensorExamples) -> None:
+    policy = trained(backbone)
+    before = torch.get_rng_state()
+    points = policy_points(backbone, policy, [0.1, 2.0], untrained=[2.0])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [(point.series, point.setting) for point in points] == [
+        ("policy (merge)", 0.1),
+        ("policy (merge)", 2.0),
+        ("untrained policy (merge)", 2.0),
+    ]
+    learned, prior = points[1:]
+    assert decides_at(learned) == decides_at(prior) == (0, 1)
+    inputs = examples.batch(range(10))
+    with backbone.attached(), torch.inference_mode():
+        kept = [point.reduce(inputs)[1].present for point in (learned, prior)]
+        again = policy_points(backbone, policy, (), untrained=[2.0])[0].reduce(inputs)[1].present
+    assert torch.equal(kept[1], again) and not torch.equal(kept[0], kept[1])
+    network = fresh(policy)
+    assert network.config == policy.network.config
+    assert not network.keep.weight.any() and policy.network.keep.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("weights", "few"),
+    [([3.0], [3.0]), ([2.0, 1.0], [1.0, 2.0]), ([float(i) for i in range(8)], [0.0, 2.0, 5.0, 7.0])],
+)
+def test_a_few_weights_span_all(weights: list[float], few: list[float]) -> None:
+    assert a_few(weights) == few
+
+
+def test_only_what_the_table_was_measured_for_is_foretold(backbone: Backbone, caplog: pytest.LogCaptureFixture) -> None:
+    table = LatencyCost.measure(backbone, tokens=17, rows=2, points=2, passes=1)
+    policy = trained(backbone, table)
+    points = policy_points(backbone, policy, [0.1], untrained=[0.1]) + baseline_points(backbone, ["norm"], [0.5], (1,))
+    assert {point.method for point in points if point.latency is table} == {"policy", "untrained policy"}
+    assert {point.method for point in points if point.latency is None} == {"none", "norm"}
+    assert policy_points(backbone, trained(backbone), [0.1])[0].latency is None  # FLOPs foretell no time
+    assert not caplog.text
+    moved = replace(table, machine=replace(table.machine, processor="another"))
+    assert policy_points(backbone, trained(backbone, moved), [0.1])[0].latency is None
+    assert "no latency is foretold" in caplog.text and "'another' there" in caplog.text
 
 
 def test_measuring_leaves_the_model_as_it_was(backbone: Backbone, examples: TensorExamples, flops: FlopsCost) -> None:
@@ -268,6 +419,55 @@ def test_degenerate_samples() -> None:
     assert mean_interval([3.0]) is None
     assert median_ratio([3.0], [2.0]) == (1.5, None)
     assert accuracy_interval([True]) is None
+
+
+def pairs(won: int, lost: int, same: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers after and before, of which so many became right, wrong, and stayed."""
+    return np.repeat([True, False, True], [won, lost, same]), np.repeat([False, True, True], [won, lost, same])
+
+
+def test_equal_answers_are_not_certain() -> None:
+    low, high = paired_change_interval(*pairs(0, 0, 300)) or (0, 0)
+    z = 1.959964**2
+    assert (-low, high) == pytest.approx((z / (300 + z), z / (300 + z)))
+    low, high = paired_change_interval(*pairs(3, 0, 297)) or (0, 0)
+    assert low < 0 < 3 / 300 < high
+    assert paired_change_interval([True], [False]) is None
+
+
+@pytest.mark.parametrize(("won", "lost", "same"), [(12, 2, 36), (5, 9, 300), (1, 0, 1), (0, 7, 60), (4, 0, 0)])
+def test_change_interval_is_the_score_interval(won: int, lost: int, same: int) -> None:
+    """At its ends, the score test rejects at exactly 5 %; the likeliest share of losses is found by trying all."""
+    n = won + lost + same
+    low, high = paired_change_interval(*pairs(won, lost, same)) or (0, 0)
+    assert low <= (won - lost) / n <= high
+    for change in (end for end in (low, high) if abs(end) < 1):
+        share = np.linspace(max(0.0, -change), (1 - change) / 2, 400_001)
+        likelihood = sum(xlogy(k, p) for k, p in ((lost, share), (won, share + change), (same, 1 - 2 * share - change)))
+        best = share[np.nanargmax(likelihood)]  # rounding may put an end of the range below 0
+        score = (won - lost - n * change) ** 2 / (n * (2 * best + change * (1 - change)))
+        assert score == pytest.approx(1.959964**2, rel=1e-3)
+
+
+def test_change_interval_holds_the_truth_as_often_as_it_says() -> None:
+    shares, n = (0.03, 0.05, 0.92), 320
+    draws = np.random.default_rng(0).multinomial(n, shares, size=500)
+    intervals = [paired_change_interval(*pairs(*map(int, draw))) or (0, 0) for draw in draws]
+    assert np.mean([low <= -0.02 <= high for low, high in intervals]) == pytest.approx(0.95, abs=0.025)
+
+
+def test_seeds_interval_covers_seeds_and_examples() -> None:
+    draws = np.random.default_rng(0).normal(0.02, 0.01, 100_000)
+    # One policy: the examples alone, two standard errors.
+    assert seeds_interval([0.02], draws) == pytest.approx((0.02 - 0.0196, 0.02 + 0.0196), abs=2e-4)
+    assert seeds_interval([0.02, 0.02, 0.02], draws) == pytest.approx(seeds_interval([0.02], draws))
+    # Three seeds and no doubt about the examples: a t interval with two degrees of freedom.
+    seeds = [0.01, 0.02, 0.03]
+    exact = ttest_1samp(seeds, 0).confidence_interval(0.95)
+    assert seeds_interval(seeds, np.full(100, 0.02)) == pytest.approx((exact.low, exact.high))
+    # With both, wider than by the examples alone; more degrees of freedom than the seeds alone have.
+    one, both = seeds_interval([0.02], draws), seeds_interval(seeds, draws)
+    assert one[1] < both[1] < exact.high and both[0] < 0 < one[0]
 
 
 def test_median_ratio_shrugs_off_an_interruption() -> None:
@@ -332,6 +532,64 @@ def test_interpolation_stays_among_the_measured(points: list[tuple[float, float]
     (value,) = accuracy_at([cost], points)
     accuracies = [accuracy for _, accuracy in points]
     assert value is None or min(accuracies) - 1e-9 <= value <= max(accuracies) + 1e-9
+
+
+@given(clouds, st.lists(number, min_size=1, max_size=5), st.integers(0, 99))
+def test_many_curves_are_read_off_at_once(points: list[tuple[float, float]], costs: list[float], seed: int) -> None:
+    """As each curve for itself: its Pareto front, and straight lines between its members."""
+    measured = [cost for cost, _ in points]
+    draws = np.random.default_rng(seed).integers(0, 4, (3, len(points))) / 4  # many ties
+    found = read_off(measured, draws, costs)
+    for accuracies, values in zip(draws.tolist(), found, strict=True):
+        curve = list(zip(measured, accuracies, strict=True))
+        front = [curve[index] for index in pareto_front(curve)]
+        known_costs, known = zip(*front, strict=True)
+        for cost, value in zip(costs, values, strict=True):
+            if front[0][0] <= cost <= max(measured):
+                assert value == pytest.approx(np.interp(cost, known_costs, known))
+            else:
+                assert np.isnan(value)
+
+
+answers = st.lists(st.booleans(), min_size=1, max_size=70)
+
+
+@given(answers)
+def test_answers_survive_packing(right: list[bool]) -> None:
+    assert unpack(pack(right), len(right)).tolist() == right
+    with pytest.raises(RltrError, match="damaged"):
+        unpack(pack(right), len(right) + 8)
+    with pytest.raises(RltrError, match="damaged"):
+        unpack("no base64!", len(right))
+
+
+def test_all_points_are_drawn_the_same_examples() -> None:
+    right = np.random.default_rng(0).random((3, 500)) < 0.8
+    right[1] = ~right[0]
+    drawn = resampled_accuracies(right, resamples=4000)
+    assert drawn[:, 0] + drawn[:, 1] == pytest.approx(np.ones(4000))
+    assert drawn.mean(0) == pytest.approx(right.mean(1), abs=0.002)
+    accuracy = right[2].mean()
+    assert drawn[:, 2].std() == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 500), rel=0.05)
+    assert (resampled_accuracies(right, resamples=10) == resampled_accuracies(right, resamples=10)).all()
+
+
+def test_the_interval_of_a_difference_is_that_of_paired_answers() -> None:
+    after, before = pairs(40, 20, 940)
+    resampled = dict(
+        zip(
+            ("policy", "a", "b"),
+            resampled_accuracies(np.stack([after, before, ~after]))[:, :, None].transpose(1, 0, 2),
+            strict=True,
+        )
+    )
+    series = {"policy": [(0.5, after.mean())], "a": [(0.5, before.mean())], "b": [(0.5, 1 - after.mean())]}
+    (found,) = compare(series, "policy", [0.5], resampled)
+    spread = 1.96 * np.sqrt((60 / 1000 - 0.02**2) / 1000)
+    assert found.best == "a" and found.difference == pytest.approx(0.02)
+    assert found.interval == pytest.approx((0.02 - spread, 0.02 + spread), abs=0.002)
+    assert compare(series, "policy", [0.5])[0].interval is None
+    assert compare(series, "policy", [0.4], resampled)[0].interval is None  # nobody was measured there
 
 
 def test_comparison_names_the_best_other() -> None:
@@ -410,6 +668,97 @@ def test_json_round_trip_with_what_a_later_version_may_add(evaluation: Evaluatio
     path.write_text(json.dumps(data))
     assert read_json(path) == evaluation
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_results_without_right_answers_are_read_and_claim_nothing(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(evaluation, path)
+    data = json.loads(path.read_text())
+    for old in data["points"]:
+        for name in ("right", "layers", "schedule"):
+            old.pop(name)
+    path.write_text(json.dumps(data))
+    found = read_json(path)
+    assert found.resampled() == {} and found.curves() == evaluation.curves()
+    assert 'class="good"' not in render(found) and 'class="bad"' not in render(found)
+
+
+def answered(evaluation: Evaluation, examples: int, difference: int) -> Evaluation:
+    """The same with two points at one latency: the policy has so many more right answers than the baseline."""
+    base = np.arange(examples) < 0.8 * examples
+    own = np.arange(examples) < 0.8 * examples + difference
+    points = [
+        replace(point(method, latency, float(right.mean())), right=pack(right))
+        for method, right in (("policy", own), ("norm", base))
+        for latency in (0.45, 0.55)
+    ]
+    return replace(evaluation, examples=examples, points=points, gallery=[])
+
+
+@pytest.mark.parametrize(
+    ("difference", "said", "mark"),
+    [(1, "level", ""), (30, "above", "good"), (-30, "below", "bad"), (-1, "level", ""), (0, "level", "")],
+)
+def test_a_difference_has_colour_only_if_the_inputs_can_tell(
+    evaluation: Evaluation, difference: int, said: str, mark: str
+) -> None:
+    found = answered(evaluation, 320, difference)
+    (beside,) = compare(found.curves(), "policy (merge)", [0.5], found.resampled())
+    assert beside.difference == pytest.approx(difference / 320)
+    assert (verdict(beside.interval), colour(beside.interval)) == (said, mark)
+    page = render(found)
+    assert [mark for mark in ("good", "bad") if f'<td class="{mark}">' in page] == ([mark] if mark else [])
+    assert f", {said}</small>" in page
+    assert ("cannot tell them apart" in summary(found)) == (said == "level")
+
+
+def test_the_benchmark_judges_the_mean_over_seeds(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    learning = importlib.import_module("benchmarks.learning")
+
+    def judged(*more: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One policy per number of answers more than the better baseline, at 0.5 and at 0.85."""
+        right = {f"policy seed {seed}": 0.8 * 2000 + extra for seed, extra in enumerate(more)}
+        right |= {"norm": 0.8 * 2000, "random": 0.7 * 2000}
+        points = [
+            replace(point(method, latency, count / 2000), right=pack(np.arange(2000) < count))
+            for method, count in right.items()
+            for latency in (0.4, 0.9)
+        ]
+        found = replace(evaluation, examples=2000, points=points, gallery=[])
+        (low, high), each = learning.at_equal_latency(found, list(right)[: len(more)], [0.5, 0.85])
+        assert [row["policy"] for row in each] == [name for name in right for _ in "ab" if name.startswith("policy")]
+        return low, high
+
+    low, high = judged(60, 64, 68)
+    assert low["best baseline"] == "norm (merge)" and low["its accuracy"] == pytest.approx(0.8)
+    assert [low[key] for key in ("lowest", "policy", "highest")] == pytest.approx([0.83, 0.832, 0.834])
+    assert low["difference"] == pytest.approx(0.032) and 0 < low["95 % interval"][0] < 0.032 < low["95 % interval"][1]
+    assert (low["verdict"], low["met"], high["verdict"], high["met"]) == ("above", True, "above", True)
+    # Seeds that differ as much as they are better on average say little; a mean above 0 meets the goal all the same.
+    low, high = judged(0, 64, 128)
+    assert (low["verdict"], low["met"]) == ("level", True) and low["95 % interval"][0] < 0
+    low, high = judged(-30, 5, 20)
+    assert (low["verdict"], low["met"], high["verdict"], high["met"]) == ("level", False, "level", True)
+    low, high = judged(-60, -64, -68)
+    assert (low["verdict"], low["met"], high["verdict"], high["met"]) == ("below", False, "below", False)
+    low, _ = judged(60)
+    assert low["verdict"] == "above"
+
+
+def test_many_intervals_take_no_time(evaluation: Evaluation) -> None:
+    generator = np.random.default_rng(0)
+    points = [
+        replace(
+            point("policy" if i < 10 else f"baseline {i // 8}", 0.2 + 0.008 * i, 0.8),
+            right=pack(generator.random(5000) < 0.8),
+        )
+        for i in range(100)
+    ]
+    found = replace(evaluation, examples=5000, points=points, gallery=[])
+    began = time.perf_counter()
+    compare(found.curves(), "policy (merge)", resampled=found.resampled())
+    assert time.perf_counter() - began < 10
 
 
 @pytest.mark.parametrize(

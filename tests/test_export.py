@@ -3,6 +3,8 @@
 import gc
 import json
 import math
+import os
+import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +45,7 @@ from rltr.export import (
 )
 from rltr.export.calibration import monotone
 from rltr.export.folder import CARD, CONFIG, WEIGHTS
+from rltr.files import recover_folder
 from rltr.policies import PolicyConfig, TokenPolicy
 from rltr.policies.network import decision_flops
 from rltr.reduction import Reduction
@@ -114,7 +117,8 @@ def test_the_folder_holds_nothing_that_can_run_code(policy: Policy, tmp_path: Pa
 
 def test_the_card_says_what_it_is(policy: Policy, tmp_path: Path) -> None:
     facts = {"table": [{"accuracy": "80.00%", "time": "0.50×"}], "environment": "torch 1"}
-    save_policy(policy, tmp_path / "policy", facts)
+    save_policy(replace(policy, facts=facts), tmp_path / "first")
+    save_policy(load_policy(tmp_path / "first"), tmp_path / "policy")  # results travel with the folder
     card = (tmp_path / "policy" / CARD).read_text()
     for said in ("rltr.attach(", "| 0.2 | 0.700 | 89.00% | 90.00% |", "| 80.00% | 0.50× |", "torch 1", "64 rollouts"):
         assert said in card, said
@@ -127,6 +131,46 @@ def test_saving_again_replaces_the_whole_folder(policy: Policy, tmp_path: Path) 
     save_policy(replace(policy, layers=(2,)), tmp_path / "policy")
     assert load_policy(tmp_path / "policy").layers == (2,)
     assert not (tmp_path / "policy" / "left_over").exists()
+
+
+def test_a_folder_without_results_is_read(policy: Policy, tmp_path: Path) -> None:
+    save_policy(policy, tmp_path / "policy")
+    config = json.loads((tmp_path / "policy" / CONFIG).read_text())
+    del config["facts"]
+    (tmp_path / "policy" / CONFIG).write_text(json.dumps(config))
+    assert load_policy(tmp_path / "policy").facts == {}
+
+
+def test_the_folder_in_use_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_policy(policy, tmp_path / "policy")
+    monkeypatch.chdir(tmp_path / "policy")
+    for folder in (Path("."), Path(".."), tmp_path / "policy"):
+        with pytest.raises(RltrError, match="while you are in it; name a folder below"):
+            save_policy(policy, folder)
+    assert load_policy(tmp_path / "policy").layers == LAYERS
+    save_policy(policy, Path("below"))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_folder_has_the_permissions_of_any_other(policy: Policy, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_policy(policy, tmp_path / "policy")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "policy").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_folder_set_aside_is_not_lost(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two renames, the next writer finds the old folder, and nothing is left lying about."""
+    save_policy(policy, tmp_path / "policy")
+    (tmp_path / "policy").rename(tmp_path / ".policy.old")
+    recover_folder(tmp_path / "policy")
+    assert load_policy(tmp_path / "policy").layers == LAYERS
+    shutil.copytree(tmp_path / "policy", tmp_path / ".policy.old")  # killed after them
+    save_policy(replace(policy, layers=(2,)), tmp_path / "policy")
+    assert load_policy(tmp_path / "policy").layers == (2,)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
@@ -197,6 +241,21 @@ def test_it_is_a_context_manager(policy: Policy, tiny_vit: PreTrainedModel, imag
         rltr.detach(tiny_vit)
 
 
+def test_a_block_may_detach_early(policy: Policy, tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
+    native = tiny_vit(**image_inputs).logits
+    with rltr.attach(tiny_vit, policy, cost_weight=1.0):
+        rltr.detach(tiny_vit)
+    with pytest.raises(ZeroDivisionError), rltr.attach(tiny_vit, policy, cost_weight=1.0):
+        rltr.detach(tiny_vit)
+        raise ZeroDivisionError
+    first = rltr.attach(tiny_vit, policy, cost_weight=1.0)
+    rltr.detach(tiny_vit)
+    with rltr.attach(tiny_vit, policy, cost_weight=1.0):
+        first.detach()  # undoes what it did itself, and nobody else's
+        assert not torch.equal(tiny_vit(**image_inputs).logits, native)
+    assert torch.equal(tiny_vit(**image_inputs).logits, native)
+
+
 def test_a_forward_that_raises_leaves_no_trace(
     policy: Policy, tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]
 ) -> None:
@@ -261,6 +320,7 @@ def test_a_folder_can_be_attached_by_budget(policy: Policy, tiny_vit: PreTrained
         ({"cost_weight": 0.0}, "above 0"),
         ({"cost_weight": -1.0}, "above 0"),
         ({"cost_weight": math.nan}, "above 0"),
+        ({"cost_weight": math.inf}, "finite; this policy was trained for 0.02 to 2"),
         ({"budget": math.nan}, "budget"),
     ],
 )

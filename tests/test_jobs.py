@@ -1,6 +1,7 @@
 """The commands' work from end to end, on a user's own tiny model and data."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,29 @@ from transformers import (
 )
 
 import rltr
-from rltr import jobs
-from rltr.cost import FlopsCost, LatencyCost
+from rltr import jobs, parity
+from rltr.checking import run_check
+from rltr.cost import COST_MODELS, FlopsCost, LatencyCost
 from rltr.envs import default_layers
 from rltr.errors import RltrError
 from rltr.export import load_policy
-from rltr.files import RECIPE_FILE
-from rltr.jobs import POLICY_FOLDER, facts_of, history_of, run_check, run_evaluate, run_export, run_train
+from rltr.export.folder import CARD
+from rltr.folders import (
+    CHECKPOINT,
+    DEMO_FILE,
+    EVALUATION_FILE,
+    LATENCY_FILE,
+    LOGS,
+    POLICY_FOLDER,
+    RECIPE_FILE,
+    clear_out,
+)
+from rltr.jobs import facts_of, history_of, run_demo, run_evaluate, run_export, run_train
 from rltr.loading import load_model
 from rltr.recipe import Recipe, load_recipe
+from rltr.selectors import RandomChoice
 from rltr.train import run as training
-from rltr.train.run import CHECKPOINT, LOGS
+from rltr.train.prices import MAKERS
 
 # Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
@@ -130,8 +143,9 @@ def test_the_history_is_what_was_logged(trained: Path) -> None:
     history = history_of(trained)
     assert [row["rollouts"] for row in history] == [8, 16]
     for row in history:
-        assert {"accuracy", "dense_accuracy", "cost", "score", "price", "keep_rate/1"} <= row.keys()
-        assert 0 <= row["accuracy"] <= 1 and 0 < row["cost"] < 1.5 and 0 < row["keep_rate/1"] <= 1
+        first = f"keep_rate/{default_layers(4)[0]}"
+        assert {"accuracy", "dense_accuracy", "cost", "score", "price", first} <= row.keys()
+        assert 0 <= row["accuracy"] <= 1 and 0 < row["cost"] < 1.5 and 0 < row[first] <= 1
     assert "kl_per_token" in history[-1] and "clip_fraction" in history[-1]
     assert any(path.name.startswith("events.out.tfevents") for path in (trained / LOGS / "0").iterdir())
 
@@ -150,7 +164,7 @@ def test_evaluating_measures_and_reports(folder: Path, trained: Path, tmp_path: 
     evaluation = run_evaluate(trained / POLICY_FOLDER, recipe(folder, tmp_path / "measured"))
     methods = [(point.method, point.setting) for point in evaluation.points]
     assert methods[:2] == [("policy", 0.05), ("policy", 2.0)] and ("none", 1.0) in methods
-    assert {"results.json", "report.html", RECIPE_FILE} <= names(tmp_path / "measured")
+    assert {"results.json", "report.html", "training.png", EVALUATION_FILE} <= names(tmp_path / "measured")
     json.loads((tmp_path / "measured" / "results.json").read_text())
     facts = facts_of(evaluation)
     assert [row["cost weight"] for row in facts["table"]] == ["0.05", "2"] and facts["environment"]
@@ -162,7 +176,7 @@ def test_evaluating_measures_and_reports(folder: Path, trained: Path, tmp_path: 
 def test_checking_compares_with_the_native_model(
     folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_check(trained / POLICY_FOLDER)
+    assert run_check(trained / POLICY_FOLDER)
     said = " ".join(capsys.readouterr().out.split())
     assert "after detaching: identical" in said and said.count("cost weight") >= 4
     with pytest.raises(RltrError, match="fingerprint"):
@@ -171,7 +185,7 @@ def test_checking_compares_with_the_native_model(
         model = ViTForImageClassification(ViTConfig(**SMALL, **CLASSES, image_size=16, patch_size=4))
         model.save_pretrained(other)
         ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(other)
-        run_check(trained / POLICY_FOLDER, str(other))
+        run_check(trained / POLICY_FOLDER, {"model.source": str(other)})
 
 
 @pytest.mark.parametrize("cost", ["flops", "latency"])
@@ -273,7 +287,216 @@ def test_the_model_is_left_as_it_was(folder: Path, tmp_path: Path) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.model.modules())
 
 
-def test_impossible_layers_are_a_clear_line(folder: Path, tmp_path: Path) -> None:
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"reduction.layers": [1, 9]}, "0 to 3"),
+    ({"data.source": "nothing"}, "there is no data"),
+    ({"model.source": "./nothing"}, "no such folder"),
+    ({"data.source": "embedded"}, "takes images of 3×16×16 and knows 2 classes, but .* 1×56×56 in 10 classes.*--data"),
+    ({"cost.kind": "latency", "cost.table": "nothing.json"}, "cannot read the latency table"),
+    ({"device": "quantum"}, "not a device"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED, ids=[" ".join(changes) for changes, _ in REFUSED])
+def test_what_is_refused_leaves_no_folder(folder: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    """Or the retry would be told that there is a run already."""
+    with pytest.raises(RltrError, match=said) as refused:
+        run_train(recipe(folder, tmp_path / "run", **changes))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_model_is_not_for_the_embedded_data(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RltrError, match="takes input_ids and knows 2 classes"):
+        jobs.prepare(recipe(folder, tmp_path, "text", **{"data.source": "embedded"}))
+
+
+# Going on, and beginning again
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+CHANGED: list[tuple[dict[str, Any], str]] = [
+    ({"policy.width": 16}, "policy.width was 8, now 16"),
+    ({"reduction.layers": [2, 3]}, r"reduction.layers was 'auto', now \[2, 3\]"),
+    ({"learner.seed": 9}, "learner.seed was 0, now 9"),
+    ({"learner.batch": 16}, "learner.batch was 8, now 16"),
+    ({"cost.kind": "latency"}, "cost.kind was 'flops', now 'latency'"),
+    ({"data.split_seed": 1, "score": "fidelity"}, "data.split_seed was 0, now 1; score was 'both', now 'fidelity'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), CHANGED, ids=[" ".join(changes) for changes, _ in CHANGED])
+def test_another_recipe_cannot_go_on(folder: Path, run: Path, changes: dict[str, Any], said: str) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(RltrError, match=f"{said}.*may change: learner.rollouts"):
+        run_train(recipe(folder, run, **changes), resume=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_how_long_and_where_may_change(folder: Path, run: Path) -> None:
+    changes = {"learner.rollouts": 24, "learner.learning_rate": 1e-3, "evaluation.repeats": 2}
+    run_train(recipe(folder, run, **changes), resume=True)
+    assert load_recipe(run / RECIPE_FILE) == recipe(folder, run, **changes)
+    assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24]
+
+
+def test_a_checkpoint_without_a_recipe_is_a_clear_line(folder: Path, run: Path) -> None:
+    file = run / CHECKPOINT / "state.json"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({**facts, "extra": {"cost": facts["extra"]["cost"]}}))
+    with pytest.raises(RltrError, match="another version"):
+        run_train(recipe(folder, run), resume=True)
+    facts["extra"]["recipe"]["policy"]["prior"] = 4.0
+    file.write_text(json.dumps(facts))
+    with pytest.raises(RltrError, match="unknown key 'policy.prior'.*another version wrote it"):
+        run_train(recipe(folder, run), resume=True)
+
+
+def test_a_checkpoint_set_aside_is_found(folder: Path, run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a kill between the two renames of ``atomic_folder`` leaves it."""
+    (run / CHECKPOINT).rename(run / f".{CHECKPOINT}.old")
+    run_train(recipe(folder, run, **{"learner.rollouts": 24}), resume=True)
+    assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24] and not caplog.records
+    shutil.rmtree(run / CHECKPOINT)
+    run_train(recipe(folder, run), resume=True)
+    assert "starts from the beginning" in caplog.text
+
+
+def test_a_run_is_not_replaced_by_another(folder: Path, run: Path) -> None:
+    with pytest.raises(RltrError, match="holds a run already"):
+        run_train(recipe(folder, run, **{"learner.seed": 1}))
+    with pytest.raises(RltrError, match="holds a training run"):
+        run_demo(recipe(folder, run))
+    with pytest.raises(RltrError, match="holds a training run"):
+        run_evaluate(run / POLICY_FOLDER, recipe(folder, run))
+    assert load_recipe(run / RECIPE_FILE).learner.seed == 0
+
+
+def test_a_demo_replaces_all_of_the_last_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "demo"
+    run_demo(recipe(folder, out))
+    assert {DEMO_FILE, RECIPE_FILE, LOGS, CHECKPOINT, POLICY_FOLDER, "report.html"} <= names(out)
+    (out / "notes.txt").write_text("mine")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # What is refused takes nothing away.
     with pytest.raises(RltrError, match="0 to 3"):
-        run_train(recipe(folder, tmp_path / "run", **{"reduction.layers": [1, 9]}))
-    assert not (tmp_path / "run" / POLICY_FOLDER).exists()
+        run_demo(recipe(folder, out, **{"reduction.layers": [9]}))
+    assert {CHECKPOINT, POLICY_FOLDER, "report.html"} <= names(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.TokenPPO, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(recipe(folder, out, **{"learner.seed": 1}))
+    assert names(out) == {DEMO_FILE, RECIPE_FILE, LOGS, "notes.txt"}
+    # To go on is to begin with seed 1, not to end with seed 0; and what somebody trained further is no demo any more.
+    run_train(recipe(folder, out, **{"learner.seed": 1}), resume=True)
+    assert load_policy(out / POLICY_FOLDER).recipe["learner"]["seed"] == 1
+    with pytest.raises(RltrError, match="holds a training run"):
+        run_demo(recipe(folder, out))
+
+
+def test_results_travel_with_a_demos_policy(folder: Path, tmp_path: Path) -> None:
+    """And nothing that a demo writes outlives what it is part of."""
+    run_demo(recipe(folder, tmp_path / "demo", **{"cost.kind": "latency"}))
+    run_export(tmp_path / "demo", tmp_path / "mine")
+    card = (tmp_path / "mine" / CARD).read_text()
+    assert "Measured, on the test split" in card
+    assert card == (tmp_path / "demo" / POLICY_FOLDER / CARD).read_text()
+    clear_out(tmp_path / "demo")
+    assert names(tmp_path / "demo") == set()
+
+
+def test_an_evaluation_replaces_an_evaluation(folder: Path, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "measured"
+    run_evaluate(trained / POLICY_FOLDER, recipe(folder, out))
+    run_export(trained, tmp_path / "mine")
+    (tmp_path / LOGS / "0").mkdir(parents=True)
+    (tmp_path / LOGS / "0" / "progress.csv").write_text("rltr/rollouts\nsomebody else's\n")
+    run_evaluate(tmp_path / "mine", recipe(folder, out, **{"evaluation.gallery": 0}))
+    assert "training.png" not in names(out) and load_recipe(out / EVALUATION_FILE).evaluation.gallery == 0
+
+
+def test_other_log_folders_are_passed_over(run: Path) -> None:
+    before = history_of(run)
+    (run / LOGS / "ppo_1").mkdir()
+    (run / LOGS / "ppo_1" / "progress.csv").write_text("rltr/rollouts\n99\n")
+    assert history_of(run) == before
+
+
+# Prices
+
+
+def test_a_run_is_repeated_with_its_prices(folder: Path, tmp_path: Path) -> None:
+    first = run_train(recipe(folder, tmp_path / "first", **{"cost.kind": "latency"}))
+    table = {"cost.kind": "latency", "cost.table": first / LATENCY_FILE}
+    second = run_train(recipe(folder, tmp_path / "second", **table))
+    policies = [load_policy(path / POLICY_FOLDER) for path in (first, second)]
+    assert policies[0].cost == policies[1].cost
+    assert policies[0].calibration == policies[1].calibration
+    assert (first / LATENCY_FILE).read_bytes() == (second / LATENCY_FILE).read_bytes()
+    content = json.loads((first / LATENCY_FILE).read_text())
+    for curve in content["tables"].values():
+        del curve["counts"][-1], curve["seconds"][-1]
+    (tmp_path / "short.json").write_text(json.dumps(content))
+    with pytest.raises(RltrError, match="longer inputs than it was measured for"):
+        run_train(recipe(folder, tmp_path / "third", **{**table, "cost.table": tmp_path / "short.json"}))
+    assert not (tmp_path / "third").exists()
+    with pytest.raises(RltrError, match="threads 1 there, 2 here.*--threads 1"):
+        run_train(recipe(folder, first, **{"cost.kind": "latency", "threads": 2}), resume=True)
+
+
+def test_every_cost_model_can_be_made_by_a_recipe() -> None:
+    assert set(MAKERS) == set(COST_MODELS)
+
+
+# Checking
+
+
+def test_checking_needs_no_data(
+    folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = run_train(recipe(folder, tmp_path / "text", "text"))
+    for run in (trained, text):
+        policy = shutil.copytree(run / POLICY_FOLDER, tmp_path / f"{run.name} policy")
+        config = json.loads((policy / "config.json").read_text())
+        config["recipe"]["data"]["source"] = "gone"
+        (policy / "config.json").write_text(json.dumps(config))
+        assert run_check(policy)
+        said = " ".join(capsys.readouterr().out.split())
+        assert (
+            "'gone'" in said
+            and "random inputs" in said
+            and "cost weight" in said
+            and "accuracy" not in (said.partition("cost weight")[2])
+        )
+        with pytest.raises(RltrError, match="there is no data"):
+            run_check(policy, {"data.source": "nowhere"})
+    assert run_check(policy, {"data.source": str(folder / "reviews.csv"), "threads": 1})
+    assert "accuracy" in capsys.readouterr().out.partition("cost weight")[2]
+
+
+def test_checking_finds_a_model_that_answers_otherwise(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drops(*_: Any) -> Any:
+        return RandomChoice(0.5)
+
+    monkeypatch.setattr(parity, "KeepAll", drops)
+    assert not run_check(trained / POLICY_FOLDER)
+    assert "cost weight" not in capsys.readouterr().out
+
+
+def test_a_policys_recipe_of_another_version_is_a_clear_line(trained: Path, tmp_path: Path) -> None:
+    policy = shutil.copytree(trained / POLICY_FOLDER, tmp_path / "policy")
+    config = json.loads((policy / "config.json").read_text())
+    config["recipe"]["policy"]["prior"] = 4.0
+    (policy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RltrError, match="unknown key 'policy.prior'.*another version wrote it"):
+        run_check(policy)

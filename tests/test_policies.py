@@ -18,6 +18,7 @@ from rltr.envs.spaces import action_space, observation_space
 from rltr.policies import Observation, PolicyConfig, TokenActor, TokenPolicy
 from rltr.policies.actor import entropy, kl_divergence, log_probability
 from rltr.policies.network import decision_flops
+from rltr.policies.observation import CLUES
 from rltr.redundancy import redundancy
 from rltr.tokens import Tokens
 
@@ -50,7 +51,7 @@ def observation(counts: list[int], seed: int = 0) -> Observation:
     rows = len(counts)
     return Observation(
         unit,
-        torch.rand(tokens.total, 3, generator=generator),
+        torch.rand(tokens.total, CLUES, generator=generator),
         tokens,
         protected,
         torch.randint(0, DEPTH, (rows,), generator=generator),
@@ -67,7 +68,7 @@ def rows_of(seen: Observation, rows: list[int]) -> Observation:
     tokens = Tokens(row, seen.tokens.position[index], tuple(counts), GRID)
     return Observation(
         seen.hidden[index],
-        seen.redundancy[index],
+        seen.clues[index],
         tokens,
         seen.protected[index],
         seen.layer[rows],
@@ -84,7 +85,7 @@ def test_the_grid_holds_everything_that_was_packed(counts: list[int], seed: int)
     seen = observation(counts, seed)
     grid = seen.to_grid()
     again = Observation.of_grid(grid)
-    for name in ("hidden", "redundancy", "protected", "layer", "price", "kept"):
+    for name in ("hidden", "clues", "protected", "layer", "price", "kept"):
         assert torch.equal(getattr(again, name), getattr(seen, name)), name
     assert again.tokens.counts == seen.tokens.counts
     assert torch.equal(again.tokens.grid_index, seen.tokens.grid_index)
@@ -95,7 +96,7 @@ def test_the_grid_holds_everything_that_was_packed(counts: list[int], seed: int)
 
 
 @given(seed=st.integers(0, 99))
-def test_the_order_of_tokens_matters_only_through_place_and_redundancy(seed: int) -> None:
+def test_the_order_of_tokens_matters_only_through_place_and_clues(seed: int) -> None:
     policy, seen = lively_policy(), observation([7, 4, 5], seed)
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat(
@@ -107,7 +108,7 @@ def test_the_order_of_tokens_matters_only_through_place_and_redundancy(seed: int
     shuffled = replace(
         seen,
         hidden=seen.hidden[order],
-        redundancy=seen.redundancy[order],
+        clues=seen.clues[order],
         tokens=replace(seen.tokens, position=seen.tokens.position[order]),
     )
     for before, after in zip(policy.with_baseline(seen), policy.with_baseline(shuffled), strict=True):
@@ -144,7 +145,7 @@ def test_gradients_of_a_batch_are_the_sum_over_its_rows() -> None:
         torch.testing.assert_close(whole, torch.stack(parts).sum(0), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["hidden", "redundancy", "price", "kept", "layer"])
+@pytest.mark.parametrize("name", ["hidden", "clues", "price", "kept", "layer"])
 def test_everything_it_sees_matters(name: str) -> None:
     policy, seen = lively_policy(), observation([7, 4])
     value = getattr(seen, name)
@@ -155,12 +156,12 @@ def test_everything_it_sees_matters(name: str) -> None:
 def test_a_new_policy_is_its_prior() -> None:
     """Before anything is learned, tokens with a twin leave first, and more of them where tokens are dear."""
     seen = observation([9, 6])
-    policy = TokenPolicy(replace(CONFIG, prior=3.0, initial_logit=1.0, thrift=2.0))
+    policy = TokenPolicy(replace(CONFIG, redundancy_prior=3.0, attention_prior=5.0, initial_logit=1.0, thrift=2.0))
     dear = 2.0 * (seen.price * GRID * 10).log10()
-    expected = 1.0 + 3.0 * (0.5 - seen.redundancy[:, 2]) - dear[seen.tokens.row]
+    expected = 1.0 + 3.0 * (0.5 - seen.clues[:, 2]) + 5.0 * seen.clues[:, 3] - dear[seen.tokens.row]
     torch.testing.assert_close(policy(seen), expected)
     torch.testing.assert_close(policy.with_baseline(seen)[1], torch.zeros(15))
-    blank = TokenPolicy(replace(CONFIG, prior=0.0, initial_logit=2.0, thrift=0.0))
+    blank = TokenPolicy(replace(CONFIG, redundancy_prior=0.0, attention_prior=0.0, initial_logit=2.0, thrift=0.0))
     torch.testing.assert_close(blank(seen), torch.full((15,), 2.0))
 
 
@@ -187,7 +188,7 @@ def test_its_flops_are_counted() -> None:
         tokens = ragged.everything(3, count)
         unit = ragged.unit_length(torch.randn(tokens.total, WIDTH))
         protected = tokens.slot == 0
-        similar = torch.rand(tokens.total, 3)
+        similar = torch.rand(tokens.total, CLUES)
         ones = torch.ones(3)
         seen = Observation(unit, similar, tokens, protected, torch.zeros(3, dtype=torch.long), ones, ones)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -195,10 +196,11 @@ def test_its_flops_are_counted() -> None:
         counted[count] = counter.get_total_flops()
     per_token, per_pair = decision_flops(CONFIG)
     assert isinstance(per_token, int) and isinstance(per_pair, int)
-    assert counted[40] - counted[20] == pytest.approx(3 * 20 * per_token, rel=0.02)
+    attention = 2 * WIDTH  # of the first token, which is no part of the network
+    assert counted[40] - counted[20] == pytest.approx(3 * 20 * (per_token - attention), rel=0.02)
     with FlopCounterMode(display=False) as counter:
         redundancy(unit, tokens, protected)
-    assert 0 < counter.get_total_flops() <= 3 * 40**2 * per_pair
+    assert counter.get_total_flops() == pytest.approx(3 * 40**2 * per_pair, rel=0.02)
 
 
 # Probabilities
@@ -247,7 +249,7 @@ def test_actions_are_drawn_token_by_token(actor: TokenActor) -> None:
     seen = replace(
         seen,
         hidden=seen.hidden[:GRID].repeat(400, 1),
-        redundancy=seen.redundancy[:GRID].repeat(400, 1),
+        clues=seen.clues[:GRID].repeat(400, 1),
         **{name: getattr(seen, name)[:1].repeat(400) for name in ("layer", "price", "kept")},
     )
     torch.manual_seed(1)

@@ -1,5 +1,6 @@
 """Recipes: what is read is what was written, and what does not fit is refused in one line that helps."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -12,9 +13,17 @@ from pydantic import BaseModel
 
 from rltr.cost import COST_MODELS
 from rltr.errors import RltrError
-from rltr.recipe import Recipe, find_recipe, load_recipe, recipe_text, save_recipe
+from rltr.recipe import (
+    Recipe,
+    find_recipe,
+    load_recipe,
+    recipe_text,
+    refuse_changes,
+    save_recipe,
+    stored_recipe,
+)
 from rltr.recipe.fields import CostGroup, DataGroup
-from rltr.selectors import ranking
+from rltr.selectors import RANKINGS, ranking
 from rltr.tasks import KINDS, SCORES
 
 
@@ -41,7 +50,8 @@ values_that_fit = st.fixed_dictionaries(
         "learner.learning_rate": st.floats(1e-9, 1, exclude_min=True),
         "learner.cost_weight": st.tuples(st.floats(1e-6, 1), st.floats(1, 1e6)),
         "evaluation.keep_rates": st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
-        "evaluation.methods": st.lists(st.text(), max_size=3),
+        "evaluation.methods": st.lists(st.sampled_from(sorted(RANKINGS)), max_size=3),
+        "cost.table": st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])).map(Path),
         "out": st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1).map(Path),
     },
 )
@@ -121,6 +131,11 @@ def test_unknown_keys_are_named_with_the_valid_ones(key: str, wrong: str) -> Non
         ("reduction.layers=first", "'auto' or a valid list"),
         ("evaluation.keep_rates=[0.5, 1.5]", "at most 1"),
         ("evaluation.cost_weights=[]", "at least 1 item"),
+        ("evaluation.cost_weights=[0, 1]", "each must be above 0"),
+        ("evaluation.cost_weights=[.inf]", "finite"),
+        ("evaluation.examples=1", "greater than or equal to 2"),
+        ("evaluation.methods=[random, best]", "no selector 'best'; choose from random, norm, cls_attention"),
+        ("cost={kind: flops, table: t.json}", "cost: table holds measured times, but kind is 'flops'"),
         ("data.fractions=[0.9, 0.1, 0.1]", "sum to 1"),
         ("learner.seed", "group.field=value"),
         ("=3", "group.field=value"),
@@ -150,6 +165,61 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes, said: str) -> 
         load_recipe(file)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_tilde_is_ones_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands it in `--out=~/x`, let alone in a file."""
+    monkeypatch.setenv("HOME", "/home/me")
+    recipe = load_recipe(None, ["out=~/x", "cost.table=~/t.json"])
+    assert (recipe.out, recipe.cost.table) == (Path("/home/me/x"), Path("/home/me/t.json"))
+    assert load_recipe(None, ["out=~nobody-of-this-name/x"]).out == Path("~nobody-of-this-name/x")
+
+
+RESUMED = {
+    "learner.rollouts": 65_000,
+    "learner.learning_rate": 1e-3,
+    "learner.final_learning_rate": 0.5,
+    "learner.max_grad_norm": 0.1,
+    "learner.checkpoint_every": 3,
+    "evaluation.repeats": 2,
+    "device": "cuda",
+    "threads": 2,
+    "out": "elsewhere",
+}
+
+
+@pytest.mark.parametrize("key", RESUMED)
+def test_what_may_change_on_resuming(key: str) -> None:
+    refuse_changes(load_recipe(), load_recipe(values={key: RESUMED[key]}))
+
+
+def test_what_may_not_change_on_resuming() -> None:
+    """Every other field is refused, by its name, with both values."""
+    before = load_recipe()
+    for key in KEYS:
+        if key in RESUMED or key.startswith("evaluation."):
+            continue
+        group, _, name = key.rpartition(".")
+        inner = getattr(before, group) if group else before
+        changed = inner.model_copy(update={name: "other"})
+        after = before.model_copy(update={group: changed}) if group else changed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydantic's, that "other" fits no number
+            with pytest.raises(RltrError, match=f"{key} was .*, now 'other'.*may change: learner.rollouts"):
+                refuse_changes(before, after)
+
+
+def test_stored_recipes_of_other_versions() -> None:
+    recipe = load_recipe("quick")
+    assert stored_recipe(recipe.model_dump(mode="json"), "here") == recipe
+    assert stored_recipe({}, "here") == load_recipe()  # fields that came later have their defaults
+    for content, said in (
+        ({"learner": {"gamma": 1}}, "unknown key 'learner.gamma'.*another version"),
+        (3, "no recipe"),
+    ):
+        with pytest.raises(RltrError, match=f"in here.*{said}|here holds {said}") as refused:
+            stored_recipe(content, "here")
+        assert "\n" not in str(refused.value)
 
 
 def test_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:

@@ -34,13 +34,11 @@ def test_one_row_by_hand():
     unit = directions(0, 0, 10, 90, 180)
     tokens, protected = batch(5)
     found = redundancy(unit, tokens, protected)
-    assert found.even.tolist() == [False, False, True, False, True]
-    assert found.odd.tolist() == [False, True, False, True, False]
+    assert found.side.tolist() == [0, 0, 1, 0, 1]
     # Place 2 is 10 degrees from place 1; place 4 is 90 degrees from place 3. CLS, equal to place 1, counts for nobody.
     close(found.cosine, [-1, *cosine(10), *cosine(10), *cosine(80), *cosine(90)])
     # Of the even ones place 2 has the nearer twin.
     close(found.rank, [0, 0, 1, 0, 0])
-    close(found.features(), torch.stack([found.cosine, found.even.float(), found.rank], -1))
 
 
 def test_ranks_are_even_steps_from_0_to_1():
@@ -49,7 +47,7 @@ def test_ranks_are_even_steps_from_0_to_1():
     tokens, protected = batch(11)
     found = redundancy(unit, tokens, protected)
     close(found.rank[[8, 4, 10, 6, 2]], [1, 0.75, 0.5, 0.25, 0])
-    assert (found.rank[~found.even] == 0).all()
+    assert (found.rank[found.side == 0] == 0).all()
 
 
 def test_sides_go_by_the_current_order():
@@ -57,8 +55,7 @@ def test_sides_go_by_the_current_order():
     fewer = ragged.keep(tokens, torch.tensor([True, False, True, True, True, True]))
     found = redundancy(directions(0, 0, 0, 0, 0), fewer, fewer.slot < 1)
     # Original places 2 and 4 were even; with place 1 gone they are the first and third of the free ones.
-    assert fewer.position[found.even].tolist() == [3, 5]
-    assert fewer.position[found.odd].tolist() == [2, 4]
+    assert fewer.position[found.side == 1].tolist() == [3, 5]
 
 
 def test_rows_never_mix_and_short_rows_have_no_twins():
@@ -90,9 +87,12 @@ def test_partners_by_hand():
     kept = torch.tensor([True, False, False, True, True, True])
     into, there = found.partners(kept)
     assert into.tolist() == [4, 5] and there.all()
-    # Without a kept token on the other side there is nobody, and CLS takes nothing in.
+    # Without a kept token on the other side it is one of its own: 2 (even) goes to 4.
     into, there = found.partners(torch.tensor([True, False, False, False, True, False]))
-    assert there.tolist() == [True, False, True, True] and into[there].tolist() == [4, 4, 4]
+    assert into.tolist() == [4, 4, 4, 4] and there.all()
+    # CLS takes nothing in.
+    into, there = found.partners(protected)
+    assert not there.any()
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 2), st.integers(0, 1000))
@@ -116,14 +116,16 @@ def test_everything_equals_a_loop_over_pairs(counts, leading, seed):
         similarity = {j: float(unit[i] @ unit[j]) for j in others}
         assert found.cosine[i].item() == pytest.approx(max(similarity.values(), default=-1.0), abs=1e-5)
         if i in dropped:
-            staying = [j for j in others if kept[j]]
+            mates = [j for j in range(tokens.total) if tokens.row[i] == tokens.row[j] and kept[j] and not protected[j]]
+            staying = [j for j in others if kept[j]] or mates
+            similarity = {j: float(unit[i] @ unit[j]) for j in staying}
             assert bool(there[dropped.index(i)]) == bool(staying)
             if staying:
                 partner = int(into[dropped.index(i)])
                 assert partner in staying
                 assert similarity[partner] == pytest.approx(max(similarity[j] for j in staying), abs=1e-5)
     for row in range(len(counts)):
-        evens = (found.even & (tokens.row == row)).nonzero()[:, 0].tolist()
+        evens = ((found.side == 1) & (tokens.row == row)).nonzero()[:, 0].tolist()
         order = sorted(evens, key=lambda i: found.cosine[i].item())
         for place, i in enumerate(order):
             assert found.rank[i].item() == pytest.approx(place / max(len(evens) - 1, 1), abs=1e-6) or (

@@ -125,8 +125,12 @@ def test_seeds_are_used_by_the_next_reset_and_once(env: Any) -> None:
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
+def test_neighbouring_seeds_draw_other_inputs(env: Any) -> None:
+    assert not set(env.seed(0)) & set(env.seed(1))
+
+
 def test_it_is_the_vector_environment(env: Any, options: dict[str, Any]) -> None:
-    env.seed(9)
+    seeds = env.seed(9)
     shown = env.reset()
     seen, results = [shown], []
     for step in range(2 * len(LAYERS)):
@@ -135,7 +139,7 @@ def test_it_is_the_vector_environment(env: Any, options: dict[str, Any]) -> None
         results.append(result)
     env.close()
     vector = TokenSelectionVectorEnv(4, **options)
-    array, _ = vector.reset(seed=9)
+    array, _ = vector.reset(seed=list(seeds))
     for step, (rewards, dones, infos) in enumerate(results):
         assert all(np.array_equal(seen[step][name], array[name]) for name in array)
         array, paid, terminated, _, facts = vector.step(bits(step))

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rltr import tokens as ragged
+from rltr.attended import Attended
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
 from rltr.forward import Decision
 from rltr.reduction import Reduction
-from rltr.selectors import RANKINGS, ClsAttention, KeepAll, Norm, RandomChoice, ToMe, Uniform, ranking
+from rltr.selectors import RANKINGS, ClsAttention, KeepAll, Norm, RandomChoice, Ranking, ToMe, Uniform, ranking
 from rltr.selectors.base import keep_best
-from rltr.selectors.observe import first_token_attention
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 RATES = st.floats(0.01, 1.0) | st.sampled_from([0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 1.0])
@@ -24,12 +24,15 @@ SCORED = [name for name in RANKINGS if name != "tome"]
 
 
 def decide_on(counts, leading=1, seed=0, width=6):
-    """A decision about random hidden states, with everything a selector may have asked to observe."""
+    """A decision about random hidden states, with everything a selector may look at."""
     tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
     generator = torch.Generator().manual_seed(seed)
-    hidden, keys = torch.randn(2, tokens.total, width, generator=generator)
-    observed = {"keys": keys, "first_token": torch.rand(tokens.total, generator=generator)}
-    return Decision(0, 1, hidden, tokens, tokens.slot < leading, tokens.count, observed)
+    hidden = torch.randn(tokens.total, width, generator=generator)
+    query, key = torch.randn(2, 1, 2, tokens.total, 4, generator=generator)
+    if tokens.uniform is not None:
+        query, key = (tensor[0].unflatten(1, (-1, tokens.uniform)).transpose(0, 1) for tensor in (query, key))
+    attended = Attended(query, key, 0.5, tokens)
+    return Decision(0, 1, hidden, tokens, tokens.slot < leading, tokens.count, attended)
 
 
 def rows_of(tokens):
@@ -47,7 +50,9 @@ def promised(count, leading, rate):
 def test_rankings_keep_exactly_the_share_with_the_highest_scores(name, counts, leading, rate, seed):
     decision = decide_on(counts, leading, seed)
     kept = ranking(name, rate)(decision).keep
-    score = ranking(name, rate).score(decision)
+    selector = ranking(name, rate)
+    assert isinstance(selector, Ranking)
+    score = selector.score(decision)
     assert kept[decision.protected].all()
     for row in rows_of(decision.tokens):
         assert int(kept[row].sum()) == promised(len(row), leading, rate)
@@ -78,7 +83,7 @@ def test_tome_merges_the_most_similar_pairs_across_two_sides(counts, leading, ra
     assert choice.keep[decision.protected].all()
     assert choice.into is not None and len(choice.into) == len(dropped)
     into = dict(zip(dropped, choice.into.tolist(), strict=True))
-    unit = ragged.unit_length(decision.observed["keys"])
+    unit = ragged.unit_length(decision.attended.keys)
     for row in rows_of(tokens):
         free = [i for i in row if not decision.protected[i]]
         evens, odds = ([i for i in free if tokens.slot[i] % 2 == side] for side in (0, 1))
@@ -93,11 +98,6 @@ def test_tome_merges_the_most_similar_pairs_across_two_sides(counts, leading, ra
             assert (unit[i] @ unit[into[i]]).item() == pytest.approx(best[i], abs=1e-5)
         stay = [best[i] for i in evens if i not in into]
         assert not stay or not gone or min(best[i] for i in gone) >= max(stay) - 1e-6
-
-
-def test_tome_has_no_score_for_single_tokens():
-    with pytest.raises(TypeError, match="pairs"):
-        ToMe(0.5).score(decide_on([4]))
 
 
 @given(st.integers(2, 30), RATES)
@@ -176,7 +176,7 @@ class Spy(ClsAttention):
         self.seen = []
 
     def __call__(self, decision):
-        self.seen.append((decision.layer, decision.observed["first_token"]))
+        self.seen.append((decision.layer, decision.attended.from_first))
         return super().__call__(decision)
 
 
@@ -204,7 +204,8 @@ def test_first_token_attention_counts_sizes(counts, sized, seed):
     size = torch.randint(1, 6, (tokens.total,), generator=generator).float()
     if sized:
         tokens = ragged.Tokens(tokens.row, tokens.position, tokens.counts, tokens.grid, size)
-    weights = first_token_attention(query, key, tokens, 0.4)
+    shape = (len(counts), tokens.uniform, 2, 4) if tokens.uniform is not None else (1, tokens.total, 2, 4)
+    weights = Attended(*(tensor.view(shape).transpose(1, 2) for tensor in (query, key)), 0.4, tokens).from_first
     for row in rows_of(tokens):
         logits = torch.einsum("hw,khw->hk", query[row[0]], key[row]) * 0.4
         # A token of size s is attended like s tokens.

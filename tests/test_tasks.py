@@ -1,6 +1,7 @@
 """Reading people's own data, and scoring what a model says about it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -18,18 +20,21 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
+    RobertaTokenizer,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessorPil,
 )
 
 from rltr.errors import RltrError
+from rltr.evaluate.gallery import text_panels
+from rltr.evaluate.points import View
 from rltr.tasks import DataOptions, Examples, Task, TensorExamples, load_task, score
 from rltr.tasks.examples import Subset
 from rltr.tasks.images import ImageExamples
 from rltr.tasks.labels import number_classes
 from rltr.tasks.splits import deal
-from rltr.tasks.text import longest_text
+from rltr.tasks.text import TextExamples, longest_text
 
 SMALL: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "poor", "film", "un", "##fine"]
@@ -301,6 +306,21 @@ def test_a_csv_is_read_and_divided(tmp_path: Path) -> None:
     split, i = find(task, 'fine, "fine" film')
     assert split.words(i) == ["[CLS]", "fine", "[UNK]", "[UNK]", "fine", "[UNK]", "film", "[SEP]"]
     assert split.picture(i) is None
+
+
+def test_pieces_of_words_are_told_from_words_in_byte_level_bpe() -> None:
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet()), "un", "Ġun", "be"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    merges: Any = [("u", "n"), ("Ġ", "un"), ("b", "e")]
+    own = RobertaTokenizer(vocab=vocab, merges=merges)
+    texts = ["unbe unbe", "unbe", "be, un"]
+    examples = TextExamples(texts, torch.zeros(3, dtype=torch.long), ["a"], own, None)
+    assert examples.words(0) == ["<s>", "un", "##be", "un", "##be", "</s>"]
+    assert examples.words(1) == ["<s>", "un", "##be", "</s>"]
+    assert examples.words(2) == ["<s>", "be", "##,", "un", "</s>"]
+    view = View("policy", "merge", 0.2, 0, [], ["1" * 6])
+    (shown,) = text_panels(examples.words(0), view)
+    assert re.sub("<[^>]*>", "", shown) == "&lt;s&gt; unbe unbe &lt;/s&gt;"
 
 
 def test_rows_are_padded_to_the_longest_and_cut_to_what_the_model_takes(tmp_path: Path) -> None:

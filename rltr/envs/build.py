@@ -8,18 +8,19 @@ from transformers import PreTrainedModel
 from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost
 from rltr.envs.dense import DenseLogits
-from rltr.envs.episodes import Episodes
+from rltr.envs.episodes import Episodes, longest_row
 from rltr.forward import Dropped
+from rltr.policies.network import PolicyConfig, decision_flops
 from rltr.pricing import Pricing
 from rltr.tasks import Examples
 
 
 def default_layers(depth: int) -> tuple[int, ...]:
-    """Where tokens may leave unless somebody says otherwise: every second layer from 1 on, every one in shallow models.
+    """Where tokens may leave unless somebody says otherwise: before every second layer from the first on.
 
-    Many small decisions beat few large ones; a decision in the last two layers saves less than it costs.
+    Some small decisions beat few large ones; a decision before the last two layers saves less than it costs.
     """
-    return tuple(range(1, max(depth - 2, 2), 2 if depth > 8 else 1))
+    return tuple(range(0, max(depth - 2, 1), 2))
 
 
 def make_episodes(
@@ -41,7 +42,7 @@ def make_episodes(
         examples: inputs and labels to draw from.
         rows: inputs per batch.
         layers: the decision layers; None takes every second one.
-        cost: a cost model; None counts FLOPs.
+        cost: a cost model; None counts FLOPs, those of a token policy's decisions included.
         cost_weight: lowest and highest cost weight, drawn log-uniformly per episode.
         scoring: ``accuracy``, ``fidelity`` or ``both``.
         dropped: ``merge`` or ``drop``.
@@ -54,7 +55,8 @@ def make_episodes(
     if layers is None:
         layers = default_layers(backbone.depth)
     if cost is None:
-        cost = FlopsCost.count(backbone.layers)
+        policy = PolicyConfig(backbone.width, backbone.depth, longest_row(backbone, examples))
+        cost = FlopsCost.count(backbone.layers, *decision_flops(policy))
     pricing = Pricing(cost, layers, backbone.depth)
     return Episodes(DenseLogits(backbone, examples), pricing, rows, cost_weight, scoring, dropped, group_size)
 

@@ -102,7 +102,7 @@ class Episodes:
         self.step_cost = torch.zeros(rows)
         self.outcome: Outcome | None = None
         self._state: list[dict[str, object]] = []
-        self._generators = [np.random.default_rng(i) for i in range(rows // group_size)]
+        self._generators = [np.random.default_rng() for _ in range(rows // group_size)]
         self._pass: PausedForward | None = None
         self._closed = False
         self.backbone.attach()

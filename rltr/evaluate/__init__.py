@@ -2,17 +2,19 @@
 
 from rltr.evaluate.gallery import Patches
 from rltr.evaluate.measure import measure
-from rltr.evaluate.points import POLICY, Measurement, OperatingPoint
+from rltr.evaluate.points import POLICY, UNTRAINED, Measurement, OperatingPoint
 from rltr.evaluate.report import write_report
 from rltr.evaluate.results import Evaluation, read_json, write_json
-from rltr.evaluate.sweep import baseline_points, policy_points
+from rltr.evaluate.sweep import a_few, baseline_points, policy_points
 
 __all__ = [
     "POLICY",
+    "UNTRAINED",
     "Evaluation",
     "Measurement",
     "OperatingPoint",
     "Patches",
+    "a_few",
     "baseline_points",
     "measure",
     "policy_points",

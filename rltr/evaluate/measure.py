@@ -29,7 +29,6 @@ def measure(
     examples: Examples,
     flops: CostModel,
     *,
-    latency: CostModel | None = None,
     name: str = "",
     batch_size: int = 64,
     repeats: int = 1,
@@ -51,7 +50,6 @@ def measure(
         points: at least one.
         examples: a labelled split the policy was not trained on; at least two.
         flops: analytic cost, for points without their own.
-        latency: measured table, for points without their own; its forecast is reported beside the measured time.
         name: of the model, for the report; its ``name_or_path`` if empty.
         batch_size: inputs per pass, at least 1.
         repeats: passes over the split; accuracy and tokens are those of the first, times come from all.
@@ -115,7 +113,7 @@ def measure(
                         if first:
                             predictions = _answers(output["logits"])
                             tally.answer(predictions, labels[index])
-                            tally.spend(trace, len(backbone.layers), point.flops or flops, point.latency or latency)
+                            tally.spend(trace, len(backbone.layers), point.flops or flops, point.latency)
                             if point.method == POLICY:
                                 tally.view(point, trace, predictions, index, shown)
                     seconds.append(took)

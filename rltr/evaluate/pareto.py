@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+
+from rltr.evaluate.statistics import Interval, quantile_interval
 
 Point = tuple[float, float]
+
+COSTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Relative latencies at which methods are compared."""
 
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
@@ -53,10 +60,43 @@ def accuracy_at(costs: Sequence[float], points: Sequence[Point]) -> list[float |
     """
     if not points:
         return [None] * len(costs)
-    front = [points[index] for index in pareto_front(points)]
-    low, high = front[0][0], max(cost for cost, _ in points)
-    known_costs, known = zip(*front, strict=True)
-    return [float(np.interp(cost, known_costs, known)) if low <= cost <= high else None for cost in costs]
+    measured, accuracies = zip(*points, strict=True)
+    return [None if np.isnan(value) else float(value) for value in read_off(measured, [accuracies], costs)[0]]
+
+
+def read_off(
+    measured: Sequence[float], accuracies: ArrayLike, costs: Sequence[float]
+) -> Float[NDArray[np.float64], "draws costs"]:
+    """Read the accuracy at given costs off many curves at once, whose points cost the same: see :func:`accuracy_at`.
+
+    Args:
+        measured: cost of each point, at least one.
+        accuracies: ``(draws, points)``; every draw has a Pareto front of its own.
+        costs: where to read.
+
+    Returns:
+        NaN at costs that were not measured.
+    """
+    order = np.argsort(measured, kind="stable")
+    known, starts = np.unique(np.asarray(measured, dtype=np.float64)[order], return_index=True)
+    # Of points that cost the same only the best counts; a point is on the front if none before it is as accurate.
+    best = np.maximum.reduceat(np.asarray(accuracies, dtype=np.float64)[:, order], starts, axis=1)
+    reached = np.maximum.accumulate(best, axis=1)
+    front = np.ones(best.shape, dtype=bool)
+    front[:, 1:] = best[:, 1:] > reached[:, :-1]
+    place, draws = np.arange(len(known)), np.arange(len(best))
+    found = np.full((len(best), len(costs)), np.nan)
+    for column, cost in enumerate(costs):
+        if not known[0] <= cost <= known[-1]:
+            continue
+        left = np.where(front & (known <= cost), place, -1).max(1)
+        right = np.where(front & (known >= cost), place, len(known)).min(1)
+        right = np.where(right == len(known), left, right)  # beyond the front's last member, that one holds
+        width = known[right] - known[left]
+        share = np.divide(cost - known[left], width, out=np.zeros(len(draws)), where=width > 0)
+        low, high = best[draws, left], best[draws, right]
+        found[:, column] = low + share * (high - low)
+    return found
 
 
 @dataclass(frozen=True)
@@ -67,6 +107,8 @@ class Comparison:
     accuracy: float | None
     best: str | None
     best_accuracy: float | None
+    interval: Interval | None = None
+    """95 % interval of the difference; None where it is unknown."""
 
     @property
     def difference(self) -> float | None:
@@ -77,20 +119,41 @@ class Comparison:
 
 
 def compare(
-    series: Mapping[str, Sequence[Point]], method: str, costs: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    series: Mapping[str, Sequence[Point]],
+    method: str,
+    costs: Sequence[float] = COSTS,
+    resampled: Mapping[str, Float[NDArray[np.float64], "draws points"]] | None = None,
 ) -> list[Comparison]:
     """Compare one series with the best of all others at each of ``costs``.
+
+    The interval is that of the difference to this one other: both curves are read off again for every draw of examples.
+    The other is the best on the same examples, which flatters it a little, and so is no favour to ``method``.
 
     Args:
         series: the points of every method, by its name.
         method: the one to compare; it may be missing.
         costs: in the unit of the points.
+        resampled: per series the accuracies of its points on examples drawn anew (see
+            :func:`rltr.evaluate.resampling.resampled_accuracies`); without them there are no intervals.
     """
     own = accuracy_at(costs, series.get(method, ()))
     others = {name: accuracy_at(costs, points) for name, points in series.items() if name != method}
+    draws = drawn(series, resampled or {}, costs)
     table = []
     for index, cost in enumerate(costs):
         here = {name: value for name, values in others.items() if (value := values[index]) is not None}
         best = max(here, key=lambda name: here[name], default=None)
-        table.append(Comparison(cost, own[index], best, None if best is None else here[best]))
+        interval = None
+        if best in draws and method in draws and own[index] is not None:
+            interval = quantile_interval(draws[method][:, index] - draws[best][:, index])
+        table.append(Comparison(cost, own[index], best, None if best is None else here[best], interval))
     return table
+
+
+def drawn(
+    series: Mapping[str, Sequence[Point]],
+    resampled: Mapping[str, Float[NDArray[np.float64], "draws points"]],
+    costs: Sequence[float],
+) -> dict[str, Float[NDArray[np.float64], "draws costs"]]:
+    """Accuracy of every series at each of ``costs``, draw by draw; arguments as for :func:`compare`."""
+    return {name: read_off([cost for cost, _ in series[name]], resampled[name], costs) for name in resampled}

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from rltr.evaluate.points import POLICY
+from rltr.evaluate.points import POLICY, UNTRAINED
 from rltr.evaluate.results import Evaluation
-from rltr.evaluate.style import ACCENT, INK, OTHERS, dress, looks, new_figure
+from rltr.evaluate.style import ACCENT, INK, OTHERS, PALE, dress, looks, new_figure
 
 AXIS_NAMES = {"latency": "measured time, relative to native", "flops": "FLOPs, relative to native"}
 _TIMES = FuncFormatter(lambda value, _: f"{value:.1f}×")
@@ -119,23 +119,24 @@ def kept_per_layer(evaluation: Evaluation) -> Figure:
 
 
 def has_forecast(evaluation: Evaluation) -> bool:
-    """Whether a latency table foretold any point."""
-    return any(point.predicted is not None for point in evaluation.points)
+    """Whether a latency table foretold any point of the policy, for which alone it was measured."""
+    return any(point.predicted is not None and point.method in (POLICY, UNTRAINED) for point in evaluation.points)
 
 
 def foretold(evaluation: Evaluation) -> Figure:
     """Relative latency as the cost model's table foretold it, over the measured one; on the diagonal it was right."""
-    points = [(point, point.predicted) for point in evaluation.points if point.predicted is not None]
+    shown = [(point, point.predicted) for point in evaluation.points if point.method in (POLICY, UNTRAINED)]
+    points = [(point, guess) for point, guess in shown if guess is not None]
     figure = new_figure()
     axes = figure.add_subplot()
     dress(axes, "How well the latency table foretold it", AXIS_NAMES["latency"], "foretold time")
     ends = [end(end(point.latency, guess) for point, guess in points) for end in (min, max)]
     axes.plot(ends, ends, color=INK, linewidth=1, linestyle=(0, (4, 4)))
-    for own, colour, label in ((False, OTHERS[-1], "baselines"), (True, ACCENT, "policy")):
-        chosen = [(point.latency, guess) for point, guess in points if (point.method == POLICY) == own]
+    for method, colour in ((UNTRAINED, PALE), (POLICY, ACCENT)):
+        chosen = [(point.latency, guess) for point, guess in points if point.method == method]
         if chosen:
             measured, told = zip(*chosen, strict=True)
-            axes.scatter(measured, told, s=30, color=colour, label=label, zorder=4, linewidths=0)
+            axes.scatter(measured, told, s=30, color=colour, label=method, zorder=4, linewidths=0)
     axes.legend(loc="upper left", fontsize=9.5, frameon=False, labelcolor=INK)
     axes.xaxis.set_major_formatter(_TIMES)
     axes.yaxis.set_major_formatter(_TIMES)

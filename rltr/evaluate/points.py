@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
@@ -13,11 +13,17 @@ from rltr.forward import Trace
 
 POLICY = "policy"
 """The method name of a learned policy: highlighted in plots, shown in the gallery, compared with all others."""
+UNTRAINED = "untrained policy"
+"""The method name of the same policy before training: what it is below the policy, was learned."""
 
 
-def series_name(method: str, dropped: str) -> str:
-    """Name of the curve to which a point belongs: ``tome (merge)``, or only ``policy`` where nothing can be dropped."""
-    return method if dropped == "none" else f"{method} ({dropped})"
+def series_name(method: str, dropped: str, schedule: str = "") -> str:
+    """Name of the curve to which a point belongs.
+
+    ``tome (merge)``, or only ``none`` where nothing can be dropped, or ``norm (merge), layers 1 2 3`` with a schedule.
+    """
+    name = method if dropped == "none" else f"{method} ({dropped})"
+    return f"{name}, {schedule}" if schedule else name
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,14 @@ class OperatingPoint:
     flops: CostModel | None = None
     """FLOPs with this selector's own cost in ``decision``; the sweep's if None."""
     latency: CostModel | None = None
-    """Measured table with this selector's own cost in ``decision``; the sweep's if None."""
+    """Measured table with this selector's own cost in ``decision``, to foretell the latency; None for no forecast."""
+    schedule: str = ""
+    """Its decision layers in words, where the same method runs with others, too: those are another curve."""
 
     @property
     def series(self) -> str:
         """Name of the curve to which this point belongs."""
-        return series_name(self.method, self.dropped)
+        return series_name(self.method, self.dropped, self.schedule)
 
 
 @dataclass(frozen=True)
@@ -78,11 +86,17 @@ class Measurement:
     """Mean tokens per input in each layer."""
     predicted: float | None = None
     """Relative latency that the table of the latency cost model foretold; None without such a table."""
+    schedule: str = ""
+    """Its decision layers in words, where the same method was measured with others, too."""
+    layers: list[int] = field(default_factory=list)
+    """Its decision layers."""
+    right: str = ""
+    """Which inputs were answered rightly (:func:`rltr.evaluate.resampling.unpack`); empty where it is unknown."""
 
     @property
     def series(self) -> str:
         """Name of the curve to which this point belongs."""
-        return series_name(self.method, self.dropped)
+        return series_name(self.method, self.dropped, self.schedule)
 
     @property
     def slower(self) -> bool:

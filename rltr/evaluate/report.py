@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from rltr.evaluate.gallery import Patches, panels, stage_titles, text_panels
-from rltr.evaluate.pareto import accuracy_at, compare
+from rltr.evaluate.pareto import COSTS, accuracy_at, compare
 from rltr.evaluate.picture import readme_picture
 from rltr.evaluate.plots import curve, foretold, has_forecast, kept_per_layer, training_curves
 from rltr.evaluate.points import POLICY, Shown, View
@@ -26,12 +26,11 @@ from rltr.evaluate.wording import (
     percentage_points,
     signed_percent,
     times,
+    verdict,
 )
 from rltr.files import atomic_write
 from rltr.tasks import Examples
 
-COSTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Relative latencies at which methods are compared."""
 _SHARP = 112  # pixels; pictures up to this side are shown with hard pixel edges and stored without loss
 
 
@@ -90,7 +89,7 @@ def render(
     environment.filters.update(
         percent=percent, points=percentage_points, times=times, interval=interval, interval_points=interval_points
     )
-    environment.filters.update(signed_percent=signed_percent, colour=colour)
+    environment.filters.update(signed_percent=signed_percent, colour=colour, verdict=verdict)
     curves = evaluation.curves("latency")
     policy = next((name for name in curves if name.startswith(POLICY)), None)
     values: dict[str, Any] = {
@@ -99,7 +98,7 @@ def render(
         "tiles": tiles(evaluation),
         "policy": policy,
         "costs": COSTS,
-        "comparison": compare(curves, policy, COSTS) if policy else [],
+        "comparison": compare(curves, policy, COSTS, evaluation.resampled()) if policy else [],
         "at_costs": {name: accuracy_at(COSTS, points) for name, points in curves.items()},
         "volumes": [(name, evaluation.hypervolumes(), evaluation.hypervolumes("flops")) for name in curves],
         "latency_figure": Markup(to_svg(curve(evaluation, "latency"), "latency")),
@@ -127,10 +126,21 @@ def summary(evaluation: Evaluation) -> str:
             f"native time and keeps {percent(fastest.accuracy)} ({native})."
         )
     text = f"At {times(chosen.latency)} the measured latency the policy keeps {percent(chosen.accuracy)} ({native})."
-    (beside,) = compare(evaluation.curves(), chosen.series, [chosen.latency])
+    (beside,) = compare(evaluation.curves(), chosen.series, [chosen.latency], evaluation.resampled())
     if beside.best is None or beside.best_accuracy is None:
         return text + " No baseline was measured at that cost."
-    return text + f" The best baseline at that cost, {beside.best}, has {percent(beside.best_accuracy)}."
+    text += f" The best baseline at that cost, {beside.best}, has {percent(beside.best_accuracy)}"
+    if beside.interval is None:
+        return text + "."
+    meaning = {
+        "above": "so the policy is better",
+        "below": "so the baseline is better",
+        "level": "so this test cannot tell them apart",
+    }
+    return text + (
+        f"; the difference of {percentage_points(beside.difference)} points has a 95\u00a0% interval of "
+        f"{interval_points(beside.interval)}, {meaning[verdict(beside.interval)]}."
+    )
 
 
 def tiles(evaluation: Evaluation) -> list[tuple[str, str]]:

@@ -5,12 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from rltr.errors import RltrError
 from rltr.evaluate.pareto import Point, hypervolume, pareto_front
 from rltr.evaluate.points import POLICY, Measurement, Shown
+from rltr.evaluate.resampling import RESAMPLES, resampled_accuracies, unpack
 from rltr.evaluate.statistics import Interval
 from rltr.files import atomic_write
 
@@ -58,6 +62,22 @@ class Evaluation:
     def curves(self, cost: str = "latency") -> dict[str, list[Point]]:
         """Pairs of cost and accuracy by curve; ``cost`` is ``latency`` or ``flops``."""
         return {name: [(getattr(p, cost), p.accuracy) for p in points] for name, points in self.series().items()}
+
+    def resampled(self, resamples: int = RESAMPLES) -> dict[str, Float[NDArray[np.float64], "resamples points"]]:
+        """Accuracies by curve on examples drawn anew, the same for all, in the order of :meth:`curves`.
+
+        Curves with a point of which nobody wrote down the right answers are left out: older results have none.
+
+        Raises:
+            RltrError: if the right answers are damaged.
+        """
+        series = {name: points for name, points in self.series().items() if all(point.right for point in points)}
+        if not series:
+            return {}
+        right = np.stack([unpack(point.right, self.examples) for points in series.values() for point in points])
+        accuracies = resampled_accuracies(right, seed=self.seed, resamples=resamples)
+        ends = np.cumsum([len(points) for points in series.values()])
+        return dict(zip(series, np.split(accuracies, ends[:-1], axis=1), strict=True))
 
     def fronts(self, cost: str = "latency") -> dict[str, list[Point]]:
         """The Pareto front of every curve."""
@@ -118,6 +138,10 @@ def _flat(point: Measurement) -> dict[str, str | float]:
             row[name.replace("_interval", "_high")] = high
         elif name == "kept":
             row[name] = " ".join(f"{tokens:.3f}" for tokens in value)
+        elif name == "layers":
+            row[name] = " ".join(map(str, value))
+        elif name == "right":
+            continue  # bits are nothing for a spreadsheet
         else:
             row[name] = "" if value is None else value
     row["prediction_error"] = "" if point.prediction_error is None else point.prediction_error

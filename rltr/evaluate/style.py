@@ -11,13 +11,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from rltr.evaluate.points import POLICY
+from rltr.evaluate.points import POLICY, UNTRAINED
 from rltr.files import atomic_write
 
 INK = "#1f2429"
 LINE = "#d3d8de"
 ACCENT = "#d55e00"
 """Of the policy: the vermilion of Okabe and Ito's palette; its other colours are the baselines'."""
+PALE = "#eba16b"
+"""Of the untrained policy: the accent, paler."""
 OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8a6fd1", "#7a828c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -42,9 +44,9 @@ def dress(axes: Axes, title: str, x: str, y: str) -> None:
 
 def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each method; a baseline keeps its look whatever else is drawn beside it in this report."""
-    others = sorted({method for method in methods if method != POLICY})
+    others = sorted({method for method in methods if method not in (POLICY, UNTRAINED)})
     styles = {name: (OTHERS[i % len(OTHERS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(others)}
-    return {POLICY: (ACCENT, "o"), **styles}
+    return {POLICY: (ACCENT, "o"), UNTRAINED: (PALE, "o"), **styles}
 
 
 def write_png(figure: Figure, path: Path, dpi: int = 160) -> None:

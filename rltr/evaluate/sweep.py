@@ -1,62 +1,160 @@
 """The usual operating points: a policy at several cost weights, every baseline at several keep rates."""
 
+import logging
 from collections.abc import Sequence
 
+import torch
+
 from rltr.backbone import Backbone
-from rltr.cost import FlopsCost
-from rltr.evaluate.points import POLICY, OperatingPoint
+from rltr.cost import FlopsCost, LatencyCost
+from rltr.errors import RltrError
+from rltr.evaluate.points import POLICY, UNTRAINED, OperatingPoint
 from rltr.export.folder import Policy
 from rltr.forward import Dropped
-from rltr.policies.network import decision_flops
+from rltr.policies.network import TokenPolicy, decision_flops
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll, Selector, ranking
 from rltr.selectors.learned import Learned
 
 MODES: tuple[Dropped, ...] = ("merge", "drop")
+log = logging.getLogger(__name__)
 
 
-def policy_points(backbone: Backbone, policy: Policy, weights: Sequence[float]) -> list[OperatingPoint]:
-    """The policy at each cost weight, with what it does to dropped tokens as it was trained."""
+def policy_points(
+    backbone: Backbone, policy: Policy, weights: Sequence[float], untrained: Sequence[float] = ()
+) -> list[OperatingPoint]:
+    """The policy at each cost weight, with what it does to dropped tokens as it was trained.
+
+    Its latency is foretold, if it was trained with a table that was measured under the conditions of now.
+
+    Args:
+        backbone: the model it was trained for.
+        policy: the policy.
+        weights: cost weights.
+        untrained: cost weights at which the same policy is run with the weights it started from, too: its priors and
+            nothing learned.
+    """
     flops = FlopsCost.count(backbone.layers, *decision_flops(policy.network.config))
-    network = policy.network.to(backbone.device)
+    forecast = _forecast(policy, backbone)
+    pairs = [(POLICY, policy.network, weights)]
+    if untrained:
+        pairs.append((UNTRAINED, fresh(policy), untrained))
     points = []
-    for weight in weights:
-        reduce = Reduction(backbone, Learned(network, policy.pricing, weight), policy.layers, policy.dropped)
-        points.append(
-            OperatingPoint(POLICY, policy.dropped, weight, reduce, "cost weight", backbone.attached, flops, policy.cost)
-        )
+    for method, network, settings in pairs:
+        network = network.to(backbone.device)
+        for weight in settings:
+            reduce = Reduction(backbone, Learned(network, policy.pricing, weight), policy.layers, policy.dropped)
+            points.append(
+                OperatingPoint(
+                    method, policy.dropped, weight, reduce, "cost weight", backbone.attached, flops, forecast
+                )
+            )
     return points
+
+
+def fresh(policy: Policy) -> TokenPolicy:
+    """The policy's network as it is before training; always the same, and torch's generator is left alone."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return TokenPolicy(policy.network.config).eval().requires_grad_(False)
+
+
+def a_few(weights: Sequence[float], count: int = 4) -> list[float]:
+    """At most ``count`` of the cost weights, lowest and highest among them: enough to see what a prior alone does."""
+    ordered = sorted(weights)
+    last = len(ordered) - 1
+    return [ordered[i] for i in sorted({round(step * last / (count - 1)) for step in range(count)})]
 
 
 def baseline_points(
-    backbone: Backbone, methods: Sequence[str], rates: Sequence[float], layers: Sequence[int]
+    backbone: Backbone, methods: Sequence[str], rates: Sequence[float], *schedules: Sequence[int]
 ) -> list[OperatingPoint]:
     """Keeping everything, and each baseline at each keep rate, merging and dropping.
 
-    All decide at ``layers``, but ToMe at every layer from 1 on, as its paper does; it only merges.
+    A baseline that cannot decide before some layer (CLS attention before layer 0) decides before the next one instead,
+    and is left out, with a warning, if that is no use either. ToMe decides at every layer from 1 on, as in its paper;
+    it only merges.
+
+    Args:
+        backbone: the frozen model.
+        methods: names of baselines.
+        rates: keep rates.
+        schedules: decision layers, once or several times. Where they differ for a baseline, it runs with each, and the
+            curves' names tell them apart; keeping everything runs with the first only.
     """
-    points = [_point(backbone, "none", "none", 1.0, KeepAll(), layers)]
+    points = [_point(backbone, "none", "none", 1.0, KeepAll(), schedules[0])]
     for method in methods:
-        where = range(1, backbone.depth) if method == "tome" else layers
-        for dropped in MODES[:1] if method == "tome" else MODES:
-            points += [_point(backbone, method, dropped, rate, ranking(method, rate), where) for rate in rates]
+        wanted = [range(1, backbone.depth)] if method == "tome" else schedules
+        possible = list(filter(None, dict.fromkeys(_possible(backbone, method, layers) for layers in wanted)))
+        for layers in possible:
+            schedule = f"layers {' '.join(map(str, layers))}" if len(possible) > 1 else ""
+            for dropped in MODES[:1] if method == "tome" else MODES:
+                points += [
+                    _point(backbone, method, dropped, rate, ranking(method, rate), layers, schedule) for rate in rates
+                ]
     return points
 
 
+def _possible(backbone: Backbone, method: str, layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers at which a baseline can decide, or the next ones where it cannot; if there are none, it says why."""
+    selector, possible, reason = ranking(method, 1.0), [], f"there is no layer to decide at ({backbone.depth} layers)"
+    for layer in layers:
+        for instead in range(layer, min(layer + 2, backbone.depth)):
+            try:
+                selector.check(backbone, [instead])
+            except RltrError as error:
+                reason = str(error)
+            else:
+                possible.append(instead)
+                break
+    if not possible:
+        log.warning("%s is left out at layers %s: %s", method, " ".join(map(str, layers)) or "1 and up", reason)
+    return tuple(sorted(set(possible)))
+
+
 def _point(
-    backbone: Backbone, method: str, dropped: str, rate: float, selector: Selector, layers: Sequence[int]
+    backbone: Backbone,
+    method: str,
+    dropped: str,
+    rate: float,
+    selector: Selector,
+    layers: Sequence[int],
+    schedule: str = "",
 ) -> OperatingPoint:
     mode: Dropped = "drop" if dropped == "drop" else "merge"
     reduce = Reduction(backbone, selector, layers, mode)
-    flops = FlopsCost.count(backbone.layers, 0, _pair_flops(backbone, method, dropped))
-    return OperatingPoint(method, dropped, rate, reduce, "keep rate", backbone.attached, flops)
+    flops = FlopsCost.count(backbone.layers, *_decision_flops(backbone, method, dropped))
+    return OperatingPoint(method, dropped, rate, reduce, "keep rate", backbone.attached, flops, None, schedule)
 
 
-def _pair_flops(backbone: Backbone, method: str, dropped: str) -> int:
-    """FLOPs of one decision per pair of tokens: similarities between two halves of a row are a quarter of all pairs."""
+def _decision_flops(backbone: Backbone, method: str, dropped: str) -> tuple[int, int]:
+    """FLOPs of one decision of a baseline, per token and per pair of tokens: products of matrices, as in the layers.
+
+    A new baseline needs no entry if it multiplies no matrices but those of ``decision.redundancy``, and that only for
+    merging: then this counts one matrix of similarities if dropped tokens are merged, else nothing. Otherwise add its
+    own here; a test compares every baseline with what torch counts.
+    """
+    # Similarities between two halves of a row are a quarter of all pairs; a multiply-add counts as two.
     halves = 2 * backbone.width // 4
+    merging = halves if dropped == "merge" else 0
     if method == "none":
-        return 0
+        return 0, 0
     if method == "tome":
-        return halves // backbone.config.num_attention_heads  # keys averaged over heads
-    return halves * ((dropped == "merge") + (method == "redundancy"))
+        return 0, halves // backbone.config.num_attention_heads  # its own pairs, by keys averaged over heads
+    if method == "redundancy":
+        return 0, halves  # one matrix serves both, the choice and the merging
+    if method == "cls_attention":
+        return 2 * backbone.width, merging  # one query, all keys
+    return 0, merging
+
+
+def _forecast(policy: Policy, backbone: Backbone) -> LatencyCost | None:
+    """The latency table of the policy, unless it holds only elsewhere; the reason is said."""
+    if not isinstance(policy.cost, LatencyCost):
+        return None
+    try:
+        policy.cost.check(backbone)
+    except RltrError as error:
+        log.warning("no latency is foretold: %s", error)
+        return None
+    return policy.cost

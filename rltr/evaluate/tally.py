@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rltr.cost import CostModel, dense
 from rltr.evaluate.points import Measurement, OperatingPoint, View
-from rltr.evaluate.statistics import accuracy_interval, mean_interval, median_ratio
+from rltr.evaluate.resampling import pack
+from rltr.evaluate.statistics import accuracy_interval, median_ratio, paired_change_interval
 from rltr.forward import Trace
 
 
@@ -39,6 +40,7 @@ class Tally:
     foretold: float | None = None
     dense_foretold: float = 0.0
     views: dict[int, View] = field(default_factory=dict)
+    layers: list[int] = field(default_factory=list)
 
     @property
     def predictions(self) -> NDArray[np.int64]:
@@ -59,6 +61,7 @@ class Tally:
         """Add up tokens and costs. The native model spends its full grid, padding included: that is what it runs."""
         rows = trace.present.shape[1]
         self.grid += rows * trace.grid
+        self.layers = list(trace.layers)
         self.kept.append(trace.counts_per_layer(depth).sum(1).cpu().to(torch.float64))
         self.flops += float(reduced_cost(flops, trace, depth).sum())
         self.dense_flops += rows * dense(flops, depth, trace.grid)
@@ -93,7 +96,6 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         seed: of the bootstrap intervals.
     """
     right = tally.right
-    change = right.astype(np.float64) - native.right
     ratio, interval = median_ratio(tally.seconds, tally.references, seed=seed)
     median = float(np.median(tally.seconds))
     return Measurement(
@@ -103,8 +105,8 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         knob=point.knob,
         accuracy=float(right.mean()),
         accuracy_interval=accuracy_interval(right, seed=seed),
-        accuracy_change=float(change.mean()),
-        accuracy_change_interval=mean_interval(change, seed=seed),
+        accuracy_change=float(right.mean() - native.right.mean()),
+        accuracy_change_interval=paired_change_interval(right, native.right),
         agreement=float((tally.predictions == native.predictions).mean()),
         flops=tally.flops / tally.dense_flops,
         latency=ratio,
@@ -113,4 +115,7 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         throughput=rows / median,
         kept=(torch.stack(tally.kept).sum(0) / len(right)).tolist(),
         predicted=None if tally.foretold is None else tally.foretold / tally.dense_foretold,
+        schedule=point.schedule,
+        layers=tally.layers,
+        right=pack(right),
     )

@@ -33,7 +33,13 @@ def signed_percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.0f}\u00a0%".replace("-", "−")
 
 
-def colour(difference: float | None) -> str:
-    """The class ``good`` or ``bad`` of a difference as it is printed: what reads 0.0 is neither."""
-    shown = percentage_points(difference)
-    return {"+": "good", "−": "bad"}.get(shown[0], "")
+def verdict(interval: tuple[float, float] | None) -> str:
+    """What the interval of a difference allows to say: ``above``, ``below``, ``level`` if it includes 0, or a dash."""
+    if interval is None:
+        return "–"
+    return "above" if interval[0] > 0 else "below" if interval[1] < 0 else "level"
+
+
+def colour(interval: tuple[float, float] | None) -> str:
+    """The class ``good`` or ``bad`` of a difference with such an interval: what may well be 0 is neither."""
+    return {"above": "good", "below": "bad"}.get(verdict(interval), "")

@@ -1,5 +1,6 @@
 """Running a policy in production: ``rltr.attach`` makes a model cheaper in place, ``rltr.detach`` undoes it."""
 
+import math
 from contextvars import Token
 from pathlib import Path
 from types import TracebackType
@@ -43,9 +44,12 @@ class Attachment:
         self._tokens: dict[int, Token[Stream | None]] = {}
 
     def detach(self) -> None:
-        """Restore the model, bit for bit."""
+        """Restore the model, bit for bit; detaching again does nothing, so that a block may end with a detached one."""
+        if not self._handles:
+            return
         for handle in self._handles:
             handle.remove()
+        self._handles.clear()
         self.reduction.backbone.detach()
         _attached.pop(self.reduction.backbone.model, None)
 
@@ -85,7 +89,7 @@ def attach(
         policy: a policy, or its folder.
         budget: cost to aim for, as a share of the dense layers' cost, by the policy's calibration.
         max_drop: accuracy that may be lost, 0.01 for one point, by the policy's calibration.
-        cost_weight: the knob itself, above 0. Give exactly one of the three.
+        cost_weight: the knob itself, above 0 and finite. Give exactly one of the three.
 
     Returns:
         The attachment; ``with rltr.attach(...):`` detaches at the end of the block.
@@ -108,12 +112,19 @@ def attach(
     elif max_drop is not None:
         cost_weight = weight_for_drop(policy.calibration, max_drop)
     assert cost_weight is not None
-    if not cost_weight > 0:
-        raise RltrError(f"cost_weight={cost_weight} must be above 0")
+    if not 0 < cost_weight < math.inf:
+        raise RltrError(
+            f"cost_weight={cost_weight} must be above 0 and finite; this policy was trained for {_trained(policy)}"
+        )
     learned = Learned(policy.network.to(backbone.device), policy.pricing, cost_weight)
     attachment = Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
     _attached[model] = ref(attachment)
     return attachment
+
+
+def _trained(policy: Policy) -> str:
+    weights = [point.cost_weight for point in policy.calibration]
+    return f"{min(weights):.3g} to {max(weights):.3g}" if weights else "an unknown range"
 
 
 def detach(model: PreTrainedModel) -> None:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def card(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+def card(config: Mapping[str, Any]) -> str:
     """The text of a policy folder's README.md.
 
     Args:
         config: what ``config.json`` holds.
-        facts: optionally ``table`` (rows of test results as mappings) and ``environment`` (one line).
     """
-    backbone, recipe = config["backbone"], config["recipe"]
+    backbone, recipe, facts = config["backbone"], config["recipe"], config["facts"]
     lines = [
         "---",
         "library_name: rltr",

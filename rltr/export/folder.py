@@ -1,7 +1,6 @@
 """The policy folder: weights in safetensors, everything else in JSON, and a card. Nothing in it can run code."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from rltr.errors import RltrError
 from rltr.export.calibration import Operating
 from rltr.export.card import card
 from rltr.files import atomic_folder
+from rltr.folders import POLICY_FILE as WEIGHTS
 from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.pricing import Pricing
 from rltr.version import __version__
 
-WEIGHTS = "policy.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 FORMAT = 1
@@ -40,6 +39,8 @@ class Policy:
         backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``depth``, ``width``.
         calibration: what cost weights give on the validation split.
         recipe: the recipe it was trained with.
+        facts: what it was measured to do, for its card: optionally ``table`` (rows of test results as mappings) and
+            ``environment`` (one line).
     """
 
     network: TokenPolicy
@@ -49,6 +50,7 @@ class Policy:
     backbone: dict[str, Any]
     calibration: list[Operating] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def pricing(self) -> Pricing:
@@ -81,13 +83,11 @@ def describe(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def save_policy(policy: Policy, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+def save_policy(policy: Policy, folder: Path) -> None:
     """Write a policy folder; what ``folder`` held before is replaced once the new one is complete.
 
-    Args:
-        policy: the policy.
-        folder: where.
-        facts: measured results for the card, see :func:`rltr.export.card.card`.
+    Raises:
+        RltrError: if ``folder`` is the one in use.
     """
     config = {
         "format": FORMAT,
@@ -99,12 +99,13 @@ def save_policy(policy: Policy, folder: Path, facts: Mapping[str, Any] | None = 
         "cost": policy.cost.to_dict(),
         "calibration": [point.to_dict() for point in policy.calibration],
         "recipe": policy.recipe,
+        "facts": policy.facts,
     }
     with atomic_folder(folder) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in policy.network.state_dict().items()}
         save_file(weights, temporary / WEIGHTS)
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-        (temporary / CARD).write_text(card(config, facts or {}), encoding="utf-8")
+        (temporary / CARD).write_text(card(config), encoding="utf-8")
 
 
 def load_policy(folder: Path | str) -> Policy:
@@ -132,6 +133,7 @@ def load_policy(folder: Path | str) -> Policy:
             config["backbone"],
             [Operating(**point) for point in config["calibration"]],
             config["recipe"],
+            config.get("facts", {}),  # the only part that came later
         )
     except RltrError:
         raise  # says what is wrong already

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rltr import tokens as ragged
-from rltr.policies.observation import Observation
+from rltr.policies.observation import CLUES, Observation
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class PolicyConfig:
         depth: layers of the backbone.
         grid: places of tokens it has an embedding for; later places share the last one.
         width: width of its own layers.
-        prior: initial strength of the redundancy prior; 0 starts from nothing.
-        initial_logit: keep logit that tokens start with, before the prior, where a row's tokens cost a tenth of a unit
+        redundancy_prior: how strongly, at first, tokens with a twin leave before others; 0 starts from nothing.
+        attention_prior: how strongly, at first, tokens that the first one attends to stay; 0 starts from nothing.
+        initial_logit: keep logit that tokens start with, before the priors, where a row's tokens cost a tenth of a unit
             of reward until the next decision.
         thrift: how much of it is lost, at first, when everything costs ten times as much.
     """
@@ -30,7 +31,8 @@ class PolicyConfig:
     depth: int
     grid: int
     width: int = 32
-    prior: float = 4.0
+    redundancy_prior: float = 4.0
+    attention_prior: float = 8.0
     initial_logit: float = 1.5
     thrift: float = 2.0
 
@@ -43,9 +45,9 @@ class TokenPolicy(nn.Module):
     """Keep logits and cost baselines, one per token.
 
     A token is read with its row's first token, the mean of its row, its place, the layer, the price and how much is
-    left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus a prior. So before
-    anything is learned, tokens with a twin leave first, and more leave where tokens are dear: the knob works from the
-    first update on, and what is learned is how to do better.
+    left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus two priors. So before
+    anything is learned, tokens with a twin and those that the first token ignores leave first, and more leave where
+    tokens are dear: the knob works from the first update on, and what is learned is how to do better.
 
     The cost baseline reads the actor's features but sends no gradient into them.
     """
@@ -57,7 +59,7 @@ class TokenPolicy(nn.Module):
         self.token = nn.Linear(config.backbone_width, width)
         self.first = nn.Linear(config.backbone_width, width)
         self.mean = nn.Linear(config.backbone_width, width)
-        self.redundancy = nn.Linear(3, width, bias=False)
+        self.clues = nn.Linear(CLUES, width, bias=False)
         self.position = nn.Embedding(config.grid, width)
         self.layer = nn.Embedding(config.depth, width)
         self.state = nn.Linear(2, width)
@@ -65,7 +67,8 @@ class TokenPolicy(nn.Module):
         self.keep = nn.Linear(width, 1)
         row_logit = nn.Linear(width, 1)
         self.threshold = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), row_logit)
-        self.prior = nn.Parameter(torch.tensor(float(config.prior)))
+        self.redundancy_prior = nn.Parameter(torch.tensor(float(config.redundancy_prior)))
+        self.attention_prior = nn.Parameter(torch.tensor(float(config.attention_prior)))
         self.thrift = nn.Parameter(torch.tensor(float(config.thrift)))
         self.cost = nn.Linear(width, 1)
         nn.init.normal_(self.position.weight, std=0.02)
@@ -84,9 +87,10 @@ class TokenPolicy(nn.Module):
         row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
         context = self._read(self.first, first) + self._read(self.mean, mean) + row
         place = self.position.weight.index_select(0, tokens.position.clamp_max(grid - 1))
-        z = self._read(self.token, seen.hidden) + place + context.index_select(0, tokens.row)
-        # 3: cosines and ranks differ by tenths, the rest by ones.
-        z = torch.addmm(z, seen.redundancy, self.redundancy.weight.T, alpha=3)
+        # 3: clues differ by tenths, the rest by ones.
+        z = torch.addmm(self._read(self.token, seen.hidden), seen.clues, self.clues.weight.T, alpha=3)
+        # In place: most of what a decision costs is memory traffic.
+        z.add_(place).add_(context.index_select(0, tokens.row))
         threshold = self.threshold(torch.cat([context, row], -1))[:, 0] - self.thrift * (price + 1)
         return self.mlp(z), threshold
 
@@ -101,7 +105,8 @@ class TokenPolicy(nn.Module):
         return (
             3 * self.keep(z)[:, 0]
             + threshold.index_select(0, seen.tokens.row)
-            + self.prior * (0.5 - seen.redundancy[:, 2])
+            + self.redundancy_prior * (0.5 - seen.clues[:, 2])
+            + self.attention_prior * seen.clues[:, 3]
         )
 
     def forward(self, seen: Observation) -> Float[Tensor, " total"]:
@@ -117,9 +122,8 @@ class TokenPolicy(nn.Module):
 def decision_flops(config: PolicyConfig) -> tuple[int, int]:
     """FLOPs of one decision, per token and per pair of tokens; a multiply-add counts as two.
 
-    Per token: the policy's linear maps. Per pair: the redundancy of the even half to the odd one, and, for merging, the
-    similarity of dropped to kept tokens, taken at its most expensive, when half of them leave.
+    Per token: the policy's linear maps, and the first token's attention. Per pair: the similarity of the even half to
+    the odd one, a quarter of all pairs, which serves redundancy and merging. What is done once per row is left out.
     """
-    per_token = 2 * config.width * (config.backbone_width + 3 + config.width + 1)
-    # Twice a quarter of all pairs, two FLOPs per channel.
-    return per_token, config.backbone_width
+    per_token = 2 * config.width * (config.backbone_width + CLUES + config.width + 1) + 2 * config.backbone_width
+    return per_token, config.backbone_width // 2

@@ -11,6 +11,9 @@ from rltr import tokens as ragged
 from rltr.forward import Decision
 from rltr.tokens import Tokens
 
+CLUES = 4
+"""Numbers per token in :func:`clues`."""
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -18,7 +21,8 @@ class Observation:
 
     Attributes:
         hidden: hidden states before the decision layer, with mean 0 and length 1 each.
-        redundancy: how replaceable each token is (see :mod:`rltr.redundancy`).
+        clues: four numbers that tell how dispensable each token is, each in -1 to 1: its cosine, side and rank (see
+            :mod:`rltr.redundancy`), and how much the row's first token attended to it in the layer before.
         tokens: the ragged batch they belong to.
         protected: tokens that cannot leave.
         layer: the decision layer of each row.
@@ -27,7 +31,7 @@ class Observation:
     """
 
     hidden: Float[Tensor, "total width"]
-    redundancy: Float[Tensor, "total 3"]
+    clues: Float[Tensor, "total clues"]
     tokens: Tokens
     protected: Bool[Tensor, " total"]
     layer: Int[Tensor, " rows"]
@@ -41,7 +45,7 @@ class Observation:
         """What there is to see at a pause of the forward pass."""
         tokens = decision.tokens
         layer = torch.full((len(tokens.counts),), decision.layer, device=decision.hidden.device)
-        return cls(decision.unit, decision.redundancy.features(), tokens, decision.protected, layer, price, kept)
+        return cls(decision.unit, clues(decision), tokens, decision.protected, layer, price, kept)
 
     @classmethod
     def of_grid(cls, grid: Mapping[str, Tensor]) -> "Observation":
@@ -51,7 +55,7 @@ class Observation:
         index = tokens.grid_index
         return cls(
             grid["tokens"].flatten(0, 1).index_select(0, index),
-            grid["redundancy"].flatten(0, 1).index_select(0, index),
+            grid["clues"].flatten(0, 1).index_select(0, index),
             tokens,
             ~grid["alive"].flatten().bool().index_select(0, index),
             grid["layer"][:, 0].long(),
@@ -63,10 +67,25 @@ class Observation:
         """Undo :meth:`of_grid`."""
         return {
             "tokens": ragged.grid_of(self.tokens, self.hidden),
-            "redundancy": ragged.grid_of(self.tokens, self.redundancy),
+            "clues": ragged.grid_of(self.tokens, self.clues),
             "present": self.tokens.present,
             "alive": ragged.grid_of(self.tokens, ~self.protected),
             "layer": self.layer[:, None],
             "price": self.price[:, None],
             "kept": self.kept[:, None],
         }
+
+
+def clues(decision: Decision) -> Float[Tensor, "total clues"]:
+    """What marks a token as dispensable.
+
+    The attention clue is the logarithm of a token's share, relative to an even share, over 4: 0 if it got as much as
+    the average token, and also before layer 0, where nothing has attended yet.
+    """
+    tokens, similar = decision.tokens, decision.redundancy.features
+    if decision.attended is None:
+        attention = similar.new_zeros(tokens.total)
+    else:
+        relative = decision.attended.from_first * tokens.count.index_select(0, tokens.row)
+        attention = (relative.log() / 4).clamp_(-1, 1)
+    return torch.cat([similar, attention[:, None]], 1)

@@ -6,5 +6,15 @@ Every field says what it means, in which unit, and what it may be; `rltr recipe`
 
 from rltr.recipe.fields import EMBEDDED, Recipe
 from rltr.recipe.file import find_recipe, load_recipe, recipe_text, save_recipe
+from rltr.recipe.stored import refuse_changes, stored_recipe
 
-__all__ = ["EMBEDDED", "Recipe", "find_recipe", "load_recipe", "recipe_text", "save_recipe"]
+__all__ = [
+    "EMBEDDED",
+    "Recipe",
+    "find_recipe",
+    "load_recipe",
+    "recipe_text",
+    "refuse_changes",
+    "save_recipe",
+    "stored_recipe",
+]

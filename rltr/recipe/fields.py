@@ -1,6 +1,7 @@
 """The fields of a recipe, each with what it means, its unit and what it may be."""
 
 import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +48,7 @@ class DataGroup(Group):
     validation_limit: int | None = Field(
         512, ge=1, description="at most so many to calibrate budgets with; null for all"
     )
-    test_limit: int | None = Field(None, ge=1, description="at most so many for the final measurement; null for all")
+    test_limit: int | None = Field(None, ge=2, description="at most so many for the final measurement; null for all")
 
     @field_validator("fractions")
     @classmethod
@@ -63,7 +64,7 @@ class ReductionGroup(Group):
     layers: Literal["auto"] | list[int] = Field(
         "auto",
         description="the layers (0 is the first) before which tokens may leave, in ascending order; "
-        "auto takes every second one",
+        "auto takes every second one, beginning with layer 0, and none of the last two",
     )
     dropped: Literal["merge", "drop"] = Field(
         "merge", description="merge averages a dropped token into its most similar kept one, drop loses it"
@@ -84,6 +85,22 @@ class CostGroup(Group):
         "latency", description="latency is measured on the device in use, flops is counted"
     )
     batch_size: int = Field(64, ge=1, description="inputs per batch that latency is measured at")
+    table: Path | None = Field(
+        None,
+        description="latency.json of an earlier run, to train with the same measured prices; null measures anew, which "
+        "gives slightly other prices each time: a seed alone does not repeat a run",
+    )
+
+    @field_validator("table")
+    @classmethod
+    def _at_home(cls, table: Path | None) -> Path | None:
+        return None if table is None else _expand(table)
+
+    @model_validator(mode="after")
+    def _table_of_latency(self) -> "CostGroup":
+        if self.table is not None and self.kind != "latency":
+            raise ValueError(f"table holds measured times, but kind is {self.kind!r}; leave it out, or set cost.kind")
+        return self
 
 
 class LearnerGroup(Group):
@@ -134,11 +151,23 @@ class PolicyGroup(Group):
     """The small network that decides."""
 
     width: int = Field(32, ge=4, le=1024, description="neurons per hidden layer")
-    keep: float = Field(0.85, gt=0, lt=1, description="probability that an untrained policy keeps a token")
-    prior: float = Field(
+    keep: float = Field(
+        0.85,
+        gt=0,
+        lt=1,
+        description="probability that an untrained policy keeps a token, before the two priors and where its row's "
+        "tokens cost a tenth of a unit of reward until the next decision; where they cost more, fewer stay",
+    )
+    redundancy_prior: float = Field(
         4.0,
         ge=0,
-        description="how strongly an untrained policy prefers to drop redundant tokens; 0 starts from nothing",
+        description="how strongly an untrained policy prefers to drop tokens with a twin; 0 starts from nothing",
+    )
+    attention_prior: float = Field(
+        8.0,
+        ge=0,
+        description="how strongly an untrained policy prefers to keep what the first token attends to; "
+        "0 starts from nothing",
     )
 
 
@@ -146,9 +175,9 @@ class EvaluationGroup(Group):
     """What is measured at the end."""
 
     cost_weights: list[float] = Field(
-        [0.001, 0.004, 0.02, 0.1, 0.5, 1.5, 4.0, 8.0],
+        [0.001, 0.01, 0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0],
         min_length=1,
-        description="the policy is measured at each of these",
+        description="the policy is measured at each of these, all above 0",
     )
     keep_rates: list[float] = Field(
         [0.9, 0.8, 0.7, 0.6, 0.5], min_length=1, description="share kept per decision; baselines are measured at each"
@@ -158,15 +187,15 @@ class EvaluationGroup(Group):
         description="the baselines to measure; `none` is always measured",
     )
     batch_size: int = Field(64, ge=1, description="inputs per batch")
-    examples: int | None = Field(None, ge=1, description="at most so many test examples; null for all")
+    examples: int | None = Field(None, ge=2, description="at most so many test examples; null for all")
     repeats: int = Field(1, ge=1, description="timings of each method, in alternation with the dense model")
     gallery: int = Field(12, ge=0, description="inputs shown with their dropped tokens in the report")
 
     @field_validator("cost_weights")
     @classmethod
-    def _not_negative(cls, weights: list[float]) -> list[float]:
-        if min(weights) < 0:
-            raise ValueError("each must be 0 or more")
+    def _above_zero(cls, weights: list[float]) -> list[float]:
+        if min(weights) <= 0:
+            raise ValueError("each must be above 0")
         return weights
 
     @field_validator("keep_rates")
@@ -175,6 +204,16 @@ class EvaluationGroup(Group):
         if not all(0 < rate <= 1 for rate in rates):
             raise ValueError("each must be above 0 and at most 1")
         return rates
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, methods: list[str]) -> list[str]:
+        # Here, because selectors need torch, and the defaults, which are not validated, shall be shown at once.
+        from rltr.selectors import RANKINGS
+
+        if unknown := [method for method in methods if method not in RANKINGS]:
+            raise ValueError(f"there is no selector {unknown[0]!r}; choose from {', '.join(RANKINGS)}")
+        return methods
 
 
 class Recipe(Group):
@@ -196,6 +235,11 @@ class Recipe(Group):
     )
     out: Path = Field(Path("runs/rltr"), description="the folder that receives everything the run makes")
 
+    @field_validator("out")
+    @classmethod
+    def _at_home(cls, out: Path) -> Path:
+        return _expand(out)
+
     @model_validator(mode="before")
     @classmethod
     def _empty_groups(cls, values: object) -> object:
@@ -203,6 +247,11 @@ class Recipe(Group):
         if not isinstance(values, dict):
             return values
         return {key: {} if value is None and inner_group(cls, key) else value for key, value in values.items()}
+
+
+def _expand(path: Path) -> Path:
+    # Path.expanduser raises where there is no such user; a folder may well be called ~x.
+    return Path(os.path.expanduser(path))
 
 
 def inner_group(group: type[BaseModel], name: str) -> type[BaseModel] | None:

@@ -1,7 +1,7 @@
 """Who stays: one small file per method, all run by the same ragged runtime."""
 
 from rltr.errors import RltrError
-from rltr.selectors.base import Ranking, Selector
+from rltr.selectors.base import KeepRate, Ranking, Selector
 from rltr.selectors.cls_attention import ClsAttention
 from rltr.selectors.none import KeepAll
 from rltr.selectors.norm import Norm
@@ -10,7 +10,7 @@ from rltr.selectors.redundancy import LeastRedundant
 from rltr.selectors.tome import ToMe
 from rltr.selectors.uniform import Uniform
 
-RANKINGS: dict[str, type[Ranking]] = {
+RANKINGS: dict[str, type[KeepRate]] = {
     "random": RandomChoice,
     "norm": Norm,
     "cls_attention": ClsAttention,
@@ -21,7 +21,7 @@ RANKINGS: dict[str, type[Ranking]] = {
 """Baselines that take a keep rate, by the name recipes and reports use."""
 
 
-def ranking(name: str, keep_rate: float) -> Ranking:
+def ranking(name: str, keep_rate: float) -> KeepRate:
     """The baseline ``name`` at a keep rate.
 
     Raises:
@@ -36,6 +36,7 @@ __all__ = [
     "RANKINGS",
     "ClsAttention",
     "KeepAll",
+    "KeepRate",
     "LeastRedundant",
     "Norm",
     "RandomChoice",

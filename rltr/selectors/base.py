@@ -5,13 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rltr import tokens as ragged
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision, Forward
+from rltr.forward import Choice, Decision
 
 
 class Selector(ABC):
@@ -20,16 +20,13 @@ class Selector(ABC):
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:  # noqa: B027 - most selectors fit everything
         """Raise :class:`RltrError` if the selector cannot work on this backbone at these decision layers."""
 
-    def observe(self, forward: Forward) -> None:  # noqa: B027 - most selectors need hidden states only
-        """Ask a forward pass for more than hidden states (see :mod:`rltr.selectors.observe`)."""
-
     @abstractmethod
     def __call__(self, decision: Decision) -> Choice:
         """Who stays."""
 
 
-class Ranking(Selector):
-    """Keeps a fixed share of the tokens that may leave, those with the highest scores, at every decision.
+class KeepRate(Selector):
+    """Keeps a fixed share of the tokens that may leave at every decision.
 
     Args:
         keep_rate: share of each row's unprotected tokens that stays, above 0 and at most 1; rounded up.
@@ -43,6 +40,10 @@ class Ranking(Selector):
             raise RltrError(f"keep_rate={keep_rate} is not a share of tokens: choose one above 0 and at most 1")
         self.keep_rate = keep_rate
 
+
+class Ranking(KeepRate):
+    """Keeps the tokens with the highest scores."""
+
     @abstractmethod
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
         """A score per token; the higher, the longer it stays. Those of protected tokens are ignored."""
@@ -52,14 +53,16 @@ class Ranking(Selector):
         return Choice(keep_best(self.score(decision), decision, self.keep_rate))
 
 
+def stay_counts(decision: Decision, keep_rate: float) -> Int[Tensor, " rows"]:
+    """How many of each row's unprotected tokens stay at a keep rate, rounded up."""
+    free = ragged.row_sum((~decision.protected).float(), decision.tokens).tolist()
+    # 1e-9: 0.7 * 10 must keep 7, not 8, whatever its last bit says.
+    return torch.tensor([math.ceil(keep_rate * count - 1e-9) for count in free], device=decision.hidden.device)
+
+
 def keep_best(score: Float[Tensor, " total"], decision: Decision, keep_rate: float) -> Bool[Tensor, " total"]:
     """Mark each row's protected tokens and the ``keep_rate`` best-scored of the others, rounded up."""
     tokens, protected = decision.tokens, decision.protected
-    leading = ragged.row_sum(protected.float(), tokens).long()
-    # 1e-9: 0.7 * 10 must keep 7, not 8, whatever its last bit says.
-    best = [
-        math.ceil(keep_rate * (count - fixed) - 1e-9) + fixed
-        for count, fixed in zip(tokens.counts, leading.tolist(), strict=True)
-    ]
+    best = ragged.row_sum(protected.float(), tokens).long() + stay_counts(decision, keep_rate)
     place = ragged.rank(score.float().masked_fill(protected, torch.inf), tokens)
-    return place < torch.tensor(best, device=score.device)[tokens.row]
+    return place < best.index_select(0, tokens.row)

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Decision, Forward
+from rltr.forward import Decision
 from rltr.selectors.base import Ranking
-from rltr.selectors.observe import observe_first_token
 
 
 class ClsAttention(Ranking):
@@ -20,10 +19,7 @@ class ClsAttention(Ranking):
         if 0 in layers:
             raise RltrError("cls_attention looks at the layer before a decision: choose decision layers from 1 on")
 
-    def observe(self, forward: Forward) -> None:
-        """Have the first token's attention at hand."""
-        observe_first_token(forward)
-
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
         """Attention weight that the first token gave."""
-        return decision.observed["first_token"]
+        assert decision.attended is not None, "check() refuses layer 0"
+        return decision.attended.from_first

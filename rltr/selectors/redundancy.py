@@ -1,6 +1,5 @@
-"""Drop what has a twin: the learned policy's prior without any learning, so learning must beat it."""
+"""Drop what has a twin: one of the learned policy's priors on its own, so learning must beat it."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,4 +13,4 @@ class LeastRedundant(Ranking):
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
         """Minus the cosine to the most similar token of the other side."""
         found = decision.redundancy
-        return torch.where(found.even, 0.0, 3.0) - found.cosine
+        return 3 * (1 - found.side) - found.cosine

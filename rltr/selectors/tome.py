@@ -1,6 +1,5 @@
 """Token merging (Bolya et al. 2023, "Token Merging: Your ViT But Faster", section 3), written from the paper."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,12 +7,11 @@ import torch
 from rltr import tokens as ragged
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision, Forward
-from rltr.selectors.base import Ranking
-from rltr.selectors.observe import observe_keys
+from rltr.forward import Choice, Decision
+from rltr.selectors.base import KeepRate, stay_counts
 
 
-class ToMe(Ranking):
+class ToMe(KeepRate):
     """Bipartite soft matching: tokens alternate between two sets, and the most similar pairs become one.
 
     Similarity is the cosine of the last layer's keys, averaged over heads; sizes are kept and weigh the attention. Two
@@ -29,23 +27,14 @@ class ToMe(Ranking):
         if 0 in layers:
             raise RltrError("tome compares keys of the layer before a decision: choose decision layers from 1 on")
 
-    def observe(self, forward: Forward) -> None:
-        """Have keys at hand."""
-        observe_keys(forward)
-
-    def score(self, decision: Decision) -> torch.Tensor:
-        """Unused: ToMe chooses pairs."""
-        raise TypeError("ToMe ranks pairs of tokens, not tokens")
-
     def __call__(self, decision: Decision) -> Choice:
         """Merge the most similar pairs."""
+        assert decision.attended is not None, "check() refuses layer 0"
         tokens, free = decision.tokens, ~decision.protected
         even, odd = (free & (tokens.slot % 2 == side) for side in (0, 1))
         sources = ragged.keep(tokens, even)
-        cosine, partner = ragged.nearest(ragged.unit_length(decision.observed["keys"]), tokens, even, odd)
-        # The same rounding as every ranking: ceil(keep_rate * free) stay. The 1e-9 is for 0.7 * 10 = 7.000000000000001.
-        free_counts = ragged.row_sum(free.float(), tokens).tolist()
-        leave = torch.tensor([int(n) - math.ceil(self.keep_rate * n - 1e-9) for n in free_counts], device=even.device)
+        cosine, partner = ragged.nearest(ragged.unit_length(decision.attended.keys), tokens, even, odd)
+        leave = ragged.row_sum(free.float(), tokens).long() - stay_counts(decision, self.keep_rate)
         merged = (ragged.rank(cosine, sources) < leave[sources.row]) & cosine.isfinite()
         keep = torch.ones_like(free)
         keep[even] = ~merged

@@ -73,11 +73,28 @@ class TextExamples(Examples):
         return [len(tokens) for tokens in cut["input_ids"]]
 
     def words(self, i: int) -> list[str]:
-        """See ``Examples``; special tokens are among them."""
-        tokens = self.tokenizer(
-            self.texts[i], truncation=self.longest_tokens is not None, max_length=self.longest_tokens
+        """See ``Examples``; special tokens are among them.
+
+        As WordPiece writes them, whatever the tokenizer's habit: what goes on with a word begins with ``##``.
+        """
+        text, tokenizer = self.texts[i], self.tokenizer
+        cut = tokenizer(
+            text,
+            truncation=self.longest_tokens is not None,
+            max_length=self.longest_tokens,
+            return_offsets_mapping=tokenizer.is_fast,
         )
-        return [str(self.tokenizer.decode([token])) for token in tokens["input_ids"]]
+        ids, special = cut["input_ids"], set(tokenizer.all_special_ids)
+        words = [str(tokenizer.decode([number])) for number in ids]
+        if not tokenizer.is_fast:
+            return words
+        # Tokens themselves do not tell: byte-level BPE marks only those behind a space, and decoding loses the mark.
+        for place in range(1, len(ids)):
+            (_, before), (start, _) = cut["offset_mapping"][place - 1 : place + 1]
+            apart = start > before or text[start : start + 1].isspace()
+            if not apart and special.isdisjoint(ids[place - 1 : place + 1]):
+                words[place] = "##" + words[place].removeprefix("##")
+        return [word.strip() for word in words]
 
 
 def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:

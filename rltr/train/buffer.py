@@ -63,14 +63,12 @@ class TokenRolloutBuffer(RolloutBuffer):
         self.step_cost = step_cost
         self.steps: list[Step] = []
         self.scores: list[Tensor] = []
-        self.costs: list[Tensor] = []
         super().__init__(buffer_size, observation_space, action_space, **options)
 
     def reset(self) -> None:
         """Forget all rollouts; the arrays of the stock buffer are never made."""
         self.steps = []
         self.scores = []
-        self.costs = []
         self.pos = 0
         self.full = False
 
@@ -93,7 +91,6 @@ class TokenRolloutBuffer(RolloutBuffer):
         count = torch.zeros_like(weight).index_add_(0, seen.tokens.row, keep.to(weight))
         unsettled = torch.zeros_like(seen.hidden[:, 0])
         self.steps.append(Step(seen, keep, log_prob[place], weight, cost / count, unsettled, torch.zeros_like(weight)))
-        self.costs.append(cost)
         self.pos += 1
         self.full = self.pos == self.buffer_size
         if self.pos % self.steps_per_episode == 0:

@@ -21,7 +21,7 @@ FIELDS = {"version", "timesteps", "updates", "sampler", "extra"}
 
 
 def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> None:
-    """Save weights, optimiser, random generators, the data sampler and counters, between two updates.
+    """Save weights, optimiser, random generators, the data sampler, dense logits and counters, between two updates.
 
     Args:
         folder: replaced as a whole once the new checkpoint is complete.
@@ -33,6 +33,9 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> N
     for index, state in optimizer["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
+    # What the dense model said depends, in its last bit, on which inputs were asked about together.
+    dense = learner.episodes.dense
+    tensors |= {"dense.known": dense._known, "dense.logits": dense._logits[dense._known]}
     if learner.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(learner.device)
     facts = {
@@ -72,19 +75,26 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     """Put a learner that was made like the saved one into the saved state.
 
     Raises:
-        RltrError: if there is no checkpoint, it is damaged, or it is of another policy.
+        RltrError: if there is no checkpoint, it is damaged, or it is of another policy or another batch.
     """
     facts = read_facts(folder)
     try:
         tensors = load_file(folder / TENSORS)
     except SafetensorError as error:
         raise _damaged(folder, str(error)) from error
-    if "random.cpu" not in tensors:
-        raise _damaged(folder, f"{TENSORS} lacks the state of the random generator")
+    if missing := {"random.cpu", "dense.known", "dense.logits"} - tensors.keys():
+        raise _damaged(folder, f"{TENSORS} lacks {', '.join(sorted(missing))}")
+    dense, known = learner.episodes.dense, tensors["dense.known"]
+    if known.shape != dense._known.shape or tensors["dense.logits"].shape[1:] != dense._logits.shape[1:]:
+        raise RltrError(
+            f"the checkpoint in {folder} was made with {len(known)} training examples, but now there are "
+            f"{len(dense._known)}, or other classes: go on with the data it began with"
+        )
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
+    _restore_sampler(folder, facts["sampler"], learner)
     try:
         learner.policy.load_state_dict(under("policy."))
     except RuntimeError as error:
@@ -96,12 +106,27 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
         index, part = name.split(".")
         state.setdefault(int(index), {})[part] = value
     learner.policy.optimizer.load_state_dict({**optimizer, "state": state})
+    dense._known.copy_(known)
+    dense._logits[known] = tensors["dense.logits"]
     learner.num_timesteps = facts["timesteps"]
     learner._n_updates = facts["updates"]
-    learner.episodes.set_random_state(facts["sampler"])
     env = learner.get_env()
     assert env is not None
     env._reset_seeds()  # SB3 left the learner's seed there for the next reset, which would replay the first episodes
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and learner.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], learner.device)
+
+
+def _restore_sampler(folder: Path, state: Any, learner: TokenPPO) -> None:
+    groups = learner.episodes.rows // learner.episodes.group_size
+    if isinstance(state, list) and len(state) != groups:
+        raise RltrError(
+            f"the checkpoint in {folder} was made with {len(state)} groups of rollouts per update, but this training "
+            f"has {groups}: go on with the same learner.batch and learner.group_size"
+        )
+    try:
+        learner.episodes.set_random_state(state)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:  # whatever numpy says to something else
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise _damaged(folder, f"the state of the sampler cannot be used, {reason}") from error

@@ -19,6 +19,10 @@ from rltr.train.buffer import Step, TokenRolloutBuffer
 
 log = logging.getLogger(__name__)
 
+LEAST_DEVIATION = 0.01
+"""Advantages are divided by the standard deviation of the scores', but by no less than this: where no answer changed,
+prices would become the whole gradient."""
+
 
 class TokenPPO(PPO):
     """Learns a token policy on whole episodes; ``collect_rollouts`` is stable-baselines3's own.
@@ -91,7 +95,7 @@ class TokenPPO(PPO):
         self._update_learning_rate(self.policy.optimizer)
         # Where every row was dropped down to its protected tokens, there was nothing to decide.
         steps = [step for step in self.rollout_buffer.steps if not bool(step.seen.protected.all())]
-        scale = torch.cat([step.shared for step in steps]).std() + 1e-6
+        scale = torch.cat([step.shared for step in steps]).std().clamp_min(LEAST_DEVIATION)
         with torch.no_grad():
             before = [self.policy.network.with_baseline(step.seen) for step in steps]
             gains = [

@@ -1,0 +1,47 @@
+"""What the attention before a decision layer worked on; attention weights are never computed for it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rltr import tokens as ragged
+from rltr.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Queries and keys of one layer's attention over a ragged batch, as they were: nothing is copied until asked for.
+
+    Attributes:
+        query: queries; ``batch`` is 1 and ``length`` all packed tokens, or rows and their tokens if all have as many.
+        key: keys; of fewer heads where queries share them.
+        scaling: factor of their product.
+        tokens: the ragged batch.
+    """
+
+    query: Float[Tensor, "batch heads length width"]
+    key: Float[Tensor, "batch key_heads length width"]
+    scaling: float
+    tokens: Tokens
+
+    @cached_property
+    def keys(self) -> Float[Tensor, "total width"]:
+        """Keys averaged over heads."""
+        return self.key.mean(1).flatten(0, 1)
+
+    @cached_property
+    def from_first(self) -> Float[Tensor, " total"]:
+        """Attention that each row's first token gave to every token of its row, averaged over heads; sums to 1."""
+        tokens = self.tokens
+        query, key = self.query.transpose(1, 2).flatten(0, 1), self.key.transpose(1, 2).flatten(0, 1)
+        first = query.index_select(0, tokens.start)
+        if first.shape[1] != key.shape[1]:
+            key = key.repeat_interleave(first.shape[1] // key.shape[1], 1)
+        # A product and a sum: several times faster on a CPU than so many products of one row.
+        logits = (first.index_select(0, tokens.row) * key).sum(-1).float() * self.scaling
+        if tokens.size is not None:
+            logits = logits + tokens.log_size[:, None]
+        return ragged.unpad(ragged.pad(logits, tokens, -torch.inf).softmax(1).mean(-1), tokens)

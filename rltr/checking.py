@@ -1,0 +1,74 @@
+"""What ``rltr check`` does: a policy's folder, on the machine where it shall run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from rltr.backbone import Backbone
+from rltr.cost import FlopsCost
+from rltr.evaluate import measure, policy_points
+from rltr.export.folder import Policy, load_policy
+from rltr.parity import parity, random_examples
+from rltr.preparation import prepare_data, prepare_model
+from rltr.recipe import EMBEDDED, Recipe, load_recipe, stored_recipe
+from rltr.tasks import Examples
+
+CHECKED = 64
+"""Inputs on which a reduced model is compared with the native one."""
+console = Console()
+
+
+def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) -> bool:
+    """Compare a model that keeps everything with the native one, and time the policy at its calibrated budgets.
+
+    Args:
+        policy_folder: the policy.
+        changes: fields of its recipe that are different here, by dotted key: where model and data are, device, threads.
+            Data that is not here is replaced by random inputs, which do for everything but accuracy.
+
+    Returns:
+        Whether the model answers as the native one.
+    """
+    policy = load_policy(policy_folder)
+    trained = stored_recipe(policy.recipe, str(policy_folder))
+    recipe = load_recipe(trained.model_dump(mode="json"), (), changes)
+    backbone = prepare_model(recipe)
+    policy.check_fits(backbone)
+    examples, real = _examples_at_hand(recipe, backbone, policy, "data.source" in (changes or {}))
+    batch = examples.batch(range(min(CHECKED, len(examples))))
+    inputs = {name: value.to(backbone.device) for name, value in batch.items()}
+    found = parity(backbone, inputs, policy.layers, policy.dropped)
+    console.print(
+        f"everything kept: largest difference of a logit {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
+        f"after detaching: {'identical' if found.restored else 'different'}"
+    )
+    if not found.holds:
+        return False
+    weights = [point.cost_weight for point in policy.calibration[:: max(1, len(policy.calibration) // 4)]]
+    evaluation = measure(
+        backbone,
+        policy_points(backbone, policy, weights),
+        examples,
+        FlopsCost.count(backbone.layers),
+        name=recipe.model.source,
+        gallery=0,
+        batch_size=recipe.evaluation.batch_size,
+    )
+    for point in evaluation.points:
+        right = f", accuracy {point.accuracy:.1%} (native {evaluation.dense_accuracy:.1%})" if real else ""
+        slower = " - slower than no pruning" if point.slower else ""
+        console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{right}{slower}")
+    return True
+
+
+def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named: bool) -> tuple[Examples, bool]:
+    """The validation split, or random inputs where the data is not on this machine; and whether it is the former."""
+    source = recipe.data.source
+    if named or source == EMBEDDED or Path(source).expanduser().exists():
+        return prepare_data(recipe, backbone.model).validation, True
+    console.print(
+        f"the data it was trained on ({source!r}) is not here: checking on random inputs, of which the policy may keep "
+        f"more or less than of yours; name data with --data to see its accuracy, too"
+    )
+    return random_examples(backbone, 2 * CHECKED, policy.network.config.grid), False

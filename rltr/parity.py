@@ -1,0 +1,83 @@
+"""Does a reduced model that keeps everything answer like the native one, on this machine?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.forward import Dropped
+from rltr.preparation import image_shape
+from rltr.reduction import Reduction
+from rltr.selectors import KeepAll
+from rltr.tasks import TensorExamples
+
+ROUNDING = 84
+"""Steps of a number's own precision that two orders of the same sums may differ by: 1e-5 in single precision."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far keeping everything is from the native model.
+
+    Attributes:
+        error: largest difference of a logit.
+        tolerance: how large it may be: rounding, at the size of the logits.
+        restored: whether the model answers bit for bit as before once it is detached.
+    """
+
+    error: float
+    tolerance: float
+    restored: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model may be run reduced here."""
+        return self.error <= self.tolerance and self.restored  # an error of nan does not hold
+
+
+@torch.no_grad()
+def parity(
+    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], dropped: Dropped = "merge"
+) -> Parity:
+    """Run ``inputs`` natively, with decisions that keep everything, and natively again."""
+    native = backbone.model(**inputs).logits
+    with backbone.attached():
+        kept, _ = Reduction(backbone, KeepAll(), layers, dropped)(inputs)
+    after = backbone.model(**inputs).logits
+    precision = ROUNDING * torch.finfo(native.dtype).eps
+    size = max(1.0, float(native.abs().max()))
+    return Parity(float((kept["logits"] - native).abs().max()), precision * size, torch.equal(native, after))
+
+
+def random_examples(backbone: Backbone, count: int, longest: int, seed: int = 0) -> TensorExamples:
+    """Inputs of a model's shape, for when no data is at hand; their labels are the native model's own answers.
+
+    Args:
+        backbone: the model.
+        count: how many.
+        longest: tokens of the longest text, special ones included; images have the size that the model takes.
+        seed: decides the pixels or tokens.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model, config = backbone.model, backbone.config
+    if shape := image_shape(model):
+        inputs = {"pixel_values": torch.randn(count, *shape, generator=generator)}
+    else:
+        # Texts of every length, padded: padding is where a reduced model could most easily differ.
+        lengths = torch.randint(min(3, longest), longest + 1, (count, 1), generator=generator)
+        lengths[0] = longest
+        present = torch.arange(longest) < lengths
+        padding = config.pad_token_id or 0
+        ids = torch.randint(config.vocab_size - 1, (count, longest), generator=generator)
+        ids = ids + (ids >= padding)  # every token but the one for padding, whose place in a text means something else
+        inputs = {"input_ids": ids.where(present, padding), "attention_mask": present.long()}
+    names = [f"random {i}" for i in range(count)]
+    with torch.no_grad():
+        parts = [
+            {name: value[part].to(backbone.device) for name, value in inputs.items()}
+            for part in torch.arange(count).split(32)
+        ]
+        logits = torch.cat([model(**part).logits.cpu() for part in parts])
+    return TensorExamples(logits.argmax(-1), names, [str(label) for label in range(logits.shape[1])], inputs)

@@ -1,0 +1,68 @@
+"""From a recipe to what every job works with: the frozen model and its data."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from rltr.backbone import Backbone
+from rltr.device import pick_device
+from rltr.embedded import load_task as load_embedded_task
+from rltr.errors import RltrError
+from rltr.loading import load_model
+from rltr.recipe import EMBEDDED, Recipe
+from rltr.tasks import DataOptions, Task, load_task
+
+
+def prepare(recipe: Recipe) -> tuple[Backbone, Task]:
+    """The frozen model and the data a recipe names.
+
+    Raises:
+        RltrError: if one cannot be read, or they do not fit each other.
+    """
+    backbone = prepare_model(recipe)
+    return backbone, prepare_data(recipe, backbone.model)
+
+
+def prepare_model(recipe: Recipe) -> Backbone:
+    """The frozen model a recipe names, on its device; from now on torch uses as many threads as the recipe says."""
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    return Backbone(load_model(recipe.model.source, device=pick_device(recipe.device)))
+
+
+def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
+    """The data a recipe names, as ``model`` takes them."""
+    data = recipe.data
+    if data.source == EMBEDDED:
+        task = load_embedded_task()
+        _refuse_unlike(model, recipe.model.source, task)
+    else:
+        options = DataOptions(data.fractions, data.split_seed, data.text_column, data.label_column)
+        kind = None if data.kind == "auto" else data.kind
+        task = load_task(model, Path(data.source).expanduser(), kind=kind, options=options)
+    return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
+
+
+def _refuse_unlike(model: PreTrainedModel, source: str, task: Task) -> None:
+    """Refuse the embedded data for a model they are not for: no processor of the model's own stands in between."""
+    config, data = model.config, task.train
+    given = tuple(data.batch([0])["pixel_values"].shape[1:])
+    taken = image_shape(model)
+    if taken == given and config.num_labels == len(data.classes):
+        return
+    takes = f"images of {'×'.join(map(str, taken))}" if taken else model.main_input_name
+    raise RltrError(
+        f"model {source!r} takes {takes} and knows {config.num_labels} classes, but the embedded data are images of "
+        f"{'×'.join(map(str, given))} in {len(data.classes)} classes, made for the embedded model; name data for this "
+        f"model with --data (data.source)"
+    )
+
+
+def image_shape(model: PreTrainedModel) -> tuple[int, int, int] | None:
+    """Channels, height and width of a model's images; None for a model that takes something else."""
+    if model.main_input_name != "pixel_values":
+        return None
+    size = model.config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return model.config.num_channels, height, width
