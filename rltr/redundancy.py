@@ -4,8 +4,8 @@ Tokens are split by their current place into an even and an odd side, and compar
 matching (Bolya et al. 2023, section 3): a quarter of all pairs. Of two twins on different sides only the even one looks
 replaceable, so that not both leave. The order is the current one, so sides are dealt anew after every decision.
 
-Rows are padded to one length here. Even and odd places are then two views of one tensor, and a decision needs few, large
-operations: on small batches the number of operations is what costs.
+Rows are padded to one length here. Even and odd places are then two views of one tensor, and a decision needs few,
+large operations: on small batches the number of operations is what costs.
 """
 
 from dataclasses import dataclass
