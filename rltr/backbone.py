@@ -75,7 +75,7 @@ class Backbone:
     def fingerprint(self) -> str:
         """SHA-256 over the names, shapes and values of all weights and the model's type: the same on every machine.
 
-        Values are rounded to bfloat16 first, so that a checkpoint has one fingerprint, loaded in float32 or in bfloat16.
+        Values are rounded to bfloat16 first, so that a checkpoint has one fingerprint in float32 and in bfloat16.
         """
         digest = hashlib.sha256(self.config.model_type.encode())
         for name, value in sorted(self.model.state_dict().items()):
