@@ -110,7 +110,7 @@ def test_dense_logits_are_not_computed_again(learner: Any, tmp_path: Path) -> No
     again = learner()
     restore_checkpoint(tmp_path / "checkpoint", again)
     before, after = ppo.episodes.dense, again.episodes.dense
-    assert after._known.any() and torch.equal(before._logits[after._known], after._logits[after._known])
+    assert after.known.any() and torch.equal(before.logits[after.known], after.logits[after.known])
     again.get_env().close()
 
 
@@ -218,12 +218,12 @@ def test_a_damaged_checkpoint_is_a_clear_line(learner: Any, tmp_path: Path, spoi
 def test_a_checkpoint_of_another_batch_or_other_data_is_refused(learner: Any, tmp_path: Path) -> None:
     run(learner(), 1, tmp_path / "checkpoint", every=1)
     ppo = learner()
-    ppo.episodes.dense._known = torch.zeros(25, dtype=torch.bool)
+    ppo.episodes.dense.known = torch.zeros(25, dtype=torch.bool)
     with pytest.raises(RltrError, match="24 training examples, but now there are 25"):
         restore_checkpoint(tmp_path / "checkpoint", ppo)
     sampler(lambda states: [*states, states[0]])(tmp_path / "checkpoint")
     with pytest.raises(RltrError, match="3 groups of rollouts per update, but this training has 2: .*learner.batch"):
-        ppo.episodes.dense._known = torch.zeros(24, dtype=torch.bool)
+        ppo.episodes.dense.known = torch.zeros(24, dtype=torch.bool)
         restore_checkpoint(tmp_path / "checkpoint", ppo)
     ppo.get_env().close()
 

@@ -15,22 +15,26 @@ class DenseLogits:
         backbone: the frozen model.
         examples: the data set.
         rows: inputs per forward pass.
+
+    Attributes:
+        known: which examples have been computed ``(examples,)``; checkpoints store these, see there.
+        logits: of all examples ``(examples, classes)``, zeros where not known.
     """
 
     def __init__(self, backbone: Backbone, examples: Examples, rows: int = 64) -> None:
         self.backbone = backbone
         self.examples = examples
         self.rows = rows
-        self._known = torch.zeros(len(examples), dtype=torch.bool)
-        self._logits = torch.zeros(len(examples), len(examples.classes))
+        self.known = torch.zeros(len(examples), dtype=torch.bool)
+        self.logits = torch.zeros(len(examples), len(examples.classes))
 
     def __call__(self, index: Int[Tensor, " rows"]) -> Float[Tensor, "rows classes"]:
         """Logits of the examples ``index``, on the CPU in float32; an index may repeat."""
-        missing = index[~self._known[index]].unique()
+        missing = index[~self.known[index]].unique()
         # An empty tensor splits into one empty part, which models refuse.
         for part in missing.split(self.rows) if len(missing) else ():
             inputs = {name: value.to(self.backbone.device) for name, value in self.examples.batch(part).items()}
             with torch.no_grad():
-                self._logits[part] = self.backbone.model(**inputs).logits.float().cpu()
-            self._known[part] = True
-        return self._logits[index]
+                self.logits[part] = self.backbone.model(**inputs).logits.float().cpu()
+            self.known[part] = True
+        return self.logits[index]

@@ -35,7 +35,7 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> N
     tensors["random.cpu"] = torch.get_rng_state()
     # What the dense model said depends, in its last bit, on which inputs were asked about together.
     dense = learner.episodes.dense
-    tensors |= {"dense.known": dense._known, "dense.logits": dense._logits[dense._known]}
+    tensors |= {"dense.known": dense.known, "dense.logits": dense.logits[dense.known]}
     if learner.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(learner.device)
     facts = {
@@ -85,10 +85,10 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     if missing := {"random.cpu", "dense.known", "dense.logits"} - tensors.keys():
         raise _damaged(folder, f"{TENSORS} lacks {', '.join(sorted(missing))}")
     dense, known = learner.episodes.dense, tensors["dense.known"]
-    if known.shape != dense._known.shape or tensors["dense.logits"].shape[1:] != dense._logits.shape[1:]:
+    if known.shape != dense.known.shape or tensors["dense.logits"].shape[1:] != dense.logits.shape[1:]:
         raise RltrError(
             f"the checkpoint in {folder} was made with {len(known)} training examples, but now there are "
-            f"{len(dense._known)}, or other classes: go on with the data it began with"
+            f"{len(dense.known)}, or other classes: go on with the data it began with"
         )
 
     def under(prefix: str) -> dict[str, Tensor]:
@@ -106,8 +106,8 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
         index, part = name.split(".")
         state.setdefault(int(index), {})[part] = value
     learner.policy.optimizer.load_state_dict({**optimizer, "state": state})
-    dense._known.copy_(known)
-    dense._logits[known] = tensors["dense.logits"]
+    dense.known.copy_(known)
+    dense.logits[known] = tensors["dense.logits"]
     learner.num_timesteps = facts["timesteps"]
     learner._n_updates = facts["updates"]
     env = learner.get_env()
