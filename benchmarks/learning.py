@@ -158,7 +158,15 @@ def sweep(recipe: Recipe, policies: Mapping[str, Policy], args: argparse.Namespa
     console.print(f"measuring {len(points)} operating points on {len(test)} test inputs")
     flops, batch = FlopsCost.count(backbone.layers), recipe.evaluation.batch_size
     found = measure(
-        backbone, points, test, flops, batch_size=batch, repeats=args.rounds, gallery=0, threads=args.threads
+        backbone,
+        points,
+        test,
+        flops,
+        name=recipe.model.source,
+        batch_size=batch,
+        repeats=args.rounds,
+        gallery=0,
+        threads=args.threads,
     )
     return found, backbone
 

@@ -34,7 +34,7 @@ def main() -> None:
     parser = options(__doc__, rounds=10)
     parser.add_argument("--examples", type=int, default=1000, help="of the training split")
     parser.add_argument("--rows", type=int, help="rollouts per batch (default: the demo's)")
-    parser.add_argument("--keep", type=float, nargs="+", default=[0.85, 0.7], help="probabilities, before the prior")
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.85, 0.7], help="probabilities, before the priors")
     parser.add_argument("--cold", action="store_true", help="compute dense logits while collecting")
     args = begin(parser)
     recipe = load_recipe("demo")

@@ -116,7 +116,15 @@ def main() -> None:
     test = task.test.at_most(args.examples)
     batch = recipe.evaluation.batch_size
     evaluation = measure(
-        backbone, points, test, flops, batch_size=batch, repeats=args.rounds, gallery=0, threads=args.threads
+        backbone,
+        points,
+        test,
+        flops,
+        name=recipe.model.source,
+        batch_size=batch,
+        repeats=args.rounds,
+        gallery=0,
+        threads=args.threads,
     )
     rows: list[dict[str, Any]] = [
         {
