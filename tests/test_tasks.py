@@ -416,6 +416,139 @@ def test_positions_that_start_after_the_padding_index_are_not_promised_twice(tmp
         model(input_ids=torch.full((1, longest + 1), 5))
 
 
+# Inputs that cannot be used
+
+
+def test_bad_images_are_left_out_if_asked(tmp_path: Path, animals: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    whole = load_task(model, animals)
+    damage(animals / "dog" / "3.png")
+    no_image(animals / "cat" / "5.png")
+    task = load_task(model, animals, options=DataOptions(bad_inputs="skip"))
+    parts, before = (task.train, task.validation, task.test), (whole.train, whole.validation, whole.test)
+    for split, all_of_it in zip(parts, before, strict=True):
+        # Nobody moves to another split, which would show what was trained on to the test.
+        assert split.names == [name for name in all_of_it.names if name not in ("dog/3.png", "cat/5.png")]
+        split.batch(range(len(split)))
+    assert "left out 2 of 20 examples" in caplog.text and "dog/3.png" in caplog.text and "cat/5.png" in caplog.text
+
+
+def test_the_cure_for_a_bad_image_is_said(tmp_path: Path, animals: Path) -> None:
+    damage(animals / "dog" / "3.png")
+    split, i = find(load_task(vit(tmp_path / "model", ["cat", "dog"]), animals), "dog/3.png")
+    with pytest.raises(RltrError, match=r"dog/3\.png .*data\.bad_inputs=skip"):
+        split.batch([i])
+    with pytest.raises(RltrError, match="refuse or skip"):
+        DataOptions(bad_inputs="hide")  # type: ignore[arg-type]
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "validation", "test"):
+        paint(data / split / "cat" / "1.png")
+        paint(data / split / "dog" / "2.png")
+    for name in ("cat/1.png", "dog/2.png"):
+        no_image(data / "test" / name)
+    with pytest.raises(RltrError, match=r"none of the 2 examples of test can be used; the first: .*cat/1\.png"):
+        load_task(vit(tmp_path / "model", ["cat", "dog"]), data, options=DataOptions(bad_inputs="skip"))
+
+
+def test_empty_texts_are_left_out_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = bert(tmp_path / "model", ["bad", "good"])
+    data = write(tmp_path / "x.csv", [*REVIEWS, (" ", "bad"), ("", "good")])
+    with pytest.raises(RltrError, match=r"line 22: 'text' is empty; .*data\.bad_inputs=skip"):
+        load_task(model, data)
+    task = load_task(model, data, options=DataOptions(bad_inputs="skip"))
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 20
+    assert "left out 2 of 22" in caplog.text and "x.csv, line 22 is empty" in caplog.text
+    lines = [{"text": text, "label": label} for text, label in REVIEWS] + [{"text": None, "label": "good"}]
+    task = load_task(model, write(tmp_path / "x.jsonl", lines), options=DataOptions(bad_inputs="skip"))
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 20
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    pixels = np.zeros((20, 3, 8, 8), np.float32)
+    pixels[7, 0, 0, 0] = value
+    data = {"pixel_values": pixels, "label": np.arange(20) % 2}
+    with pytest.raises(RltrError, match=r"row\[7\]: pixel_values holds NaN or infinity; .*data\.bad_inputs=skip"):
+        load_task(model, data)
+    task = load_task(model, data, options=DataOptions(bad_inputs="skip"))
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 19 and "row[7]" in caplog.text
+
+
+def test_broken_weights_are_named(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    with torch.no_grad():
+        model.get_parameter("classifier.bias")[1] = torch.nan
+    with pytest.raises(RltrError, match=r"weights classifier\.bias hold NaN or infinity"):
+        load_task(model, animals)
+
+
+def test_an_answer_that_overflows_is_said(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    with torch.no_grad():
+        model.get_parameter("classifier.bias").fill_(3e38)
+        model.get_parameter("classifier.weight").fill_(3e38)
+        model.get_parameter("vit.layernorm.bias").fill_(9.0)
+    with pytest.raises(RltrError, match=r"answer to '.*png' is NaN or infinite"):
+        load_task(model, animals)
+
+
+def test_the_processor_of_another_model_is_refused(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    model.train()
+    with pytest.raises(
+        RltrError, match=r"cannot take these inputs \(pixel_values \(1, 3, 16, 16\)\).*processor"
+    ) as error:
+        load_task(model, animals)
+    assert "\n" not in str(error.value) and model.training
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    model = bert(tmp_path / "model", ["bad", "good"])
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    BertTokenizer(vocab={word: i for i, word in enumerate(reversed(WORDS))}).save_pretrained(tmp_path / "model")
+    with pytest.raises(RltrError, match=r"pads with token 10 but the model with 0; likely cause"):
+        load_task(model, write(tmp_path / "x.csv", REVIEWS))
+
+
+def test_that_texts_are_cut_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = bert(tmp_path / "model", ["no", "yes"], longest=8)
+    fits = write(tmp_path / "fits.csv", [("film " * 6, "0"), ("fine", "1")] * 9)
+    task = load_task(model, fits)
+    task.train.batch(range(len(task.train)))
+    assert not caplog.records
+    task = load_task(model, write(tmp_path / "data.csv", [("fine", "0"), ("film " * 50, "1")] * 9))
+    for split in (task.train, task.test, task.train):
+        assert split.batch(range(len(split)))["input_ids"].shape[1] == 8
+        assert max(split.lengths() or []) == 8
+    assert [record.getMessage() for record in caplog.records] == [
+        "texts are cut to the 8 tokens that the model takes: 'film film film film film film film film film …', for one, "
+        "has 52"
+    ]
+
+
+def test_fingerprints_follow_what_the_model_sees(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    before, again = (whole_of(load_task(model, animals)).fingerprint() for _ in range(2))
+    assert before == again
+    paint(animals / "cat" / "0.png", 51, size=(9, 9))
+    changed = whole_of(load_task(model, animals)).fingerprint()
+    ViTImageProcessorPil(size={"height": 8, "width": 8}, do_normalize=False).save_pretrained(tmp_path / "model")
+    other = whole_of(load_task(model, animals)).fingerprint()
+    assert len({before, changed, other}) == 3
+    first = load_task(model, animals).train.fingerprint()
+    assert first != load_task(model, animals, options=DataOptions(seed=1)).train.fingerprint()
+    text = bert(tmp_path / "bert", ["bad", "good"])
+    data = write(tmp_path / "x.csv", REVIEWS)
+    before, again = (whole_of(load_task(text, data)).fingerprint() for _ in range(2))
+    write(tmp_path / "x.csv", [*REVIEWS[1:], ("a fine", "good")])
+    assert before == again != whole_of(load_task(text, data)).fingerprint()
+
+
 # Kinds and sources
 
 

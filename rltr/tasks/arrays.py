@@ -3,6 +3,7 @@
 import inspect
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def holds_arrays(data: Path, options: DataOptions) -> bool:
 
 
 def open_arrays(data: Path, options: DataOptions) -> dict[str, Any]:
-    """Read one ``.npz``, or a folder with one for each split; nothing in it is unpickled.
+    """Read one ``.npz``, or a folder with one for each split (then by split); nothing in it is unpickled.
 
     They are read whole: arrays in a zip cannot be memory-mapped. For more than fits, give an iterable in Python.
 
@@ -144,7 +145,7 @@ def open_arrays(data: Path, options: DataOptions) -> dict[str, Any]:
             raise RltrError(
                 f"{path} cannot be read as arrays ({error}); write it with numpy.savez, without objects in it"
             ) from error
-    return splits
+    return splits.get(WHOLE, splits)
 
 
 def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:
@@ -167,7 +168,7 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
     """
     splits = {WHOLE: data}
     if isinstance(data, Mapping) and data and all(isinstance(key, str) and is_split(key, options) for key in data):
-        splits = choose_splits(name, data, options) if set(data) != {WHOLE} else dict(data)
+        splits = choose_splits(name, data, options)
     read = {}
     for split, part in splits.items():
         where = name if split == WHOLE else f"{name}, {split}"
@@ -189,45 +190,51 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
     return assemble(list(read), examples, kind, options, name)
 
 
-def _collect(items: Any, where: str, options: DataOptions) -> dict[str, Rows | list[Any]]:
+def _collect(items: Any, where: str, options: DataOptions) -> dict[str, Any]:
     """The first examples of an iterable, by name."""
     if not isinstance(items, Iterable) or isinstance(items, str | bytes):
         raise RltrError(f"{where}: {type(items).__name__} is no data; give arrays by name, or an iterable of such")
     most = options.stream_examples or STREAM_EXAMPLES
-    spools: dict[str, Spool] = {}
     labels: list[Any] = []
-    # Every item has at least one example.
-    for number, item in enumerate(islice(items, most)):
-        if not isinstance(item, Mapping):
-            raise RltrError(
-                f"{where}, item {number}: must be a mapping of inputs and a label, not {type(item).__name__}"
-            )
-        key = _label_key(item, f"{where}, item {number}", options)
-        label = _array(item[key])
-        inputs = {name: _array(value) for name, value in item.items() if name != key}
-        if label.ndim == 0:
-            label, inputs = label[None], {name: value[None] for name, value in inputs.items()}
-        for name, rows in inputs.items():
-            if rows.ndim == 0 or len(rows) != len(label):
+    spools: dict[str, Spool] = {}
+    with ExitStack() as stack:
+        # An item has at least one example, so there are never more items than examples.
+        for number, item in enumerate(islice(items, most)):
+            own, inputs = _rows_of(item, f"{where}, item {number}", options)
+            if number == 0:
+                for name, rows in inputs.items():
+                    spools[name] = stack.enter_context(closing(Spool(rows.dtype)))
+            if spools.keys() != inputs.keys():
                 raise RltrError(
-                    f"{where}, item {number}: {name} has shape {rows.shape} but there are {len(label)} labels; an item "
-                    "is one example with a single label and no batch axis, or a batch with a label for each row"
+                    f"{where}, item {number}: it has {', '.join(inputs)}, but those before it {', '.join(spools)}"
                 )
-            if number and name not in spools:
-                raise RltrError(f"{where}, item {number}: {name} is not in the items before it")
-        if missing := spools.keys() - inputs.keys():
-            raise RltrError(f"{where}, item {number}: there is no {', '.join(sorted(missing))}, unlike before")
-        labels += label.tolist()
-        for name, rows in inputs.items():
-            spool = spools.setdefault(name, Spool(rows.dtype))
-            for row in rows:
-                spool.append(row)
-        if len(labels) >= most:
-            break
-    if not labels:
-        raise RltrError(f"{where} has no examples; likely cause: an iterator that was read to its end before")
-    made: dict[str, Rows | list[Any]] = {name: spool.rows()[:most] for name, spool in spools.items()}
-    return {**made, options.label_column: labels[:most]}
+            labels += own
+            for name, rows in inputs.items():
+                for row in rows:
+                    spools[name].append(np.asarray(row))  # scalars of numpy are no arrays
+            if len(labels) >= most:
+                break
+        if not labels:
+            raise RltrError(f"{where} has no examples; likely cause: an iterator that was read to its end before")
+        return {**{name: spool.rows()[:most] for name, spool in spools.items()}, options.label_column: labels[:most]}
+
+
+def _rows_of(item: Any, where: str, options: DataOptions) -> tuple[list[Any], dict[str, NDArray[Any]]]:
+    """Labels and inputs of one item of an iterable, one row for each of its examples."""
+    if not isinstance(item, Mapping):
+        raise RltrError(f"{where}: must be a mapping of inputs and a label, not {type(item).__name__}")
+    key = _label_key(item, where, options)
+    labels = _array(item[key])
+    inputs = {name: _array(value) for name, value in item.items() if name != key}
+    if labels.ndim == 0:
+        labels, inputs = labels[None], {name: value[None] for name, value in inputs.items()}
+    for name, rows in inputs.items():
+        if rows.ndim == 0 or len(rows) != len(labels) or len(labels) == 0:
+            raise RltrError(
+                f"{where}: {name} has shape {rows.shape} but there are {len(labels)} labels; an item is one "
+                "example, with a single label and no batch axis, or a batch with a label for each row"
+            )
+    return labels.tolist(), inputs
 
 
 def _label_key(item: Mapping[str, Any], where: str, options: DataOptions) -> str:
@@ -271,6 +278,12 @@ def _take_apart(
     if ragged and model.main_input_name != "input_ids":
         raise RltrError(
             f"{where}: rows of {', '.join(ragged)} have different shapes; the processor must make them alike"
+        )
+    pixels = inputs.get("pixel_values")
+    if isinstance(pixels, np.ndarray) and pixels.dtype.kind != "f":
+        raise RltrError(
+            f"{where}: pixel_values are {pixels.dtype}, so likely no processor prepared them; the model was trained on "
+            "what its own image processor gives, in floating point"
         )
     if "input_ids" in inputs:
         _check_tokens(model, inputs["input_ids"], where)

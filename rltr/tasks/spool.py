@@ -13,7 +13,7 @@ from rltr.errors import RltrError
 class Spool:
     """Rows of one data type, written as they come and memory-mapped afterwards.
 
-    The file has no name (it lies in ``TMPDIR``) and is gone with the last array of :meth:`rows`.
+    The file has no name (it lies in ``TMPDIR``), and is gone once it is closed and no array of :meth:`rows` is left.
 
     Args:
         dtype: of all rows.
@@ -21,7 +21,7 @@ class Spool:
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
-        self._file = tempfile.TemporaryFile(prefix="rltr-")  # noqa: SIM115 - closed in rows
+        self._file = tempfile.TemporaryFile(prefix="rltr-")  # noqa: SIM115 - closed in close
         self._shapes: list[tuple[int, ...]] = []
 
     def append(self, row: NDArray[Any]) -> None:
@@ -43,17 +43,18 @@ class Spool:
         self._shapes.append(row.shape)
 
     def rows(self) -> NDArray[Any] | Sequence[NDArray[Any]]:
-        """All rows: one array ``(rows, …)`` if they have one shape, or else a list; ends the writing."""
-        with self._file as file:
-            file.flush()
-            sizes = [int(np.prod(shape)) for shape in self._shapes]
-            if not sum(sizes):
-                flat: NDArray[Any] = np.empty(0, self.dtype)
-            else:
-                flat = np.memmap(file, self.dtype, "r")
+        """All rows: one array ``(rows, …)`` if they have one shape, or else a list. Nothing can be added then."""
+        self._file.flush()
+        sizes = [int(np.prod(shape)) for shape in self._shapes]
+        # An empty file cannot be mapped.
+        flat: NDArray[Any] = np.memmap(self._file, self.dtype, "r") if sum(sizes) else np.empty(0, self.dtype)
         if len(set(self._shapes)) == 1:
             return flat.reshape(len(self._shapes), *self._shapes[0])
         ends = np.cumsum(sizes)
         return [
             flat[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, self._shapes, strict=True)
         ]
+
+    def close(self) -> None:
+        """Close the file; arrays that :meth:`rows` gave stay."""
+        self._file.close()
