@@ -191,6 +191,42 @@ def test_a_table_without_images_is_said(vit: PreTrainedModel) -> None:
         load_task(vit, reviews(), options=DataOptions(image_column="text"))
 
 
+def test_bad_records_are_named_and_left_out_if_asked(
+    bert: PreTrainedModel, vit: PreTrainedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    skip = DataOptions(fractions=(0.5, 0.25, 0.25), bad_inputs="skip")
+    texts = [*reviews(20)["text"], None, " "]
+    data = datasets.Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(22)]})
+    with pytest.raises(RltrError, match=r"all\[20\]: 'text' is empty; .*data\.bad_inputs=skip"):
+        load_task(bert, data)
+    assert sum(sizes(load_task(bert, data, options=skip))) == 20 and "all[21] is empty" in caplog.text
+    images = [{"bytes": photo(9 * i), "path": None} for i in range(20)] + [{"bytes": b"none", "path": None}, None]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    data = datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(22)]}, features=features)
+    task = load_task(vit, data, options=HALVES)
+    with pytest.raises(RltrError, match=r"all\[2[01]\] cannot be read as an image"):
+        for split in splits(task):
+            split.batch(range(len(split)))
+    task = load_task(vit, data, options=skip)
+    assert sum(sizes(task)) == 20 and "all[20]" in caplog.text and "all[21]" in caplog.text
+    for split in splits(task):
+        split.batch(range(len(split)))
+
+
+def test_tables_have_fingerprints_that_follow_their_content(
+    bert: PreTrainedModel, vit: PreTrainedModel, tmp_path: Path
+) -> None:
+    made = [load_task(bert, reviews(rows), options=HALVES).train.fingerprint() for rows in (20, 20, 24)]
+    assert made[0] == made[1] != made[2]
+    first, again = (load_task(vit, photos(), options=HALVES).train.fingerprint() for _ in range(2))
+    assert first == again and first is not None
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    paths = {"image": [str(tmp_path / "x.png")] * 20, "label": [0, 1] * 10}
+    outside = load_task(vit, datasets.Dataset.from_dict(paths, features=features), options=HALVES).train
+    assert outside.fingerprint() is None and outside.batch([0])["pixel_values"].shape == (1, 3, 8, 8)
+
+
 def test_labels_that_are_none_are_said(bert: PreTrainedModel) -> None:
     data = datasets.Dataset.from_dict({"text": ["a", "fine"], "label": [0.5, 1.0]})
     with pytest.raises(RltrError, match=r"\[0\]: 'label' must be a string or a whole number, not 0\.5"):

@@ -220,9 +220,11 @@ def load_image_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
 
     def examples(split: str) -> ImageExamples:
         table = tables[split]
-        own = torch.tensor([number[name] for name in labels[split]])
-        identity = digest([table.fingerprint, options.image_column])
-        return ImageExamples(columns[split], own, table.places(), classes, processor, channels, identity=identity)
+        own, column = torch.tensor([number[name] for name in labels[split]]), columns[split]
+        # A table that holds only paths does not tell when a file changes: then there is no fingerprint.
+        inside = (column[0] or {}).get("bytes") is not None
+        identity = digest([table.fingerprint, options.image_column]) if inside else None
+        return ImageExamples(column, own, table.places(), classes, processor, channels, identity=identity)
 
     return assemble(list(tables), examples, "image", options, next(iter(tables.values())).data)
 

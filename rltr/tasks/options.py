@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from rltr.errors import RltrError
 
@@ -44,7 +43,7 @@ class DataOptions:
     validation_split: str | None = None
     test_split: str | None = None
     subset: str | None = None
-    bad_inputs: Literal["refuse", "skip"] = "refuse"
+    bad_inputs: str = "refuse"
     stream_examples: int | None = None
 
     def __post_init__(self) -> None:
