@@ -55,7 +55,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Folder with one folder of images per class, or CSV or JSONL of text and label, or 'embedded'.",
+        help="Folder with one folder of images per class; CSV or JSONL of text and label; Parquet, Arrow or .npz; "
+        "owner/name on the hub; or 'embedded'.",
         show_default=False,
     ),
 ]
@@ -145,6 +146,7 @@ def train(
     Examples:
       rltr train --model my-vit --data photos --out runs/photos
       rltr train --model my-bert --data reviews.csv --set data.label_column=stars
+      rltr train --model my-bert --data owner/reviews --set data.test_split=validation
       rltr train --recipe my.yaml --set learner.rollouts=20000
       rltr train --resume --out runs/photos
     """
@@ -320,10 +322,11 @@ def _policy_config(folder: Path) -> dict[str, Any]:
 
 def _refuse_early(recipe: "rltr.recipe.Recipe") -> None:
     """Raise `RltrError` for what is certain to fail later: before a model is loaded, and before anything is written."""
-    from rltr.recipe import EMBEDDED
+    from rltr.recipe import EMBEDDED, is_hub_name
 
-    if recipe.data.source != EMBEDDED and not Path(recipe.data.source).expanduser().exists():
-        raise RltrError(f"there is no data at {recipe.data.source!r}; name an existing folder or file with --data")
+    data = recipe.data.source
+    if data != EMBEDDED and not is_hub_name(data) and not Path(data).expanduser().exists():
+        raise RltrError(f"there is no data at {data!r}; name an existing folder or file with --data")
     from rltr.device import pick_device
 
     pick_device(recipe.device)

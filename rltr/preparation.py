@@ -1,7 +1,5 @@
 """From a recipe to what every job works with: the frozen model and its data."""
 
-from pathlib import Path
-
 import torch
 from transformers import PreTrainedModel
 
@@ -38,9 +36,22 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
         task = load_embedded_task()
         _refuse_unlike(model, recipe.model.source, task)
     else:
-        options = DataOptions(data.fractions, data.split_seed, data.text_column, data.label_column)
+        options = DataOptions(
+            fractions=data.fractions,
+            seed=data.split_seed,
+            text_column=data.text_column,
+            label_column=data.label_column,
+            image_column=data.image_column,
+            train_split=data.train_split,
+            validation_split=data.validation_split,
+            test_split=data.test_split,
+            subset=data.subset,
+            bad_inputs=data.bad_inputs,
+            stream_examples=data.stream_examples,
+        )
         kind = None if data.kind == "auto" else data.kind
-        task = load_task(model, Path(data.source).expanduser(), kind=kind, options=options)
+        task = load_task(model, data.source, kind=kind, options=options)
+    # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.
     return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
 
 

@@ -51,6 +51,12 @@ DISTIL = {
 
 
 @pytest.fixture(autouse=True)
+def caches(tmp_path_factory, monkeypatch):
+    """Nothing that a test caches lies in the home of whoever runs it, nor is it there for another test."""
+    monkeypatch.setenv("RLTR_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
 def fixed():
     """Every test starts from the same random state."""
     torch.set_num_threads(1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -22,7 +23,7 @@ import rltr
 from rltr import jobs, parity
 from rltr.checking import run_check
 from rltr.cost import COST_MODELS, FlopsCost, LatencyCost
-from rltr.envs import default_layers
+from rltr.envs import DenseLogits, default_layers
 from rltr.errors import RltrError
 from rltr.export import load_policy
 from rltr.export.folder import CARD
@@ -41,6 +42,7 @@ from rltr.loading import load_model
 from rltr.recipe import Recipe, load_recipe
 from rltr.selectors import RandomChoice
 from rltr.train import run as training
+from rltr.train.checkpoint import TENSORS
 from rltr.train.prices import MAKERS
 
 # Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
@@ -450,6 +452,27 @@ def test_a_run_is_repeated_with_its_prices(folder: Path, tmp_path: Path) -> None
     assert not (tmp_path / "third").exists()
     with pytest.raises(RltrError, match="threads 1 there, 2 here.*--threads 1"):
         run_train(recipe(folder, first, **{"cost.kind": "latency", "threads": 2}), resume=True)
+
+
+def test_dense_logits_are_paid_for_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    compute = DenseLogits._compute
+
+    def counted(self: DenseLogits, part: torch.Tensor) -> torch.Tensor:
+        computed.append(len(part))
+        return compute(self, part)
+
+    monkeypatch.setattr(DenseLogits, "_compute", counted)
+    monkeypatch.setenv("RLTR_CACHE", str(tmp_path / "cache"))
+    off = {"data.cache_megabytes": 0}
+    run_train(recipe(folder, tmp_path / "off", **off))
+    assert computed and not (tmp_path / "cache").exists()
+    computed.clear()
+    runs = [run_train(recipe(folder, tmp_path / name)) for name in ("first", "second")]
+    paid = len(computed)
+    assert paid == len(set(load_file(runs[0] / CHECKPOINT / TENSORS)["dense.known"].nonzero().flatten().tolist()))
+    first, second = (load_file(run / POLICY_FOLDER / "policy.safetensors") for run in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_every_cost_model_can_be_made_by_a_recipe() -> None:

@@ -236,7 +236,7 @@ def other_class(data: Path) -> None:
         (empty_class, r"no images in .*bird"),
         (no_classes, r"no subfolders"),
         (too_few, r"only 6 examples, .* none for test"),
-        (one_split, r"has train but no validation and no test"),
+        (one_split, r"has train but no test"),
         (other_class, r"2 classes \(cat, horse\) do not fit the model's 2 \(cat, dog\)"),
     ],
 )
@@ -256,10 +256,10 @@ def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
 def test_images_that_stay_of_different_sizes_are_refused(tmp_path: Path, animals: Path) -> None:
     model = vit(tmp_path / "model", ["cat", "dog"])
     ViTImageProcessorPil(do_resize=False).save_pretrained(tmp_path / "model")
-    paint(animals / "cat" / "0.png", size=(9, 8))
+    paint(animals / "dog" / "9.png", size=(9, 8))
     whole = whole_of(load_task(model, animals))
-    with pytest.raises(RltrError, match=r"0\.png is prepared to \(3, 8, 9\) but .*1\.png"):
-        whole.batch([1, 0])
+    with pytest.raises(RltrError, match=r"dog/9\.png is prepared to \(3, 8, 9\) but .*cat/1\.png"):
+        whole.batch([1, 19])
 
 
 def test_a_missing_processor_is_said_in_one_line(tmp_path: Path, animals: Path) -> None:
@@ -365,7 +365,7 @@ def test_a_folder_of_splits_with_columns_of_other_names(tmp_path: Path, suffix: 
         ("x.jsonl", "[1]\n", r"line 1: every line must be a JSON object"),
         ("x.jsonl", '{"text": "a", "label": 0.5}\n', r"line 1: 'label' must be a string or a whole number, not 0.5"),
         ("x.jsonl", '{"text": null, "label": 0}\n', r"'text' must be a string or a whole number, not null"),
-        ("x.parquet", "", r"reads \.csv, \.tsv, \.jsonl"),
+        ("x.txt", "", r"reads \.csv, \.tsv, \.jsonl"),
     ],
 )
 def test_a_bad_text_file_is_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -416,6 +416,137 @@ def test_positions_that_start_after_the_padding_index_are_not_promised_twice(tmp
         model(input_ids=torch.full((1, longest + 1), 5))
 
 
+# Inputs that cannot be used
+
+
+def test_bad_images_are_left_out_if_asked(tmp_path: Path, animals: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    whole = load_task(model, animals)
+    damage(animals / "dog" / "3.png")
+    no_image(animals / "cat" / "5.png")
+    task = load_task(model, animals, options=DataOptions(bad_inputs="skip"))
+    parts, before = (task.train, task.validation, task.test), (whole.train, whole.validation, whole.test)
+    for split, all_of_it in zip(parts, before, strict=True):
+        # Nobody moves to another split, which would show what was trained on to the test.
+        assert split.names == [name for name in all_of_it.names if name not in ("dog/3.png", "cat/5.png")]
+        split.batch(range(len(split)))
+    assert "left out 2 of 20 examples" in caplog.text and "dog/3.png" in caplog.text and "cat/5.png" in caplog.text
+
+
+def test_the_cure_for_a_bad_image_is_said(tmp_path: Path, animals: Path) -> None:
+    damage(animals / "dog" / "3.png")
+    split, i = find(load_task(vit(tmp_path / "model", ["cat", "dog"]), animals), "dog/3.png")
+    with pytest.raises(RltrError, match=r"dog/3\.png .*data\.bad_inputs=skip"):
+        split.batch([i])
+    with pytest.raises(RltrError, match="refuse or skip"):
+        DataOptions(bad_inputs="hide")
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "validation", "test"):
+        paint(data / split / "cat" / "1.png")
+        paint(data / split / "dog" / "2.png")
+    for name in ("cat/1.png", "dog/2.png"):
+        no_image(data / "test" / name)
+    with pytest.raises(RltrError, match=r"none of the 2 examples of test can be used; the first: .*cat/1\.png"):
+        load_task(vit(tmp_path / "model", ["cat", "dog"]), data, options=DataOptions(bad_inputs="skip"))
+
+
+def test_empty_texts_are_left_out_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = bert(tmp_path / "model", ["bad", "good"])
+    data = write(tmp_path / "x.csv", [*REVIEWS, (" ", "bad"), ("", "good")])
+    with pytest.raises(RltrError, match=r"line 22: 'text' is empty; .*data\.bad_inputs=skip"):
+        load_task(model, data)
+    task = load_task(model, data, options=DataOptions(bad_inputs="skip"))
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 20
+    assert "left out 2 of 22" in caplog.text and "x.csv, line 22 is empty" in caplog.text
+    lines = [{"text": text, "label": label} for text, label in REVIEWS] + [{"text": None, "label": "good"}]
+    task = load_task(model, write(tmp_path / "x.jsonl", lines), options=DataOptions(bad_inputs="skip"))
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 20
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    pixels = np.zeros((20, 3, 8, 8), np.float32)
+    pixels[7, 0, 0, 0] = value
+    data = {"pixel_values": pixels, "label": np.arange(20) % 2}
+    with pytest.raises(RltrError, match=r"row\[7\]: pixel_values holds NaN or infinity; .*data\.bad_inputs=skip"):
+        load_task(model, data)
+    task = load_task(model, data, options=DataOptions(bad_inputs="skip"))
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 19 and "row[7]" in caplog.text
+
+
+def test_broken_weights_are_named(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    with torch.no_grad():
+        model.get_parameter("classifier.bias")[1] = torch.nan
+    with pytest.raises(RltrError, match=r"weights classifier\.bias hold NaN or infinity"):
+        load_task(model, animals)
+
+
+def test_an_answer_that_overflows_is_said(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    with torch.no_grad():
+        model.get_parameter("classifier.bias").fill_(3e38)
+        model.get_parameter("classifier.weight").fill_(3e38)
+        model.get_parameter("vit.layernorm.bias").fill_(9.0)
+    with pytest.raises(RltrError, match=r"answer to '.*png' is NaN or infinite"):
+        load_task(model, animals)
+
+
+def test_the_processor_of_another_model_is_refused(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
+    model.train()
+    with pytest.raises(
+        RltrError, match=r"cannot take these inputs \(pixel_values \(1, 3, 16, 16\)\).*processor"
+    ) as error:
+        load_task(model, animals)
+    assert "\n" not in str(error.value) and model.training
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    model = bert(tmp_path / "model", ["bad", "good"])
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    BertTokenizer(vocab={word: i for i, word in enumerate(reversed(WORDS))}).save_pretrained(tmp_path / "model")
+    with pytest.raises(RltrError, match=r"pads with token 10 but the model with 0; likely cause"):
+        load_task(model, write(tmp_path / "x.csv", REVIEWS))
+
+
+def test_that_texts_are_cut_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = bert(tmp_path / "model", ["no", "yes"], longest=8)
+    fits = write(tmp_path / "fits.csv", [("film " * 6, "0"), ("fine", "1")] * 9)
+    task = load_task(model, fits)
+    task.train.batch(range(len(task.train)))
+    assert not caplog.records
+    task = load_task(model, write(tmp_path / "data.csv", [("fine", "0"), ("film " * 50, "1")] * 9))
+    for split in (task.train, task.test, task.train):
+        assert split.batch(range(len(split)))["input_ids"].shape[1] == 8
+        assert max(split.lengths() or []) == 8
+    said = "texts are cut to the 8 tokens that the model takes: 'film film film film film film film film film …'"
+    assert [record.getMessage() for record in caplog.records] == [f"{said}, for one, has 52"]
+
+
+def test_fingerprints_follow_what_the_model_sees(tmp_path: Path, animals: Path) -> None:
+    model = vit(tmp_path / "model", ["cat", "dog"])
+    before, again = (whole_of(load_task(model, animals)).fingerprint() for _ in range(2))
+    assert before == again
+    paint(animals / "cat" / "0.png", 51, size=(9, 9))
+    changed = whole_of(load_task(model, animals)).fingerprint()
+    ViTImageProcessorPil(size={"height": 8, "width": 8}, do_normalize=False).save_pretrained(tmp_path / "model")
+    other = whole_of(load_task(model, animals)).fingerprint()
+    assert len({before, changed, other}) == 3
+    first = load_task(model, animals).train.fingerprint()
+    assert first != load_task(model, animals, options=DataOptions(seed=1)).train.fingerprint()
+    text = bert(tmp_path / "bert", ["bad", "good"])
+    data = write(tmp_path / "x.csv", REVIEWS)
+    before, again = (whole_of(load_task(text, data)).fingerprint() for _ in range(2))
+    write(tmp_path / "x.csv", [*REVIEWS[1:], ("a fine", "good")])
+    assert before == again != whole_of(load_task(text, data)).fingerprint()
+
+
 # Kinds and sources
 
 
@@ -431,7 +562,7 @@ def test_data_and_model_must_be_of_one_kind(tmp_path: Path, animals: Path) -> No
         load_task(bert(tmp_path / "bert", ["cat", "dog"]), animals)
     with pytest.raises(RltrError, match="no data at .*nowhere"):
         load_task(model, tmp_path / "nowhere")
-    nameless = ViTForImageClassification(ViTConfig(**SMALL))
+    nameless = ViTForImageClassification(ViTConfig(**SMALL, image_size=8, patch_size=4))
     with pytest.raises(RltrError, match="give its folder as source"):
         load_task(nameless, animals)
     assert len(load_task(nameless, animals, source=model.name_or_path).train) == 16
@@ -494,7 +625,7 @@ def test_heads_that_no_score_fits_are_refused() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 5))
 def test_every_example_is_dealt_out_once(labels: list[int], seed: int) -> None:
-    parts = deal(torch.tensor(labels), DataOptions(fractions=(0.5, 0.25, 0.25), seed=seed))
+    parts = deal(torch.tensor(labels), (0.5, 0.25, 0.25), seed)
     assert sorted(i for part in parts for i in part) == list(range(len(labels)))
     for label in set(labels):
         for part, fraction in zip(parts, (0.5, 0.25, 0.25), strict=True):

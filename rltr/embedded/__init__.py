@@ -13,7 +13,7 @@ from transformers import ViTForImageClassification
 from rltr import loading
 from rltr.embedded.canvas import draw_canvases, pixels
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Index, Task
+from rltr.tasks.examples import Examples, Index, Task, digest
 
 GARMENTS = Path(__file__).parent / "garments.npz"
 SEEDS = {"train": 3, "validation": 1, "test": 2}
@@ -32,6 +32,10 @@ class Canvases(Examples):
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``: ``pixel_values``, ``(rows, 1, 56, 56)``."""
         return {"pixel_values": pixels(self.canvases[torch.as_tensor(index, dtype=torch.long).numpy()])}
+
+    def fingerprint(self) -> str:
+        """See ``Examples``."""
+        return digest([str(self.canvases.shape), np.ascontiguousarray(self.canvases)])
 
     def picture(self, i: int) -> Image.Image:
         """See ``Examples``."""

@@ -4,7 +4,7 @@ One model feeds the command line, the YAML file and what is stored beside a trai
 Every field says what it means, in which unit, and what it may be; `rltr recipe` prints that.
 """
 
-from rltr.recipe.fields import EMBEDDED, Recipe
+from rltr.recipe.fields import EMBEDDED, Recipe, is_hub_name
 from rltr.recipe.file import find_recipe, load_recipe, recipe_text, save_recipe
 from rltr.recipe.stored import refuse_changes, stored_recipe
 
@@ -12,6 +12,7 @@ __all__ = [
     "EMBEDDED",
     "Recipe",
     "find_recipe",
+    "is_hub_name",
     "load_recipe",
     "recipe_text",
     "refuse_changes",

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 EMBEDDED = "embedded"
 """The name, in place of a path, of the model and the data that come with rltr."""
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a source can only mean a data set of the hub: ``owner/name``, and nothing here is called that."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source) is not None and not Path(source).exists()
 
 
 class Group(BaseModel):
@@ -34,16 +40,52 @@ class DataGroup(Group):
     """The labelled inputs to learn from and to measure on."""
 
     source: str = Field(
-        EMBEDDED, min_length=1, description="'embedded', a folder with one folder per class, or a CSV or JSONL file"
+        EMBEDDED,
+        min_length=1,
+        description="'embedded'; a folder with one folder of images per class; a CSV, JSONL, Parquet, Arrow or .npz "
+        "file, or a folder with one for each split; or owner/name on the hub",
     )
     kind: Literal["auto", "image", "text"] = Field("auto", description="what the inputs are; auto looks at the source")
-    text_column: str = Field("text", min_length=1, description="the column of a CSV or JSONL file with the text")
-    label_column: str = Field("label", min_length=1, description="the column of a CSV or JSONL file with the label")
+    text_column: str = Field("text", min_length=1, description="the column of a file or table with the text")
+    label_column: str = Field("label", min_length=1, description="the column of a file or table with the label")
+    image_column: str = Field("image", min_length=1, description="the column of a table with the image")
+    subset: str | None = Field(
+        None, min_length=1, description="which configuration of a hub data set that has several; null for its default"
+    )
+    train_split: str | None = Field(
+        None, min_length=1, description="what the source calls the split to train on; null for train"
+    )
+    validation_split: str | None = Field(
+        None,
+        min_length=1,
+        description="what it calls the one to calibrate with; null for validation, val, valid or dev. If there is "
+        "none, it is cut from train, by fractions and split_seed",
+    )
+    test_split: str | None = Field(
+        None, min_length=1, description="what it calls the one for the final measurement; null for test"
+    )
     fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1),
         description="shares for training, validation and test where the source is not split yet; they sum to 1",
     )
     split_seed: int = Field(0, ge=0, description="decides which examples are held out, whatever the learner's seed is")
+    bad_inputs: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="what becomes of a damaged image, an empty text or values that are not finite: refuse stops "
+        "there and names it, skip looks through all inputs first and leaves such ones out",
+    )
+    stream_examples: int | None = Field(
+        None,
+        ge=1,
+        description="read hub data sets, Parquet and Arrow only so far, so many examples of each split, and hold these "
+        "in memory; null takes all, from disk",
+    )
+    cache_megabytes: int = Field(
+        1024,
+        ge=0,
+        description="most that the dense model's outputs may take on disk, where another run with the same model and "
+        "data finds them: in RLTR_CACHE, or else ~/.cache/rltr; those used longest ago go first; 0 keeps none",
+    )
     train_limit: int | None = Field(None, ge=1, description="at most so many examples to train on; null for all")
     validation_limit: int | None = Field(
         512, ge=1, description="at most so many to calibrate budgets with; null for all"

@@ -1,8 +1,11 @@
 """Labelled inputs, ready for a model: what training, evaluation and the gallery ask of data, whatever it is."""
 
+import hashlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from rltr.errors import RltrError
 
 Index = Sequence[int] | Int[Tensor, " rows"]
 """Which examples, in which order; 0 to ``len(examples) - 1``, repeats allowed."""
+log = logging.getLogger(__name__)
 
 
 class Examples(ABC):
@@ -62,6 +66,14 @@ class Examples(ABC):
         lengths = self.lengths()
         return 0 if lengths is None else max(range(len(lengths)), key=lengths.__getitem__)
 
+    def fingerprint(self) -> str | None:
+        """A digest of the model inputs, the same in another process; None if there is none: then nothing is cached."""
+        return None
+
+    def fault(self, i: int) -> str | None:
+        """Why example ``i`` cannot be used, with its name; None if it can. Reads it, and keeps nothing."""
+        return None
+
     def subset(self, index: Index) -> "Examples":
         """The chosen examples as a data set of their own, reading from this one."""
         return Subset(self, index)
@@ -100,6 +112,15 @@ class Subset(Examples):
         """See ``Examples``."""
         lengths = self.examples.lengths()
         return None if lengths is None else [lengths[i] for i in self.index.tolist()]
+
+    def fingerprint(self) -> str | None:
+        """See ``Examples``."""
+        whole = self.examples.fingerprint()
+        return None if whole is None else digest([whole, self.index.numpy().tobytes()])
+
+    def fault(self, i: int) -> str | None:
+        """See ``Examples``."""
+        return self.examples.fault(int(self.index[i]))
 
     def picture(self, i: int) -> Image.Image | None:
         """See ``Examples``."""
@@ -144,6 +165,17 @@ class TensorExamples(Examples):
         chosen = torch.as_tensor(index, dtype=torch.long)
         return {name: rows[chosen] for name, rows in self.inputs.items()}
 
+    def fingerprint(self) -> str:
+        """See ``Examples``."""
+        return digest(
+            part
+            for name, rows in sorted(self.inputs.items())
+            for part in (
+                f"{name} {rows.dtype} {list(rows.shape)}",
+                rows.contiguous().view(-1).view(torch.uint8).numpy(),
+            )
+        )
+
     def picture(self, i: int) -> Image.Image | None:
         """See ``Examples``."""
         return None if self.pictures is None else Image.fromarray(self.pictures[i])
@@ -173,3 +205,44 @@ class Task:
             self.test.at_most(test, seed),
             self.kind,
         )
+
+    def without_faults(self) -> "Task":
+        """The same task without the examples that cannot be used, which a warning names; who is in which split stays.
+
+        Reads every input once.
+
+        Raises:
+            RltrError: if that leaves nothing in a split.
+        """
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        faults = {
+            name: {i: fault for i in range(len(part)) if (fault := part.fault(i))} for name, part in parts.items()
+        }
+        said = [fault for found in faults.values() for fault in found.values()]
+        if not said:
+            return self
+        for name, part in parts.items():
+            if len(faults[name]) == len(part):
+                raise RltrError(f"none of the {len(part)} examples of {name} can be used; the first: {said[0]}")
+        total = sum(map(len, parts.values()))
+        more = f"; and {len(said) - 20} more" if len(said) > 20 else ""
+        log.warning("left out %d of %d examples: %s%s", len(said), total, "; ".join(said[:20]), more)
+        good = {
+            name: part.subset([i for i in range(len(part)) if i not in faults[name]]) if faults[name] else part
+            for name, part in parts.items()
+        }
+        return Task(good["train"], good["validation"], good["test"], self.kind)
+
+
+def digest(parts: Iterable[str | bytes | NDArray[Any]]) -> str:
+    """SHA-256 over strings, bytes and contiguous arrays, each with its length: no two lists of parts share one."""
+    whole = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else _bytes(part)
+        whole.update(len(data).to_bytes(8, "little"))
+        whole.update(data)
+    return whole.hexdigest()
+
+
+def _bytes(part: Any) -> "bytes | memoryview":
+    return memoryview(part).cast("B") if len(part) else b""  # an empty view cannot be cast

@@ -51,9 +51,11 @@ def number_classes(names: Iterable[str], config: PreTrainedConfig) -> tuple[dict
     if len(found) == count and all(GENERIC.fullmatch(name) for name in own):
         ordered = sorted(found, key=int) if numeric else found
         return {name: number for number, name in enumerate(ordered)}, ordered
+    hidden = "; -1 marks a label that is not given: name another split, e.g. data.test_split=validation"
     raise RltrError(
         f"the data's {len(found)} classes ({_listed(found)}) do not fit the model's {count} ({_listed(own)}); "
         "name them as the model does, or by its label numbers, or give the model as many classes as the data has"
+        f"{hidden if '-1' in found else ''}"
     )
 
 

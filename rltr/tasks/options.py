@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from rltr.errors import RltrError
 
+STREAM_EXAMPLES = 10_000
+"""Examples per split that are taken from an iterable unless somebody says otherwise."""
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -13,17 +16,35 @@ class DataOptions:
     Args:
         fractions: shares of train, validation and test, used only where the data is not split yet; sum 1.
         seed: decides who goes where then; any whole number from 0.
-        text_column: column of a CSV, or key of a JSONL, that holds the text.
+        text_column: column of a table, or key of a JSONL, that holds the text.
         label_column: column or key that holds the label, as the class's name or number.
+        image_column: column of a table of images that holds them.
+        train_split: what the split to train on is called in the data; None for ``train``.
+        validation_split: the same for validation; None for ``validation``, ``val``, ``valid`` or ``dev``. Where there
+            is none, it is cut from train, by ``fractions`` and ``seed``.
+        test_split: the same for test; None for ``test``.
+        subset: which configuration of a hub data set that has several; None for its only or default one.
+        bad_inputs: ``refuse`` stops at an input that cannot be used, and names it; ``skip`` reads all of them first and
+            leaves those out, with a warning that names them.
+        stream_examples: read so many examples per split from the front of a source that streams, and no further; None
+            downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
 
     Raises:
-        RltrError: if the fractions are not three positive numbers that sum to 1, or the seed is negative.
+        RltrError: if the fractions are not three positive numbers that sum to 1, the seed is negative, a split has two
+            uses, or another option is none of its choices.
     """
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
     text_column: str = "text"
     label_column: str = "label"
+    image_column: str = "image"
+    train_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+    subset: str | None = None
+    bad_inputs: str = "refuse"
+    stream_examples: int | None = None
 
     def __post_init__(self) -> None:
         good = len(self.fractions) == 3 and all(part > 0 for part in self.fractions)
@@ -34,3 +55,17 @@ class DataOptions:
             )
         if self.seed < 0:
             raise RltrError(f"the seed of a split must be 0 or more, not {self.seed}")
+        named = [name for name in self.split_names.values() if name is not None]
+        if len(set(named)) != len(named):
+            raise RltrError(
+                f"{', '.join(named)}: train, validation and test must be three different splits, which share no example"
+            )
+        if self.bad_inputs not in ("refuse", "skip"):
+            raise RltrError(f"bad_inputs must be refuse or skip, not {self.bad_inputs!r}")
+        if self.stream_examples is not None and self.stream_examples < 1:
+            raise RltrError(f"stream_examples must be 1 or more, not {self.stream_examples}")
+
+    @property
+    def split_names(self) -> dict[str, str | None]:
+        """What each split is called in the data, where that was said."""
+        return {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}

@@ -1,65 +1,135 @@
-"""Train, validation and test: found by their names, or dealt out by fractions."""
+"""Train, validation and test: found by their names, or dealt out by fractions. No learner's seed has a part in it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int
 from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Task
 from rltr.tasks.options import DataOptions
 
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-"""What a split's folder or file may be called, in any case, and which split it is."""
+SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+"""What a split's folder, file or key may be called, in any case, and which split it is."""
+WHOLE = "all"
+"""What data that is not split yet stands under, in place of the names of splits."""
+Part = TypeVar("Part")
 
 
-def find_splits(data: Path, entries: Iterable[Path]) -> dict[str, Path]:
-    """The three splits among a folder's entries (files or folders), by their names without suffix.
+def is_split(name: str, options: DataOptions) -> bool:
+    """Whether ``name`` is a split's."""
+    return name.lower() in SPLITS or name in options.split_names.values()
+
+
+def choose_splits(data: object, found: Mapping[str, Part], options: DataOptions) -> dict[str, Part]:
+    """Train, test and, if there is one, validation, out of what the data has.
+
+    Args:
+        data: for messages.
+        found: everything that could be a split, by its name.
+        options: may say which is which; where it does not, ``SPLITS`` does.
 
     Raises:
-        RltrError: if one is missing or there are two of the same.
+        RltrError: if train or test is missing, one that was named is, or there are two of the same.
     """
-    found: dict[str, Path] = {}
-    for path in sorted(entries):
-        split = SPLITS[path.stem.lower()]
-        if split in found:
-            raise RltrError(f"{data} has two {split} splits, {found[split].name} and {path.name}; remove one of them")
-        found[split] = path
-    missing = [split for split in ("train", "validation", "test") if split not in found]
+    claimed = [name for name in options.split_names.values() if name is not None]
+    chosen: dict[str, str] = {}
+    for split, wanted in options.split_names.items():
+        if wanted is not None:
+            if wanted not in found:
+                raise RltrError(f"{data} has no split {wanted!r} for {split}; it has {', '.join(found)}")
+            chosen[split] = wanted
+    for name in found:
+        split = SPLITS.get(name.lower(), "")
+        if not split or name in claimed or options.split_names[split] is not None:
+            continue
+        if split in chosen:
+            raise RltrError(
+                f"{data} has two {split} splits, {chosen[split]} and {name}; remove one of them, or name the one to "
+                f"take with data.{split}_split"
+            )
+        chosen[split] = name
+    missing = [split for split in ("train", "test") if split not in chosen]
     if missing:
         raise RltrError(
-            f"{data} has {', '.join(path.name for path in found.values())} but no {' and no '.join(missing)}; "
-            "add what is missing, or give the data unsplit, to have it divided by fractions"
+            f"{data} has {', '.join(found)} but no {' and no '.join(missing)}; add what is missing, or say what it is "
+            f"called with data.{missing[0]}_split (any validation that is left without a split is cut from train), or "
+            "give the data unsplit, to have it divided by fractions"
         )
-    return found
+    return {split: found[name] for split, name in chosen.items()}
 
 
-def divide(examples: Examples, kind: str, options: DataOptions, data: Path) -> Task:
-    """Deal a whole data set out to three splits.
+def find_splits(data: Path, entries: Iterable[Path], options: DataOptions) -> dict[str, Path]:
+    """The splits among a folder's entries (files or folders), by their names without suffix; see ``choose_splits``."""
+    found: dict[str, Path] = {}
+    for path in sorted(entries):
+        if path.stem in found:
+            raise RltrError(f"{data} has both {found[path.stem].name} and {path.name}; remove one of them")
+        found[path.stem] = path
+    return choose_splits(data, found, options)
+
+
+def assemble(
+    splits: Sequence[str], make: Callable[[str], Examples], kind: str, options: DataOptions, data: object
+) -> Task:
+    """A task out of the splits that were found: whole data are divided, a missing validation is cut from train.
+
+    Args:
+        splits: ``WHOLE`` alone, or train and test, with or without validation.
+        make: the examples of one of them.
+        kind: of the task.
+        options: fractions and seed.
+        data: for messages.
 
     Raises:
         RltrError: if a split would get nothing.
     """
-    train, validation, test = (examples.subset(part) for part in deal(examples.labels, options))
-    for name, split in (("train", train), ("validation", validation), ("test", test)):
-        if len(split) == 0:
+    made = {split: make(split) for split in splits}
+    shares = dict(zip(("train", "validation", "test"), options.fractions, strict=True))
+    if WHOLE in made:
+        whole = made[WHOLE]
+    elif "validation" not in made:
+        whole = made["train"]
+        del shares["test"]
+    else:
+        return Task(made["train"], made["validation"], made["test"], kind)
+    fractions = [share / sum(shares.values()) for share in shares.values()]
+    parts = dict(zip(shares, deal(whole.labels, fractions, options.seed), strict=True))
+    for name, part in parts.items():
+        if not part:
             raise RltrError(
-                f"{data} has only {len(examples)} examples, which leaves none for {name} at fractions "
-                f"{', '.join(map(str, options.fractions))}; add examples or choose other fractions"
+                f"{data} has only {len(whole)} examples{'' if WHOLE in made else ' in train'}, which leaves none for "
+                f"{name} at fractions {', '.join(map(str, options.fractions))}; add examples or choose other fractions"
             )
-    return Task(train, validation, test, kind)
+        made[name] = whole.subset(part)
+    return Task(made["train"], made["validation"], made["test"], kind)
 
 
-def deal(labels: Int[Tensor, " examples"], options: DataOptions) -> list[list[int]]:
-    """Which examples go to train, validation and test: at random within each class, so that all know it."""
-    generator = np.random.default_rng(options.seed)
-    classes = labels.numpy()
+def deal(labels: Tensor, fractions: Sequence[float], seed: int) -> list[list[int]]:
+    """Which examples go to which part: at random within each class, so that all parts know it.
+
+    Args:
+        labels: ``(examples,)`` whole numbers; of anything else (numbers to predict, a label per token) all examples
+            count as one class.
+        fractions: of each part; sum 1.
+        seed: decides who goes where; nothing else does.
+    """
+    generator = np.random.default_rng(seed)
+    has_classes = labels.ndim == 1 and not labels.is_floating_point()
+    classes = labels.numpy() if has_classes else np.zeros(len(labels), np.int64)
     place = np.empty(len(classes))
     for label in np.unique(classes):
         mine = (classes == label).nonzero()[0]
         # The middle of its share of 0 to 1, so that a class of any size is cut at the nearest possible places.
         place[generator.permutation(mine)] = (np.arange(len(mine)) + 0.5) / len(mine)
-    part = np.searchsorted(np.cumsum(options.fractions)[:2], place, side="right")
-    return [(part == number).nonzero()[0].tolist() for number in range(3)]
+    part = np.searchsorted(np.cumsum(fractions)[:-1], place, side="right")
+    return [(part == number).nonzero()[0].tolist() for number in range(len(fractions))]

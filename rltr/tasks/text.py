@@ -1,11 +1,13 @@
-"""Text classification from a CSV, TSV or JSONL file with a text and a label in every record."""
+"""Text classification from a CSV, TSV or JSONL file, or a table, with a text and a label in every record."""
 
 import csv
 import json
+import logging
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Int
@@ -13,31 +15,39 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Index, Task
+from rltr.tasks.examples import Examples, Index, Task, digest
 from rltr.tasks.labels import number_classes
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
-from rltr.tasks.splits import SPLITS, divide, find_splits
+from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
+from rltr.tasks.tables import Table, label_names
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
+TOKENIZED = 1_000
+"""Texts that are read and tokenized at a time where all of them are."""
+log = logging.getLogger(__name__)
+_said: WeakSet[PreTrainedTokenizerBase] = WeakSet()
+"""Tokenizers of which it was said that texts are cut: once is enough for all splits."""
 
 
 class Record(NamedTuple):
-    """One line of a file: its text and its label, as written."""
+    """One line of a file: its text and its label, as written, and where it stands."""
 
     text: str
     label: str
+    place: str
 
 
 class TextExamples(Examples):
-    """Texts, tokenized when they are asked for and cut to what the model can take.
+    """Texts, tokenized when they are asked for and cut to what the model can take, which is said once.
 
     Args:
-        texts: one per example.
+        texts: one per example, in memory or read when asked for; None is an empty one.
         labels: the class of each.
         classes: the names of the classes, by label.
         tokenizer: the model's own.
         longest: most tokens of a text, special ones included; None for no limit.
+        places: what messages call each text; None numbers them.
     """
 
     def __init__(
@@ -47,16 +57,19 @@ class TextExamples(Examples):
         classes: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         longest: int | None,
+        places: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(labels, [textwrap.shorten(text, 48, placeholder=" …") or text[:48] for text in texts], classes)
-        self.texts = list(texts)
+        super().__init__(labels, [_short(text or "") for text in texts], classes)
+        self.texts = texts
         self.tokenizer = tokenizer
         self.longest_tokens = longest
+        self.places = places
+        self._lengths: list[int] | None = None
 
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``: ``input_ids`` and ``attention_mask``, ``(rows, tokens)``, and what else the model takes."""
-        texts = [self.texts[i] for i in torch.as_tensor(index, dtype=torch.long).tolist()]
-        return dict(
+        texts = [self.texts[i] or "" for i in torch.as_tensor(index, dtype=torch.long).tolist()]
+        inputs = dict(
             self.tokenizer(
                 texts,
                 truncation=self.longest_tokens is not None,
@@ -66,18 +79,57 @@ class TextExamples(Examples):
                 return_attention_mask=True,
             )
         )
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        self._say_if_cut([text for text, length in zip(texts, lengths, strict=True) if length == self.longest_tokens])
+        return inputs
 
     def lengths(self) -> Sequence[int]:
         """See ``Examples``; special tokens count."""
-        cut = self.tokenizer(self.texts, truncation=self.longest_tokens is not None, max_length=self.longest_tokens)
-        return [len(tokens) for tokens in cut["input_ids"]]
+        if self._lengths is None:
+            self._lengths = []
+            for start in range(0, len(self), TOKENIZED):
+                texts = [text or "" for text in self.texts[start : start + TOKENIZED]]
+                cut = self.tokenizer(texts, truncation=self.longest_tokens is not None, max_length=self.longest_tokens)
+                self._lengths += [len(tokens) for tokens in cut["input_ids"]]
+        return self._lengths
+
+    def _say_if_cut(self, texts: Sequence[str]) -> None:
+        """Say that texts are cut, if one of these is, which are as long as may be."""
+        if self.tokenizer in _said or not texts:
+            return
+        whole = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        cut = [
+            (text, len(ids)) for text, ids in zip(texts, whole, strict=True) if len(ids) > (self.longest_tokens or 0)
+        ]
+        if cut:
+            _said.add(self.tokenizer)
+            text, tokens = cut[0]
+            log.warning(
+                "texts are cut to the %d tokens that the model takes: %r, for one, has %d",
+                self.longest_tokens,
+                _short(text),
+                tokens,
+            )
+
+    def fingerprint(self) -> str:
+        """See ``Examples``: of the texts and the tokenizer."""
+        tokenizer = self.tokenizer
+        rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
+        settings = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side, self.longest_tokens]
+        return digest([rules, repr(settings), *(text or "" for text in self.texts)])
+
+    def fault(self, i: int) -> str | None:
+        """See ``Examples``."""
+        if (self.texts[i] or "").strip():
+            return None
+        return f"{self.places[i] if self.places else f'text {i}'} is empty"
 
     def words(self, i: int) -> list[str]:
         """See ``Examples``; special tokens are among them.
 
         As WordPiece writes them, whatever the tokenizer's habit: what goes on with a word begins with ``##``.
         """
-        text, tokenizer = self.texts[i], self.tokenizer
+        text, tokenizer = self.texts[i] or "", self.tokenizer
         cut = tokenizer(
             text,
             truncation=self.longest_tokens is not None,
@@ -97,11 +149,15 @@ class TextExamples(Examples):
         return [word.strip() for word in words]
 
 
+def _short(text: str) -> str:
+    return textwrap.shorten(text, 48, placeholder=" …") or text[:48]
+
+
 def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
     """Read texts and labels.
 
-    Either one file, which is divided by ``options.fractions``, or a folder with ``train``, ``validation`` (or ``val``)
-    and ``test``, each a .csv or .tsv with a header, or a .jsonl; UTF-8.
+    Either one file, which is divided by ``options.fractions``, or a folder with ``train``, ``test`` and, unless it
+    shall be cut from train, ``validation`` (or ``val``), each a .csv or .tsv with a header, or a .jsonl; UTF-8.
 
     Raises:
         RltrError: if a file is missing or damaged, a column is missing, a text or a label is empty, the labels do not
@@ -109,12 +165,12 @@ def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOpt
     """
     tokenizer = load_tokenizer(model, source)
     if data.is_dir():
-        entries = [path for path in data.iterdir() if path.suffix in SUFFIXES and path.stem.lower() in SPLITS]
+        entries = [path for path in data.iterdir() if path.suffix in SUFFIXES and is_split(path.stem, options)]
         if not entries:
             raise RltrError(f"{data} holds no train, validation and test file ({', '.join(SUFFIXES)})")
-        files = find_splits(data, entries)
+        files = find_splits(data, entries, options)
     else:
-        files = {"all": data}
+        files = {WHOLE: data}
     records = {split: list(read_records(path, options)) for split, path in files.items()}
     for split, lines in records.items():
         if not lines:
@@ -123,12 +179,35 @@ def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOpt
     longest = longest_text(model, tokenizer)
 
     def examples(split: str) -> TextExamples:
-        labels = torch.tensor([number[line.label] for line in records[split]])
-        return TextExamples([line.text for line in records[split]], labels, classes, tokenizer, longest)
+        lines = records[split]
+        labels = torch.tensor([number[line.label] for line in lines])
+        texts, places = [line.text for line in lines], [line.place for line in lines]
+        return TextExamples(texts, labels, classes, tokenizer, longest, places)
 
-    if "all" in records:
-        return divide(examples("all"), "text", options, data)
-    return Task(examples("train"), examples("validation"), examples("test"), "text")
+    return assemble(list(records), examples, "text", options, data)
+
+
+def load_text_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
+    """Take texts from tables, by split, each with a column of texts and one of labels.
+
+    Raises:
+        RltrError: if a column is missing or holds something else, a text is empty, the labels do not fit the model's
+            head, or the model's tokenizer cannot be loaded.
+    """
+    tokenizer = load_tokenizer(model, source)
+    texts = {
+        split: table.texts(options.text_column, blank=options.bad_inputs == "skip") for split, table in tables.items()
+    }
+    labels = label_names(tables, options.label_column, model.config)
+    number, classes = number_classes((name for split in labels.values() for name in split), model.config)
+    longest = longest_text(model, tokenizer)
+
+    def examples(split: str) -> TextExamples:
+        own, table = torch.tensor([number[name] for name in labels[split]]), tables[split]
+        places = [table.place(i) for i in range(len(table))]
+        return TextExamples(texts[split], own, classes, tokenizer, longest, places)
+
+    return assemble(list(tables), examples, "text", options, next(iter(tables.values())).data)
 
 
 def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
@@ -148,6 +227,12 @@ def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBa
             f"the tokenizer of {source!r} has {len(tokenizer)} tokens but the model only {table.num_embeddings}; "
             "use the tokenizer that the model was trained with, or resize_token_embeddings() and fine-tune"
         )
+    pad = getattr(model.config, "pad_token_id", None)
+    if tokenizer.pad_token is not None and pad is not None and pad != tokenizer.pad_token_id:
+        raise RltrError(
+            f"the tokenizer of {source!r} pads with token {tokenizer.pad_token_id} but the model with {pad}; likely "
+            "cause: it is another model's. Use the one the model was trained with, or set model.config.pad_token_id"
+        )
     if tokenizer.pad_token is None:
         raise RltrError(
             f"the tokenizer of {source!r} has no padding token, so texts of different lengths cannot share a batch; "
@@ -158,14 +243,19 @@ def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBa
 
 def longest_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Most tokens that both model and tokenizer can take; None if neither has a limit."""
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    # A tokenizer without a limit says 1e30.
+    limits = [position_limit(model), tokenizer.model_max_length]
+    return min((int(limit) for limit in limits if limit is not None and 0 < limit < 2**31), default=None)
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Most tokens of a text that a model has positions for; None if it has no limit."""
+    limits = [getattr(model.config, "max_position_embeddings", None)]
     for name, table in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(table, nn.Embedding) and table.padding_idx is not None:
             # RoBERTa and its kin number positions from padding_idx + 1: a table of 514 rows takes 512 tokens.
             limits.append(table.num_embeddings - table.padding_idx - 1)
-    # A tokenizer without a limit says 1e30.
-    known = [int(limit) for limit in limits if limit is not None and 0 < limit < 2**31]
-    return min(known, default=None)
+    return min((int(limit) for limit in limits if limit is not None and limit > 0), default=None)
 
 
 def read_records(path: Path, options: DataOptions) -> Iterator[Record]:
@@ -180,9 +270,11 @@ def read_records(path: Path, options: DataOptions) -> Iterator[Record]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
             for line, record in lines:
-                text = _field(record, options.text_column, f"{path}, line {line}")
-                label = _field(record, options.label_column, f"{path}, line {line}")
-                yield Record(text, label.strip())
+                may_lack = options.bad_inputs == "skip"
+                place = f"{path}, line {line}"
+                text = _field(record, options.text_column, place, may_lack)
+                label = _field(record, options.label_column, place)
+                yield Record(text, label.strip(), place)
     except OSError as error:
         raise RltrError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -217,12 +309,17 @@ def _jsonl(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, record
 
 
-def _field(record: Mapping[str, Any], column: str, where: str) -> str:
+def _field(record: Mapping[str, Any], column: str, where: str, may_lack: bool | None = None) -> str:
     if column not in record:
         raise RltrError(f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}")
     value = record[column]
+    if may_lack and (value is None or not str(value).strip()):
+        return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise RltrError(f"{where}: {column!r} must be a string or a whole number, not {json.dumps(value)}")
     if not str(value).strip():
-        raise RltrError(f"{where}: {column!r} is empty; fill it in or remove the record")
+        raise RltrError(
+            f"{where}: {column!r} is empty; fill it in or remove the record"
+            f"{', or leave such texts out: data.bad_inputs=skip' if may_lack is not None else ''}"
+        )
     return str(value)

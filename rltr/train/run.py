@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import configure
 from rltr import cost as costs
 from rltr.backbone import Backbone
 from rltr.cost import LatencyCost
-from rltr.envs import DenseLogits, Episodes, TokenSelectionVecEnv, default_layers
+from rltr.envs import DenseCache, DenseLogits, Episodes, TokenSelectionVecEnv, default_layers
 from rltr.envs.episodes import longest_inputs, longest_row, row_length
 from rltr.errors import RltrError
 from rltr.export.calibration import calibrate
@@ -72,7 +72,7 @@ def train_policy(
     check_conditions(cost, backbone)
     pricing = Pricing(cost, layers, backbone.depth)
     episodes = Episodes(
-        DenseLogits(backbone, task.train),
+        DenseLogits(backbone, task.train, cache=_dense_cache(recipe.data.cache_megabytes)),
         pricing,
         learner.batch,
         learner.cost_weight,
@@ -128,6 +128,10 @@ def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyC
         attention_prior=wanted.attention_prior,
         initial_logit=math.log(wanted.keep / (1 - wanted.keep)),
     )
+
+
+def _dense_cache(megabytes: int) -> DenseCache | None:
+    return DenseCache(megabytes * 2**20) if megabytes else None
 
 
 def _resumed(checkpoint: Path, recipe: Recipe) -> dict[str, Any] | None:

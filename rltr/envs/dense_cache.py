@@ -1,0 +1,186 @@
+"""Dense logits on disk, so that a second run over the same model and data does not compute them again.
+
+Every model and data set has a folder of its own, named by a digest of all that decides the numbers. What was computed
+together becomes one new file in it, written beside its place and renamed: no process ever sees half a file, none
+rewrites another's, and no lock is needed. A file that another process removed meanwhile is a miss, nothing worse.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import torch
+import transformers
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.cost.machine import Machine
+from rltr.files import atomic_write
+from rltr.tasks import Examples
+
+FORMAT = 1
+"""Changes when other numbers would be stored under the same digest."""
+MANY = 32
+"""Files of one folder from which on a reader joins them into one."""
+log = logging.getLogger(__name__)
+
+
+def cache_folder() -> Path:
+    """Where rltr caches: ``RLTR_CACHE``, or else ``rltr`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    if own := os.environ.get("RLTR_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rltr"
+
+
+class DenseCache:
+    """A folder of dense logits, bounded in size; the model and data used longest ago go first.
+
+    A cache must never end a training: where the disk is full or the folder cannot be written, that is said once, and
+    from then on nothing is stored.
+
+    Args:
+        most_bytes: how large the folder may become.
+        folder: where; None takes ``dense`` in :func:`cache_folder`.
+    """
+
+    def __init__(self, most_bytes: int, folder: Path | None = None) -> None:
+        self.most_bytes = most_bytes
+        self.folder = cache_folder() / "dense" if folder is None else folder
+        self._stores = True
+
+    def read(self, key: str, examples: int) -> tuple[Int[Tensor, " rows"], Float[Tensor, "rows classes"]] | None:
+        """What is stored under ``key``: indices below ``examples``, each once, and their logits; None if nothing is.
+
+        A damaged file is removed.
+        """
+        entry = self.folder / key
+        files = sorted(entry.glob("*.safetensors"))
+        found: list[tuple[Tensor, Tensor]] = []
+        for file in files:
+            try:
+                stored = load_file(file)
+                index, logits = stored["index"], stored["logits"]
+                if index.ndim != 1 or logits.ndim != 2 or len(index) != len(logits) or len(index) == 0:
+                    raise ValueError("index and logits are not of one length")
+                if int(index.min()) < 0 or int(index.max()) >= examples or not logits.isfinite().all():
+                    raise ValueError("there are values that were never stored")
+            except FileNotFoundError:
+                continue  # another process joined or removed it since it was listed
+            except OSError as error:
+                log.warning("the cache cannot be read (%s: %s): its logits are computed again", file, error)
+                continue
+            except (SafetensorError, ValueError, KeyError) as error:
+                log.warning("removed a damaged file of the cache (%s: %s)", file, " ".join(str(error).split()))
+                _remove(file)
+                continue
+            found.append((index, logits))
+        widths = {logits.shape[1] for _, logits in found}
+        if len(widths) != 1:
+            return None
+        try:
+            os.utime(entry)  # used now: it shall go last
+        except OSError:
+            log.debug("cannot mark %s as used", entry)
+        every = torch.cat([index for index, _ in found])
+        index, inverse = every.unique(return_inverse=True)
+        place = torch.empty_like(index).scatter_(0, inverse, torch.arange(len(every)))
+        logits = torch.cat([rows for _, rows in found])[place]
+        # While they are joined, both are there.
+        if len(found) > MANY and 2 * _size(entry) <= self.most_bytes and self.write(key, index, logits):
+            for file in files:
+                _remove(file)
+        return index, logits
+
+    def write(self, key: str, index: Int[Tensor, " rows"], logits: Float[Tensor, "rows classes"]) -> bool:
+        """Store logits under ``key`` beside what is there; False if they were not."""
+        if not self._stores or len(index) == 0:
+            return False
+        entry = self.folder / key
+        try:
+            if _size(entry) + index.nbytes + logits.nbytes > self.most_bytes:
+                raise OSError(f"this data set alone takes more than the {self.most_bytes / 2**20:.0f} MB allowed")
+            with atomic_write(entry / f"{uuid.uuid4().hex}.safetensors") as temporary:
+                save_file({"index": index.contiguous(), "logits": logits.float().contiguous()}, temporary)
+            self._trim(keep=entry)
+        except FileNotFoundError:
+            return False  # another process removed the folder to make room
+        except (OSError, SafetensorError) as error:  # the latter wraps a full disk
+            self._stores = False
+            log.warning("dense outputs are not cached any more (%s: %s)", self.folder, " ".join(str(error).split()))
+            return False
+        return True
+
+    def _trim(self, keep: Path) -> None:
+        """Remove whole folders, the one used longest ago first, until the rest fits."""
+        entries = [entry for entry in self.folder.iterdir() if entry.is_dir() and entry != keep]
+        sizes = {entry: _size(entry) for entry in entries}
+        total = _size(keep) + sum(sizes.values())
+        for entry in sorted(entries, key=_used):
+            if total <= self.most_bytes:
+                return
+            shutil.rmtree(entry, ignore_errors=True)
+            total -= sizes[entry]
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError:
+        log.warning("cannot remove %s", file)
+
+
+def _size(entry: Path) -> int:
+    """Bytes of a folder's files; 0 for one that is not there, or no more."""
+    size = 0
+    for file in entry.glob("*"):
+        try:
+            size += file.stat().st_size
+        except FileNotFoundError:
+            continue
+    return size
+
+
+def _used(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def dense_key(backbone: Backbone, examples: Examples, rows: int) -> str | None:
+    """A digest of all that the dense logits depend on to the last bit; None if the data have no fingerprint.
+
+    That is the weights (exactly: :attr:`Backbone.fingerprint` is the same for a checkpoint in two precisions, whose
+    logits differ), the configuration, the data, how many go through the model together, the device, the versions of
+    torch and transformers, and the attention in use.
+    """
+    data = examples.fingerprint()
+    if data is None:
+        return None
+    weights = hashlib.sha256()
+    for name, value in sorted(backbone.model.state_dict().items()):
+        weights.update(json.dumps([name, list(value.shape), str(value.dtype)]).encode())
+        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    said = backbone.config.to_dict()
+    config = {name: value for name, value in said.items() if name not in ("_name_or_path", "transformers_version")}
+    machine = Machine.here(backbone.device, backbone.dtype)
+    facts = [
+        FORMAT,
+        type(backbone.model).__name__,
+        weights.hexdigest(),
+        config,
+        data,
+        rows,
+        vars(machine),
+        torch.backends.cpu.get_cpu_capability() if machine.device == "cpu" else "",
+        transformers.__version__,
+        str(backbone.config._attn_implementation),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,278 @@
+"""Data sets of Hugging Face's ``datasets``: hub names, local Parquet and Arrow, and objects made in Python.
+
+That library is an extra, ``pip install rltr[data]``: what it reads stays on disk, memory-mapped, and so it is here.
+
+A source that streams is read once, from the front, and no further than so many examples of each split; those are then
+held in memory (images as the bytes they were stored as). Rollouts need random access: inputs are drawn again and again,
+each is compared with the dense model's answer to it, and a training that goes on must draw what it would have drawn. So
+there is a fixed set to draw from. Little is lost: a training draws rollouts / group_size inputs, and a set of several
+times that size has hardly any of them drawn twice.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from rltr.errors import RltrError
+from rltr.tasks.labels import number_classes
+from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
+from rltr.tasks.splits import WHOLE, choose_splits
+
+SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
+"""What ``datasets`` calls the files it is asked to read here."""
+SHUFFLED = 1_000
+"""Examples held at a time to mix the order of a hub stream, whose shards are shuffled as well."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The records of one split.
+
+    Args:
+        data: what the data set is called in messages.
+        split: the name of this split in it.
+        rows: a ``datasets.Dataset``.
+    """
+
+    data: str
+    split: str
+    rows: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """What ``datasets`` itself tells contents apart by in its cache."""
+        return str(self.rows._fingerprint)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.rows)
+
+    def place(self, i: int) -> str:
+        """What messages call record ``i``."""
+        return f"{self.data}, {self.split}[{i}]"
+
+    def places(self) -> list[str]:
+        """A short name for every record."""
+        return [f"{self.split}[{i}]" for i in range(len(self))]
+
+    def column(self, name: str, setting: str) -> Sequence[Any]:
+        """A column, read from disk as it is asked for.
+
+        Args:
+            name: of the column.
+            setting: the field of a recipe that names it.
+
+        Raises:
+            RltrError: if there is none of that name.
+        """
+        if name not in self.rows.column_names:
+            raise RltrError(
+                f"{self.data} has no column {name!r}; there are {', '.join(map(repr, self.rows.column_names))}; name "
+                f"one of them with {setting}"
+            )
+        column: Sequence[Any] = self.rows[name]
+        return column
+
+    def images(self, name: str) -> Sequence[Any]:
+        """A column of images, each as a mapping with its ``bytes`` or its ``path``, not decoded.
+
+        Raises:
+            RltrError: if there is no such column, or it holds something else.
+        """
+        self.column(name, "data.image_column")
+        datasets = import_datasets()
+        feature = self.rows.features[name]
+        stored = {"binary", "large_binary"} & {str(getattr(feature, "dtype", ""))}
+        is_file = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+        if not isinstance(feature, datasets.Image) and not stored and not is_file:
+            raise RltrError(f"{self.data}: the column {name!r} holds {feature}, not images; see data.image_column")
+        column: Sequence[Any] = self.rows.cast_column(name, datasets.Image(decode=False))[name]
+        return column
+
+    def texts(self, name: str, blank: bool) -> Sequence[str]:
+        """A column of texts.
+
+        Args:
+            name: of the column.
+            blank: whether a text may be missing, empty or blank.
+
+        Raises:
+            RltrError: if there is no such column, it holds something else, or a text is missing.
+        """
+        column = self.column(name, "data.text_column")
+        kind = getattr(self.rows.features[name], "dtype", None)
+        if kind not in ("string", "large_string"):
+            raise RltrError(f"{self.data}: the column {name!r} holds {self.rows.features[name]}, not texts")
+        if not blank:
+            for i, text in enumerate(column):
+                if text is None or not text.strip():
+                    raise RltrError(
+                        f"{self.place(i)}: {name!r} is empty; fill it in, remove the record, or leave such texts out: "
+                        "data.bad_inputs=skip"
+                    )
+        return column
+
+
+def label_names(tables: Mapping[str, Table], column: str, config: PreTrainedConfig) -> dict[str, list[str]]:
+    """The label of every record as a class's name, or as the number that the head knows it by.
+
+    A column of ``ClassLabel`` has both: its names count if they are all the head's, and otherwise its numbers, as
+    everywhere in Hugging Face's libraries.
+
+    Raises:
+        RltrError: if there is no such column, or it holds anything else than strings and whole numbers.
+    """
+    found: dict[str, list[str]] = {}
+    named: dict[str, list[str]] = {}
+    for split, table in tables.items():
+        values = list(table.column(column, "data.label_column"))
+        for i, value in enumerate(values):
+            if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+                raise RltrError(
+                    f"{table.place(i)}: {column!r} must be a string or a whole number, not {value!r}; see "
+                    "data.label_column"
+                )
+        found[split] = [str(value).strip() for value in values]
+        names = getattr(table.rows.features[column], "names", None)
+        if names is not None:
+            named[split] = [names[value] if 0 <= value < len(names) else str(value) for value in values]
+    if len(named) == len(tables):
+        try:
+            number_classes((name for names in named.values() for name in names), config)
+        except RltrError:
+            return found
+        return named
+    return found
+
+
+def import_datasets() -> Any:
+    """The package ``datasets``.
+
+    Raises:
+        RltrError: if it is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise RltrError(
+            "hub data sets, Parquet and Arrow need the package datasets, which is missing: pip install 'rltr[data]'"
+        ) from error
+    return datasets
+
+
+def holds_tables(data: Path) -> bool:
+    """Whether a file or folder is for :func:`open_files`."""
+    if data.is_file():
+        return data.suffix.lower() in SUFFIXES
+    saved = ("dataset_dict.json", "dataset_info.json")
+    return any((data / name).is_file() for name in saved) or _suffix_in(data) is not None
+
+
+def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
+    """Parquet or Arrow: a file, a folder of them with splits in their names, or what ``save_to_disk`` wrote.
+
+    Raises:
+        RltrError: if they cannot be read, or lack a split.
+    """
+    datasets = import_datasets()
+
+    def load() -> Any:
+        if (data / "dataset_dict.json").is_file() or (data / "state.json").is_file():
+            return datasets.load_from_disk(str(data))
+        if data.is_file():
+            streams = options.stream_examples is not None
+            return datasets.load_dataset(SUFFIXES[data.suffix.lower()], data_files=str(data), streaming=streams)
+        suffix = _suffix_in(data)
+        return datasets.load_dataset(str(data), streaming=options.stream_examples is not None) if suffix else None
+
+    with _quiet(datasets):
+        return tables_of(_told(load, str(data)), options, str(data))
+
+
+def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
+    """A data set of the hub, from the local cache if it is there; ``HF_HUB_OFFLINE`` is respected.
+
+    No code that comes with a data set is run. With ``options.stream_examples`` no more is downloaded than is taken.
+
+    Raises:
+        RltrError: if it cannot be had, or lacks a split.
+    """
+    datasets = import_datasets()
+    streams = options.stream_examples is not None
+    found = _told(lambda: datasets.load_dataset(name, options.subset, streaming=streams), name)
+    return tables_of(found, options, name)
+
+
+def is_datasets_object(data: object) -> bool:
+    """Whether ``data`` was made by ``datasets``; does not import it."""
+    return type(data).__module__.partition(".")[0] == "datasets"
+
+
+def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
+    """Tables of what ``datasets`` gave: a data set or several by split, in memory, on disk or streaming.
+
+    Raises:
+        RltrError: if a split is missing or empty.
+    """
+    datasets = import_datasets()
+    splits = dict(found) if isinstance(found, dict) else {WHOLE: found}
+    if list(splits) == ["train"] and not any(options.split_names.values()):
+        splits = {WHOLE: splits["train"]}  # `datasets` calls everything that is not split train
+    if list(splits) != [WHOLE]:
+        splits = choose_splits(data, splits, options)
+    tables = {}
+    for split, rows in splits.items():
+        name = str(getattr(rows, "split", None) or split)
+        if isinstance(rows, datasets.IterableDataset):
+            rows = _told(partial(_take, datasets, rows, options), data)
+        if len(rows) == 0:
+            raise RltrError(f"{data} has no records in {name}; it needs at least one")
+        tables[split] = Table(data, name, rows)
+    return tables
+
+
+def _take(datasets: Any, stream: Any, options: DataOptions) -> Any:
+    """The first examples of a stream, as a data set in memory; images stay encoded."""
+    if stream.features is None:
+        stream = stream._resolve_features()
+    for name, feature in stream.features.items():
+        if isinstance(feature, datasets.Image):
+            stream = stream.cast_column(name, datasets.Image(decode=False))
+    stream = stream.shuffle(seed=options.seed, buffer_size=SHUFFLED)
+    records = list(stream.take(options.stream_examples or STREAM_EXAMPLES))
+    return datasets.Dataset.from_list(records, features=stream.features)
+
+
+def _suffix_in(folder: Path) -> str | None:
+    """The suffix of the tables in a folder, in ``data`` in it, or in a folder for a split."""
+    files: Iterator[Path] = (path for depth in ("*", "*/*") for path in sorted(folder.glob(depth)))
+    return next((path.suffix for path in files if path.suffix.lower() in SUFFIXES and path.is_file()), None)
+
+
+def _told(load: Callable[[], Any], data: str) -> Any:
+    """What ``load`` gives; what goes wrong there is told in one line."""
+    try:
+        return load()
+    except Exception as error:  # datasets raises whatever its readers, the hub and pyarrow raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RltrError(
+            f"the data set {data!r} cannot be read: {reason.rstrip('.')}; check the path or the name (owner/name "
+            "on the hub), data.subset and the network; with HF_HUB_OFFLINE=1 it must be in the cache already"
+        ) from error
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """No progress bars while local files are indexed; bars of downloads stay."""
+    bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,275 @@
+"""Dense logits on disk: found again to the last bit, bounded, safe to share, and never a reason to fail."""
+
+import logging
+import multiprocessing
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rltr.backbone import Backbone
+from rltr.envs import DenseLogits
+from rltr.envs.dense_cache import MANY, DenseCache, cache_folder, dense_key
+from rltr.errors import RltrError
+from rltr.tasks import TensorExamples
+
+KEY = "a" * 64
+LARGE = 2**30
+
+
+def cache(tmp_path: Path, most_bytes: int = LARGE) -> DenseCache:
+    return DenseCache(most_bytes, tmp_path / "dense")
+
+
+def rows(index: list[int], value: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Logits that tell which example they are of."""
+    return torch.tensor(index), torch.tensor(index, dtype=torch.float32)[:, None] + torch.tensor([value, 0.5])
+
+
+@pytest.fixture
+def passes(tiny_vit: Any) -> Any:
+    """How many rows each forward pass of the model had."""
+    seen: list[int] = []
+    handle = tiny_vit.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    yield seen
+    handle.remove()
+
+
+# The class that asks
+
+
+def test_a_second_run_pays_nothing_and_gets_the_same_bits(
+    tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int]
+) -> None:
+    index = torch.tensor([2, 7, 7, 0, 23])
+    first = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    logits = first(index)
+    assert passes == [1] * 4
+    second = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    assert torch.equal(second(index), logits) and len(passes) == 4
+    assert second.known.sum() == 4
+    second(torch.tensor([0, 1]))
+    assert len(passes) == 5
+    uncached = DenseLogits(Backbone(tiny_vit), tiny_task.train)(index)
+    torch.testing.assert_close(uncached, logits)
+
+
+@given(st.lists(st.lists(st.integers(0, 23), min_size=1, max_size=6), min_size=1, max_size=4), st.data())
+def test_what_was_asked_before_and_by_whom_changes_no_bit(
+    tiny_vit: Any, tiny_task: Any, tmp_path_factory: pytest.TempPathFactory, asked: list[list[int]], data: Any
+) -> None:
+    """Results of a run must not depend on what other runs have stored: that is what a resumed one relies on."""
+    shared = tmp_path_factory.mktemp("shared")
+    backbone = Backbone(tiny_vit)
+    alone = DenseLogits(backbone, tiny_task.train, cache=cache(tmp_path_factory.mktemp("alone")))(torch.arange(24))
+    for index in asked:
+        fresh = DenseLogits(backbone, tiny_task.train, cache=cache(shared))
+        for part in (index, data.draw(st.permutations(index))):
+            assert torch.equal(fresh(torch.tensor(part)), alone[torch.tensor(part)])
+
+
+def test_what_a_checkpoint_says_stays(tiny_vit: Any, tiny_task: Any, tmp_path: Path) -> None:
+    """It may come from another machine, whose last bits its training has seen already."""
+    backbone = Backbone(tiny_vit)
+    DenseLogits(backbone, tiny_task.train, cache=cache(tmp_path))(torch.arange(24))
+    resumed = DenseLogits(backbone, tiny_task.train, cache=cache(tmp_path))
+    resumed.known[3] = True
+    resumed.logits[3] = torch.tensor([1.0, 2.0, 3.0])
+    found = resumed(torch.tensor([2, 3]))
+    assert found[1].tolist() == [1.0, 2.0, 3.0] and resumed.known.all()
+
+
+def test_off_a_cpu_the_same_neighbours_go_together(
+    tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DenseLogits, "_together", 5)
+    dense = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    dense(torch.tensor([7, 23, 6]))
+    assert passes == [5, 4] and dense.known.nonzero().flatten().tolist() == [5, 6, 7, 8, 9, 20, 21, 22, 23]
+
+
+def test_data_without_a_fingerprint_are_computed_as_without_a_cache(
+    tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TensorExamples, "fingerprint", lambda self: None)
+    DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))(torch.arange(24))
+    assert passes == [24] and not (tmp_path / "dense").exists()
+
+
+def test_answers_that_are_not_finite_are_refused_by_name_and_never_stored(
+    tiny_vit: Any, tiny_task: Any, tmp_path: Path
+) -> None:
+    pixels = tiny_task.train.inputs["pixel_values"].clone()
+    pixels[4] = torch.inf
+    bad = TensorExamples(
+        tiny_task.train.labels, tiny_task.train.names, tiny_task.train.classes, {"pixel_values": pixels}
+    )
+    for own in (None, cache(tmp_path)):
+        dense = DenseLogits(Backbone(tiny_vit), bad, cache=own)
+        with pytest.raises(RltrError, match="NaN or infinite for 'train/4'"):
+            dense(torch.tensor([3, 4]))
+        assert not dense.known.any() and not (tmp_path / "dense").exists()
+
+
+def test_the_key_tells_apart_what_gives_other_numbers(tiny_vit: Any, tiny_deit: Any, tiny_task: Any) -> None:
+    backbone, train = Backbone(tiny_vit), tiny_task.train
+    keys = [dense_key(backbone, train, 1), dense_key(backbone, train, 64), dense_key(Backbone(tiny_deit), train, 1)]
+    keys += [dense_key(backbone, split, 1) for split in (tiny_task.test, train.subset([0, 1]), train.subset([1, 0]))]
+    with torch.no_grad():
+        weight = tiny_vit.classifier.bias
+        before = weight.clone()
+        weight[0] = torch.nextafter(weight[0], torch.tensor(torch.inf))  # the same in bfloat16
+        keys.append(dense_key(Backbone(tiny_vit), train, 1))
+        weight.copy_(before)
+    torch.set_num_threads(2)
+    keys.append(dense_key(backbone, train, 1))
+    torch.set_num_threads(1)
+    assert len(set(keys)) == len(keys)
+    assert dense_key(Backbone(tiny_vit), train, 1) == keys[0]
+
+
+# The folder
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5, unique=True), max_size=MANY + 3))
+def test_everything_written_is_read(tmp_path_factory: pytest.TempPathFactory, written: list[list[int]]) -> None:
+    store = cache(tmp_path_factory.mktemp("cache"))
+    for index in written:
+        assert store.write(KEY, *rows(index))
+    for _ in range(2):  # the first reading joins many files into one
+        found = store.read(KEY, 10)
+        if not written:
+            assert found is None
+            continue
+        assert found is not None
+        every = sorted({i for index in written for i in index})
+        assert found[0].tolist() == every and torch.equal(found[1], rows(every)[1])
+    assert len(list((store.folder / KEY).glob("*"))) == (len(written) if len(written) <= MANY else 1)
+
+
+def test_the_folder_is_where_the_variables_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RLTR_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own" and DenseCache(1).folder == tmp_path / "own" / "dense"
+    monkeypatch.delenv("RLTR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "rltr"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "rltr"
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    store = cache(tmp_path)
+    for number, key in enumerate("abc"):
+        store.write(key, *rows(list(range(100))))
+        os.utime(store.folder / key, (number, number))
+    assert store.read("a", 100) is not None  # used now
+    store.most_bytes = size(store.folder) + 10
+    assert store.write("d", *rows(list(range(100))))
+    assert sorted(entry.name for entry in store.folder.iterdir()) == ["a", "c", "d"]
+    assert size(store.folder) <= store.most_bytes
+
+
+def test_what_is_larger_than_all_is_not_stored_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = cache(tmp_path, 2**20)
+    store.write("small", *rows([1]))
+    for _ in range(3):
+        assert not store.write("large", *rows(list(range(200_000))))
+    assert len(caplog.records) == 1 and "1 MB allowed" in caplog.text
+    assert cache(tmp_path).read("small", 2) is not None and cache(tmp_path).read("large", 200_000) is None
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def no_file(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def other_names(file: Path) -> None:
+    save_file({"logits": torch.zeros(1, 2)}, file)
+
+
+def other_lengths(file: Path) -> None:
+    save_file({"index": torch.arange(3), "logits": torch.zeros(1, 2)}, file)
+
+
+def outside(file: Path) -> None:
+    save_file({"index": torch.tensor([10]), "logits": torch.zeros(1, 2)}, file)
+
+
+def not_finite(file: Path) -> None:
+    save_file({"index": torch.tensor([1]), "logits": torch.full((1, 2), torch.nan)}, file)
+
+
+@pytest.mark.parametrize("spoil", [cut_short, no_file, other_names, other_lengths, outside, not_finite])
+def test_a_damaged_file_is_removed_and_the_others_count(
+    tmp_path: Path, spoil: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = cache(tmp_path)
+    store.write(KEY, *rows([1]))
+    (file,) = (store.folder / KEY).iterdir()
+    spoil(file)
+    store.write(KEY, *rows([2]))
+    found = store.read(KEY, 10)
+    assert found is not None and found[0].tolist() == [2]
+    assert not file.exists() and "damaged" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    store = cache(tmp_path)
+    assert not store.write(KEY, *rows([1])) and not store.write(KEY, *rows([2]))
+    assert len(caplog.records) == 1
+
+
+def test_a_file_in_the_way_never_ends_a_training(
+    tiny_vit: Any, tiny_task: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "dense").write_text("a file")
+    dense = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    assert dense(torch.tensor([1])).isfinite().all() and dense(torch.tensor([2])).isfinite().all()
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
+
+
+def busy(folder: Path, seed: int, seconds: float) -> None:
+    """One of several processes that read, write and make room at once; an exception is its exit code 1."""
+    store, until = DenseCache(40_000, folder), time.monotonic() + seconds
+    generator = torch.Generator().manual_seed(seed)
+    while time.monotonic() < until:
+        key = f"key{int(torch.randint(4, (1,), generator=generator))}"
+        store.write(key, *rows(torch.randperm(200, generator=generator)[:50].tolist()))
+        found = store.read(key, 200)
+        if found is not None and not torch.equal(found[1], rows(found[0].tolist())[1]):
+            raise AssertionError("other values than were written")
+    if not store._stores:
+        raise AssertionError("gave up")
+
+
+def test_processes_share_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=busy, args=(tmp_path / "dense", seed, 1.0)) for seed in range(3)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+    assert [process.exitcode for process in started] == [0, 0, 0]
+    files = [path for path in (tmp_path / "dense").rglob("*") if path.is_file()]
+    assert files and all(load_file(path).keys() == {"index", "logits"} for path in files)  # none is left half-written
