@@ -28,7 +28,7 @@ def prepare_model(recipe: Recipe) -> Backbone:
     """The frozen model a recipe names, on its device; from now on torch uses as many threads as the recipe says."""
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    return Backbone(load_model(recipe.model.source, device=pick_device(recipe.device)))
+    return Backbone(load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device)))
 
 
 def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
@@ -38,10 +38,13 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
         task = load_embedded_task()
         _refuse_unlike(model, recipe.model.source, task)
     else:
-        options = DataOptions(data.fractions, data.split_seed, data.text_column, data.label_column)
-        kind = None if data.kind == "auto" else data.kind
-        task = load_task(model, Path(data.source).expanduser(), kind=kind, options=options)
+        options = DataOptions(data.fractions, data.split_seed, data.text_column, data.label_column, data.pooling)
+        task = load_task(model, Path(data.source).expanduser(), kind=_kind(recipe), options=options)
     return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
+
+
+def _kind(recipe: Recipe) -> str | None:
+    return None if recipe.data.kind == "auto" else recipe.data.kind
 
 
 def _refuse_unlike(model: PreTrainedModel, source: str, task: Task) -> None:

@@ -420,10 +420,10 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
         with backbone.attached(), torch.no_grad():
             output, trace = Reduction(backbone, Learned(policy.network, policy.pricing, weight), LAYERS)(inputs)
         counts = [torch.tensor(stage.counts) for stage in trace.stages]
-        assert point.cost_weight == weight and point.dense_accuracy == pytest.approx(float(dense_right))
+        assert point.cost_weight == weight and point.dense_quality == pytest.approx(float(dense_right))
         assert point.cost == pytest.approx(float(policy.pricing.relative(counts).mean()), rel=1e-4)
         right = (output["logits"].argmax(-1) == examples.labels).float().mean()
-        assert point.accuracy == pytest.approx(float(right))
+        assert point.quality == pytest.approx(float(right))
 
 
 @st.composite
@@ -458,7 +458,7 @@ def test_every_kept_point_of_a_calibration_is_found_again(table: list[Operating]
 
 @given(tables(), st.floats(0, 1))
 def test_the_cheapest_point_within_a_drop_is_chosen(table: list[Operating], drop: float) -> None:
-    allowed = [point for point in table if point.dense_accuracy - point.accuracy <= drop]
+    allowed = [point for point in table if point.dense_quality - point.quality <= drop]
     if allowed:
         chosen = weight_for_drop(table, drop)
         point = next(point for point in table if point.cost_weight == chosen)

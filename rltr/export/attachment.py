@@ -88,7 +88,7 @@ def attach(
         model: the model the policy was trained for, in evaluation mode.
         policy: a policy, or its folder.
         budget: cost to aim for, as a share of the dense layers' cost, by the policy's calibration.
-        max_drop: accuracy that may be lost, 0.01 for one point, by the policy's calibration.
+        max_drop: quality (accuracy, for classes) that may be lost, 0.01 for one point, by the policy's calibration.
         cost_weight: the knob itself, above 0 and finite. Give exactly one of the three.
 
     Returns:

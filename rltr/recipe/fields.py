@@ -36,9 +36,16 @@ class DataGroup(Group):
     source: str = Field(
         EMBEDDED, min_length=1, description="'embedded', a folder with one folder per class, or a CSV or JSONL file"
     )
-    kind: Literal["auto", "image", "text"] = Field("auto", description="what the inputs are; auto looks at the source")
+    kind: Literal["auto", "image", "text", "tokens", "embedding"] = Field(
+        "auto",
+        description="images or texts with a label each, words with one each (tokens), or no labels (embedding); "
+        "auto looks at the model's head",
+    )
     text_column: str = Field("text", min_length=1, description="the column of a CSV or JSONL file with the text")
     label_column: str = Field("label", min_length=1, description="the column of a CSV or JSONL file with the label")
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="what an embedding is made of: the mean of the tokens that are left, or the first one"
+    )
     fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1),
         description="shares for training, validation and test where the source is not split yet; they sum to 1",
@@ -223,8 +230,8 @@ class Recipe(Group):
     data: DataGroup = Field(DataGroup(), description="The labelled inputs to learn from and to measure on")
     reduction: ReductionGroup = Field(ReductionGroup(), description="Where tokens may leave, and what becomes of them")
     cost: CostGroup = Field(CostGroup(), description="What a kept token costs")
-    score: Literal["accuracy", "fidelity", "both"] = Field(
-        "both", description="what good means: right labels, the dense model's outputs, or both"
+    score: Literal["quality", "fidelity", "both"] = Field(
+        "both", description="what good means: right by the labels (accuracy, …), the dense model's outputs, or both"
     )
     learner: LearnerGroup = Field(LearnerGroup(), description="How the policy learns")
     policy: PolicyGroup = Field(PolicyGroup(), description="The small network that decides")

@@ -1,24 +1,26 @@
-"""Image classification from a folder of images per class."""
+"""Images from one folder per class, or per number."""
 
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from rltr.errors import RltrError
+from rltr.tasks.class_folders import read_class_folders
 from rltr.tasks.examples import Examples, Index, Task
-from rltr.tasks.labels import number_classes
+from rltr.tasks.heads import Labelling, read_labels
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
-from rltr.tasks.splits import SPLITS, divide, find_splits
+from rltr.tasks.splits import divide
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 """Files with other suffixes are left alone."""
@@ -31,7 +33,7 @@ class ImageExamples(Examples):
 
     Args:
         paths: one file per example.
-        labels: the class of each.
+        labels: what is true of each.
         names: a short name per example.
         classes: the names of the classes, by label.
         processor: the model's own image processor.
@@ -42,7 +44,7 @@ class ImageExamples(Examples):
     def __init__(
         self,
         paths: Sequence[Path],
-        labels: Int[Tensor, " examples"],
+        labels: Shaped[Tensor, "examples *label"],
         names: Sequence[str],
         classes: Sequence[str],
         processor: Any,
@@ -118,52 +120,40 @@ def read_image(path: Path, channels: int) -> Image.Image:
 def load_images(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
     """Read a folder of images, one subfolder per class.
 
-    Either ``data/train/CLASS/…``, ``data/validation/CLASS/…`` (or ``val``) and ``data/test/CLASS/…``, or
-    ``data/CLASS/…``, which is divided by ``options.fractions``. Class folders may have folders of their own.
+    See :func:`rltr.tasks.class_folders.read_class_folders`; what is not in splits is divided by ``options.fractions``.
+    For a head that predicts a number, a folder's name is that number.
 
     Raises:
         RltrError: if the folder holds nothing of that kind, a class is empty, the classes do not fit the model's head,
             or the model's image processor cannot be loaded.
     """
-    if not data.is_dir():
-        raise RltrError(f"{data} is not a folder; an image model needs a folder with one subfolder of images per class")
+    return image_task(model, data, source, options, partial(read_labels, config=model.config))
+
+
+def image_task(
+    model: PreTrainedModel,
+    data: Path,
+    source: str,
+    options: DataOptions,
+    read: Callable[[Iterable[str]], Labelling],
+) -> Task:
+    """Read a folder of images, one subfolder per class, whose names ``read`` understands."""
+    files = read_class_folders(data, SUFFIXES, "images")
     # Only PIL is required: the torchvision form of a processor differs in speed, and not in what it is for.
     processor = load_part(AutoImageProcessor, source, "image processor", "a preprocessor_config.json", backend="pil")
     channels = getattr(model.config, "num_channels", 3)
     if channels not in (1, 3):
         raise RltrError(f"the model takes {channels} channels per pixel; images have 1 (grey) or 3 (RGB)")
-    folders = _folders(data)
-    is_split = bool(folders) and all(folder.name.lower() in SPLITS for folder in folders)
-    roots = find_splits(data, folders) if is_split else {"all": data}
-    files = {split: _files_by_class(root) for split, root in roots.items()}
-    number, classes = number_classes((name for split in files.values() for name in split), model.config)
+    labelling = read(name for split in files.values() for name in split)
 
     def examples(split: str) -> ImageExamples:
-        pairs = [(path, number[name]) for name, paths in files[split].items() for path in paths]
-        paths, labels = [path for path, _ in pairs], torch.tensor([label for _, label in pairs])
+        pairs = [(path, name) for name, paths in files[split].items() for path in paths]
+        paths, labels = [path for path, _ in pairs], labelling([name for _, name in pairs])
         names = [path.relative_to(data).as_posix() for path in paths]
-        return ImageExamples(paths, labels, names, classes, processor, channels)
+        made = ImageExamples(paths, labels, names, labelling.classes, processor, channels)
+        made.goal = labelling.goal
+        return made
 
-    if not is_split:
+    if "all" in files:
         return divide(examples("all"), "image", options, data)
     return Task(examples("train"), examples("validation"), examples("test"), "image")
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _files_by_class(root: Path) -> dict[str, list[Path]]:
-    classes = {
-        folder.name: sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        for folder in _folders(root)
-    }
-    if not classes:
-        raise RltrError(f"{root} has no subfolders; it should have one for each class, with that class's images in it")
-    empty = [name for name, paths in classes.items() if not paths]
-    if empty:
-        raise RltrError(
-            f"no images in {root / empty[0]} (looked for {' '.join(sorted(SUFFIXES))}); "
-            "fill or remove that folder; a data set in splits may only have train, validation and test at its top"
-        )
-    return classes

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from rltr.errors import RltrError
+from rltr.tasks.goals.embedding import Pooling
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class DataOptions:
         seed: decides who goes where then; any whole number from 0.
         text_column: column of a CSV, or key of a JSONL, that holds the text.
         label_column: column or key that holds the label, as the class's name or number.
+        pooling: what an embedding is made of: ``mean`` of the tokens that are left, or ``cls``, the first one.
 
     Raises:
         RltrError: if the fractions are not three positive numbers that sum to 1, or the seed is negative.
@@ -24,6 +26,7 @@ class DataOptions:
     seed: int = 0
     text_column: str = "text"
     label_column: str = "label"
+    pooling: Pooling = "mean"
 
     def __post_init__(self) -> None:
         good = len(self.fractions) == 3 and all(part > 0 for part in self.fractions)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Shaped
 from torch import Tensor
 
 from rltr.errors import RltrError
@@ -52,10 +52,14 @@ def divide(examples: Examples, kind: str, options: DataOptions, data: Path) -> T
     return Task(train, validation, test, kind)
 
 
-def deal(labels: Int[Tensor, " examples"], options: DataOptions) -> list[list[int]]:
-    """Which examples go to train, validation and test: at random within each class, so that all know it."""
+def deal(labels: Shaped[Tensor, "examples *label"], options: DataOptions) -> list[list[int]]:
+    """Which examples go to train, validation and test: at random within each class, so that all know it.
+
+    Where labels are no classes (numbers, or several per example), at random altogether.
+    """
     generator = np.random.default_rng(options.seed)
-    classes = labels.numpy()
+    is_class = labels.ndim == 1 and not labels.is_floating_point()
+    classes = labels.numpy() if is_class else np.zeros(len(labels), dtype=np.int64)
     place = np.empty(len(classes))
     for label in np.unique(classes):
         mine = (classes == label).nonzero()[0]

@@ -1,4 +1,4 @@
-"""Text classification from a CSV, TSV or JSONL file with a text and a label in every record."""
+"""Texts from a CSV, TSV or JSONL file with a text and a label (a class, several, or a number) in every record."""
 
 import csv
 import json
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Index, Task
-from rltr.tasks.labels import number_classes
+from rltr.tasks.heads import SEPARATOR, read_labels
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
 from rltr.tasks.splits import SPLITS, divide, find_splits
@@ -34,7 +34,7 @@ class TextExamples(Examples):
 
     Args:
         texts: one per example.
-        labels: the class of each.
+        labels: what is true of each.
         classes: the names of the classes, by label.
         tokenizer: the model's own.
         longest: most tokens of a text, special ones included; None for no limit.
@@ -43,7 +43,7 @@ class TextExamples(Examples):
     def __init__(
         self,
         texts: Sequence[str],
-        labels: Int[Tensor, " examples"],
+        labels: Shaped[Tensor, "examples *label"],
         classes: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         longest: int | None,
@@ -119,12 +119,14 @@ def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOpt
     for split, lines in records.items():
         if not lines:
             raise RltrError(f"{files[split]} has no records; it needs at least one with a text and a label")
-    number, classes = number_classes((line.label for split in records.values() for line in split), model.config)
+    labelling = read_labels((line.label for split in records.values() for line in split), model.config)
     longest = longest_text(model, tokenizer)
 
     def examples(split: str) -> TextExamples:
-        labels = torch.tensor([number[line.label] for line in records[split]])
-        return TextExamples([line.text for line in records[split]], labels, classes, tokenizer, longest)
+        labels = labelling([line.label for line in records[split]])
+        made = TextExamples([line.text for line in records[split]], labels, labelling.classes, tokenizer, longest)
+        made.goal = labelling.goal
+        return made
 
     if "all" in records:
         return divide(examples("all"), "text", options, data)
@@ -169,20 +171,30 @@ def longest_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def read_records(path: Path, options: DataOptions) -> Iterator[Record]:
-    """Read a file record by record.
+    """Read the text and the label of every record of a file.
 
     Raises:
         RltrError: naming file and line, if it cannot be read, or a record lacks a text or a label.
+    """
+    for line, record in read_rows(path):
+        text = read_field(record, options.text_column, f"{path}, line {line}")
+        label = record.get(options.label_column)
+        if isinstance(label, list):  # several classes, or several numbers
+            record = {**record, options.label_column: SEPARATOR.join(map(str, label))}
+        yield Record(text, read_field(record, options.label_column, f"{path}, line {line}").strip())
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Read a file record by record, each with the number of its line.
+
+    Raises:
+        RltrError: naming file and line, if it cannot be read.
     """
     if path.suffix not in SUFFIXES:
         raise RltrError(f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
-            for line, record in lines:
-                text = _field(record, options.text_column, f"{path}, line {line}")
-                label = _field(record, options.label_column, f"{path}, line {line}")
-                yield Record(text, label.strip())
+            yield from _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
     except OSError as error:
         raise RltrError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -217,12 +229,17 @@ def _jsonl(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, record
 
 
-def _field(record: Mapping[str, Any], column: str, where: str) -> str:
+def read_field(record: Mapping[str, Any], column: str, where: str) -> str:
+    """A text or a label as it is written.
+
+    Raises:
+        RltrError: if there is none, or it is neither text nor number.
+    """
     if column not in record:
         raise RltrError(f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}")
     value = record[column]
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RltrError(f"{where}: {column!r} must be a string or a whole number, not {json.dumps(value)}")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RltrError(f"{where}: {column!r} must be a string or a number, not {json.dumps(value)}")
     if not str(value).strip():
         raise RltrError(f"{where}: {column!r} is empty; fill it in or remove the record")
     return str(value)
