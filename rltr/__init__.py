@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rltr.backbone import Backbone
     from rltr.export import attach, detach, load_policy
     from rltr.reduction import Reduction
+    from rltr.tasks.goals.embedding import mean_of_kept
 
 _LAZY = {
     "Backbone": "rltr.backbone",
@@ -20,9 +21,10 @@ _LAZY = {
     "attach": "rltr.export",
     "detach": "rltr.export",
     "load_policy": "rltr.export",
+    "mean_of_kept": "rltr.tasks.goals.embedding",
 }
 
-__all__ = ["Backbone", "Reduction", "RltrError", "__version__", "attach", "detach", "load_policy"]
+__all__ = ["Backbone", "Reduction", "RltrError", "__version__", "attach", "detach", "load_policy", "mean_of_kept"]
 
 
 def __getattr__(name: str) -> Any:

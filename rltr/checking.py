@@ -38,9 +38,9 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     examples, real = _examples_at_hand(recipe, backbone, policy, "data.source" in (changes or {}))
     batch = examples.batch(range(min(CHECKED, len(examples))))
     inputs = {name: value.to(backbone.device) for name, value in batch.items()}
-    found = parity(backbone, inputs, policy.layers, policy.dropped)
+    found = parity(backbone, inputs, policy.layers, policy.dropped, examples.goal)
     console.print(
-        f"everything kept: largest difference of a logit {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
+        f"everything kept: largest difference in an answer {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
         f"after detaching: {'identical' if found.restored else 'different'}"
     )
     if not found.holds:
@@ -73,4 +73,4 @@ def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named:
         f"the data it was trained on ({source!r}) is not here: checking on random inputs, of which the policy may keep "
         f"more or less than of yours; name data with --data to see its {policy.quality_name}, too"
     )
-    return random_examples(backbone, 2 * CHECKED, policy.network.config.grid), False
+    return random_examples(backbone, 2 * CHECKED, policy.network.config.grid, pooling=recipe.data.pooling), False

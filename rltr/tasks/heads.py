@@ -11,7 +11,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples
-from rltr.tasks.goals import Classification, Goal, MultiLabel, Regression
+from rltr.tasks.goals import Classification, Embedding, Goal, MultiLabel, Regression, TokenClassification
+from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.regression import deviation_of, spread_of
 from rltr.tasks.labels import number_classes
 
@@ -49,7 +50,7 @@ def read_labels(written: Iterable[str], config: PreTrainedConfig) -> Labelling:
         RltrError: if a label does not fit the head.
     """
     written, count = list(written), config.num_labels or 0
-    if config.problem_type == "regression" or (count == 1 and config.problem_type is None):
+    if _predicts_numbers(config):
         numbers = {text: _numbers(text, count) for text in dict.fromkeys(written)}
         deviation = deviation_of(torch.tensor([numbers[text] for text in written]))
         return Labelling(Regression(deviation), [], numbers.__getitem__)
@@ -71,11 +72,27 @@ def _one_at_a_time(config: PreTrainedConfig) -> PreTrainedConfig:
     return type(config).from_dict({**config.to_dict(), "problem_type": None})
 
 
-def goal_of(config: PreTrainedConfig) -> Goal:
-    """The goal of a classification or regression head whose labels nobody knows, in units of its own outputs."""
-    if config.problem_type == "regression" or (config.num_labels == 1 and config.problem_type is None):
+def goal_of(model: PreTrainedModel, longest: int, pooling: Pooling = "mean") -> Goal:
+    """What a model's head is for, where there are no data to tell.
+
+    Args:
+        model: with a head, or without one, which then embeds.
+        longest: most tokens of an input.
+        pooling: of an embedding.
+    """
+    config, name = model.config, type(model).__name__
+    if name.endswith("ForTokenClassification"):
+        return TokenClassification(longest)
+    if not name.endswith("Classification"):
+        return Embedding(config.hidden_size, pooling)
+    if _predicts_numbers(config):
         return Regression()
     return MultiLabel() if config.problem_type == "multi_label_classification" else Classification()
+
+
+def _predicts_numbers(config: PreTrainedConfig) -> bool:
+    # One output and no problem type is what transformers itself trains as a regression.
+    return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
 
 
 def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:

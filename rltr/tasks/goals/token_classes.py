@@ -1,6 +1,6 @@
 """One class for every token: named entities, parts of speech, and other dense heads.
 
-Answers are ``(rows, longest, classes)``, NaN where a row has no token; labels are ``(rows, longest)``, -100 where a
+Answers are ``(rows, longest, classes)``, ``ABSENT`` where a row has no token; labels are ``(rows, longest)``, -100 where a
 token has none. A dropped token keeps the state it had when it was dropped, and the head reads that.
 """
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.forward import Trace
-from rltr.tasks.goals.goal import MAX_LOSS, Goal, PerRow, divergence, refuse_not_finite, refuse_outside
+from rltr.tasks.goals.goal import ABSENT, MAX_LOSS, Goal, PerRow, divergence, refuse_outside
 
 UNLABELLED = -100
 """The label of special tokens, of padding, and of a word's tokens but the first: the field's habit, and torch's."""
@@ -38,7 +38,7 @@ class TokenClassification(Goal):
         """See ``Goal``; padding is what ``attention_mask`` says.
 
         Raises:
-            RltrError: if the head does not say one thing per token, or an answer is not finite.
+            RltrError: if the head does not say one thing per token, or there are more tokens than expected.
         """
         logits: Tensor = output["logits"]
         present = inputs.get("attention_mask")
@@ -51,10 +51,8 @@ class TokenClassification(Goal):
         if tokens > self.longest:
             raise RltrError(f"an input has {tokens} tokens, but this task was made for at most {self.longest}")
         there = torch.ones_like(logits[..., 0], dtype=torch.bool) if present is None else present.bool()
-        # NaN will mean padding, so a NaN of the model's own has to be found here.
-        refuse_not_finite(logits.where(there[..., None], 0.0), "the model's")
-        answers = logits.new_full((rows, self.longest, classes), torch.nan)
-        answers[:, :tokens] = logits.where(there[..., None], torch.nan)
+        answers = logits.new_full((rows, self.longest, classes), ABSENT, dtype=torch.float32)
+        answers[:, :tokens] = logits.float().where(there[..., None], ABSENT)
         return answers
 
     def shape(self, labels: Int[Tensor, "examples tokens"], classes: Sequence[str]) -> tuple[int, ...]:
@@ -63,8 +61,8 @@ class TokenClassification(Goal):
 
     def fidelity(self, dense: TokenLogits, reduced: TokenLogits) -> PerRow:
         """Minus the mean of KL(dense || reduced) over a row's tokens, in nats, each clipped: -3 to 0."""
-        there = ~dense[..., 0].isnan()
-        each = divergence(dense.nan_to_num(), reduced.nan_to_num()).clamp_max(MAX_LOSS) * there
+        there = _there(dense)
+        each = divergence(dense, reduced).clamp_max(MAX_LOSS) * there
         return -each.sum(-1) / there.sum(-1)
 
     def quality(self, dense: TokenLogits, reduced: TokenLogits, labels: TokenLabels) -> PerRow:
@@ -74,12 +72,11 @@ class TokenClassification(Goal):
 
     def decide(self, answers: TokenLogits) -> TokenLabels:
         """See ``Goal``; padding has no label."""
-        there = ~answers[..., 0].isnan()
-        return answers.nan_to_num().argmax(-1).where(there, UNLABELLED)
+        return answers.argmax(-1).where(_there(answers), UNLABELLED)
 
     def agreement(self, dense: TokenLogits, reduced: TokenLogits) -> PerRow:
         """Share of a row's tokens with the dense model's answer."""
-        there = ~dense[..., 0].isnan()
+        there = _there(dense)
         return ((self.decide(dense) == self.decide(reduced)) & there).sum(-1) / there.sum(-1)
 
     def chance(self, classes: Sequence[str]) -> float:
@@ -96,7 +93,13 @@ class TokenClassification(Goal):
             )
         labelled = labels != UNLABELLED
         refuse_outside(labels[labelled], dense.shape[2])
-        if bool((labelled & dense[..., 0].isnan()).any()):
+        if bool((labelled & ~_there(dense)).any()):
             raise RltrError("a label stands where its row has no token: make labels with the model's own tokenizer")
         if not bool(labelled.any(1).all()):
             raise RltrError(f"a row has no labelled token, only {UNLABELLED}: leave such inputs out")
+        super().check(dense, reduced, labels)
+
+
+def _there(answers: TokenLogits) -> Bool[Tensor, "rows tokens"]:
+    """Which tokens there are."""
+    return answers[..., 0] != ABSENT
