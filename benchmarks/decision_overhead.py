@@ -40,7 +40,7 @@ def decisions_timed(device: torch.device) -> Iterator[list[dict[str, float]]]:
     seconds: list[dict[str, float]] = []
     original = Forward._decide
 
-    def measured(self: Forward, layer: int, hidden: Tensor) -> Tensor:
+    def measured(self: Forward, hidden: Tensor) -> Tensor:
         choose, own = self.decide, []
 
         def decide(decision: Any) -> Any:
@@ -49,7 +49,7 @@ def decisions_timed(device: torch.device) -> Iterator[list[dict[str, float]]]:
             return choice
 
         self.decide = decide
-        result, took = timed(partial(original, self, layer, hidden), device)
+        result, took = timed(partial(original, self, hidden), device)
         self.decide = choose
         seconds.append({"all": took, "policy": own[0]})
         return result
@@ -63,7 +63,9 @@ def decisions_timed(device: torch.device) -> Iterator[list[dict[str, float]]]:
 
 def uneven_policy(backbone: Backbone, grid: int) -> TokenPolicy:
     """An untrained policy that keeps different numbers of tokens in different rows."""
-    network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, grid)).to(backbone.device)
+    network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.reader)).to(
+        backbone.device
+    )
     weight, _ = last_of_threshold(network)
     nn.init.normal_(network.keep.weight, std=0.1)
     nn.init.normal_(weight, std=0.1)

@@ -8,7 +8,6 @@ the rollouts.
 Goal: at least 0.75 of the bare samples per second.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -22,10 +21,11 @@ from rltr.embedded import load_task
 from rltr.envs import TokenSelectionVecEnv, default_layers, make_episodes
 from rltr.evaluate.statistics import median_ratio
 from rltr.evaluate.timing import timed
-from rltr.policies.network import PolicyConfig, decision_flops
+from rltr.policies.network import decision_flops
 from rltr.recipe import load_recipe
 from rltr.reduction import Reduction
 from rltr.train import TokenPPO
+from rltr.train.run import policy_config
 
 GOAL = 0.75
 
@@ -44,15 +44,7 @@ def main() -> None:
     rows = []
     for keep in args.keep:
         grid = tokens_per_row(backbone)
-        config = PolicyConfig(
-            backbone.width,
-            backbone.depth,
-            grid,
-            recipe.policy.width,
-            recipe.policy.redundancy_prior,
-            recipe.policy.attention_prior,
-            math.log(keep / (1 - keep)),
-        )
+        config = policy_config(backbone, grid, recipe.policy.model_copy(update={"keep": keep}))
         episodes = make_episodes(
             backbone,
             examples,

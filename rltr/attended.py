@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rltr import tokens as ragged
+from rltr.families import Reader
 from rltr.tokens import Tokens
 
 
@@ -20,12 +21,14 @@ class Attended:
         key: keys; of fewer heads where queries share them.
         scaling: factor of their product.
         tokens: the ragged batch.
+        reader: which token of a row the model's head reads.
     """
 
     query: Float[Tensor, "batch heads length width"]
     key: Float[Tensor, "batch key_heads length width"]
     scaling: float
     tokens: Tokens
+    reader: Reader = "first"
 
     @cached_property
     def keys(self) -> Float[Tensor, "total width"]:
@@ -33,15 +36,18 @@ class Attended:
         return self.key.mean(1).flatten(0, 1)
 
     @cached_property
-    def from_first(self) -> Float[Tensor, " total"]:
-        """Attention that each row's first token gave to every token of its row, averaged over heads; sums to 1."""
+    def from_reader(self) -> Float[Tensor, " total"]:
+        """Attention that the token which the head reads gave to every token of its row, averaged over heads; sums to 1.
+
+        Where a layer's own attention spans a window only, this one spans the whole row all the same.
+        """
         tokens = self.tokens
         query, key = self.query.transpose(1, 2).flatten(0, 1), self.key.transpose(1, 2).flatten(0, 1)
-        first = query.index_select(0, tokens.start)
-        if first.shape[1] != key.shape[1]:
-            key = key.repeat_interleave(first.shape[1] // key.shape[1], 1)
+        reading = query.index_select(0, tokens.readers(self.reader))
+        if reading.shape[1] != key.shape[1]:
+            key = key.repeat_interleave(reading.shape[1] // key.shape[1], 1)
         # A product and a sum: several times faster on a CPU than so many products of one row.
-        logits = (first.index_select(0, tokens.row) * key).sum(-1).float() * self.scaling
+        logits = (reading.index_select(0, tokens.row) * key).sum(-1).float() * self.scaling
         if tokens.size is not None:
             logits = logits + tokens.log_size[:, None]
         return ragged.unpad(ragged.pad(logits, tokens, -torch.inf).softmax(1).mean(-1), tokens)

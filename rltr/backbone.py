@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from rltr.attention import IMPLEMENTATION, current
+from rltr.attention import IMPLEMENTATION, asked, current
 from rltr.errors import RltrError
-from rltr.families import FAMILIES
-from rltr.forward import Decide, Dropped, Forward, Trace, gather_token_axes
+from rltr.families import Family
+from rltr.forward import Decide, Dropped, Forward, Trace
+from rltr.layers import find_tower
 
 
 class Backbone:
@@ -30,18 +31,30 @@ class Backbone:
 
     Args:
         model: a model of a supported family, in evaluation mode.
+        tower: the part whose tokens may leave, such as ``vision_model`` of a CLIP; None takes the whole, or what the
+            family says (the encoder of a Whisper).
+        family: for a model type that rltr does not know. Prove it with ``rltr.check_backbone`` before you rely on it.
+
+    Attributes:
+        root: the part whose tokens may leave; mostly the model itself.
+        config: of the root.
+        layers: of the root, in the order in which they run; a layer that runs several times is listed as often.
+        family: what is known about the root.
+        width: of the hidden states.
 
     Raises:
         RltrError: if the model cannot be run with fewer tokens exactly; the message says why.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, tower: str | None = None, family: Family | None = None) -> None:
         self.model = model
-        self.config = model.config
-        self.layers = _find_layers(model)
-        self.family = FAMILIES[self.config.model_type]
+        found = find_tower(model, tower, family)
+        self.root = found.root
+        self.config = found.root.config
+        self.layers = found.layers
+        self.family = found.family
         self.width: int = self.config.hidden_size
-        self._names = [list(inspect.signature(layer.forward).parameters) for layer in self.layers]
+        self._names = {layer: list(inspect.signature(layer.forward).parameters) for layer in self.layers}
         self._attached = 0
         self._lock = Lock()
         self._handles: list[RemovableHandle] = []
@@ -91,11 +104,10 @@ class Backbone:
                 if self.config._attn_implementation == IMPLEMENTATION:
                     raise RltrError("another rltr.Backbone is attached to this model: detach it first, or share it")
                 self._native_attention = self.config._attn_implementation
-                self.model.set_attn_implementation(IMPLEMENTATION)
-                for index, layer in enumerate(self.layers):
-                    before = partial(self._before_layer, index)
-                    self._handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-                self._handles.append(self.layers[-1].register_forward_hook(self._after_last_layer))
+                self.root.set_attn_implementation(IMPLEMENTATION)
+                for layer in dict.fromkeys(self.layers):
+                    self._handles.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
+                self._handles.append(self.layers[-1].register_forward_hook(self._after_layer))
             self._attached += 1
 
     def detach(self) -> None:
@@ -112,7 +124,7 @@ class Backbone:
                 for handle in self._handles:
                     handle.remove()
                 self._handles.clear()
-                self.model.set_attn_implementation(self._native_attention)
+                self.root.set_attn_implementation(self._native_attention)
 
     @contextmanager
     def attached(self) -> Iterator["Backbone"]:
@@ -134,7 +146,7 @@ class Backbone:
                 f"decision layers {list(layers)} do not fit this model: name layers in rising order, "
                 f"each from 0 to {self.depth - 1} (tokens leave before the layer runs)"
             )
-        return Forward(self, decide, layers, dropped, self.family.leading)
+        return Forward(self, decide, layers, dropped, self.family, self.config)
 
     def run(self, forward: Forward, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
         """Run the model on ``inputs`` with the token stream ``forward``; the output is the model's own.
@@ -142,15 +154,19 @@ class Backbone:
         Raises:
             RltrError: if the backbone is not attached, the model is in training mode, or asks for recorded layers.
         """
-        self.check_ready(inputs)
+        inputs = self.prepare(inputs, forward)
         token = current.set(forward)
         try:
             return self.model(**inputs), forward.trace
         finally:
             current.reset(token)
 
-    def check_ready(self, inputs: Mapping[str, Any]) -> None:
-        """Refuse a forward pass whose result would be wrong."""
+    def prepare(self, inputs: Mapping[str, Any], forward: Forward) -> dict[str, Any]:
+        """Tell ``forward`` what it must know of the inputs, and get the model's own keyword arguments ready for it.
+
+        Raises:
+            RltrError: if the result would be wrong.
+        """
         if self._attached == 0:
             raise RltrError("the backbone is not attached: use `with backbone.attached():` or backbone.attach()")
         if self.model.training:
@@ -161,56 +177,53 @@ class Backbone:
                     f"{record}=True asks for one tensor per layer, but tokens leave between layers: "
                     f"switch it off, or detach rltr for this call"
                 )
+        if inputs.get("past_key_values") is not None or (self.family.cached and inputs.get("use_cache")):
+            raise RltrError(
+                "a cache of keys and values was asked for (generate() does), but tokens that leave have none: rltr "
+                "runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
+            )
+        if self.family.also_protected is not None:
+            forward.also_protected = self.family.also_protected(inputs, self.config)
+        return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
 
     def _before_layer(
-        self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        forward = current.get()
-        if not isinstance(forward, Forward) or forward.owner is not self:
+        forward = self._running()
+        if forward is None:
             return None
-        named = dict(zip(self._names[index], args, strict=False)) | kwargs
-        hidden, mask = named["hidden_states"], named.get("attention_mask")
-        if mask is not None and mask.ndim != 2:
+        if forward.layer + 1 >= self.depth or self.layers[forward.layer + 1] is not layer:
+            raise RltrError(
+                f"{type(self.model).__name__} runs its layers in another order than they are listed in: not supported"
+            )
+        names = self._names[layer]
+        named = dict(zip(names, args, strict=False)) | kwargs
+        mask = named.get("attention_mask")
+        wanted = None if mask is None else asked(mask)
+        if mask is not None and wanted is None:
             raise RltrError(
                 f"attention_mask has {mask.ndim} dimensions: rltr takes a (rows, tokens) mask of padding; "
                 f"any other mask would be lost when tokens leave"
             )
-        named["hidden_states"] = forward.before_layer(index, hidden, None if mask is None else mask.bool())
-        named["attention_mask"] = None
-        rows, grid = len(forward.stages[0].counts), forward.stages[0].grid
+        named["hidden_states"] = forward.before_layer(named["hidden_states"], wanted)
+        if self.family.patches_only:
+            named["position_embeddings"] = forward.follow_patches(*named["position_embeddings"])
         for name in named.keys() - {"hidden_states", "attention_mask"}:
-            named[name] = gather_token_axes(named[name], forward, rows, grid)
-        count = len(args)
-        positional = tuple(named[name] for name in self._names[index][:count])
+            named[name] = forward.follow(named[name])
+        if "attention_mask" in named:
+            named["attention_mask"] = None
+        positional = tuple(named[name] for name in names[: len(args)])
         return positional, {name: named[name] for name in kwargs}
 
-    def _after_last_layer(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        forward = current.get()
-        if not isinstance(forward, Forward) or forward.owner is not self:
+    def _after_layer(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        forward = self._running()
+        if forward is None or forward.layer + 1 < self.depth:
             return None
         if isinstance(output, tuple):
             return (forward.after_last_layer(output[0]), *output[1:])
         return forward.after_last_layer(output)
 
-
-def _find_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The layers between which tokens can leave, found through what transformers declares; refuses what is not sure."""
-    kind = getattr(model.config, "model_type", type(model).__name__)
-
-    def refuse(reason: str) -> RltrError:
-        return RltrError(f"{type(model).__name__} is not supported: {reason}")
-
-    if kind not in FAMILIES:
-        raise refuse(f"model type {kind!r} has not been proven exact; proven: {', '.join(sorted(FAMILIES))}")
-    if getattr(model.config, "is_decoder", False) or getattr(model.config, "add_cross_attention", False):
-        raise refuse("it attends causally or to another model's output; rltr runs it as an encoder only")
-    base = model.base_model
-    layer_class = (getattr(base, "_can_record_outputs", None) or {}).get("hidden_states")
-    if not isinstance(layer_class, type) or not getattr(base, "_supports_attention_backend", False):
-        raise refuse("this version of transformers does not declare its layers and attention; use transformers >= 5")
-    layers = [module for module in base.modules() if isinstance(module, layer_class)]
-    if len(layers) < 2:
-        raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two")
-    if getattr(model.config, "chunk_size_feed_forward", 0):
-        raise refuse("chunk_size_feed_forward cuts the token axis into equal parts; set it to 0 in the config")
-    return layers
+    def _running(self) -> Forward | None:
+        """The reduced forward pass of this model in the current thread or greenlet."""
+        forward = current.get()
+        return forward if isinstance(forward, Forward) and forward.owner is self else None

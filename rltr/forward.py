@@ -9,13 +9,16 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from rltr import tokens as ragged
 from rltr.attended import Attended
-from rltr.attention import Stream, current
+from rltr.attention import Asked, Stream, current
 from rltr.errors import RltrError
+from rltr.families import Family, Reader
 from rltr.redundancy import Redundancy, redundancy
 from rltr.tokens import Tokens
 
@@ -35,6 +38,7 @@ class Decision:
         protected: tokens that stay whatever is decided.
         begun: tokens each row had before the first decision.
         attended: what the previous layer's attention worked on; None before the first layer.
+        causal: whether tokens see only those before them; then dropped ones are merged into later ones only.
     """
 
     index: int
@@ -44,6 +48,12 @@ class Decision:
     protected: Bool[Tensor, " total"]
     begun: Int[Tensor, " rows"]
     attended: Attended | None
+    causal: bool = False
+
+    @property
+    def reader(self) -> Reader:
+        """Which token of a row the model's head reads."""
+        return "last" if self.causal else "first"
 
     @cached_property
     def unit(self) -> Float[Tensor, "total width"]:
@@ -53,7 +63,7 @@ class Decision:
     @cached_property
     def redundancy(self) -> Redundancy:
         """Which tokens have twins: computed once, for the selector and for merging."""
-        return redundancy(self.unit, self.tokens, self.protected)
+        return redundancy(self.unit, self.tokens, self.protected, self.causal)
 
 
 @dataclass(frozen=True)
@@ -110,22 +120,38 @@ class Forward(Stream):
         decide: called at every decision layer.
         layers: the decision layers, rising.
         dropped: what happens to dropped tokens.
-        leading: protected tokens at the start of each row, at least 1.
+        family: which tokens must stay, and who sees whom.
+        config: of the part of the model whose tokens leave.
+
+    Attributes:
+        layer: the layer that runs or ran last; -1 before the first.
+        also_protected: further tokens that must stay, or None.
     """
 
-    def __init__(self, owner: object, decide: Decide, layers: Sequence[int], dropped: Dropped, leading: int) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        owner: object,
+        decide: Decide,
+        layers: Sequence[int],
+        dropped: Dropped,
+        family: Family,
+        config: PreTrainedConfig,
+    ) -> None:
+        super().__init__(reader=family.reader)
         if dropped not in get_args(Dropped):
             raise RltrError(f"dropped={dropped!r} is not a mode: choose one of {', '.join(get_args(Dropped))}")
         self.owner = owner
         self.decide = decide
         self.layers = tuple(layers)
         self.dropped = dropped
-        self.leading = leading
-        self.layer = 0
+        self.family = family
+        self.leading = family.leading_tokens(config)
+        self.layer = -1
+        self.also_protected: Bool[Tensor, "rows grid"] | None = None
         self.attended: Attended | None = None
         self.stages: list[Tokens] = []
         self._grid: Tensor | None = None
+        self._followed: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def trace(self) -> Trace:
@@ -133,14 +159,15 @@ class Forward(Stream):
         return Trace(tuple(self.stages), self.layers)
 
     def before_layer(
-        self, layer: int, hidden: Float[Tensor, "batch length width"], present: Bool[Tensor, "rows grid"] | None
+        self, hidden: Float[Tensor, "batch length width"], wanted: Asked | None
     ) -> Float[Tensor, "batch_ length_ width"]:
-        """Edit the stream before a layer runs; ``present`` (None: all) marks what is not padding."""
-        self.layer = layer
-        if layer == 0:
-            hidden = self._pack(hidden, present)
-        if layer in self.layers:
-            hidden = self._decide(layer, hidden.flatten(0, 1))
+        """Edit the stream before the next layer runs; ``wanted`` is what the model masks there, None for nothing."""
+        self.layer += 1
+        self.allowed = None if wanted is None else wanted.allowed
+        if self.layer == 0:
+            hidden = self._pack(hidden, None if wanted is None else wanted.present)
+        if self.layer in self.layers:
+            hidden = self._decide(hidden.flatten(0, 1))
         return hidden
 
     def saw(self, attended: Attended) -> None:
@@ -150,21 +177,52 @@ class Forward(Stream):
     def after_last_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
         """Put every token back where it was; a dropped one has the value it had when it was dropped."""
         tokens, self.tokens = self._tokens(), None
+        self._followed.clear()
         if tokens.uniform == tokens.grid:
             return hidden
         assert self._grid is not None
         self._grid.index_copy_(0, tokens.grid_index, hidden.flatten(0, 1))
         return self._grid.view(len(tokens.counts), tokens.grid, -1)
 
-    def gather(self, values: Shaped[Tensor, "rows_or_1 grid *rest"]) -> Shaped[Tensor, "batch length *rest"]:
+    def follow(self, value: Any) -> Any:
+        """Gather every tensor in ``value`` that has a token axis, tuples included; leave everything else alone."""
+        if isinstance(value, tuple):
+            return tuple(self.follow(part) for part in value)
+        tokens = self._tokens()
+        if not isinstance(value, Tensor) or value.ndim < 2 or tokens.uniform == tokens.grid:
+            return value
+        if value.shape[1] == tokens.grid and value.shape[0] in (1, len(tokens.counts)):
+            return self._once(value, lambda: self._gather(value))
+        return value
+
+    def follow_patches(
+        self, cosine: Float[Tensor, "patches width"], sine: Float[Tensor, "patches width"]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotary factors that come for patches only: those of the leading tokens, which are not turned, in front."""
+        if self._tokens().uniform == self._tokens().grid:
+            return cosine, sine
+        front = (0, 0, self.leading, 0)
+        return (
+            self._once(cosine, lambda: self._gather(F.pad(cosine, front, value=1.0)[None]).unsqueeze(1)),
+            self._once(sine, lambda: self._gather(F.pad(sine, front, value=0.0)[None]).unsqueeze(1)),
+        )
+
+    def _once(self, value: Tensor, gather: Callable[[], Tensor]) -> Tensor:
+        """Layers are called with the same tensors again and again: gather each once per decision."""
+        known = self._followed.get(id(value))
+        if known is None or known[0] is not value:
+            known = self._followed[id(value)] = (value, gather())
+        return known[1]
+
+    def _gather(self, values: Shaped[Tensor, "rows_or_1 grid *rest"]) -> Shaped[Tensor, "batch length *rest"]:
         """Bring something that has one entry per original token into the shape of the stream."""
         tokens = self._tokens()
-        flat = values.expand(len(tokens.counts), *values.shape[1:]).flatten(0, 1)
-        return self._shaped(flat.index_select(0, tokens.grid_index))
+        if len(values) == 1:
+            return self._shaped(values[0].index_select(0, tokens.position))
+        return self._shaped(values.flatten(0, 1).index_select(0, tokens.grid_index))
 
     def _tokens(self) -> Tokens:
-        if self.tokens is None:
-            raise RuntimeError("the layers ran in another order than they are listed in: this model is not supported")
+        assert self.tokens is not None, "the stream is only edited between the first and the last layer"
         return self.tokens
 
     def _pack(self, hidden: Tensor, present: Tensor | None) -> Tensor:
@@ -172,22 +230,42 @@ class Forward(Stream):
         if present is None or bool(present.all()):
             self.tokens = ragged.everything(rows, grid, hidden.device)
         else:
+            present = present.bool()
             self.tokens = ragged.pack(present)
-            if not bool(present[:, : self.leading].all()):
+            begins = present.any(1) if self.family.left_padding else present[:, : self.leading]
+            if not bool(begins.all()):
                 raise RltrError(
                     "attention_mask hides the start of a row, which the model's head reads: put padding at the end "
                     "(tokenizer.padding_side = 'right'), and leave out inputs without any token"
+                    if not self.family.left_padding
+                    else "attention_mask hides a whole row: leave out inputs without any token"
                 )
             self._grid = hidden.flatten(0, 1).clone()
             hidden = self._shaped(hidden[present])
         self.stages.append(self.tokens)
         return hidden
 
-    def _decide(self, layer: int, hidden: Float[Tensor, "total width"]) -> Tensor:
-        tokens = self._tokens()
+    def _protected(self, tokens: Tokens) -> Bool[Tensor, " total"]:
         protected = tokens.slot < self.leading
-        begun = self.stages[0].count
-        decision = Decision(len(self.stages) - 1, layer, hidden, tokens, protected, begun, self.attended)
+        if self.family.trailing:
+            protected = protected | (tokens.slot >= tokens.count[tokens.row] - self.family.trailing)
+        if self.also_protected is not None:
+            protected = protected | self.also_protected.flatten().index_select(0, tokens.grid_index)
+        return protected
+
+    def _decide(self, hidden: Float[Tensor, "total width"]) -> Tensor:
+        tokens = self._tokens()
+        protected = self._protected(tokens)
+        decision = Decision(
+            index=len(self.stages) - 1,
+            layer=self.layer,
+            hidden=hidden,
+            tokens=tokens,
+            protected=protected,
+            begun=self.stages[0].count,
+            attended=self.attended,
+            causal=self.family.causal,
+        )
         # Whatever a selector runs, this very model included, is not part of this forward pass.
         outside = current.set(None)
         try:
@@ -208,6 +286,7 @@ class Forward(Stream):
                 else:
                     into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
                 hidden, self.tokens = ragged.merge(hidden, tokens, kept, into, found)
+            self._followed.clear()
         self.stages.append(self._tokens())
         return self._shaped(hidden)
 
@@ -217,12 +296,3 @@ class Forward(Stream):
         if tokens.uniform is not None:
             return packed.view(len(tokens.counts), tokens.uniform, *packed.shape[1:])
         return packed[None]
-
-
-def gather_token_axes(value: Any, forward: Forward, rows: int, grid: int) -> Any:
-    """Gather every tensor in ``value`` that has a token axis, tuples included; leave everything else alone."""
-    if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[1] == grid and value.shape[0] in (1, rows):
-        return forward.gather(value)
-    if isinstance(value, tuple):
-        return tuple(gather_token_axes(part, forward, rows, grid) for part in value)
-    return value

@@ -28,12 +28,14 @@ class Redundancy:
         tokens: the batch.
         free: places of the padded rows that hold an unprotected token.
         similarity: cosines of each row's even and odd places, -1 to 1; ``-inf`` where one holds no unprotected token.
+        causal: whether tokens are only merged into later ones, so that none learns of what comes behind it.
     """
 
     unit: Float[Tensor, "total width"]
     tokens: Tokens
     free: Bool[Tensor, "rows length"]
     similarity: Float[Tensor, "rows evens odds"]
+    causal: bool = False
 
     @cached_property
     def features(self) -> Float[Tensor, "total 3"]:
@@ -73,7 +75,8 @@ class Redundancy:
     def partners(self, kept: Bool[Tensor, " total"]) -> tuple[Int[Tensor, " dropped"], Bool[Tensor, " dropped"]]:
         """The most similar kept token of the other side for every token that is not kept.
 
-        Where a row keeps nothing on that side, its most similar kept token at all. Protected tokens take nothing in.
+        Where a row keeps nothing on that side, its most similar kept token at all. Protected tokens take nothing in. If
+        ``causal``, only kept tokens behind the dropped one count.
 
         Returns:
             For each dropped token, in packed order, its partner's packed index, and whether it has one: a row may keep
@@ -84,9 +87,14 @@ class Redundancy:
         absent = self.similarity.new_zeros(()).masked_fill(~staying, -torch.inf)
         partner = torch.empty(staying.shape, dtype=torch.long, device=kept.device)
         found = torch.empty_like(staying)
-        best, place = (self.similarity + absent[:, None, 1::2]).max(2)
+        similarity = self.similarity
+        # Even place i is slot 2 i, odd place j is slot 2 j + 1: the odd one lies behind if j >= i.
+        behind = torch.ones_like(similarity[0], dtype=torch.bool).triu() if self.causal else None
+        odd = similarity if behind is None else similarity.masked_fill(~behind, -torch.inf)
+        best, place = (odd + absent[:, None, 1::2]).max(2)
         partner[:, ::2], found[:, ::2] = 2 * place + 1, best.isfinite()
-        best, place = (self.similarity + absent[:, ::2, None]).max(1)
+        even = similarity if behind is None else similarity.masked_fill(behind, -torch.inf)
+        best, place = (even + absent[:, ::2, None]).max(1)
         partner[:, 1::2], found[:, 1::2] = 2 * place, best.isfinite()
         partner += tokens.start[:, None]
         leaving = ragged.where(~kept)
@@ -105,22 +113,25 @@ class Redundancy:
         lonely = torch.zeros_like(kept)
         lonely[leaving[~has]] = True
         free = ragged.unpad(self.free, self.tokens)
-        cosine, partner = ragged.nearest(self.unit, self.tokens, lonely & free, kept & free)
+        cosine, partner = ragged.nearest(self.unit, self.tokens, lonely & free, kept & free, self.causal)
         into[~has], has[~has] = partner, cosine.isfinite()
         return into, has
 
 
-def redundancy(unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"]) -> Redundancy:
+def redundancy(
+    unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"], causal: bool = False
+) -> Redundancy:
     """Compare every unprotected token with those on the other side of its row.
 
     Args:
         unit: hidden states of length 1.
         tokens: the batch they belong to.
         protected: tokens that cannot leave.
+        causal: whether a dropped token may only be merged into a later one.
     """
     length = max(2, *tokens.counts)  # so that there is an odd side
     free = ragged.pad(~protected, tokens, False, length)
     padded = ragged.pad(unit, tokens, 0.0, length)
     absent = unit.new_zeros(()).masked_fill(~free, -torch.inf)
     similarity = torch.baddbmm(absent[:, None, 1::2], padded[:, ::2], padded[:, 1::2].transpose(1, 2))
-    return Redundancy(unit, tokens, free, similarity.add_(absent[:, ::2, None]))
+    return Redundancy(unit, tokens, free, similarity.add_(absent[:, ::2, None]), causal)

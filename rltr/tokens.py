@@ -9,6 +9,7 @@ largest number of tokens any row has.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,10 @@ class Tokens:
     def start(self) -> Int[Tensor, " rows"]:
         """Packed index of each row's first token."""
         return self.count.cumsum(0) - self.count
+
+    def readers(self, which: Literal["first", "last"]) -> Int[Tensor, " rows"]:
+        """Packed index of each row's first or last token."""
+        return self.start if which == "first" else self.start + self.count - 1
 
     @cached_property
     def slot(self) -> Int[Tensor, " total"]:
@@ -164,6 +169,7 @@ def nearest(
     tokens: Tokens,
     source: Bool[Tensor, " total"],
     target: Bool[Tensor, " total"],
+    later: bool = False,
 ) -> tuple[Float[Tensor, " sources"], Int[Tensor, " sources"]]:
     """For every source token the most similar target token of its own row.
 
@@ -172,9 +178,10 @@ def nearest(
         tokens: the batch they belong to.
         source: tokens that look for a partner.
         target: tokens that may be one. A source that is a target itself would find itself.
+        later: whether only targets behind a source in its row count.
 
     Returns:
-        The cosine, -1 to 1 (``-inf`` if the row has no target), and the partner's packed index (any, if it has none).
+        The cosine, -1 to 1 (``-inf`` if there is no such target), and the partner's packed index (any, if it has none).
     """
     sources, targets = keep(tokens, source), keep(tokens, target)
     if sources.total == 0 or targets.total == 0:
@@ -183,6 +190,9 @@ def nearest(
     similarity = pad(take(unit, source), sources) @ pad(take(unit, target), targets).transpose(1, 2)
     if targets.uniform is None:
         similarity += pad(unit.new_zeros(targets.total), targets, -torch.inf)[:, None]
+    if later:
+        before = pad(take(tokens.slot, target), targets)[:, None] <= pad(take(tokens.slot, source), sources)[..., None]
+        similarity = similarity.masked_fill(before, -torch.inf)
     cosine, slot = similarity.max(-1)
     # A row without targets has no slot 0 of its own; its index is never used, but must exist.
     index = (targets.start.index_select(0, sources.row) + unpad(slot, sources)).clamp_max(targets.total - 1)

@@ -7,11 +7,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import (
+    causal_mask_function,
+    sdpa_mask,
+    sliding_window_bidirectional_mask_function,
+    sliding_window_causal_mask_function,
+)
 
 from rltr import attention as door
+from rltr import kernels
 from rltr import tokens as ragged
 from rltr.attention import Stream, current
+from rltr.kernels import EVERYONE
+from rltr.pattern import Pattern
 
 HEADS, WIDTH = 2, 8
 COUNTS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
@@ -30,23 +38,60 @@ def batch(counts, sized, seed, dtype=torch.float32):
     return tokens, [tensor.view(*shape, HEADS, WIDTH).transpose(1, 2) for tensor in packed]
 
 
-def plain(query, key, value, tokens, scaling):
-    """Softmax attention with log(size) as a bias, a row at a time, in float64; packed."""
+def plain(query, key, value, tokens, scaling, pattern=EVERYONE):
+    """Softmax attention with log(size) as a bias, a row and a pair of tokens at a time, in float64; packed."""
     query, key, value = (tensor.transpose(1, 2).flatten(0, 1).double() for tensor in (query, key, value))
+    key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], 1) for tensor in (key, value))
     out = torch.empty_like(query)
     for row in range(len(tokens.counts)):
         own = tokens.row == row
         logits = torch.einsum("qhw,khw->hqk", query[own], key[own]) * scaling
+        if pattern.softcap is not None:
+            logits = pattern.softcap * (logits / pattern.softcap).tanh()
         if tokens.size is not None:
             logits = logits + tokens.size[own].double().log()
-        out[own] = torch.einsum("hqk,khw->qhw", logits.softmax(-1), value[own])
+        if pattern.allowed is not None:
+            places = tokens.position[own]
+            seen = pattern.allowed(torch.tensor(row), 0, places[:, None], places[None])
+            logits = logits.masked_fill(~seen, -torch.inf)
+        if pattern.sinks is not None:
+            sinks = pattern.sinks.double()[:, None, None].expand(-1, logits.shape[1], 1)
+            logits = torch.cat([logits, sinks], -1)
+        out[own] = torch.einsum("hqk,khw->qhw", logits.softmax(-1)[..., : int(own.sum())], value[own])
     return out.float()
+
+
+PATTERNS = {
+    "everyone": EVERYONE,
+    "causal": Pattern(causal_mask_function),
+    "causal window": Pattern(sliding_window_causal_mask_function(3)),
+    "window": Pattern(sliding_window_bidirectional_mask_function(2)),
+    "capped": Pattern(causal_mask_function, softcap=0.5),
+    "sinks": Pattern(sliding_window_causal_mask_function(4), sinks=torch.tensor([0.3, -1.0])),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(counts=COUNTS, sized=st.booleans(), shared=st.booleans(), gaps=st.booleans(), seed=st.integers(0, 1000))
+def test_every_pattern_equals_plain_softmax(pattern, counts, sized, shared, gaps, seed):
+    """Causality, windows in original positions, capped logits and sinks, with keys that queries share or not."""
+    tokens, (query, key, value) = batch(counts, sized, seed)
+    if gaps:
+        tokens = replace(tokens, position=3 * tokens.position + 1, grid=3 * tokens.grid + 1)
+    if shared:
+        key, value = key[:, :1], value[:, :1]
+    expected = plain(query, key, value, tokens, 0.4, PATTERNS[pattern])
+    out = kernels.ragged_attention(query, key, value, tokens, 0.4, PATTERNS[pattern])
+    torch.testing.assert_close(out.flatten(0, 1), expected, atol=1e-6, rtol=1e-6)
+    if PATTERNS[pattern].fused and (PATTERNS[pattern].dense or PATTERNS[pattern].causal):
+        padded = kernels._on_accelerator(query, key, value, tokens, 0.4, PATTERNS[pattern])
+        torch.testing.assert_close(padded.flatten(0, 1), expected, atol=1e-6, rtol=1e-6)
 
 
 @given(COUNTS, st.booleans(), SCALES, st.integers(0, 1000))
 def test_ragged_attention_equals_plain_softmax(counts, sized, scaling, seed):
     tokens, qkv = batch(counts, sized, seed)
-    out = door.ragged_attention(*qkv, tokens, scaling)
+    out = kernels.ragged_attention(*qkv, tokens, scaling)
     assert out.shape == (*qkv[0].transpose(1, 2).shape,)
     torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, scaling), atol=1e-6, rtol=1e-6)
 
@@ -55,7 +100,7 @@ def test_ragged_attention_equals_plain_softmax(counts, sized, scaling, seed):
 def test_what_accelerators_run_equals_plain_softmax(counts, sized, scaling, seed):
     """Sizes in extra channels, and uneven rows padded: run here without the device."""
     tokens, qkv = batch(counts, sized, seed)
-    out = door._on_accelerator(*qkv, tokens, scaling)
+    out = kernels._on_accelerator(*qkv, tokens, scaling)
     torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, scaling), atol=1e-6, rtol=1e-6)
 
 
@@ -63,7 +108,7 @@ def test_what_accelerators_run_equals_plain_softmax(counts, sized, scaling, seed
 def test_a_size_is_as_many_equal_tokens(counts):
     tokens, (query, key, value) = batch(counts, True, 0)
     tokens = replace(tokens, size=torch.randint(1, 4, (tokens.total,)).float())
-    out = door.ragged_attention(query, key, value, tokens, 0.3).flatten(0, 1)
+    out = kernels.ragged_attention(query, key, value, tokens, 0.3).flatten(0, 1)
     times = tokens.size.long()
     again = tokens.row.repeat_interleave(times), tokens.position.repeat_interleave(times)
     many = replace(tokens, row=again[0], position=again[1], size=None)
@@ -78,22 +123,22 @@ def test_sizes_of_one_change_nothing(counts):
     tokens, qkv = batch(counts, False, 0)
     ones = replace(tokens, size=torch.ones(tokens.total))
     torch.testing.assert_close(
-        door.ragged_attention(*qkv, ones, 0.3), door.ragged_attention(*qkv, tokens, 0.3), atol=1e-6, rtol=0
+        kernels.ragged_attention(*qkv, ones, 0.3), kernels.ragged_attention(*qkv, tokens, 0.3), atol=1e-6, rtol=0
     )
 
 
 @pytest.mark.parametrize("counts", [(4, 4), (5, 2)])
 def test_a_row_never_sees_another(counts):
     tokens, (query, key, value) = batch(counts, True, 0)
-    before = door.ragged_attention(query, key, value, tokens, 0.3).flatten(0, 1)
+    before = kernels.ragged_attention(query, key, value, tokens, 0.3).flatten(0, 1)
     other = (tokens.row == 1).view(query.shape[0], 1, -1, 1)
-    after = door.ragged_attention(
+    after = kernels.ragged_attention(
         query.where(~other, 9.0), key.where(~other, 9.0), value.where(~other, torch.nan), tokens, 0.3
     ).flatten(0, 1)
     assert torch.equal(before[tokens.row == 0], after[tokens.row == 0])
 
 
-@pytest.mark.parametrize("attend", [door._on_cpu, door._on_accelerator])
+@pytest.mark.parametrize("attend", [kernels._on_cpu, kernels._on_accelerator])
 @pytest.mark.parametrize("counts", [(6, 6), (7, 3)])
 def test_in_bfloat16_only_rounding_is_lost(counts, attend):
     tokens, qkv = batch(counts, True, 0, torch.bfloat16)
@@ -118,6 +163,10 @@ def test_without_a_ragged_batch_it_is_native_sdpa():
         assert torch.equal(out, native) and weights is None
 
 
+class Bidirectional(torch.nn.Module):
+    is_causal = False
+
+
 def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
     tokens, qkv = batch((3, 2), False, 0)
     seen = []
@@ -126,10 +175,10 @@ def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
         def saw(self, attended):
             seen.append(attended)
 
-    stream = Listening(tokens)
-    token = current.set(stream)
+    module = Bidirectional()
+    token = current.set(Listening(tokens))
     try:
-        out, _ = door.attention(torch.nn.Module(), *qkv, None)
+        out, _ = door.attention(module, *qkv, None)
     finally:
         current.reset(token)
     torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, WIDTH**-0.5), atol=1e-6, rtol=1e-6)
@@ -137,13 +186,16 @@ def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
     assert seen[0].scaling == WIDTH**-0.5
 
 
-def test_the_mask_function_is_native_outside_and_hands_padding_on_inside():
-    padding = torch.tensor([[True, True, False]])
-    native = sdpa_mask(1, 3, 3, attention_mask=padding)
-    outside = door.mask(1, 3, 3, padding)
-    assert outside is not None and native is not None and torch.equal(outside, native)
+@pytest.mark.parametrize("padding", [None, torch.tensor([[True, True, False]])])
+def test_the_mask_function_is_native_and_inside_says_what_was_asked(padding):
+    native = sdpa_mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
+    outside = door.mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
     token = current.set(Stream())
     try:
-        assert door.mask(1, 3, 3, padding) is padding
+        inside = door.mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
+        assert door.mask(1, 3, 3) is None, "sdpa needs no mask for plain causality"
     finally:
         current.reset(token)
+    assert torch.equal(outside, native) and torch.equal(inside, native)
+    assert door.asked(outside) is None
+    assert door.asked(inside) == door.Asked(causal_mask_function, padding)

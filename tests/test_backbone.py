@@ -450,22 +450,6 @@ def test_the_fingerprint_tells_weights_apart(tiny_vit, tiny_deit):
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}
 REFUSED = {
-    "t5": (
-        lambda: hf.T5ForSequenceClassification(
-            hf.T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, vocab_size=20)
-        ),
-        "model type 't5' has not been proven exact",
-    ),
-    "gpt2": (
-        lambda: hf.GPT2ForSequenceClassification(hf.GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=20)),
-        "model type 'gpt2' has not been proven exact",
-    ),
-    "swin": (
-        lambda: hf.SwinForImageClassification(
-            hf.SwinConfig(image_size=16, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2)
-        ),
-        "model type 'swin' has not been proven exact",
-    ),
     "decoder": (lambda: hf.BertForSequenceClassification(hf.BertConfig(**SMALL, is_decoder=True)), "causally"),
     "cross attention": (
         lambda: hf.BertForSequenceClassification(hf.BertConfig(**SMALL, is_decoder=True, add_cross_attention=True)),
@@ -492,7 +476,7 @@ def test_unsupported_models_are_refused_with_the_reason(name):
 
 
 def test_a_model_that_declares_no_layers_is_refused(tiny_vit, monkeypatch):
-    monkeypatch.setattr(type(tiny_vit.base_model), "_can_record_outputs", None)
+    monkeypatch.setattr(hf.ViTPreTrainedModel, "_can_record_outputs", None)
     with pytest.raises(RltrError, match="does not declare its layers"):
         Backbone(tiny_vit)
 

@@ -36,7 +36,7 @@ def learner(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
         backbone = Backbone(tiny_vit)
         env = TokenSelectionVecEnv(make_episodes(backbone, tiny_task.train, rows=ROWS, layers=LAYERS, group_size=4))
         made.append(env)
-        config = PolicyConfig(backbone.width, backbone.depth, 17, width)
+        config = PolicyConfig(backbone.width, backbone.depth, 17, width=width)
         ppo = TokenPPO(env, config, learning_rate=falling(0.01, 0.1), seed=seed)
         ppo.set_logger(Logger(None, []))
         return ppo

@@ -64,7 +64,7 @@ def policy_for(model: PreTrainedModel, grid: int = 17) -> Policy:
     """A policy with lively weights, so that what is kept depends on the input."""
     torch.manual_seed(3)
     backbone = Backbone(model)
-    config = PolicyConfig(backbone.width, backbone.depth, grid, 8)
+    config = PolicyConfig(backbone.width, backbone.depth, grid, width=8)
     network = TokenPolicy(config)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -190,7 +190,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no text": (lambda folder: (folder / CONFIG).write_bytes(b"\xff\xfe\xfa"), "damaged"),
     "a list": (lambda folder: (folder / CONFIG).write_text("[]"), "damaged"),
     "a key less": (drop_key, "damaged"),
-    "another shape": (lambda folder: rewrite(folder, policy=PolicyConfig(32, 4, 17, 4).to_dict()), "damaged"),
+    "another shape": (lambda folder: rewrite(folder, policy=PolicyConfig(32, 4, 17, width=4).to_dict()), "damaged"),
     "no cost model": (lambda folder: rewrite(folder, cost={"name": "hope"}), "hope"),
     "cut short": (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "damaged"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no policy folder"),

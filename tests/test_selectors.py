@@ -176,7 +176,7 @@ class Spy(ClsAttention):
         self.seen = []
 
     def __call__(self, decision):
-        self.seen.append((decision.layer, decision.attended.from_first))
+        self.seen.append((decision.layer, decision.attended.from_reader))
         return super().__call__(decision)
 
 
@@ -205,7 +205,7 @@ def test_first_token_attention_counts_sizes(counts, sized, seed):
     if sized:
         tokens = ragged.Tokens(tokens.row, tokens.position, tokens.counts, tokens.grid, size)
     shape = (len(counts), tokens.uniform, 2, 4) if tokens.uniform is not None else (1, tokens.total, 2, 4)
-    weights = Attended(*(tensor.view(shape).transpose(1, 2) for tensor in (query, key)), 0.4, tokens).from_first
+    weights = Attended(*(tensor.view(shape).transpose(1, 2) for tensor in (query, key)), 0.4, tokens).from_reader
     for row in rows_of(tokens):
         logits = torch.einsum("hw,khw->hk", query[row[0]], key[row]) * 0.4
         # A token of size s is attended like s tokens.

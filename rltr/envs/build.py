@@ -55,7 +55,7 @@ def make_episodes(
     if layers is None:
         layers = default_layers(backbone.depth)
     if cost is None:
-        policy = PolicyConfig(backbone.width, backbone.depth, longest_row(backbone, examples))
+        policy = PolicyConfig(backbone.width, backbone.depth, longest_row(backbone, examples), backbone.family.reader)
         cost = FlopsCost.count(backbone.layers, *decision_flops(policy))
     pricing = Pricing(cost, layers, backbone.depth)
     return Episodes(DenseLogits(backbone, examples), pricing, rows, cost_weight, scoring, dropped, group_size)

@@ -38,7 +38,7 @@ class Attachment:
         self.cost_weight = cost_weight
         backbone = reduction.backbone
         backbone.attach()
-        base = backbone.model.base_model
+        base = backbone.root.base_model
         self._handles = [
             base.register_forward_pre_hook(self._begin, with_kwargs=True),
             # always_call: also when the forward raises, the next one must find a clean context.
@@ -73,10 +73,13 @@ class Attachment:
         """Restore the model."""
         self.detach()
 
-    def _begin(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.reduction.backbone.check_ready(kwargs)
+    def _begin(
+        self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         forward = self.reduction.new_forward()
+        kwargs = self.reduction.backbone.prepare(kwargs, forward)
         self._tokens[id(forward)] = current.set(forward)
+        return args, kwargs
 
     def _end(self, base: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         forward = current.get()

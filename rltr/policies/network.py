@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rltr import tokens as ragged
+from rltr.families import Reader
 from rltr.policies.observation import CLUES, Observation
 
 
@@ -19,9 +20,10 @@ class PolicyConfig:
         backbone_width: width of the hidden states it reads.
         depth: layers of the backbone.
         grid: places of tokens it has an embedding for; later places share the last one.
+        reader: which token of a row the backbone's head reads.
         width: width of its own layers.
         redundancy_prior: how strongly, at first, tokens with a twin leave before others; 0 starts from nothing.
-        attention_prior: how strongly, at first, tokens that the first one attends to stay; 0 starts from nothing.
+        attention_prior: how strongly, at first, tokens that the reader attends to stay; 0 starts from nothing.
         initial_logit: keep logit that tokens start with, before the priors, where a row's tokens cost a tenth of a unit
             of reward until the next decision.
         thrift: how much of it is lost, at first, when everything costs ten times as much.
@@ -30,13 +32,14 @@ class PolicyConfig:
     backbone_width: int
     depth: int
     grid: int
+    reader: Reader = "first"
     width: int = 32
     redundancy_prior: float = 4.0
     attention_prior: float = 8.0
     initial_logit: float = 1.5
     thrift: float = 2.0
 
-    def to_dict(self) -> dict[str, int | float]:
+    def to_dict(self) -> dict[str, int | float | str]:
         """As plain numbers, for JSON."""
         return asdict(self)
 
@@ -44,9 +47,9 @@ class PolicyConfig:
 class TokenPolicy(nn.Module):
     """Keep logits and cost baselines, one per token.
 
-    A token is read with its row's first token, the mean of its row, its place, the layer, the price and how much is
-    left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus two priors. So before
-    anything is learned, tokens with a twin and those that the first token ignores leave first, and more leave where
+    A token is read with the one that the head reads, the mean of its row, its place, the layer, the price and how much
+    is left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus two priors. So
+    before anything is learned, tokens with a twin and those that the reader ignores leave first, and more leave where
     tokens are dear: the knob works from the first update on, and what is learned is how to do better.
 
     The cost baseline reads the actor's features but sends no gradient into them.
@@ -57,7 +60,7 @@ class TokenPolicy(nn.Module):
         self.config = config
         width = config.width
         self.token = nn.Linear(config.backbone_width, width)
-        self.first = nn.Linear(config.backbone_width, width)
+        self.reader = nn.Linear(config.backbone_width, width)
         self.mean = nn.Linear(config.backbone_width, width)
         self.clues = nn.Linear(CLUES, width, bias=False)
         self.position = nn.Embedding(config.grid, width)
@@ -80,12 +83,12 @@ class TokenPolicy(nn.Module):
     def features(self, seen: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
         """Features of each token and the threshold logit of each row."""
         tokens, grid = seen.tokens, self.config.grid
-        first = seen.hidden.index_select(0, tokens.start)
+        reader = seen.hidden.index_select(0, tokens.readers(self.config.reader))
         mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
         # The price of a whole row is of order 0.01 to 1 whatever the row's length; its logarithm is what varies.
         price = (seen.price * grid).log10()
         row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
-        context = self._read(self.first, first) + self._read(self.mean, mean) + row
+        context = self._read(self.reader, reader) + self._read(self.mean, mean) + row
         place = self.position.weight.index_select(0, tokens.position.clamp_max(grid - 1))
         # 3: clues differ by tenths, the rest by ones.
         z = torch.addmm(self._read(self.token, seen.hidden), seen.clues, self.clues.weight.T, alpha=3)
@@ -122,7 +125,7 @@ class TokenPolicy(nn.Module):
 def decision_flops(config: PolicyConfig) -> tuple[int, int]:
     """FLOPs of one decision, per token and per pair of tokens; a multiply-add counts as two.
 
-    Per token: the policy's linear maps, and the first token's attention. Per pair: the similarity of the even half to
+    Per token: the policy's linear maps, and the reader's attention. Per pair: the similarity of the even half to
     the odd one, a quarter of all pairs, which serves redundancy and merging. What is done once per row is left out.
     """
     per_token = 2 * config.width * (config.backbone_width + CLUES + config.width + 1) + 2 * config.backbone_width

@@ -22,7 +22,7 @@ class Observation:
     Attributes:
         hidden: hidden states before the decision layer, with mean 0 and length 1 each.
         clues: four numbers that tell how dispensable each token is, each in -1 to 1: its cosine, side and rank (see
-            :mod:`rltr.redundancy`), and how much the row's first token attended to it in the layer before.
+            :mod:`rltr.redundancy`), and how much the token that the head reads attended to it in the layer before.
         tokens: the ragged batch they belong to.
         protected: tokens that cannot leave.
         layer: the decision layer of each row.
@@ -86,6 +86,6 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
     if decision.attended is None:
         attention = similar.new_zeros(tokens.total)
     else:
-        relative = decision.attended.from_first * tokens.count.index_select(0, tokens.row)
+        relative = decision.attended.from_reader * tokens.count.index_select(0, tokens.row)
         attention = (relative.log() / 4).clamp_(-1, 1)
     return torch.cat([similar, attention[:, None]], 1)

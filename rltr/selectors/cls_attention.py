@@ -12,7 +12,11 @@ from rltr.selectors.base import Ranking
 
 
 class ClsAttention(Ranking):
-    """Keeps the tokens to which the first token attended most in the layer before, averaged over heads."""
+    """Keeps the tokens to which CLS attended most in the layer before, averaged over heads.
+
+    Where no token is CLS, the first one takes its part; in causal models it is the last one, which is FastV's rule
+    (Chen et al. 2024, section 4).
+    """
 
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:
         """Before layer 0 nothing has attended yet."""
@@ -20,6 +24,6 @@ class ClsAttention(Ranking):
             raise RltrError("cls_attention looks at the layer before a decision: choose decision layers from 1 on")
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
-        """Attention weight that the first token gave."""
+        """Attention weight that the token which the head reads gave."""
         assert decision.attended is not None, "check() refuses layer 0"
-        return decision.attended.from_first
+        return decision.attended.from_reader

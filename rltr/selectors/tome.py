@@ -16,7 +16,7 @@ class ToMe(KeepRate):
 
     Similarity is the cosine of the last layer's keys, averaged over heads; sizes are kept and weigh the attention. Two
     things differ from the paper: tokens are merged between layers, not inside one, and unevenly long rows are possible.
-    At most half of the tokens can leave at a decision.
+    At most half of the tokens can leave at a decision. In causal models tokens are merged into later ones only.
 
     Args:
         keep_rate: share of the unprotected tokens that stays at each decision, above 0 and at most 1.
@@ -33,7 +33,7 @@ class ToMe(KeepRate):
         tokens, free = decision.tokens, ~decision.protected
         even, odd = (free & (tokens.slot % 2 == side) for side in (0, 1))
         sources = ragged.keep(tokens, even)
-        cosine, partner = ragged.nearest(ragged.unit_length(decision.attended.keys), tokens, even, odd)
+        cosine, partner = ragged.nearest(ragged.unit_length(decision.attended.keys), tokens, even, odd, decision.causal)
         leave = ragged.row_sum(free.float(), tokens).long() - stay_counts(decision, self.keep_rate)
         merged = (ragged.rank(cosine, sources) < leave[sources.row]) & cosine.isfinite()
         keep = torch.ones_like(free)

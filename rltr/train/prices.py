@@ -76,7 +76,7 @@ def decision_work(backbone: Backbone, network: TokenPolicy, rows: int) -> Callab
     def decide(count: int) -> object:
         tokens = ragged.everything(rows, count, backbone.device)
         hidden = torch.randn(tokens.total, backbone.width, generator=generator).to(backbone.device, backbone.dtype)
-        protected = tokens.slot < backbone.family.leading
+        protected = tokens.slot < backbone.family.leading_tokens(backbone.config)
         width = backbone.width // backbone.config.num_attention_heads
         query = key = hidden.view(rows, count, -1, width).transpose(1, 2)
         attended = Attended(query, key, width**-0.5, tokens)

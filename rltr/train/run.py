@@ -24,6 +24,7 @@ from rltr.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.policies.network import PolicyConfig
 from rltr.pricing import Pricing
 from rltr.recipe import Recipe, refuse_changes, stored_recipe
+from rltr.recipe.fields import PolicyGroup
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
 from rltr.tasks import Task
@@ -63,15 +64,7 @@ def train_policy(
     Reduction(backbone, KeepAll(), layers, dropped)  # refuses impossible layers before prices are measured
     saved = _resumed(out / CHECKPOINT, recipe) if resume else None
     grid = longest_row(backbone, task.train)
-    config = PolicyConfig(
-        backbone.width,
-        backbone.depth,
-        grid,
-        recipe.policy.width,
-        recipe.policy.redundancy_prior,
-        recipe.policy.attention_prior,
-        math.log(recipe.policy.keep / (1 - recipe.policy.keep)),
-    )
+    config = policy_config(backbone, grid, recipe.policy)
     # A latency table ends at the longest row it was measured for, and what is trained here is evaluated, too.
     longest = max(grid, *(longest_row(backbone, split) for split in (task.validation, task.test)))
     cost = costs.from_dict(saved["cost"]) if saved else make_cost(backbone, config, recipe.cost, longest)
@@ -121,6 +114,20 @@ def train_policy(
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
     return Policy(network, layers, dropped, cost, about, table, recipe.model_dump(mode="json"), quality_name=name)
+
+
+def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyConfig:
+    """The shape of the policy that a recipe wants for a backbone whose rows have up to ``grid`` tokens."""
+    return PolicyConfig(
+        backbone_width=backbone.width,
+        depth=backbone.depth,
+        grid=grid,
+        reader=backbone.family.reader,
+        width=wanted.width,
+        redundancy_prior=wanted.redundancy_prior,
+        attention_prior=wanted.attention_prior,
+        initial_logit=math.log(wanted.keep / (1 - wanted.keep)),
+    )
 
 
 def _resumed(checkpoint: Path, recipe: Recipe) -> dict[str, Any] | None:

@@ -1,0 +1,101 @@
+"""Finding the layers between which tokens can leave, through what transformers declares; refuses what is not sure."""
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from rltr.errors import RltrError
+from rltr.families import FAMILIES, REFUSED, Family
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The part of a model whose tokens may leave: mostly the whole.
+
+    Attributes:
+        root: the model, or its part.
+        family: what is known about it.
+        layers: in the order in which they run; one that runs several times (ALBERT) is listed as often.
+    """
+
+    root: PreTrainedModel
+    family: Family
+    layers: list[nn.Module]
+
+
+def find_tower(model: PreTrainedModel, name: str | None = None, family: Family | None = None) -> Tower:
+    """Find the layers of a model.
+
+    Args:
+        model: the model.
+        name: a part of it, such as ``vision_model`` of a CLIP; None takes what the family says, mostly the whole.
+        family: for a model type that rltr does not know. Prove it with ``rltr.check_backbone`` before you rely on it.
+
+    Raises:
+        RltrError: if it cannot be run with fewer tokens exactly; the message says why.
+    """
+
+    def refuse(reason: str) -> RltrError:
+        return RltrError(f"{type(model).__name__} is not supported: {reason}")
+
+    root = _part(model, name) if name else model
+    kind = getattr(root.config, "model_type", type(root).__name__)
+    if family is None:
+        if kind in REFUSED:
+            raise refuse(REFUSED[kind])
+        if kind not in FAMILIES:
+            towers = _towers(root)
+            also = f"; of its parts these can be reduced, choose one with tower=: {', '.join(towers)}" if towers else ""
+            raise refuse(f"model type {kind!r} has not been proven exact; proven: {', '.join(sorted(FAMILIES))}{also}")
+        family = FAMILIES[kind]
+    if reason := family.refusal(root.config):
+        raise refuse(reason)
+    if name is None and family.tower:
+        root = _part(model, family.tower)
+    if getattr(root.config, "chunk_size_feed_forward", 0):
+        raise refuse("chunk_size_feed_forward cuts the token axis into equal parts; set it to 0 in the config")
+    classes = _layer_classes(root)
+    if not classes:
+        raise refuse("this version of transformers does not declare its layers; use transformers >= 5")
+    layers = _in_order(root, [module for module in root.modules() if isinstance(module, classes)])
+    if len(layers) < 2:
+        raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two")
+    return Tower(root, family, layers)
+
+
+def _part(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The outermost part of a model that has this name and is a model itself."""
+    for path, module in model.named_modules():
+        if isinstance(module, PreTrainedModel) and (path == name or path.endswith(f".{name}")):
+            return module
+    raise RltrError(f"{type(model).__name__} has no part {name!r} that is a model; it has {', '.join(_towers(model))}")
+
+
+def _towers(model: PreTrainedModel) -> list[str]:
+    """Names of the parts of a model that are of a known family."""
+    parts = [(path, module) for path, module in model.named_modules() if path and isinstance(module, PreTrainedModel)]
+    return [path for path, module in parts if getattr(module.config, "model_type", "") in FAMILIES]
+
+
+def _layer_classes(root: PreTrainedModel) -> tuple[type[nn.Module], ...]:
+    """Classes of layers that transformers' own recording of hidden states looks for."""
+    for module in root.modules():
+        declared = (getattr(module, "_can_record_outputs", None) or {}).get("hidden_states")
+        classes = declared if isinstance(declared, list) else [declared]
+        if all(isinstance(kind, type) for kind in classes):
+            return tuple(classes)
+    return ()
+
+
+def _in_order(root: PreTrainedModel, layers: list[nn.Module]) -> list[nn.Module]:
+    """Layers as often as they run: ALBERT has groups of layers that many steps share."""
+    groups = getattr(root.config, "num_hidden_groups", None)
+    if groups is None:
+        return layers
+    steps, inner = root.config.num_hidden_layers, root.config.inner_group_num
+    order = []
+    for step in range(steps):
+        group = int(step / (steps / groups))
+        order += layers[group * inner : (group + 1) * inner]
+    return order
