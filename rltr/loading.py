@@ -70,6 +70,8 @@ def load_model(source: str, kind: str | None = None, device: torch.device | str 
             f"model {source!r} has no trained weights for {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; "
             f"it would answer at random. Fine-tune it first, and save it as {auto.__name__}"
         )
+    part = KINDS[kind].part
+    model = model if part is None else part(model)
     model.requires_grad_(False)
     return model.eval().to(device)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.forward import Dropped
-from rltr.preparation import image_shape
+from rltr.preparation import image_shape, sound_shape
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
 from rltr.tasks import TensorExamples
@@ -82,9 +82,11 @@ def random_examples(
         pooling: of a model without a head, which embeds.
     """
     generator = torch.Generator().manual_seed(seed)
-    model, config = backbone.model, backbone.config
+    model, config = backbone.model, backbone.model.config
     if shape := image_shape(model):
         inputs = {"pixel_values": torch.randn(count, *shape, generator=generator)}
+    elif shape := sound_shape(model, longest):
+        inputs = {model.main_input_name: torch.randn(count, *shape, generator=generator)}
     else:
         # Texts of every length, padded: padding is where a reduced model could most easily differ.
         lengths = torch.randint(min(3, longest), longest + 1, (count, 1), generator=generator)

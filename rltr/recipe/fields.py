@@ -36,15 +36,18 @@ class DataGroup(Group):
     source: str = Field(
         EMBEDDED, min_length=1, description="'embedded', a folder with one folder per class, or a CSV or JSONL file"
     )
-    kind: Literal["auto", "image", "text", "tokens", "embedding"] = Field(
+    kind: Literal["auto", "image", "text", "tokens", "audio", "zero-shot", "embedding"] = Field(
         "auto",
-        description="images or texts with a label each, words with one each (tokens), or no labels (embedding); "
-        "auto looks at the model's head",
+        description="images, texts or sounds with a label each, words with one each (tokens), images among described "
+        "classes (zero-shot), or no labels (embedding); auto looks at the model's head",
     )
     text_column: str = Field("text", min_length=1, description="the column of a CSV or JSONL file with the text")
     label_column: str = Field("label", min_length=1, description="the column of a CSV or JSONL file with the label")
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="what an embedding is made of: the mean of the tokens that are left, or the first one"
+    )
+    template: str = Field(
+        "a photo of a {}.", pattern=r"\{\}", description="the text that describes a class (zero-shot), {} is its name"
     )
     fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1),

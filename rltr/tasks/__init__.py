@@ -6,19 +6,23 @@ from typing import Any, NamedTuple
 
 from transformers import (
     AutoModel,
+    AutoModelForAudioClassification,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    AutoModelForZeroShotImageClassification,
     PreTrainedModel,
 )
 from transformers.models.auto import modeling_auto as auto
 
 from rltr.errors import RltrError
+from rltr.tasks import zero_shot
 from rltr.tasks.examples import Examples, Index, Task, TensorExamples
 from rltr.tasks.heads import measure_spread
 from rltr.tasks.images import load_images
 from rltr.tasks.options import DataOptions
 from rltr.tasks.scores import SCORES, score
+from rltr.tasks.sounds import load_sounds
 from rltr.tasks.text import load_texts
 from rltr.tasks.tokens import load_tokens
 from rltr.tasks.unlabelled import load_unlabelled
@@ -47,6 +51,7 @@ class Kind(NamedTuple):
         load: reads the data for a model; called with the model, the data's path, the model's folder or hub id (for its
             processor or tokenizer), and the options.
         asked: whether it is only taken when it is asked for, because every model is fit for it.
+        part: what of a loaded model is reduced; None for the whole.
     """
 
     inputs: tuple[str, ...]
@@ -54,6 +59,7 @@ class Kind(NamedTuple):
     classes: Mapping[str, str | Sequence[str]]
     load: Callable[[PreTrainedModel, Path, str, DataOptions], Task]
     asked: bool = False
+    part: Callable[[PreTrainedModel], PreTrainedModel] | None = None
 
     def suits(self, model_type: str, architecture: str) -> bool:
         """Whether a model of this type and class has such a head."""
@@ -80,6 +86,19 @@ KINDS = {
         AutoModelForTokenClassification,
         auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
         load_tokens,
+    ),
+    "audio": Kind(
+        ("input_values", "input_features"),
+        AutoModelForAudioClassification,
+        auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+        load_sounds,
+    ),
+    "zero-shot": Kind(
+        ("pixel_values",),
+        AutoModelForZeroShotImageClassification,
+        zero_shot.CLASSES,
+        zero_shot.load_zero_shot,
+        part=zero_shot.vision_tower,
     ),
     "embedding": Kind(("input_ids", "pixel_values"), AutoModel, auto.MODEL_MAPPING_NAMES, load_unlabelled, asked=True),
 }

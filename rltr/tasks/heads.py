@@ -83,6 +83,8 @@ def goal_of(model: PreTrainedModel, longest: int, pooling: Pooling = "mean") -> 
     config, name = model.config, type(model).__name__
     if name.endswith("ForTokenClassification"):
         return TokenClassification(longest)
+    if name.endswith("ModelWithProjection"):
+        return Embedding(config.projection_dim, output="image_embeds" if "Vision" in name else "text_embeds")
     if not name.endswith("Classification"):
         return Embedding(config.hidden_size, pooling)
     if _predicts_numbers(config):

@@ -136,8 +136,9 @@ def image_task(
     source: str,
     options: DataOptions,
     read: Callable[[Iterable[str]], Labelling],
+    kind: str = "image",
 ) -> Task:
-    """Read a folder of images, one subfolder per class, whose names ``read`` understands."""
+    """Read a folder of images for a task of some kind, one subfolder per class, whose names ``read`` understands."""
     files = read_class_folders(data, SUFFIXES, "images")
     # Only PIL is required: the torchvision form of a processor differs in speed, and not in what it is for.
     processor = load_part(AutoImageProcessor, source, "image processor", "a preprocessor_config.json", backend="pil")
@@ -155,5 +156,5 @@ def image_task(
         return made
 
     if "all" in files:
-        return divide(examples("all"), "image", options, data)
-    return Task(examples("train"), examples("validation"), examples("test"), "image")
+        return divide(examples("all"), kind, options, data)
+    return Task(examples("train"), examples("validation"), examples("test"), kind)

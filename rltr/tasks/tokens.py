@@ -97,8 +97,8 @@ def load_tokens(model: PreTrainedModel, data: Path, source: str, options: DataOp
     """Read sentences of words with a class each.
 
     Either one .jsonl, which is divided by ``options.fractions``, or a folder with ``train``, ``validation`` (or
-    ``val``) and ``test``. Every record has a list of words (``options.text_column``) and an equally long list of classes
-    (``options.label_column``), as names or numbers; -100 for words that do not count.
+    ``val``) and ``test``. Every record has a list of words (``options.text_column``) and an equally long list of
+    classes (``options.label_column``), as names or numbers; -100 for words that do not count.
 
     Raises:
         RltrError: if a file is missing or damaged, the lists do not fit, the classes are not the head's, or the model

@@ -16,8 +16,8 @@ MAX_LOSS = 3.0
 the gradient."""
 
 ABSENT = torch.finfo(torch.float32).min
-"""What stands in an answer where its row has nothing to say, such as the padding of a short text. It is a number, so that
-everything else that is none can be refused."""
+"""What stands in an answer where its row has nothing to say, such as the padding of a short text. It is finite, so that
+whatever is not can be refused."""
 
 Answers = Float[Tensor, "rows *answer"]
 """What a model says about each row of a batch: logits, numbers, an embedding. The first axis is always the rows."""

@@ -1,7 +1,7 @@
 """One class for every token: named entities, parts of speech, and other dense heads.
 
-Answers are ``(rows, longest, classes)``, ``ABSENT`` where a row has no token; labels are ``(rows, longest)``, -100 where a
-token has none. A dropped token keeps the state it had when it was dropped, and the head reads that.
+Answers are ``(rows, longest, classes)``, ``ABSENT`` where a row has no token; labels are ``(rows, longest)``, -100
+where a token has none. A dropped token keeps the state it had when it was dropped, and the head reads that.
 """
 
 from collections.abc import Mapping, Sequence
