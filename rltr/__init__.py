@@ -11,20 +11,37 @@ from rltr.version import __version__
 
 if TYPE_CHECKING:
     from rltr.backbone import Backbone
+    from rltr.backbone_check import BackboneReport, check_backbone
     from rltr.export import attach, detach, load_policy
+    from rltr.families import Family
     from rltr.reduction import Reduction
     from rltr.tasks.goals.embedding import mean_of_kept
 
 _LAZY = {
     "Backbone": "rltr.backbone",
+    "BackboneReport": "rltr.backbone_check",
+    "Family": "rltr.families",
     "Reduction": "rltr.reduction",
     "attach": "rltr.export",
+    "check_backbone": "rltr.backbone_check",
     "detach": "rltr.export",
     "load_policy": "rltr.export",
     "mean_of_kept": "rltr.tasks.goals.embedding",
 }
 
-__all__ = ["Backbone", "Reduction", "RltrError", "__version__", "attach", "detach", "load_policy", "mean_of_kept"]
+__all__ = [
+    "Backbone",
+    "BackboneReport",
+    "Family",
+    "Reduction",
+    "RltrError",
+    "__version__",
+    "attach",
+    "check_backbone",
+    "detach",
+    "load_policy",
+    "mean_of_kept",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -158,7 +158,7 @@ FAMILIES: dict[str, Family] = {
 WINDOWS = "it attends within windows of a grid that must be full; tokens that leave would break it"
 PAIRWISE = "it adds a bias for every pair of positions inside of its attention, which cannot follow tokens that leave"
 OWN_ATTENTION = "it computes attention in its own code, past transformers' attention interface"
-NO_ATTENTION = "it mixes tokens by a recurrence or a fixed transform, which has no attention over kept tokens"
+NO_ATTENTION = "it mixes tokens by a recurrence, a convolution or a fixed transform, not by attention"
 REFUSED: dict[str, str] = {
     "swin": WINDOWS,
     "swinv2": WINDOWS,

@@ -12,7 +12,7 @@ from rltr.preparation import image_shape, sound_shape
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
 from rltr.tasks import TensorExamples
-from rltr.tasks.goals import Classification, Goal
+from rltr.tasks.goals import Classification, Embedding, Goal, Regression
 from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.goal import ABSENT
 from rltr.tasks.heads import goal_of
@@ -83,6 +83,7 @@ def random_examples(
     """
     generator = torch.Generator().manual_seed(seed)
     model, config = backbone.model, backbone.model.config
+    shape: tuple[int, ...] | None
     if shape := image_shape(model):
         inputs = {"pixel_values": torch.randn(count, *shape, generator=generator)}
     elif shape := sound_shape(model, longest):
@@ -98,11 +99,12 @@ def random_examples(
         inputs = {"input_ids": ids.where(present, padding), "attention_mask": present.long()}
     names = [f"random {i}" for i in range(count)]
     goal = goal_of(model, longest, pooling)
-    classes = [str(label) for label in range(config.num_labels)]
     with torch.no_grad():
         parts = [
             {name: value[part].to(backbone.device) for name, value in inputs.items()}
             for part in torch.arange(count).split(32)
         ]
         answers = torch.cat([goal.read(model(**part), part).float().cpu() for part in parts])
+    count_of_classes = 0 if isinstance(goal, Embedding | Regression) else answers.shape[-1]
+    classes = [str(label) for label in range(count_of_classes)]
     return TensorExamples(goal.decide(answers), names, classes, inputs, goal=goal)

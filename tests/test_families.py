@@ -9,16 +9,21 @@ from contextlib import contextmanager
 import pytest
 import torch
 import transformers as hf
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from rltr.attention import current
 from rltr.backbone import Backbone
+from rltr.cost import FlopsCost, LatencyCost, dense, span
+from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
 from rltr.families import FAMILIES, REFUSED
 from rltr.forward import Choice
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll, Selector, ranking
+from tests.models_page import PAGE, page
 from tests.zoo import ZOO, batch
 
 LAYERS = (1, 3)
@@ -283,6 +288,28 @@ def test_a_cache_is_refused_and_never_filled(model, name):
             Reduction(backbone, KeepAll(), LAYERS)(inputs | {"use_cache": torch.tensor(True)})
 
 
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "gpt_oss"])  # experts are refused: they are measured
+def test_counted_flops_equal_torchs_own(model, name):
+    inputs, backbone = batch(ZOO[name]), Backbone(model)
+    paths = {module: path for path, module in model.named_modules()}
+    # torch counts no FLOPs for the CPU's fused attention, so it gets the unfused one to count.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(**inputs)
+    counted = counter.get_flop_counts()
+    cost, counts = FlopsCost.count(backbone.layers), torch.full((4,), float(row_length(backbone, inputs)))
+    expected = sum(sum(counted[f"{type(model).__name__}.{paths[layer]}"].values()) for layer in set(backbone.layers))
+    assert span(cost, 0, backbone.depth, counts).sum().item() == expected
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_latency_is_measured_with_all_that_layers_are_called_with(model, name):
+    inputs, backbone = batch(ZOO[name]), Backbone(model)
+    tokens = row_length(backbone, inputs)
+    one = {key: value[:1] for key, value in inputs.items()}
+    cost = LatencyCost.measure(backbone, tokens, rows=2, inputs=one, points=2, passes=1)
+    assert dense(cost, backbone.depth, tokens) > 0
+
+
 def test_every_family_is_in_the_zoo():
     assert ZOO.keys() == FAMILIES.keys()
     assert len(ZOO) >= 36
@@ -334,3 +361,7 @@ def test_what_cannot_work_is_refused_with_the_reason(name):
 
 def test_no_family_is_both_supported_and_refused():
     assert not FAMILIES.keys() & REFUSED.keys()
+
+
+def test_the_page_of_models_is_up_to_date():
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m tests.models_page"

@@ -32,6 +32,7 @@ from rltr.loading import load_model
 from rltr.parity import parity, random_examples
 from rltr.recipe import load_recipe
 from rltr.tasks import load_task
+from rltr.tasks.examples import Subset
 from rltr.tasks.sounds import SoundExamples, read_sound
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
@@ -56,6 +57,7 @@ def wave(samples: int, frequency: float, rate: int = RATE) -> np.ndarray:
 
 
 def ears(name: str) -> tuple[PreTrainedModel, Any]:
+    extractor: Any
     if name == "ast":
         size = {"patch_size": 4, "frequency_stride": 4, "time_stride": 4, "max_length": 16, "num_mel_bins": 16}
         extractor = ASTFeatureExtractor(sampling_rate=RATE, num_mel_bins=16, max_length=16)
@@ -136,14 +138,15 @@ def test_an_answer_does_not_depend_on_the_batch(folder: Path, name: str) -> None
 
 def test_inputs_are_what_the_extractor_makes_of_a_batch(folder: Path) -> None:
     examples = load_task(load_model(str(folder / "wav2vec2")), folder / "data").train
-    assert examples.lengths() is not None
+    lengths = examples.lengths()
+    assert lengths is not None
     extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder / "wav2vec2")
     waves = [wavfile.read(folder / "data" / examples.names[i])[1] for i in (0, 1)]
     expected = extractor(waves, sampling_rate=RATE, padding=True, return_tensors="pt")
     found = examples.batch([0, 1])
     torch.testing.assert_close(found["input_values"], expected["input_values"])
     assert torch.equal(found["attention_mask"], expected["attention_mask"].long())
-    assert found["attention_mask"].sum(1).tolist() == [examples.lengths()[i] for i in (0, 1)]
+    assert found["attention_mask"].sum(1).tolist() == [lengths[i] for i in (0, 1)]
 
 
 def test_from_files_to_a_checked_policy(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +213,9 @@ def test_what_a_folder_of_sounds_must_be(folder: Path, tmp_path: Path) -> None:
 
 
 def test_little_memory_is_enough(folder: Path) -> None:
-    examples = load_task(load_model(str(folder / "ast")), folder / "data").train.examples
+    examples = load_task(load_model(str(folder / "ast")), folder / "data").train
+    assert isinstance(examples, Subset) and isinstance(examples.examples, SoundExamples)
+    examples = examples.examples
     few = SoundExamples(examples.paths, examples.labels, examples.names, examples.classes, examples.extractor, 2000)
     for i in (0, 1, 0, 5, 0):
         assert torch.equal(few.batch([i])["input_values"], examples.batch([i])["input_values"])

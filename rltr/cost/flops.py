@@ -12,12 +12,17 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from pydantic import ConfigDict
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from rltr.cost.stored import dump, restore
 from rltr.errors import RltrError
 
 QUERY_NAMES = ("q_proj", "query", "q_lin")
 """What transformers calls a layer's query projection: as wide as all heads together, also with grouped keys."""
+FUSED_NAMES = ("Wqkv", "c_attn", "query_key_value")
+"""What it calls a projection to queries, keys and values of equal widths at once."""
+GROUPED_NAME, OUTPUT_NAME = "qkv_proj", "o_proj"
+"""One to queries and fewer keys and values (Phi-3): queries are as wide as what the output projection takes."""
 
 
 @dataclass(frozen=True)
@@ -75,26 +80,40 @@ def layer_flops(layer: nn.Module) -> tuple[int, int]:
     """FLOPs of one layer (per token, per pair of tokens).
 
     Raises:
-        RltrError: if the layer has not exactly one attention with a separate query projection, or holds a matrix that
-            is not an ``nn.Linear``'s (a convolution, experts, a fused attention).
+        RltrError: if the layer has not exactly one attention whose query projection has a known name, or holds a matrix
+            that is no linear map's (a convolution, experts).
     """
     refusal = f"cannot count the FLOPs of a {type(layer).__name__}"
     fix = "Use the cost model 'latency', which measures instead of counting"
     linear, queries = 0, []
     for name, module in layer.named_modules():
-        if isinstance(module, nn.Linear):
-            linear += 2 * module.in_features * module.out_features
-            if name.rpartition(".")[2] in QUERY_NAMES:
-                queries.append(module.out_features)
+        path, _, last = name.rpartition(".")
+        if isinstance(module, nn.Linear | Conv1D):
+            width_in, width_out = _widths(module)
+            linear += 2 * width_in * width_out
+            if last in QUERY_NAMES:
+                queries.append(width_out)
+            elif last in FUSED_NAMES:
+                queries.append(width_out // 3)
+            elif last == GROUPED_NAME:
+                queries.append(_widths(layer.get_submodule(f"{path}.{OUTPUT_NAME}"))[0])
         elif any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
             raise RltrError(
-                f"{refusal}: {name or 'it'} ({type(module).__name__}) holds a matrix but is no nn.Linear, "
+                f"{refusal}: {name or 'it'} ({type(module).__name__}) holds a matrix but is no linear map, "
                 f"the only kind that is priced. {fix}"
             )
     if len(queries) != 1:
         raise RltrError(
-            f"{refusal}: it has {len(queries)} query projections (nn.Linear modules called {', '.join(QUERY_NAMES)}), "
-            f"and exactly one is priced. {fix}"
+            f"{refusal}: it has {len(queries)} query projections (linear maps called "
+            f"{', '.join((*QUERY_NAMES, *FUSED_NAMES, GROUPED_NAME))}), and exactly one is priced. {fix}"
         )
     # Queries times keys, then weights times values: two products of 2 FLOPs per pair and channel.
     return linear, 4 * queries[0]
+
+
+def _widths(module: nn.Module) -> tuple[int, int]:
+    """Numbers that a linear map takes and gives, for each token; GPT-2's is called a convolution."""
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
+    assert isinstance(module, nn.Linear)
+    return module.in_features, module.out_features

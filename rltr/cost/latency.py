@@ -6,10 +6,10 @@ reports how well the table foretold it.
 """
 
 import hashlib
+import inspect
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +22,7 @@ from pydantic import ConfigDict
 from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
-from transformers import PreTrainedModel
 
-from rltr.attention import IMPLEMENTATION
 from rltr.backbone import Backbone
 from rltr.cost.machine import Machine
 from rltr.cost.stored import dump, restore
@@ -62,6 +60,7 @@ class LatencyCost:
         tokens: int,
         rows: int,
         decision: Callable[[int], object] | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
         points: int = 8,
         passes: int = 3,
         threads: int | None = None,
@@ -77,21 +76,25 @@ class LatencyCost:
             rows: rows per batch, as later in use; a batch of another size takes another time per row.
             decision: ``decision(n)`` makes one whole decision (selector, redundancy, merging, packing) for ``rows``
                 rows of ``n`` tokens. Without it decisions are counted as free.
+            inputs: of the model, one row with ``tokens`` tokens: shows what layers are called with beside hidden states
+                (rotary factors, positions). Without it they are called with hidden states alone.
             points: token counts to measure at, evenly spaced.
             passes: rounds over all counts; the median counts. Rounds, because a machine's speed drifts.
             threads: threads within one operator; by default as many as torch uses now.
         """
         if tokens < 2 or rows < 1:
             raise RltrError(f"a latency table needs at least 2 tokens and 1 row, got tokens={tokens} and rows={rows}")
+        called = {} if inputs is None else _arguments(backbone, inputs)
         machine = Machine.here(backbone.device, backbone.dtype, threads)
         counts = sorted({round(count) for count in np.linspace(1, tokens, points)})
         kinds = tuple(layer_kind(layer) for layer in backbone.layers)
         # One layer of each kind stands for all of them.
         tasks: dict[str, Callable[[int], object]] = {
-            kind: _layer_task(layer, backbone, rows, tokens)
+            kind: _layer_task(layer, called.get(layer, {}), backbone, rows, tokens)
             for kind, layer in zip(reversed(kinds), reversed(backbone.layers), strict=True)
         }
-        with _plain_sdpa(backbone.model), torch.no_grad():
+        # Attached and outside of a reduced pass, models run on plain sdpa, whatever they are set to.
+        with backbone.attached(), torch.no_grad():
             tables = {kind: _table(task, counts, rows, passes, machine.threads) for kind, task in tasks.items()}
             overhead = None if decision is None else _table(decision, counts, rows, passes, machine.threads)
         date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -173,17 +176,50 @@ def _summary(kinds: Sequence[str]) -> str:
     return f"{len(kinds)} layers ({', '.join(sorted(set(kinds)))})"
 
 
-def _layer_task(layer: nn.Module, backbone: Backbone, rows: int, tokens: int) -> Callable[[int], object]:
+@torch.no_grad()
+def _arguments(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[nn.Module, dict[str, Any]]:
+    """What each layer is called with beside hidden states and mask, in a native forward pass."""
+    called: dict[nn.Module, dict[str, Any]] = {}
+
+    def catch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = dict(zip(inspect.signature(layer.forward).parameters, args, strict=False)) | kwargs
+        called[layer] = {name: value for name, value in named.items() if name != "hidden_states"}
+        if "attention_mask" in named:
+            called[layer]["attention_mask"] = None
+
+    handles = [layer.register_forward_pre_hook(catch, with_kwargs=True) for layer in dict.fromkeys(backbone.layers)]
+    try:
+        backbone.model(**{**inputs, "use_cache": False} if backbone.family.cached else inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
+
+
+def _layer_task(
+    layer: nn.Module, named: Mapping[str, Any], backbone: Backbone, rows: int, tokens: int
+) -> Callable[[int], object]:
     """A function that runs one layer on the first ``n`` of ``tokens`` random hidden states per row."""
     # Made on the CPU, so that every device gets the same numbers.
     hidden = torch.randn(rows, tokens, backbone.width, generator=torch.Generator().manual_seed(0))
     hidden = hidden.to(backbone.device, backbone.dtype)
-    inputs: dict[int, Tensor] = {}
+    patches = tokens - backbone.family.leading_tokens(backbone.config) if backbone.family.patches_only else None
+    inputs: dict[int, tuple[Tensor, dict[str, Any]]] = {}
+
+    def first(value: Any, count: int) -> Any:
+        if isinstance(value, tuple):
+            return tuple(first(part, count) for part in value)
+        if not isinstance(value, Tensor) or value.ndim < 2:
+            return value
+        if patches is not None and len(value) == patches:
+            return value[: max(0, count - (tokens - patches))]
+        return value[:, :count] if value.shape[1] == tokens else value
 
     def run(count: int) -> object:
         if count not in inputs:
-            inputs[count] = hidden[:, :count].contiguous()
-        return layer(inputs[count])
+            inputs[count] = hidden[:, :count].contiguous(), {name: first(named[name], count) for name in named}
+        states, others = inputs[count]
+        return layer(states, **others)
 
     return run
 
@@ -199,17 +235,3 @@ def _table(task: Callable[[int], object], counts: Sequence[int], rows: int, pass
     medians = [statistics.median(times[count]) / rows for count in counts]
     # Noise can make a larger count look cheaper; the closest non-decreasing curve leaves no such bargain.
     return Table(tuple(counts), tuple(isotonic_regression(medians).x.tolist()))
-
-
-@contextmanager
-def _plain_sdpa(model: PreTrainedModel) -> Iterator[None]:
-    """Run ``model`` with transformers' sdpa, whatever it is set to, and set it back."""
-    before = model.config._attn_implementation
-    # An attached model is on plain sdpa for all that rltr does not run, and may be in use by another thread: let it be.
-    if before != IMPLEMENTATION:
-        model.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        if before != IMPLEMENTATION:
-            model.set_attn_implementation(before)

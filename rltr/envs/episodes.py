@@ -4,7 +4,7 @@ All rows of a batch step together. The Gymnasium environments and the stable-bas
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -211,7 +211,16 @@ class Episodes:
 
 def longest_row(backbone: Backbone, examples: Examples) -> int:
     """Tokens, special ones included, of the example that has most."""
-    inputs = examples.batch([examples.longest()])
+    return row_length(backbone, longest_inputs(examples))
+
+
+def longest_inputs(examples: Examples) -> dict[str, Tensor]:
+    """Model inputs, of one row, of the example that has most tokens."""
+    return examples.batch([examples.longest()])
+
+
+def row_length(backbone: Backbone, inputs: Mapping[str, Tensor]) -> int:
+    """Tokens per row, padding and special ones included, that a model makes of ``inputs``."""
     with backbone.attached(), torch.no_grad():
         forward = backbone.forward(KeepAll(), [0])
         _, trace = backbone.run(forward, {name: value.to(backbone.device) for name, value in inputs.items()})

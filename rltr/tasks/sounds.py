@@ -97,6 +97,7 @@ def read_sound(path: Path, rate: int) -> Float[NDArray[np.float32], " samples"]:
         RltrError: if it is no such file, is damaged, empty, or has samples that are not finite.
     """
     own, samples = _read(path)
+    wave: NDArray[np.float32]
     if samples.dtype.kind == "u":
         wave = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
@@ -104,7 +105,7 @@ def read_sound(path: Path, rate: int) -> Float[NDArray[np.float32], " samples"]:
     else:
         wave = samples.astype(np.float32)
     if wave.ndim == 2:
-        wave = wave.mean(1)
+        wave = wave.mean(1, dtype=np.float32)
     if not np.isfinite(wave).all():
         raise RltrError(f"{path} has samples that are NaN or infinite; replace or remove the file")
     if own != rate:

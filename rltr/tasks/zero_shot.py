@@ -7,6 +7,7 @@ makes the whole one cheaper, too.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -28,6 +29,8 @@ from rltr.tasks.images import image_task
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
 
+Whole: TypeAlias = Any
+"""A model with both towers; transformers gives its parts no types of their own."""
 EMBEDDING = {"clip": ("image_embeds", "text_embeds"), "siglip": ("pooler_output", "pooler_output")}
 """Where the towers of a model type have their embeddings."""
 CLASSES = {
@@ -39,7 +42,7 @@ CLASSES = {
 """The whole models, and their vision towers, by model type."""
 
 
-def vision_tower(whole: PreTrainedModel) -> PreTrainedModel:
+def vision_tower(whole: Whole) -> PreTrainedModel:
     """The part that embeds images, with ``whole``'s own weights.
 
     Raises:
@@ -54,7 +57,7 @@ def vision_tower(whole: PreTrainedModel) -> PreTrainedModel:
     return _named(tower, whole)
 
 
-def text_tower(whole: PreTrainedModel) -> PreTrainedModel:
+def text_tower(whole: Whole) -> PreTrainedModel:
     """The part that embeds texts, with ``whole``'s own weights.
 
     Raises:
@@ -69,7 +72,7 @@ def text_tower(whole: PreTrainedModel) -> PreTrainedModel:
     return _named(tower, whole)
 
 
-def _check(whole: PreTrainedModel) -> None:
+def _check(whole: Whole) -> None:
     if whole.config.model_type not in EMBEDDING:
         raise RltrError(
             f"{type(whole).__name__} is not supported for zero-shot classification; these model types are: "
@@ -77,14 +80,14 @@ def _check(whole: PreTrainedModel) -> None:
         )
 
 
-def _named(tower: PreTrainedModel, whole: PreTrainedModel) -> PreTrainedModel:
+def _named(tower: PreTrainedModel, whole: Whole) -> PreTrainedModel:
     tower.name_or_path = whole.name_or_path
     return tower.train(whole.training)
 
 
 @torch.no_grad()
 def embed_texts(
-    whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+    whole: Whole, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> Float[Tensor, "texts width"]:
     """What the text tower makes of each text, on the CPU in single precision."""
     # SigLIP was trained on texts padded to one length, sees the padding, and reads the last place.
@@ -105,7 +108,7 @@ def embed_texts(
 
 
 def zero_shot(
-    whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, classes: Sequence[str], template: str
+    whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequence[str], template: str
 ) -> ZeroShot:
     """The goal of images among ``classes``.
 

@@ -1,33 +1,39 @@
 """The cost model that a recipe asks for: counted, measured here, or measured before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from rltr import tokens as ragged
 from rltr.attended import Attended
 from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost, LatencyCost
+from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
 from rltr.forward import Decision
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
 from rltr.policies.observation import Observation
 from rltr.recipe.fields import CostGroup
 
+Inputs: TypeAlias = Mapping[str, Tensor]
+"""Inputs of a model, by name."""
 
-def make_cost(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, longest: int) -> CostModel:
+
+def make_cost(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs) -> CostModel:
     """The cost model a recipe asks for, the policy's own cost included.
 
     Args:
         backbone: whose layers are priced, where they will run.
         config: shape of the policy.
         wanted: what the recipe says.
-        longest: the most tokens a row will have.
+        sample: inputs of one row, with the most tokens a row will have.
 
     Raises:
         RltrError: if the layers cannot be priced so, or a measured table does not fit.
     """
-    return MAKERS[wanted.kind](backbone, config, wanted, longest)
+    return MAKERS[wanted.kind](backbone, config, wanted, sample)
 
 
 def check_conditions(cost: CostModel, backbone: Backbone) -> None:
@@ -47,21 +53,22 @@ def check_conditions(cost: CostModel, backbone: Backbone) -> None:
         ) from error
 
 
-def _flops(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, longest: int) -> CostModel:
+def _flops(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs) -> CostModel:
     return FlopsCost.count(backbone.layers, *decision_flops(config))
 
 
-def _latency(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, longest: int) -> CostModel:
+def _latency(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs) -> CostModel:
+    longest = row_length(backbone, sample)
     if wanted.table is None:
         rows = wanted.batch_size
         work = decision_work(backbone, TokenPolicy(config).to(backbone.device), rows)
-        return LatencyCost.measure(backbone, longest, rows, work)
+        return LatencyCost.measure(backbone, longest, rows, work, inputs=sample)
     cost = LatencyCost.load(wanted.table, backbone)
     cost.layer(0, torch.tensor([float(longest)]))  # refuses inputs longer than the table now, not in their middle
     return cost
 
 
-MAKERS: dict[str, Callable[[Backbone, PolicyConfig, CostGroup, int], CostModel]] = {
+MAKERS: dict[str, Callable[[Backbone, PolicyConfig, CostGroup, Inputs], CostModel]] = {
     "flops": _flops,
     "latency": _latency,
 }

@@ -15,7 +15,7 @@ from rltr import cost as costs
 from rltr.backbone import Backbone
 from rltr.cost import LatencyCost
 from rltr.envs import DenseLogits, Episodes, TokenSelectionVecEnv, default_layers
-from rltr.envs.episodes import longest_row
+from rltr.envs.episodes import longest_inputs, longest_row, row_length
 from rltr.errors import RltrError
 from rltr.export.calibration import calibrate
 from rltr.export.folder import Policy, describe
@@ -66,8 +66,9 @@ def train_policy(
     grid = longest_row(backbone, task.train)
     config = policy_config(backbone, grid, recipe.policy)
     # A latency table ends at the longest row it was measured for, and what is trained here is evaluated, too.
-    longest = max(grid, *(longest_row(backbone, split) for split in (task.validation, task.test)))
-    cost = costs.from_dict(saved["cost"]) if saved else make_cost(backbone, config, recipe.cost, longest)
+    samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
+    sample = max(samples, key=lambda inputs: row_length(backbone, inputs))
+    cost = costs.from_dict(saved["cost"]) if saved else make_cost(backbone, config, recipe.cost, sample)
     check_conditions(cost, backbone)
     pricing = Pricing(cost, layers, backbone.depth)
     episodes = Episodes(

@@ -1,0 +1,85 @@
+"""Random inputs of the shape a model takes, for when no data is at hand."""
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+
+
+def random_inputs(
+    backbone: Backbone, rows: int, longest: int | None = None, seed: int = 0, ragged: bool = True
+) -> dict[str, Tensor]:
+    """Random inputs of a model, padded to different lengths where it allows padding.
+
+    Args:
+        backbone: the model.
+        rows: how many.
+        longest: tokens of the longest text (special ones included) or samples of the longest sound; None takes 64
+            tokens, or what the model can take, or a second at 16 kHz.
+        seed: decides the numbers.
+        ragged: whether texts and sounds have different lengths.
+
+    Raises:
+        RltrError: if the model takes something else; then give inputs of your own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    config, name = backbone.config, backbone.root.main_input_name
+    make = {"pixel_values": _pixels, "input_ids": _texts, "input_values": _sound, "input_features": _features}
+    if name not in make:
+        raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot make up: pass inputs=")
+    inputs = make[name](config, rows, longest, generator, ragged)
+    floating = {key: value.to(backbone.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    return {key: value.to(backbone.device) for key, value in floating.items()}
+
+
+def _pixels(
+    config: PreTrainedConfig, rows: int, longest: int | None, generator: torch.Generator, ragged: bool
+) -> dict[str, Tensor]:
+    if hasattr(config, "num_patches"):  # SigLIP-2 takes patches of images of any shape
+        side = int(config.num_patches**0.5)
+        shapes = torch.tensor([[side, side], *[[max(1, side // 2), side]] * (rows - 1)])
+        present = torch.arange(config.num_patches) < shapes.prod(1)[:, None]
+        pixels = torch.randn(rows, config.num_patches, config.num_channels * config.patch_size**2, generator=generator)
+        return {"pixel_values": pixels, "pixel_attention_mask": present.long(), "spatial_shapes": shapes}
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    frames = (config.num_frames,) if hasattr(config, "num_frames") else ()
+    return {"pixel_values": torch.randn(rows, *frames, config.num_channels, height, width, generator=generator)}
+
+
+def _texts(
+    config: PreTrainedConfig, rows: int, longest: int | None, generator: torch.Generator, ragged: bool
+) -> dict[str, Tensor]:
+    longest = longest or min(64, getattr(config, "max_position_embeddings", 64) - 2)
+    present = _lengths(rows, longest, generator, ragged)
+    padding = config.pad_token_id or 0
+    ids = torch.randint(config.vocab_size - 1, (rows, longest), generator=generator)
+    ids = ids + (ids >= padding)  # every token but the one for padding, whose place in a text means something else
+    return {"input_ids": ids.where(present, padding), "attention_mask": present.long()}
+
+
+def _sound(
+    config: PreTrainedConfig, rows: int, longest: int | None, generator: torch.Generator, ragged: bool
+) -> dict[str, Tensor]:
+    if hasattr(config, "num_mel_bins"):  # a spectrogram of one size
+        return {"input_values": torch.randn(rows, config.max_length, config.num_mel_bins, generator=generator)}
+    present = _lengths(rows, longest or 16_000, generator, ragged)
+    return {"input_values": torch.randn(present.shape, generator=generator) * present, "attention_mask": present.long()}
+
+
+def _features(
+    config: PreTrainedConfig, rows: int, longest: int | None, generator: torch.Generator, ragged: bool
+) -> dict[str, Tensor]:
+    frames = 2 * config.max_source_positions
+    return {"input_features": torch.randn(rows, config.num_mel_bins, frames, generator=generator)}
+
+
+def _lengths(rows: int, longest: int, generator: torch.Generator, ragged: bool) -> Bool[Tensor, "rows longest"]:
+    """Which places hold something: the first row is full, the others are shorter unless all shall be alike."""
+    lengths = torch.full((rows, 1), longest)
+    if ragged and rows > 1:
+        lengths[1:] = torch.randint(max(1, longest // 4), longest + 1, (rows - 1, 1), generator=generator)
+    return torch.arange(longest) < lengths

@@ -1,0 +1,75 @@
+"""Write docs/models.md: the supported and refused families, from the same tables that the tests run through."""
+
+from pathlib import Path
+
+from rltr.families import FAMILIES, REFUSED, Family
+from tests.zoo import ZOO, Entry
+
+PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+KINDS = {
+    "images": "images", "masked images": "images", "patches": "images", "videos": "videos", "spectrograms": "sound",
+    "waves": "sound", "mel": "sound", "texts": "text", "captions": "text",
+}  # fmt: skip
+
+
+def page() -> str:
+    """The page as Markdown."""
+    lines = [
+        "# Models",
+        "",
+        "Written by `python -m tests.models_page` from the tables that `tests/test_families.py` runs through; a test "
+        "fails if it is out of date.",
+        "",
+        f"**{len(ZOO)} families** of transformers are tested one by one with tiny models: everything kept equals the "
+        "native forward in float32 and bfloat16; dropped and merged tokens equal a reference on the whole grid, in "
+        "which nothing leaves and those that left are hidden; a row does not depend on its batch mates; causal masks and "
+        "sliding windows count original positions; the model is bit for bit what it was after detaching.",
+        "",
+        "| model type | takes | attention | always stay | padding |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [_row(name, entry, FAMILIES[name]) for name, entry in sorted(ZOO.items())]
+    lines += [
+        "",
+        "*Causal* models are scorers of whole sequences here: they keep no cache, so `generate()` is refused, and "
+        "dropped tokens are merged into later ones only. Where no token is special, the first one stays, so that no "
+        "row is ever empty. Of larger models one part is reduced: the encoder of a Whisper, or the part you name with "
+        '`rltr.Backbone(model, tower="vision_model")`.',
+        "",
+        "## Refused, with the reason",
+        "",
+        "| model type | why |",
+        "|---|---|",
+        *(f"| `{name}` | {reason} |" for name, reason in sorted(REFUSED.items())),
+        "",
+        "## Any other",
+        "",
+        "A model type that is in neither table is refused as well. If its layers are declared to transformers "
+        "(`_can_record_outputs`) and its attention goes through transformers' attention interface, it may work all the "
+        "same. Describe it, and let the proof decide, on your own model:",
+        "",
+        "```python",
+        "report = rltr.check_backbone(model, family=rltr.Family(leading=1))",
+        "report.holds            # exact, or not",
+        "```",
+        "",
+        "`rltr check MODEL` runs the same proof on a known family and prints what it found, with the speed.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, entry: Entry, family: Family) -> str:
+    leading = family.leading_tokens(entry.config())
+    stay = f"first {leading}" if leading > 1 else "the first"
+    if family.trailing:
+        stay += ", the last"
+    if family.also_protected is not None:
+        stay += ", end of text"
+    padding = " or ".join(side for side in entry.paddings if side != "none") or "none"
+    attention = "causal" if family.causal else "to both sides"
+    return f"| `{name}` | {KINDS[entry.inputs]} | {attention} | {stay} | {padding} |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,108 @@
+"""``check_backbone`` proves what is exact, and does not prove what is not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers as hf
+from rich.console import Console
+
+import rltr
+from rltr import kernels
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.proof import prove
+from rltr.sample import random_inputs
+from rltr.selectors import ranking
+from tests.zoo import ZOO, batch
+
+MADE_UP = [name for name in ZOO if name != "vit_mae"]  # masks patches at random unless the noise is given
+
+
+@pytest.mark.parametrize("name", MADE_UP)
+def test_every_family_is_proven_on_made_up_inputs(name):
+    backbone = Backbone(ZOO[name].build())
+    inputs = random_inputs(backbone, rows=3)
+    if name == "clip_text_model":
+        inputs["input_ids"][:, -1] = 2  # its end-of-text token
+    assert prove(backbone, inputs, (1, 3)).holds
+
+
+def test_the_report_says_what_was_found(tiny_bert, capsys):
+    report = rltr.check_backbone(tiny_bert)
+    assert report.holds and report.known and not report.causal
+    assert report.layers == "4 × BertLayer" and report.decision_layers == (0, 1, 2, 3)
+    assert report.protected == 1 and report.tokens[0] > report.tokens[1]
+    Console(width=100).print(report.table())
+    shown = capsys.readouterr().out
+    assert "exact" in shown and "BertLayer" in shown and "of native" in shown
+
+
+def test_inputs_of_ones_own_are_taken(tiny_vit, image_inputs):
+    assert rltr.check_backbone(tiny_vit, image_inputs).tokens == (17, 17)
+
+
+@pytest.mark.parametrize("broken", ["rows see each other", "sizes are wrong"])
+def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, monkeypatch, broken):
+    """The proof must be able to fail."""
+    right = kernels.ragged_attention
+
+    def wrong(query, key, value, tokens, scaling, *pattern):
+        if broken == "rows see each other":
+            tokens = replace(tokens, row=torch.zeros_like(tokens.row), counts=(tokens.total,))
+        else:
+            scaling = scaling * 1.01
+        return right(query, key, value, tokens, scaling, *pattern)
+
+    monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
+    report = rltr.check_backbone(tiny_bert)
+    assert not report.holds
+
+
+def test_a_family_of_ones_own_can_be_proven():
+    """A model type that is not listed: refused, unless its family is described; then the proof decides."""
+    config = hf.Data2VecTextConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64, vocab_size=50,
+        max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    model = hf.Data2VecTextModel(config).eval()
+    with pytest.raises(RltrError, match="has not been proven exact"):
+        rltr.check_backbone(model)
+    report = rltr.check_backbone(model, family=rltr.Family())
+    assert report.holds and not report.known
+
+
+def test_a_wrong_family_is_found_out():
+    """Rotary factors for patches only, which the description does not tell: the model stumbles, and says so."""
+    model = ZOO["dinov3_vit"].build()
+    with pytest.raises((RltrError, RuntimeError)):
+        rltr.check_backbone(model, family=rltr.Family(leading=3))
+
+
+@pytest.mark.parametrize("tower", ["vision_model", "text_model"])
+def test_either_tower_of_a_clip_can_be_reduced(tower):
+    small = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {**small, "vocab_size": 50, "max_position_embeddings": 64, "eos_token_id": 2, "bos_token_id": 1}
+    config = hf.CLIPConfig(
+        text_config=text, vision_config={**small, "image_size": 16, "patch_size": 4}, projection_dim=16
+    )
+    torch.manual_seed(0)
+    model = hf.CLIPModel(config).eval()
+    with pytest.raises(RltrError, match="vision_model"):
+        Backbone(model)
+    inputs = batch(ZOO["clip_vision_model"]) | batch(ZOO["clip_text_model"], "right")
+    backbone = Backbone(model, tower=tower)
+    assert prove(backbone, inputs, (1, 3)).holds
+    before = model(**inputs).logits_per_image
+    with backbone.attached():
+        output, trace = rltr.Reduction(backbone, ranking("norm", 0.5), [1])(inputs)
+    assert len(trace.stages[-1].counts) == 4 and trace.stages[-1].total < trace.stages[0].total
+    assert output["logits_per_image"].shape == before.shape and not torch.equal(output["logits_per_image"], before)
+    assert torch.equal(model(**inputs).logits_per_image, before)
+
+
+def test_what_cannot_be_made_up_is_asked_for(tiny_vit, monkeypatch):
+    backbone = Backbone(tiny_vit)
+    monkeypatch.setattr(type(tiny_vit), "main_input_name", "tactile_values")
+    with pytest.raises(RltrError, match="pass inputs="):
+        random_inputs(backbone, 2)
