@@ -55,7 +55,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Folder with one folder of images per class, or CSV or JSONL of text and label, or 'embedded'.",
+        help="Folder with one folder of images or .wav per class, CSV or JSONL of texts, or 'embedded'.",
         show_default=False,
     ),
 ]

@@ -42,6 +42,8 @@ from rltr.evaluate.statistics import (
     mean_interval,
     median_ratio,
     paired_change_interval,
+    quality_change_interval,
+    quality_interval,
     seeds_interval,
 )
 from rltr.evaluate.style import write_png
@@ -402,6 +404,19 @@ def test_accuracy_interval_is_the_analytic_one() -> None:
     assert accuracy_interval(right) == (low, high)
 
 
+def test_qualities_between_right_and_wrong_have_t_intervals() -> None:
+    generator = np.random.default_rng(0)
+    before, after = generator.normal(0.8, 0.1, 200), generator.normal(0.7, 0.1, 200)
+    expected = ttest_1samp(before, 0).confidence_interval()
+    assert quality_interval(before) == pytest.approx((expected.low, expected.high))
+    expected = ttest_1samp(after - before, 0).confidence_interval()
+    assert quality_change_interval(after, before) == pytest.approx((expected.low, expected.high))
+    right = before > 0.8
+    assert quality_interval(right.astype(float), seed=3) == accuracy_interval(right, seed=3)
+    assert quality_change_interval(right.astype(float), ~right) == paired_change_interval(right, ~right)
+    assert quality_interval([0.5]) is None and quality_change_interval([0.5], [0.25]) is None
+
+
 def test_mean_interval_is_the_bootstrap_of_scipy() -> None:
     change = np.repeat([-1.0, 0.0, 1.0], [30, 250, 20])
     theirs = bootstrap((change,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
@@ -564,6 +579,13 @@ def test_answers_survive_packing(right: list[bool]) -> None:
         unpack("no base64!", len(right))
 
 
+@given(st.lists(st.floats(-5, 1, width=32), min_size=1, max_size=70))
+def test_qualities_survive_packing(qualities: list[float]) -> None:
+    assert unpack(pack(qualities), len(qualities)).tolist() == qualities
+    with pytest.raises(RltrError, match="damaged"):
+        unpack(pack([0.5] * 9), 10)
+
+
 def test_all_points_are_drawn_the_same_examples() -> None:
     right = np.random.default_rng(0).random((3, 500)) < 0.8
     right[1] = ~right[0]
@@ -683,6 +705,35 @@ def test_results_without_right_answers_are_read_and_claim_nothing(evaluation: Ev
     found = read_json(path)
     assert found.resampled() == {} and found.curves() == evaluation.curves()
     assert 'class="good"' not in render(found) and 'class="bad"' not in render(found)
+
+
+def test_results_of_when_all_tasks_were_classifications_are_read(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(replace(evaluation, gallery=[]), path)
+    data = json.loads(path.read_text())
+    for name in ("quality_name", "chance"):
+        data.pop(name)
+    old = {"dense_quality": "dense_accuracy", "dense_quality_interval": "dense_accuracy_interval", "per_input": "right"}
+    for part in (data, *data["points"]):
+        for name in list(part):
+            if name in old or name.startswith("quality"):
+                part[old.get(name, name.replace("quality", "accuracy"))] = part.pop(name)
+    assert "accuracy_change" in data["points"][0]
+    data["gallery"] = [{"example": 0, "name": "x", "label": 0, "dense_prediction": 0, "views": []}]
+    path.write_text(json.dumps(data))
+    assert read_json(path) == replace(evaluation, gallery=[])
+
+
+def test_answers_that_are_neither_right_nor_wrong_are_shown_with_their_quality(
+    evaluation: Evaluation, examples: TensorExamples
+) -> None:
+    (shown,) = evaluation.gallery
+    view = replace(shown.views[0], answer=None, quality=0.625)
+    numbers = replace(shown, label=None, dense_answer=None, dense_quality=0.75, views=[view])
+    found = replace(evaluation, quality_name="D²", classes=[], gallery=[numbers])
+    page = render(found, examples=examples, patches=Patches(4, 4))
+    assert "D² 62.5\u00a0% (native: 75.0\u00a0%)" in page and "<th>D²</th>" in page and "accuracy" not in summary(found)
+    assert "81.2\u00a0% (the native model has 82.0\u00a0% D²)" in summary(found)
 
 
 def answered(evaluation: Evaluation, examples: int, difference: int) -> Evaluation:

@@ -141,6 +141,11 @@ def test_a_folder_without_results_is_read(policy: Policy, tmp_path: Path) -> Non
     assert load_policy(tmp_path / "policy").facts == {}
 
 
+def test_a_calibration_of_when_all_tasks_were_classifications_is_read() -> None:
+    old = {"cost_weight": 0.2, "cost": 0.7, "accuracy": 0.89, "dense_accuracy": 0.9}
+    assert Operating.from_dict(old) == Operating(0.2, 0.7, 0.89, 0.9) == Operating.from_dict(TABLE[1].to_dict())
+
+
 def test_the_folder_in_use_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_policy(policy, tmp_path / "policy")
     monkeypatch.chdir(tmp_path / "policy")

@@ -114,7 +114,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(clip(), folder / "clip")
     save(siglip(), folder / "siglip")
 
-    sentences: list[tuple[list[str], list[Any]]] = [(["ann", "lives", "in", "old", "rome"], ["NAME", "O", "O", "O", "PLACE"])]
+    sentences: list[tuple[list[str], list[Any]]] = [
+        (["ann", "lives", "in", "old", "rome"], ["NAME", "O", "O", "O", "PLACE"])
+    ]
     sentences += [(["bob", "likes", "red-ish", "tea"], ["NAME", "O", -100, "O"]), (["tea"], ["O"])]
     tagged = [{"tokens": words, "tags": labels} for words, labels in sentences * 10]
     (folder / "tagged.jsonl").write_text("\n".join(map(json.dumps, tagged)))

@@ -97,13 +97,11 @@ def read_sound(path: Path, rate: int) -> Float[NDArray[np.float32], " samples"]:
         RltrError: if it is no such file, is damaged, empty, or has samples that are not finite.
     """
     own, samples = _read(path)
-    wave: NDArray[np.float32]
+    wave = samples.astype(np.float32)
     if samples.dtype.kind == "u":
-        wave = (samples.astype(np.float32) - 128) / 128
+        wave = (wave - 128) / 128
     elif samples.dtype.kind == "i":
-        wave = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    else:
-        wave = samples.astype(np.float32)
+        wave /= -float(np.iinfo(samples.dtype).min)
     if wave.ndim == 2:
         wave = wave.mean(1, dtype=np.float32)
     if not np.isfinite(wave).all():

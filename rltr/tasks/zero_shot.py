@@ -86,9 +86,7 @@ def _named(tower: PreTrainedModel, whole: Whole) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def embed_texts(
-    whole: Whole, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
-) -> Float[Tensor, "texts width"]:
+def embed_texts(whole: Whole, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
     """What the text tower makes of each text, on the CPU in single precision."""
     # SigLIP was trained on texts padded to one length, sees the padding, and reads the last place.
     seen = whole.config.model_type == "siglip"
@@ -107,9 +105,7 @@ def embed_texts(
     return embeddings.float().cpu()
 
 
-def zero_shot(
-    whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequence[str], template: str
-) -> ZeroShot:
+def zero_shot(whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequence[str], template: str) -> ZeroShot:
     """The goal of images among ``classes``.
 
     Args:
