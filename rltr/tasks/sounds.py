@@ -99,7 +99,8 @@ def read_sound(path: Path, rate: int) -> Float[NDArray[np.float32], " samples"]:
     own, samples = _read(path)
     wave = samples.astype(np.float32)
     if samples.dtype.kind == "u":
-        wave = (wave - 128) / 128
+        wave -= 128
+        wave /= 128
     elif samples.dtype.kind == "i":
         wave /= -float(np.iinfo(samples.dtype).min)
     if wave.ndim == 2:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,11 +53,12 @@ class TokenExamples(Examples):
         self.sentences = list(sentences)
         self.tokenizer = tokenizer
         self.longest_tokens = longest
-        self._tokens = [len(place) for place in self._places()]
+        all_places = self._places()
+        self._tokens = [len(places) for places in all_places]
         labels = torch.full((len(sentences), max(self._tokens)), UNLABELLED)
-        for row, (sentence, places) in enumerate(zip(self.sentences, self._places(), strict=True)):
-            for token, word in enumerate(places):
-                if word is not None and word not in places[:token]:
+        for row, (sentence, places) in enumerate(zip(self.sentences, all_places, strict=True)):
+            for token, (before, word) in enumerate(pairwise([None, *places])):
+                if word is not None and word != before:
                     labels[row, token] = number[sentence.labels[word]]
             if not bool((labels[row] != UNLABELLED).any()):
                 raise RltrError(
@@ -89,7 +91,7 @@ class TokenExamples(Examples):
         encoded = self._encode([self.sentences[i].words])
         ids, places = encoded["input_ids"][0], encoded.word_ids(0)
         texts = [str(self.tokenizer.decode([number])).strip() for number in ids]
-        goes_on = [place is not None and place in places[:token] for token, place in enumerate(places)]
+        goes_on = [word is not None and word == before for before, word in pairwise([None, *places])]
         return ["##" + text.removeprefix("##") if more else text for text, more in zip(texts, goes_on, strict=True)]
 
 
