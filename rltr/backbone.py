@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
 from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,13 @@ from rltr.errors import RltrError
 from rltr.families import Family
 from rltr.forward import Decide, Dropped, Forward, Trace
 from rltr.layers import find_tower
+
+COMPUTED = (
+    "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "activation_function", "layer_norm_eps",
+    "rms_norm_eps", "patch_size", "image_size", "sliding_window", "rope_parameters",
+)  # fmt: skip
+"""Fields of a config that decide how weights are used, and that no weight's shape tells."""
+_attached: "WeakKeyDictionary[PreTrainedModel, ReferenceType[Backbone]]" = WeakKeyDictionary()
 
 
 class Backbone:
@@ -60,6 +68,12 @@ class Backbone:
         self._handles: list[RemovableHandle] = []
         self._native_attention: str = self.config._attn_implementation
 
+    @classmethod
+    def shared(cls, model: PreTrainedModel) -> "Backbone":
+        """The backbone that is attached to a model by now, or a new one: for environments that share a model."""
+        known = _attached[model]() if model in _attached else None
+        return cls(model) if known is None else known
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         """Itself: one model has one backbone. Gymnasium copies the arguments that environments are made of."""
         return self
@@ -86,11 +100,13 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and values of all weights and the model's type: the same on every machine.
+        """SHA-256 over all weights and what the config does with them: the same on every machine.
 
-        Values are rounded to bfloat16 first, so that a checkpoint has one fingerprint in float32 and in bfloat16.
+        Names, shapes and values count; values are rounded to bfloat16 first, so that a checkpoint has one fingerprint
+        in float32 and in bfloat16. Of the config counts what changes answers without changing a weight.
         """
-        digest = hashlib.sha256(self.config.model_type.encode())
+        computed = [[name, getattr(self.config, name, None)] for name in COMPUTED]
+        digest = hashlib.sha256(json.dumps([self.config.model_type, computed], default=str).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(json.dumps([name, list(value.shape)]).encode())
             rounded = value.detach().to(torch.bfloat16) if value.is_floating_point() else value
@@ -108,6 +124,7 @@ class Backbone:
                 for layer in dict.fromkeys(self.layers):
                     self._handles.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
                 self._handles.append(self.layers[-1].register_forward_hook(self._after_layer))
+                _attached[self.model] = ref(self)
             self._attached += 1
 
     def detach(self) -> None:
@@ -125,6 +142,7 @@ class Backbone:
                     handle.remove()
                 self._handles.clear()
                 self.root.set_attn_implementation(self._native_attention)
+                _attached.pop(self.model, None)
 
     @contextmanager
     def attached(self) -> Iterator["Backbone"]:

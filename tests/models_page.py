@@ -22,8 +22,8 @@ def page() -> str:
         "",
         f"**{len(ZOO)} families** of transformers are tested one by one with tiny models: everything kept equals the "
         "native forward in float32 and bfloat16; dropped and merged tokens equal a reference on the whole grid, in "
-        "which nothing leaves and those that left are hidden; a row does not depend on its batch mates; causal masks and "
-        "sliding windows count original positions; the model is bit for bit what it was after detaching.",
+        "which nothing leaves and those that left are hidden; a row does not depend on its batch mates; causal masks "
+        "and sliding windows count original positions; the model is bit for bit what it was after detaching.",
         "",
         "| model type | takes | attention | always stay | padding |",
         "|---|---|---|---|---|",

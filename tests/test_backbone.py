@@ -441,6 +441,9 @@ def test_the_fingerprint_tells_weights_apart(tiny_vit, tiny_deit):
         other.classifier.bias[0] += 1e-3
     assert Backbone(other).fingerprint != Backbone(tiny_vit).fingerprint
     assert Backbone(tiny_deit).fingerprint != Backbone(tiny_vit).fingerprint
+    heads = copy.deepcopy(tiny_vit)
+    heads.config.num_attention_heads = 4
+    assert Backbone(heads).fingerprint != Backbone(tiny_vit).fingerprint
     half = copy.deepcopy(tiny_vit).to(torch.bfloat16)
     assert Backbone(half).fingerprint == Backbone(tiny_vit).fingerprint
 

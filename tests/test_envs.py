@@ -1,5 +1,6 @@
 """The environment: Gymnasium's contract, one truth behind single and batched environments, and honest prices."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -498,3 +499,25 @@ def test_default_layers_leave_the_end_alone() -> None:
     assert default_layers(12) == (0, 2, 4, 6, 8)
     assert default_layers(6) == (0, 2)
     assert default_layers(2) == (0,)
+
+
+def test_environments_of_one_model_share_it(tiny_vit, tiny_task):
+    """A second environment, to evaluate with, is nothing unusual; the last one to close lets go."""
+    first = gymnasium.make(ENVIRONMENT, model=tiny_vit, examples=tiny_task.train)
+    second = gymnasium.make_vec(ENVIRONMENT, num_envs=2, model=tiny_vit, examples=tiny_task.test)
+    first.reset(seed=0)
+    second.reset(seed=0)
+    first.close()
+    assert tiny_vit.config._attn_implementation == "rltr"
+    second.step(np.ones((2, 17), dtype=np.int8))
+    second.close()
+    assert tiny_vit.config._attn_implementation == "sdpa"
+
+
+def test_an_environment_that_nobody_closes_lets_go_of_the_model(tiny_vit, tiny_task):
+    env = TokenSelectionEnv(model=tiny_vit, examples=tiny_task.train)
+    env.reset(seed=0)
+    del env
+    gc.collect()
+    assert tiny_vit.config._attn_implementation == "sdpa"
+    assert not any(layer._forward_pre_hooks for layer in tiny_vit.vit.layers)

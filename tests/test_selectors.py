@@ -83,7 +83,7 @@ def test_tome_merges_the_most_similar_pairs_across_two_sides(counts, leading, ra
     assert choice.keep[decision.protected].all()
     assert choice.into is not None and len(choice.into) == len(dropped)
     into = dict(zip(dropped, choice.into.tolist(), strict=True))
-    unit = ragged.unit_length(decision.attended.keys)
+    unit = decision.attended.keys / decision.attended.keys.norm(dim=1, keepdim=True)
     for row in rows_of(tokens):
         free = [i for i in row if not decision.protected[i]]
         evens, odds = ([i for i in free if tokens.slot[i] % 2 == side] for side in (0, 1))

@@ -38,7 +38,7 @@ def make_episodes(
     """Episodes over a model and data.
 
     Args:
-        model: a frozen model, or a backbone to share with others.
+        model: a frozen model, or a backbone; environments of one model share its backbone.
         examples: inputs and labels to draw from.
         rows: inputs per batch.
         layers: the decision layers; None takes every second one.
@@ -51,7 +51,7 @@ def make_episodes(
     Raises:
         RltrError: if model, data or options do not fit.
     """
-    backbone = model if isinstance(model, Backbone) else Backbone(model)
+    backbone = model if isinstance(model, Backbone) else Backbone.shared(model)
     if layers is None:
         layers = default_layers(backbone.depth)
     if cost is None:

@@ -6,6 +6,7 @@ All rows of a batch step together. The Gymnasium environments and the stable-bas
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -104,8 +105,10 @@ class Episodes:
         self._state: list[dict[str, object]] = []
         self._generators = [np.random.default_rng() for _ in range(rows // group_size)]
         self._pass: PausedForward | None = None
-        self._closed = False
         self.backbone.attach()
+        # Also when nobody closes: an environment that was forgotten must not leave its hooks on the model.
+        self._let_go = finalize(self, self.backbone.detach)
+        self._let_go.atexit = False
 
     @property
     def steps(self) -> int:
@@ -195,9 +198,7 @@ class Episodes:
         if self._pass is not None:
             self._pass.close()
             self._pass = None
-        if not self._closed:
-            self._closed = True
-            self.backbone.detach()
+        self._let_go()
 
     def _observe(self, decision: Decision) -> Observation:
         count = decision.tokens.count.cpu()

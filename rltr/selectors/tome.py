@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from rltr import tokens as ragged
 from rltr.backbone import Backbone
@@ -33,7 +34,9 @@ class ToMe(KeepRate):
         tokens, free = decision.tokens, ~decision.protected
         even, odd = (free & (tokens.slot % 2 == side) for side in (0, 1))
         sources = ragged.keep(tokens, even)
-        cosine, partner = ragged.nearest(ragged.unit_length(decision.attended.keys), tokens, even, odd, decision.causal)
+        cosine, partner = ragged.nearest(
+            F.normalize(decision.attended.keys.float(), dim=-1), tokens, even, odd, decision.causal
+        )
         leave = ragged.row_sum(free.float(), tokens).long() - stay_counts(decision, self.keep_rate)
         merged = (ragged.rank(cosine, sources) < leave[sources.row]) & cosine.isfinite()
         keep = torch.ones_like(free)

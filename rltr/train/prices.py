@@ -1,6 +1,7 @@
 """The cost model that a recipe asks for: counted, measured here, or measured before."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -12,7 +13,7 @@ from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost, LatencyCost
 from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
-from rltr.forward import Decision
+from rltr.forward import Decision, Dropped
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
 from rltr.policies.observation import Observation
 from rltr.recipe.fields import CostGroup
@@ -21,7 +22,9 @@ Inputs: TypeAlias = Mapping[str, Tensor]
 """Inputs of a model, by name."""
 
 
-def make_cost(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs) -> CostModel:
+def make_cost(
+    backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs, dropped: Dropped
+) -> CostModel:
     """The cost model a recipe asks for, the policy's own cost included.
 
     Args:
@@ -29,11 +32,12 @@ def make_cost(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sampl
         config: shape of the policy.
         wanted: what the recipe says.
         sample: inputs of one row, with the most tokens a row will have.
+        dropped: what a decision does with tokens that leave.
 
     Raises:
         RltrError: if the layers cannot be priced so, or a measured table does not fit.
     """
-    return MAKERS[wanted.kind](backbone, config, wanted, sample)
+    return MAKERS[wanted.kind](backbone, config, wanted, sample, dropped)
 
 
 def check_conditions(cost: CostModel, backbone: Backbone) -> None:
@@ -53,44 +57,62 @@ def check_conditions(cost: CostModel, backbone: Backbone) -> None:
         ) from error
 
 
-def _flops(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs) -> CostModel:
+def _flops(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs, dropped: Dropped) -> CostModel:
     return FlopsCost.count(backbone.layers, *decision_flops(config))
 
 
-def _latency(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs) -> CostModel:
+def _latency(
+    backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs, dropped: Dropped
+) -> CostModel:
     longest = row_length(backbone, sample)
     if wanted.table is None:
         rows = wanted.batch_size
-        work = decision_work(backbone, TokenPolicy(config).to(backbone.device), rows)
+        work = decision_work(backbone, TokenPolicy(config).to(backbone.device), rows, dropped)
         return LatencyCost.measure(backbone, longest, rows, work, inputs=sample)
     cost = LatencyCost.load(wanted.table, backbone)
     cost.layer(0, torch.tensor([float(longest)]))  # refuses inputs longer than the table now, not in their middle
     return cost
 
 
-MAKERS: dict[str, Callable[[Backbone, PolicyConfig, CostGroup, Inputs], CostModel]] = {
+MAKERS: dict[str, Callable[[Backbone, PolicyConfig, CostGroup, Inputs, Dropped], CostModel]] = {
     "flops": _flops,
     "latency": _latency,
 }
 """How each cost model is made, by the name recipes use."""
 
 
-def decision_work(backbone: Backbone, network: TokenPolicy, rows: int) -> Callable[[int], object]:
+def decision_work(
+    backbone: Backbone, network: TokenPolicy, rows: int, dropped: Dropped = "merge"
+) -> Callable[[int], object]:
     """Everything a decision does on ``rows`` rows of so many random tokens: policy, redundancy, merging, packing."""
     generator = torch.Generator().manual_seed(0)
+    prepared: dict[int, tuple[Decision, Tensor]] = {}
 
-    @torch.no_grad()
-    def decide(count: int) -> object:
+    def prepare(count: int) -> tuple[Decision, Tensor]:
+        """Random hidden states, and who stays: made once, as drawing them is no part of a decision."""
         tokens = ragged.everything(rows, count, backbone.device)
         hidden = torch.randn(tokens.total, backbone.width, generator=generator).to(backbone.device, backbone.dtype)
         protected = tokens.slot < backbone.family.leading_tokens(backbone.config)
         width = backbone.width // backbone.config.num_attention_heads
         query = key = hidden.view(rows, count, -1, width).transpose(1, 2)
         attended = Attended(query, key, width**-0.5, tokens)
-        decision = Decision(0, 0, hidden, tokens, protected, tokens.count, attended)
+        decision = Decision(0, 0, hidden, tokens, protected, tokens.count, attended, backbone.family.causal)
+        kept = (torch.rand(tokens.total, generator=generator).to(backbone.device) < 0.5) | protected
+        return decision, kept
+
+    @torch.no_grad()
+    def decide(count: int) -> object:
+        if count not in prepared:
+            prepared[count] = prepare(count)
+        decision, kept = prepared[count]
+        # Copies forget what the last call computed: a decision finds a new batch every time.
+        tokens = replace(decision.tokens)
+        assert decision.attended is not None
+        decision = replace(decision, tokens=tokens, attended=replace(decision.attended, tokens=tokens))
         ones = torch.ones(rows, device=backbone.device)
         network(Observation.of_decision(decision, ones, ones))
-        kept = (torch.rand(tokens.total, generator=generator).to(backbone.device) < 0.5) | protected
-        return ragged.merge(hidden, tokens, kept, *decision.redundancy.partners(kept))
+        if dropped == "drop":
+            return ragged.take(decision.hidden, kept), ragged.keep(decision.tokens, kept)
+        return ragged.merge(decision.hidden, decision.tokens, kept, *decision.redundancy.partners(kept))
 
     return decide

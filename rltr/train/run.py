@@ -68,7 +68,7 @@ def train_policy(
     # A latency table ends at the longest row it was measured for, and what is trained here is evaluated, too.
     samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
     sample = max(samples, key=lambda inputs: row_length(backbone, inputs))
-    cost = costs.from_dict(saved["cost"]) if saved else make_cost(backbone, config, recipe.cost, sample)
+    cost = costs.from_dict(saved["cost"]) if saved else make_cost(backbone, config, recipe.cost, sample, dropped)
     check_conditions(cost, backbone)
     pricing = Pricing(cost, layers, backbone.depth)
     episodes = Episodes(
