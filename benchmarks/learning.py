@@ -91,7 +91,7 @@ def at_equal_latency(
     rows = []
     for place, latency in enumerate(latencies):
         here = [compared[name][place] for name in names]
-        accuracies = [found.accuracy for found in here if found.accuracy is not None]
+        accuracies = [found.quality for found in here if found.quality is not None]
         differences = [found.difference for found in here if found.difference is not None]
         best, interval, met = here[0].best, None, None
         # A seed or a baseline that was not measured here leaves the question open.
@@ -106,7 +106,7 @@ def at_equal_latency(
                 "lowest": min(accuracies, default=None),
                 "highest": max(accuracies, default=None),
                 "best baseline": best,
-                "its accuracy": here[0].best_accuracy,
+                "its accuracy": here[0].best_quality,
                 "difference": None if interval is None else mean(differences),
                 "95 % interval": None if interval is None else list(interval),
                 "verdict": verdict(interval),
@@ -118,7 +118,7 @@ def at_equal_latency(
         {
             "policy": name,
             "latency": c.cost,
-            "accuracy": c.accuracy,
+            "accuracy": c.quality,
             "best": c.best,
             "difference": c.difference,
             "interval": c.interval,
@@ -140,7 +140,7 @@ def draw(evaluation: Evaluation, names: Sequence[str], path: Path) -> None:
     draw_curve(axes, shown, "latency", f"Accuracy over measured time, {len(names)} policies")
     for name in names[1:]:
         points = sorted((p for p in evaluation.points if p.method == name), key=lambda point: point.latency)
-        axes.plot([p.latency for p in points], [p.accuracy for p in points], color=ACCENT, linewidth=1.4, zorder=5)
+        axes.plot([p.latency for p in points], [p.quality for p in points], color=ACCENT, linewidth=1.4, zorder=5)
     legend_below(figure, shown, columns=3)
     write_png(figure, path)
 
@@ -191,7 +191,7 @@ def main() -> None:
     evaluation, backbone = sweep(recipes[0], policies, args)
     rows, each = at_equal_latency(evaluation, list(policies), args.latencies)
     more = {
-        "dense_accuracy": evaluation.dense_accuracy,
+        "dense_accuracy": evaluation.dense_quality,
         "training": trained,
         "each": each,
         "hypervolumes": evaluation.hypervolumes(),

@@ -130,8 +130,8 @@ def main() -> None:
         {
             "method": point.series,
             "setting": point.setting,
-            "accuracy": point.accuracy,
-            "95 %": point.accuracy_interval,
+            "accuracy": point.quality,
+            "95 %": point.quality_interval,
             "latency": point.latency,
             "FLOPs": point.flops,
             "tokens in the last layer": round(point.kept[-1]),
@@ -140,9 +140,9 @@ def main() -> None:
         for point in points_of_method
     ]
     console.print(
-        f"stock PPO: {args.rollouts} rollouts in {minutes:.1f} minutes; native {evaluation.dense_accuracy:.1%}"
+        f"stock PPO: {args.rollouts} rollouts in {minutes:.1f} minutes; native {evaluation.dense_quality:.1%}"
     )
-    finish(args, backbone, rows, minutes=minutes, dense_accuracy=evaluation.dense_accuracy)
+    finish(args, backbone, rows, minutes=minutes, dense_quality=evaluation.dense_quality)
     if args.out:
         write_json(evaluation, args.out.with_name(f"{args.out.stem}-points.json"))
 

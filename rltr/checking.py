@@ -25,7 +25,7 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     Args:
         policy_folder: the policy.
         changes: fields of its recipe that are different here, by dotted key: where model and data are, device, threads.
-            Data that is not here is replaced by random inputs, which do for everything but accuracy.
+            Data that is not here is replaced by random inputs, which do for everything but quality.
 
     Returns:
         Whether the model answers as the native one.
@@ -38,9 +38,9 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     examples, real = _examples_at_hand(recipe, backbone, policy, "data.source" in (changes or {}))
     batch = examples.batch(range(min(CHECKED, len(examples))))
     inputs = {name: value.to(backbone.device) for name, value in batch.items()}
-    found = parity(backbone, inputs, policy.layers, policy.dropped)
+    found = parity(backbone, inputs, policy.layers, policy.dropped, examples.goal)
     console.print(
-        f"everything kept: largest difference of a logit {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
+        f"everything kept: largest difference in an answer {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
         f"after detaching: {'identical' if found.restored else 'different'}"
     )
     if not found.holds:
@@ -56,7 +56,9 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
         batch_size=recipe.evaluation.batch_size,
     )
     for point in evaluation.points:
-        right = f", accuracy {point.accuracy:.1%} (native {evaluation.dense_accuracy:.1%})" if real else ""
+        right = (
+            f", {evaluation.quality_name} {point.quality:.1%} (native {evaluation.dense_quality:.1%})" if real else ""
+        )
         slower = " - slower than no pruning" if point.slower else ""
         console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{right}{slower}")
     return True
@@ -69,6 +71,6 @@ def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named:
         return prepare_data(recipe, backbone.model).validation, True
     console.print(
         f"the data it was trained on ({source!r}) is not here: checking on random inputs, of which the policy may keep "
-        f"more or less than of yours; name data with --data to see its accuracy, too"
+        f"more or less than of yours; name data with --data to see its {policy.quality_name}, too"
     )
-    return random_examples(backbone, 2 * CHECKED, policy.network.config.grid), False
+    return random_examples(backbone, 2 * CHECKED, policy.network.config.grid, pooling=recipe.data.pooling), False

@@ -55,7 +55,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Folder with one folder of images per class; CSV or JSONL of text and label; Parquet, Arrow or .npz; "
+        help="Folder with one folder of images or .wav per class; CSV or JSONL of texts; Parquet, Arrow or .npz; "
         "owner/name on the hub; or 'embedded'.",
         show_default=False,
     ),

@@ -68,8 +68,8 @@ def run_demo(recipe: Recipe, quick: bool = False) -> None:
     found = highlighted(evaluation.points)
     if found is not None:
         console.print(
-            f"\nAt {found.latency:.2f} of the native time the policy is right on {found.accuracy:.1%} of the test "
-            f"images; the whole model on {evaluation.dense_accuracy:.1%}."
+            f"\nAt {found.latency:.2f} of the native time the policy is right on {found.quality:.1%} of the test "
+            f"images; the whole model on {evaluation.dense_quality:.1%}."
         )
     if quick:
         console.print(
@@ -109,7 +109,7 @@ def facts_of(evaluation: Evaluation) -> dict[str, Any]:
     rows = [
         {
             "cost weight": f"{point.setting:.3g}",
-            "accuracy": f"{point.accuracy:.2%}",
+            evaluation.quality_name: f"{point.quality:.2%}",
             "time": f"{point.latency:.2f}×",
             "FLOPs": f"{point.flops:.2f}×",
         }

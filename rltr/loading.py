@@ -5,42 +5,25 @@ that a model which would answer at random (a head without trained weights) is re
 Only safetensors files are read, never a pickle, and no code from a checkpoint is run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import huggingface_hub
 import huggingface_hub.errors
 import huggingface_hub.utils
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-)
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from rltr.errors import RltrError
 from rltr.recipe import EMBEDDED
-
-Kind = Literal["image", "text"]
-"""What a model's inputs are."""
+from rltr.tasks import KINDS
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "vit"
 """The folder of the model that comes with rltr."""
-_AUTO = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
-_HEADS: dict[str, Mapping[str, Sequence[str]]] = {
-    "image": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-    "text": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-}
 _FAILURES = (
     OSError,
     ValueError,
@@ -52,42 +35,30 @@ _FAILURES = (
 """What transformers raises for a checkpoint that is missing, unreachable, damaged or unknown to it."""
 
 
-def load_model(source: str, kind: Kind | None = None, device: torch.device | str = "cpu") -> PreTrainedModel:
-    """Load a classification model, frozen, in evaluation mode and single precision.
+def load_model(source: str, kind: str | None = None, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """Load a model with the head that a task needs, frozen, in evaluation mode and single precision.
 
     Args:
         source: ``embedded``, a folder that ``save_pretrained`` wrote, or a hub id. ``HF_HUB_OFFLINE`` is respected.
-        kind: what the inputs are; None finds out from the checkpoint's head.
+        kind: a name in ``rltr.tasks.KINDS``; None finds out from the checkpoint's head.
         device: where the weights go.
 
     Raises:
-        RltrError: if there is no such model, it cannot be read, or it has no trained classification head of that kind.
+        RltrError: if there is no such model, it cannot be read, or it has no trained head of that kind.
     """
     place = _place(source)
     config = _config(source, place)
-    found = _kind(source, config)
-    if kind is not None and kind != found:
-        raise RltrError(
-            f"model {source!r} takes {found} inputs, but the data is of kind {kind!r}; name data that fits it"
-        )
+    kind = _kind(source, config, kind)
     if Path(place).is_dir() and not list(Path(place).glob("*.safetensors")) and list(Path(place).glob("*.bin")):
         raise RltrError(
             f"model {source!r} is stored as a pickle (.bin), which can run code when loaded; "
             "convert it once where you trust it: AutoModel…from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )
-    try:
-        with _quiet():
-            model, info = _AUTO[found].from_pretrained(
-                place,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # reported below instead, by name
-                output_loading_info=True,
-            )
-    except _FAILURES as error:
-        raise RltrError(_failure(source, error)) from error
+    auto = KINDS[kind].auto
+    model, info = _from_pretrained(auto, source, place, config)
+    if info["missing_keys"] and all(name.startswith("pooler.") for name in info["missing_keys"]):
+        # A pooler that nobody trained, and nobody asks: without it, the model is the same each time it is loaded.
+        model, info = _from_pretrained(auto, source, place, config, add_pooling_layer=False)
     if mismatched := sorted(info["mismatched_keys"]):
         name, stored, expected = mismatched[0]
         raise RltrError(
@@ -97,8 +68,10 @@ def load_model(source: str, kind: Kind | None = None, device: torch.device | str
     if missing := sorted(info["missing_keys"]):
         raise RltrError(
             f"model {source!r} has no trained weights for {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; "
-            f"it would answer at random. Fine-tune it first, and save it as {_AUTO[found].__name__}"
+            f"it would answer at random. Fine-tune it first, and save it as {auto.__name__}"
         )
+    part = KINDS[kind].part
+    model = model if part is None else part(model)
     model.requires_grad_(False)
     return model.eval().to(device)
 
@@ -134,18 +107,44 @@ def _config(source: str, place: str) -> PreTrainedConfig:
         raise RltrError(_failure(source, error)) from error
 
 
-def _kind(source: str, config: PreTrainedConfig) -> Kind:
+def _from_pretrained(auto: Any, source: str, place: str, config: PreTrainedConfig, **options: Any) -> tuple[Any, Any]:
+    try:
+        with _quiet():
+            loaded: tuple[Any, Any] = auto.from_pretrained(
+                place,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # reported by name instead
+                output_loading_info=True,
+                **options,
+            )
+            return loaded
+    except _FAILURES as error:
+        raise RltrError(_failure(source, error)) from error
+
+
+def _kind(source: str, config: PreTrainedConfig, asked: str | None) -> str:
+    """Which kind of task a checkpoint is for: the one asked for, or that of its head."""
+    if asked is not None and asked not in KINDS:
+        raise RltrError(f"there is no task kind {asked!r}; choose one of {', '.join(KINDS)}")
+    if asked is not None and KINDS[asked].asked and config.model_type in KINDS[asked].classes:
+        return asked
     architectures = config.architectures or []
-    kinds: list[Kind] = ["image", "text"]
-    for kind in kinds:
-        names = _HEADS[kind].get(config.model_type, ())
-        # One model type can have several classes (DeiT has two), then the table holds them all.
-        heads = {names} if isinstance(names, str) else set(names)
-        if heads & set(architectures) or (heads and not architectures):
-            return kind
+    for name, kind in KINDS.items():
+        unknown = not architectures and config.model_type in kind.classes
+        if not kind.asked and (unknown or any(kind.suits(config.model_type, own) for own in architectures)):
+            if asked not in (None, name):
+                raise RltrError(
+                    f"model {source!r} takes {name} inputs, but the data is of kind {asked!r}; name data that fits it"
+                )
+            return name
+    others = [name for name, kind in KINDS.items() if kind.asked and config.model_type in kind.classes]
     raise RltrError(
         f"model {source!r} is a {', '.join(architectures) or config.model_type}, without a classification head; "
-        f"rltr takes what {' or '.join(auto.__name__ for auto in _AUTO.values())} loads"
+        f"rltr takes what {' or '.join(kind.auto.__name__ for kind in KINDS.values() if not kind.asked)} loads"
+        + "".join(f", or ask for data.kind={name}" for name in others)
     )
 
 

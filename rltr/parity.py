@@ -8,10 +8,14 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.forward import Dropped
-from rltr.preparation import image_shape
+from rltr.preparation import image_shape, sound_shape
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
 from rltr.tasks import TensorExamples
+from rltr.tasks.goals import Classification, Embedding, Goal, Regression
+from rltr.tasks.goals.embedding import Pooling
+from rltr.tasks.goals.goal import ABSENT
+from rltr.tasks.heads import goal_of
 
 ROUNDING = 84
 """Steps of a number's own precision that two orders of the same sums may differ by: 1e-5 in single precision."""
@@ -22,8 +26,8 @@ class Parity:
     """How far keeping everything is from the native model.
 
     Attributes:
-        error: largest difference of a logit.
-        tolerance: how large it may be: rounding, at the size of the logits.
+        error: largest difference in an answer: of a logit, for most tasks.
+        tolerance: how large it may be: rounding, at the size of the answers.
         restored: whether the model answers bit for bit as before once it is detached.
     """
 
@@ -39,19 +43,35 @@ class Parity:
 
 @torch.no_grad()
 def parity(
-    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], dropped: Dropped = "merge"
+    backbone: Backbone,
+    inputs: Mapping[str, Tensor],
+    layers: Sequence[int],
+    dropped: Dropped = "merge",
+    goal: Goal | None = None,
 ) -> Parity:
-    """Run ``inputs`` natively, with decisions that keep everything, and natively again."""
-    native = backbone.model(**inputs).logits
+    """Run ``inputs`` natively, with decisions that keep everything, and natively again.
+
+    Args:
+        backbone: the model.
+        inputs: for it, on its device.
+        layers: where to decide.
+        dropped: what would happen to dropped tokens.
+        goal: which part of the output is compared; None for logits.
+    """
+    goal = goal or Classification()
+    native = goal.read(backbone.model(**inputs), inputs)
     with backbone.attached():
-        kept, _ = Reduction(backbone, KeepAll(), layers, dropped)(inputs)
-    after = backbone.model(**inputs).logits
-    precision = ROUNDING * torch.finfo(native.dtype).eps
-    size = max(1.0, float(native.abs().max()))
-    return Parity(float((kept["logits"] - native).abs().max()), precision * size, torch.equal(native, after))
+        output, trace = Reduction(backbone, KeepAll(), layers, dropped)(inputs)
+    kept = goal.read(output, inputs, trace)
+    after = goal.read(backbone.model(**inputs), inputs)
+    precision = ROUNDING * torch.finfo(backbone.dtype).eps
+    size = max(1.0, float(native[native != ABSENT].abs().max()))
+    return Parity(float((kept - native).abs().max()), precision * size, torch.equal(native, after))
 
 
-def random_examples(backbone: Backbone, count: int, longest: int, seed: int = 0) -> TensorExamples:
+def random_examples(
+    backbone: Backbone, count: int, longest: int, seed: int = 0, pooling: Pooling = "mean"
+) -> TensorExamples:
     """Inputs of a model's shape, for when no data is at hand; their labels are the native model's own answers.
 
     Args:
@@ -59,11 +79,15 @@ def random_examples(backbone: Backbone, count: int, longest: int, seed: int = 0)
         count: how many.
         longest: tokens of the longest text, special ones included; images have the size that the model takes.
         seed: decides the pixels or tokens.
+        pooling: of a model without a head, which embeds.
     """
     generator = torch.Generator().manual_seed(seed)
-    model, config = backbone.model, backbone.config
+    model, config = backbone.model, backbone.model.config
+    shape: tuple[int, ...] | None
     if shape := image_shape(model):
         inputs = {"pixel_values": torch.randn(count, *shape, generator=generator)}
+    elif shape := sound_shape(model, longest):
+        inputs = {model.main_input_name: torch.randn(count, *shape, generator=generator)}
     else:
         # Texts of every length, padded: padding is where a reduced model could most easily differ.
         lengths = torch.randint(min(3, longest), longest + 1, (count, 1), generator=generator)
@@ -74,10 +98,13 @@ def random_examples(backbone: Backbone, count: int, longest: int, seed: int = 0)
         ids = ids + (ids >= padding)  # every token but the one for padding, whose place in a text means something else
         inputs = {"input_ids": ids.where(present, padding), "attention_mask": present.long()}
     names = [f"random {i}" for i in range(count)]
+    goal = goal_of(model, longest, pooling)
     with torch.no_grad():
         parts = [
             {name: value[part].to(backbone.device) for name, value in inputs.items()}
             for part in torch.arange(count).split(32)
         ]
-        logits = torch.cat([model(**part).logits.cpu() for part in parts])
-    return TensorExamples(logits.argmax(-1), names, [str(label) for label in range(logits.shape[1])], inputs)
+        answers = torch.cat([goal.read(model(**part), part).float().cpu() for part in parts])
+    count_of_classes = 0 if isinstance(goal, Embedding | Regression) else answers.shape[-1]
+    classes = [str(label) for label in range(count_of_classes)]
+    return TensorExamples(goal.decide(answers), names, classes, inputs, goal=goal)

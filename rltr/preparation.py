@@ -26,7 +26,7 @@ def prepare_model(recipe: Recipe) -> Backbone:
     """The frozen model a recipe names, on its device; from now on torch uses as many threads as the recipe says."""
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    return Backbone(load_model(recipe.model.source, device=pick_device(recipe.device)))
+    return Backbone(load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device)))
 
 
 def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
@@ -48,11 +48,16 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
             subset=data.subset,
             bad_inputs=data.bad_inputs,
             stream_examples=data.stream_examples,
+            pooling=data.pooling,
+            template=data.template,
         )
-        kind = None if data.kind == "auto" else data.kind
-        task = load_task(model, data.source, kind=kind, options=options)
+        task = load_task(model, data.source, kind=_kind(recipe), options=options)
     # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.
     return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
+
+
+def _kind(recipe: Recipe) -> str | None:
+    return None if recipe.data.kind == "auto" else recipe.data.kind
 
 
 def _refuse_unlike(model: PreTrainedModel, source: str, task: Task) -> None:
@@ -77,3 +82,18 @@ def image_shape(model: PreTrainedModel) -> tuple[int, int, int] | None:
     size = model.config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return model.config.num_channels, height, width
+
+
+def sound_shape(model: PreTrainedModel, tokens: int) -> tuple[int, ...] | None:
+    """Shape of a sound of so many tokens, as a model takes it; None for a model that takes something else."""
+    config = model.config
+    if model.main_input_name == "input_features":  # a spectrogram of half a minute, which two strides make half as long
+        return config.num_mel_bins, 2 * config.max_source_positions
+    if model.main_input_name != "input_values":
+        return None
+    if not hasattr(config, "conv_stride"):
+        return config.max_length, config.num_mel_bins
+    samples = tokens
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return (samples,)

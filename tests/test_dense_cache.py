@@ -203,19 +203,19 @@ def no_file(file: Path) -> None:
 
 
 def other_names(file: Path) -> None:
-    save_file({"logits": torch.zeros(1, 2)}, file)
+    save_file({"answers": torch.zeros(1, 2)}, file)
 
 
 def other_lengths(file: Path) -> None:
-    save_file({"index": torch.arange(3), "logits": torch.zeros(1, 2)}, file)
+    save_file({"index": torch.arange(3), "answers": torch.zeros(1, 2)}, file)
 
 
 def outside(file: Path) -> None:
-    save_file({"index": torch.tensor([10]), "logits": torch.zeros(1, 2)}, file)
+    save_file({"index": torch.tensor([10]), "answers": torch.zeros(1, 2)}, file)
 
 
 def not_finite(file: Path) -> None:
-    save_file({"index": torch.tensor([1]), "logits": torch.full((1, 2), torch.nan)}, file)
+    save_file({"index": torch.tensor([1]), "answers": torch.full((1, 2), torch.nan)}, file)
 
 
 @pytest.mark.parametrize("spoil", [cut_short, no_file, other_names, other_lengths, outside, not_finite])
@@ -272,4 +272,4 @@ def test_processes_share_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         process.join(120)
     assert [process.exitcode for process in started] == [0, 0, 0]
     files = [path for path in (tmp_path / "dense").rglob("*") if path.is_file()]
-    assert files and all(load_file(path).keys() == {"index", "logits"} for path in files)  # none is left half-written
+    assert files and all(load_file(path).keys() == {"index", "answers"} for path in files)  # none is left half-written

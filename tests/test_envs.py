@@ -27,6 +27,7 @@ from rltr.envs import (
 )
 from rltr.errors import RltrError
 from rltr.tasks import TensorExamples, score
+from rltr.tasks.goals import Classification
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
@@ -112,7 +113,7 @@ def test_make_gives_the_single_environment(options: dict[str, Any], grid: int) -
         shown, reward, terminated, truncated, info = env.step(np.ones(grid, np.int8))
         assert isinstance(reward, float) and not truncated
         assert terminated == (step == len(LAYERS) - 1)
-    assert set(info) == {"example", "score", "right", "dense_right", "cost"}
+    assert set(info) == {"example", "score", "quality", "dense_quality", "cost"}
     env.close()
 
 
@@ -366,7 +367,7 @@ def test_the_score_is_the_tasks_score(options: dict[str, Any]) -> None:
     *_, infos = episode(env, [np.ones((4, env.episodes.grid))] * 2)[-1]
     np.testing.assert_allclose(infos["final_info"]["score"], 0, atol=1e-5)  # everything kept: the dense answer
     assert infos["final_info"]["example"].tolist() == index.tolist()
-    np.testing.assert_array_equal(infos["final_info"]["right"], infos["final_info"]["dense_right"])
+    np.testing.assert_array_equal(infos["final_info"]["quality"], infos["final_info"]["dense_quality"])
     env.close()
 
 
@@ -431,7 +432,7 @@ def test_closing_twice_and_stepping_out_of_turn(options: dict[str, Any]) -> None
         ({"cost_weight": (0.0, 1.0)}, "above 0"),
         ({"cost_weight": (2.0, 1.0)}, "lower one first"),
         ({"group_size": 3}, "whole groups"),
-        ({"scoring": "style"}, "accuracy"),
+        ({"scoring": "style"}, "quality, fidelity"),
         ({"layers": (2, 1)}, "rising"),
         ({"layers": (4,)}, "0 to 3"),
         ({"layers": ()}, "rising"),
@@ -488,8 +489,8 @@ def test_an_outcome_says_what_happened(options: dict[str, Any]) -> None:
     assert torch.equal(outcome.trace.present[-1], expected)
     labels = episodes.examples.labels[index]
     dense = episodes.dense(index)
-    assert torch.equal(outcome.dense_right, dense.argmax(-1) == labels)
-    bound = score("both", dense, dense, labels).abs() + 4
+    assert torch.equal(outcome.dense_quality, (dense.argmax(-1) == labels).float())
+    bound = score("both", Classification(), dense, dense, labels).abs() + 4
     assert bool((outcome.score.abs() <= bound).all())
     episodes.close()
 

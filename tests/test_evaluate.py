@@ -31,17 +31,19 @@ from rltr.cost import CostModel, FlopsCost, LatencyCost
 from rltr.errors import RltrError
 from rltr.evaluate.gallery import FADE, TINT, Patches, dim, panels, stage_titles, text_panels
 from rltr.evaluate.measure import measure
-from rltr.evaluate.pareto import accuracy_at, compare, hypervolume, pareto_front, read_off
+from rltr.evaluate.pareto import compare, hypervolume, pareto_front, quality_at, read_off
 from rltr.evaluate.plots import curve, foretold, kept_per_layer, spread, training_curves
 from rltr.evaluate.points import Measurement, OperatingPoint, Shown, View
 from rltr.evaluate.report import render, summary, write_report
-from rltr.evaluate.resampling import pack, resampled_accuracies, unpack
+from rltr.evaluate.resampling import pack, resampled_qualities, unpack
 from rltr.evaluate.results import Evaluation, read_history, read_json, write_csv, write_json
 from rltr.evaluate.statistics import (
     accuracy_interval,
     mean_interval,
     median_ratio,
     paired_change_interval,
+    quality_change_interval,
+    quality_interval,
     seeds_interval,
 )
 from rltr.evaluate.style import write_png
@@ -185,7 +187,7 @@ def test_time_and_accuracy_come_from_the_same_alternating_passes(
     assert found.points[0].throughput == pytest.approx(8)
     with torch.inference_mode():
         logits = native_forward(examples.inputs["pixel_values"]).logits
-    assert found.dense_accuracy == pytest.approx((logits.argmax(-1) == examples.labels).float().mean().item())
+    assert found.dense_quality == pytest.approx((logits.argmax(-1) == examples.labels).float().mean().item())
 
 
 def test_drift_hits_point_and_reference_alike(backbone: Backbone, examples: TensorExamples, flops: FlopsCost) -> None:
@@ -209,7 +211,7 @@ def test_tokens_flops_and_gallery_are_those_of_the_real_runs(
     assert found.tokens == 17
     assert half.kept == [17, 9, 5]  # CLS stays, half of 16, then half of 8
     assert whole.kept == [17, 17, 17]
-    assert (whole.agreement, whole.accuracy_change) == (1, 0)
+    assert (whole.agreement, whole.quality_change) == (1, 0)
     assert whole.flops == pytest.approx(1) and half.flops < 0.7
     assert half.predicted == pytest.approx(half.flops) and whole.predicted is None
     assert half.layers == [1, 2]
@@ -402,6 +404,19 @@ def test_accuracy_interval_is_the_analytic_one() -> None:
     assert accuracy_interval(right) == (low, high)
 
 
+def test_qualities_between_right_and_wrong_have_t_intervals() -> None:
+    generator = np.random.default_rng(0)
+    before, after = generator.normal(0.8, 0.1, 200), generator.normal(0.7, 0.1, 200)
+    expected = ttest_1samp(before, 0).confidence_interval()
+    assert quality_interval(before) == pytest.approx((expected.low, expected.high))
+    expected = ttest_1samp(after - before, 0).confidence_interval()
+    assert quality_change_interval(after, before) == pytest.approx((expected.low, expected.high))
+    right = before > 0.8
+    assert quality_interval(right.astype(float), seed=3) == accuracy_interval(right, seed=3)
+    assert quality_change_interval(right.astype(float), ~right) == paired_change_interval(right, ~right)
+    assert quality_interval([0.5]) is None and quality_change_interval([0.5], [0.25]) is None
+
+
 def test_mean_interval_is_the_bootstrap_of_scipy() -> None:
     change = np.repeat([-1.0, 0.0, 1.0], [30, 250, 20])
     theirs = bootstrap((change,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
@@ -509,14 +524,14 @@ def test_hypervolume_grows_with_points(points: list[tuple[float, float]], cost: 
 def test_hypervolume_by_hand() -> None:
     assert hypervolume([(0.5, 0.8)]) == pytest.approx(0.4)
     assert hypervolume([(0.5, 0.8), (0.25, 0.6), (0.6, 0.7)]) == pytest.approx(0.5 * 0.8 + 0.25 * 0.6)
-    assert hypervolume([(0.5, 0.8)], accuracy=0.3) == pytest.approx(0.25)
-    assert hypervolume([(1.2, 0.9), (0.1, 0.05)], accuracy=0.1) == 0
+    assert hypervolume([(0.5, 0.8)], quality=0.3) == pytest.approx(0.25)
+    assert hypervolume([(1.2, 0.9), (0.1, 0.05)], quality=0.1) == 0
     assert hypervolume([]) == 0
 
 
 def test_accuracy_between_points_and_nothing_beyond() -> None:
     points = [(0.4, 0.7), (0.6, 0.8), (0.5, 0.6), (0.9, 0.75)]
-    assert accuracy_at([0.3, 0.4, 0.5, 0.6, 0.8, 0.9, 1.0], points) == [
+    assert quality_at([0.3, 0.4, 0.5, 0.6, 0.8, 0.9, 1.0], points) == [
         None,
         pytest.approx(0.7),
         pytest.approx(0.75),
@@ -525,12 +540,12 @@ def test_accuracy_between_points_and_nothing_beyond() -> None:
         pytest.approx(0.8),
         None,
     ]
-    assert accuracy_at([0.5], []) == [None]
+    assert quality_at([0.5], []) == [None]
 
 
 @given(clouds, number)
 def test_interpolation_stays_among_the_measured(points: list[tuple[float, float]], cost: float) -> None:
-    (value,) = accuracy_at([cost], points)
+    (value,) = quality_at([cost], points)
     accuracies = [accuracy for _, accuracy in points]
     assert value is None or min(accuracies) - 1e-9 <= value <= max(accuracies) + 1e-9
 
@@ -564,15 +579,22 @@ def test_answers_survive_packing(right: list[bool]) -> None:
         unpack("no base64!", len(right))
 
 
+@given(st.lists(st.floats(-5, 1, width=32), min_size=1, max_size=70))
+def test_qualities_survive_packing(qualities: list[float]) -> None:
+    assert unpack(pack(qualities), len(qualities)).tolist() == qualities
+    with pytest.raises(RltrError, match="damaged"):
+        unpack(pack([0.5] * 9), 10)
+
+
 def test_all_points_are_drawn_the_same_examples() -> None:
     right = np.random.default_rng(0).random((3, 500)) < 0.8
     right[1] = ~right[0]
-    drawn = resampled_accuracies(right, resamples=4000)
+    drawn = resampled_qualities(right, resamples=4000)
     assert drawn[:, 0] + drawn[:, 1] == pytest.approx(np.ones(4000))
     assert drawn.mean(0) == pytest.approx(right.mean(1), abs=0.002)
     accuracy = right[2].mean()
     assert drawn[:, 2].std() == pytest.approx(np.sqrt(accuracy * (1 - accuracy) / 500), rel=0.05)
-    assert (resampled_accuracies(right, resamples=10) == resampled_accuracies(right, resamples=10)).all()
+    assert (resampled_qualities(right, resamples=10) == resampled_qualities(right, resamples=10)).all()
 
 
 def test_the_interval_of_a_difference_is_that_of_paired_answers() -> None:
@@ -580,7 +602,7 @@ def test_the_interval_of_a_difference_is_that_of_paired_answers() -> None:
     resampled = dict(
         zip(
             ("policy", "a", "b"),
-            resampled_accuracies(np.stack([after, before, ~after]))[:, :, None].transpose(1, 0, 2),
+            resampled_qualities(np.stack([after, before, ~after]))[:, :, None].transpose(1, 0, 2),
             strict=True,
         )
     )
@@ -596,9 +618,9 @@ def test_the_interval_of_a_difference_is_that_of_paired_answers() -> None:
 def test_comparison_names_the_best_other() -> None:
     series = {"policy": [(0.4, 0.8), (0.8, 0.9)], "a": [(0.5, 0.7), (0.9, 0.9)], "b": [(0.5, 0.75), (0.7, 0.76)]}
     low, middle, high = compare(series, "policy", [0.4, 0.6, 0.9])
-    assert (low.accuracy, low.best, low.difference) == (pytest.approx(0.8), None, None)
+    assert (low.quality, low.best, low.difference) == (pytest.approx(0.8), None, None)
     assert middle.best == "b" and middle.difference == pytest.approx(0.85 - 0.755)
-    assert high.best == "a" and high.accuracy is None and high.difference is None
+    assert high.best == "a" and high.quality is None and high.difference is None
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -612,10 +634,10 @@ def point(
         dropped=dropped,
         setting=setting,
         knob=knob,
-        accuracy=accuracy,
-        accuracy_interval=(accuracy - 0.01, accuracy + 0.01),
-        accuracy_change=accuracy - 0.82,
-        accuracy_change_interval=None,
+        quality=accuracy,
+        quality_interval=(accuracy - 0.01, accuracy + 0.01),
+        quality_change=accuracy - 0.82,
+        quality_change_interval=None,
         agreement=0.95,
         flops=0.9 * latency,
         latency=latency,
@@ -629,14 +651,14 @@ def point(
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    view = View("policy", "merge", 0.2, 1, [1, 2], ["1" * 17, "1" * 9 + "0" * 8, "1" * 5 + "0" * 12])
+    view = View("policy", "merge", 0.2, "b & co", 0.0, [1, 2], ["1" * 17, "1" * 9 + "0" * 8, "1" * 5 + "0" * 12])
     return Evaluation(
         environment={"torch": "2.0", "processor": "<script>alert('cpu')</script>"},
         model="tiny <b>model</b>",
         examples=10,
         classes=["a", "b & co", "c"],
-        dense_accuracy=0.82,
-        dense_accuracy_interval=(0.80, 0.84),
+        dense_quality=0.82,
+        dense_quality_interval=(0.80, 0.84),
         native_milliseconds=2.0,
         native_throughput=500.0,
         tokens=17.0,
@@ -653,7 +675,8 @@ def evaluation() -> Evaluation:
             point("policy", 0.34, 0.7765, knob="cost weight", setting=0.8),
             point("none", 1.013, 0.82, dropped="none", setting=1.0),
         ],
-        gallery=[Shown(0, "test/<0>", 0, 0, [view])],
+        gallery=[Shown(0, "test/<0>", "a", "a", 1.0, [view])],
+        chance=1 / 3,
     )
 
 
@@ -662,7 +685,7 @@ def test_json_round_trip_with_what_a_later_version_may_add(evaluation: Evaluatio
     write_json(evaluation, path)
     data = json.loads(path.read_text())
     assert data["hypervolumes"]["latency"]["policy (merge)"] == pytest.approx(
-        hypervolume([(0.53, 0.8123), (0.34, 0.7765)], accuracy=1 / 3)
+        hypervolume([(0.53, 0.8123), (0.34, 0.7765)], quality=1 / 3)
     )
     assert data["fronts"]["latency"]["policy (merge)"] == [[0.34, 0.7765], [0.53, 0.8123]]
     data["from_the_future"] = data["points"][0]["also"] = {"x": 1}
@@ -676,7 +699,7 @@ def test_results_without_right_answers_are_read_and_claim_nothing(evaluation: Ev
     write_json(evaluation, path)
     data = json.loads(path.read_text())
     for old in data["points"]:
-        for name in ("right", "layers", "schedule"):
+        for name in ("per_input", "layers", "schedule"):
             old.pop(name)
     path.write_text(json.dumps(data))
     found = read_json(path)
@@ -684,12 +707,41 @@ def test_results_without_right_answers_are_read_and_claim_nothing(evaluation: Ev
     assert 'class="good"' not in render(found) and 'class="bad"' not in render(found)
 
 
+def test_results_of_when_all_tasks_were_classifications_are_read(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(replace(evaluation, gallery=[]), path)
+    data = json.loads(path.read_text())
+    for name in ("quality_name", "chance"):
+        data.pop(name)
+    old = {"dense_quality": "dense_accuracy", "dense_quality_interval": "dense_accuracy_interval", "per_input": "right"}
+    for part in (data, *data["points"]):
+        for name in list(part):
+            if name in old or name.startswith("quality"):
+                part[old.get(name, name.replace("quality", "accuracy"))] = part.pop(name)
+    assert "accuracy_change" in data["points"][0]
+    data["gallery"] = [{"example": 0, "name": "x", "label": 0, "dense_prediction": 0, "views": []}]
+    path.write_text(json.dumps(data))
+    assert read_json(path) == replace(evaluation, gallery=[])
+
+
+def test_answers_that_are_neither_right_nor_wrong_are_shown_with_their_quality(
+    evaluation: Evaluation, examples: TensorExamples
+) -> None:
+    (shown,) = evaluation.gallery
+    view = replace(shown.views[0], answer=None, quality=0.625)
+    numbers = replace(shown, label=None, dense_answer=None, dense_quality=0.75, views=[view])
+    found = replace(evaluation, quality_name="D²", classes=[], gallery=[numbers])
+    page = render(found, examples=examples, patches=Patches(4, 4))
+    assert "D² 62.5\u00a0% (native: 75.0\u00a0%)" in page and "<th>D²</th>" in page and "accuracy" not in summary(found)
+    assert "81.2\u00a0% (the native model has 82.0\u00a0% D²)" in summary(found)
+
+
 def answered(evaluation: Evaluation, examples: int, difference: int) -> Evaluation:
     """The same with two points at one latency: the policy has so many more right answers than the baseline."""
     base = np.arange(examples) < 0.8 * examples
     own = np.arange(examples) < 0.8 * examples + difference
     points = [
-        replace(point(method, latency, float(right.mean())), right=pack(right))
+        replace(point(method, latency, float(right.mean())), per_input=pack(right))
         for method, right in (("policy", own), ("norm", base))
         for latency in (0.45, 0.55)
     ]
@@ -722,7 +774,7 @@ def test_the_benchmark_judges_the_mean_over_seeds(evaluation: Evaluation, monkey
         right = {f"policy seed {seed}": 0.8 * 2000 + extra for seed, extra in enumerate(more)}
         right |= {"norm": 0.8 * 2000, "random": 0.7 * 2000}
         points = [
-            replace(point(method, latency, count / 2000), right=pack(np.arange(2000) < count))
+            replace(point(method, latency, count / 2000), per_input=pack(np.arange(2000) < count))
             for method, count in right.items()
             for latency in (0.4, 0.9)
         ]
@@ -752,7 +804,7 @@ def test_many_intervals_take_no_time(evaluation: Evaluation) -> None:
     points = [
         replace(
             point("policy" if i < 10 else f"baseline {i // 8}", 0.2 + 0.008 * i, 0.8),
-            right=pack(generator.random(5000) < 0.8),
+            per_input=pack(generator.random(5000) < 0.8),
         )
         for i in range(100)
     ]
@@ -781,7 +833,7 @@ def test_csv_has_every_point(evaluation: Evaluation, tmp_path: Path) -> None:
     assert len(rows) == len(evaluation.points)
     for row, measured in zip(rows, evaluation.points, strict=True):
         assert row["method"] == measured.method
-        assert float(row["accuracy"]) == measured.accuracy
+        assert float(row["accuracy"]) == measured.quality
         assert float(row["latency_low"]) == pytest.approx(measured.latency - 0.01)
         assert row["accuracy_change_low"] == ""
         assert float(row["prediction_error"]) == pytest.approx(0.1)
@@ -871,7 +923,7 @@ def test_one_panel_per_stage_with_its_share(evaluation: Evaluation) -> None:
 
 
 def test_dropped_words_fade_and_are_escaped() -> None:
-    view = View("policy", "merge", 0.2, 0, [1], ["011110", "010110"])  # padding on both sides
+    view = View("policy", "merge", 0.2, None, 0.0, [1], ["011110", "010110"])  # padding on both sides
     whole, reduced = text_panels(["a", "<b>", "play", "##ing"], view)
     assert whole == "<span>a</span> <span>&lt;b&gt;</span> <span>play</span><span>ing</span>"
     assert reduced == '<span>a</span> <span class="gone">&lt;b&gt;</span> <span>play</span><span>ing</span>'
@@ -880,7 +932,7 @@ def test_dropped_words_fade_and_are_escaped() -> None:
 
 
 def test_words_of_other_tokenizers() -> None:
-    view = View("policy", "merge", 0.2, 0, [], ["111"])
+    view = View("policy", "merge", 0.2, None, 0.0, [], ["111"])
     assert text_panels(["Ġto", "ken", "Ġs"], view) == ["<span>to</span><span>ken</span> <span>s</span>"]
 
 
@@ -932,7 +984,7 @@ def test_report_is_whole_and_self_contained(evaluation: Evaluation, examples: Te
     assert not re.search(r"url\((?!#)|@import|<script|<link", text)
     assert 'name="viewport"' in text and "prefers-color-scheme" in text
     for measured in evaluation.points:
-        assert percent(measured.accuracy) in page.text
+        assert percent(measured.quality) in page.text
         assert f"{measured.milliseconds:.3f}" in page.text
     assert page.text.count("slower than no pruning") >= 3  # tome, none, and the explanation
     assert "<b>model</b>" not in text and "alert('cpu')</script>" not in text

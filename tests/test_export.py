@@ -141,6 +141,11 @@ def test_a_folder_without_results_is_read(policy: Policy, tmp_path: Path) -> Non
     assert load_policy(tmp_path / "policy").facts == {}
 
 
+def test_a_calibration_of_when_all_tasks_were_classifications_is_read() -> None:
+    old = {"cost_weight": 0.2, "cost": 0.7, "accuracy": 0.89, "dense_accuracy": 0.9}
+    assert Operating.from_dict(old) == Operating(0.2, 0.7, 0.89, 0.9) == Operating.from_dict(TABLE[1].to_dict())
+
+
 def test_the_folder_in_use_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_policy(policy, tmp_path / "policy")
     monkeypatch.chdir(tmp_path / "policy")
@@ -420,10 +425,10 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
         with backbone.attached(), torch.no_grad():
             output, trace = Reduction(backbone, Learned(policy.network, policy.pricing, weight), LAYERS)(inputs)
         counts = [torch.tensor(stage.counts) for stage in trace.stages]
-        assert point.cost_weight == weight and point.dense_accuracy == pytest.approx(float(dense_right))
+        assert point.cost_weight == weight and point.dense_quality == pytest.approx(float(dense_right))
         assert point.cost == pytest.approx(float(policy.pricing.relative(counts).mean()), rel=1e-4)
         right = (output["logits"].argmax(-1) == examples.labels).float().mean()
-        assert point.accuracy == pytest.approx(float(right))
+        assert point.quality == pytest.approx(float(right))
 
 
 @st.composite
@@ -458,7 +463,7 @@ def test_every_kept_point_of_a_calibration_is_found_again(table: list[Operating]
 
 @given(tables(), st.floats(0, 1))
 def test_the_cheapest_point_within_a_drop_is_chosen(table: list[Operating], drop: float) -> None:
-    allowed = [point for point in table if point.dense_accuracy - point.accuracy <= drop]
+    allowed = [point for point in table if point.dense_quality - point.quality <= drop]
     if allowed:
         chosen = weight_for_drop(table, drop)
         point = next(point for point in table if point.cost_weight == chosen)

@@ -87,7 +87,7 @@ def test_infos_are_filled_only_when_episodes_end(env: Any) -> None:
             assert (shown["layer"] == LAYERS[0]).all()
             for info in infos:
                 assert set(info) == {
-                    *("episode", "terminal_observation", "example", "score", "right", "dense_right", "cost")
+                    *("episode", "terminal_observation", "example", "score", "quality", "dense_quality", "cost")
                 }
                 assert env.observation_space.contains(info["terminal_observation"])
 
@@ -156,7 +156,7 @@ def test_attributes_are_those_of_the_batch(env: Any) -> None:
     assert env.has_attr("cost_weight") and not env.has_attr("nothing")
     assert env.env_is_wrapped(VecMonitor) == [False] * 4 and env.env_is_wrapped(VecMonitor, 0) == [False]
     with pytest.raises(AttributeError, match="episodes"):
-        env.set_attr("scoring", "accuracy")
+        env.set_attr("scoring", "quality")
     with pytest.raises(AttributeError, match="episodes"):
         env.env_method("close")
 

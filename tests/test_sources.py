@@ -229,7 +229,10 @@ def test_tables_have_fingerprints_that_follow_their_content(
 
 def test_labels_that_are_none_are_said(bert: PreTrainedModel) -> None:
     data = datasets.Dataset.from_dict({"text": ["a", "fine"], "label": [0.5, 1.0]})
-    with pytest.raises(RltrError, match=r"\[0\]: 'label' must be a string or a whole number, not 0\.5"):
+    with pytest.raises(RltrError, match=r"classes \(0\.5, 1\.0\) do not fit the model's 2"):
+        load_task(bert, data)
+    data = datasets.Dataset.from_dict({"text": ["a", "fine"], "label": ["bad", None]})
+    with pytest.raises(RltrError, match=r"\[1\]: 'label' must be a string or a number, or a list of them, not None"):
         load_task(bert, data)
 
 
@@ -423,7 +426,8 @@ def test_nothing_in_an_npz_is_unpickled(vit: PreTrainedModel, tmp_path: Path) ->
     [
         ({"extra": np.zeros(20)}, "extra is no input of ViTForImageClassification; it takes .*pixel_values"),
         ({"label": np.arange(19)}, r"equally many, .*'label': 19"),
-        ({"label": np.zeros(20)}, "one whole number or name for each row, not float32"),
+        ({"label": np.zeros(20)}, r"1 classes \(0\.0\) do not fit the model's 2 \(dark, light\)"),
+        ({"label": np.zeros((20, 1, 1))}, r"'label' must be a name, a number or several .*, not float32 \(20, 1, 1\)"),
         ({"label": np.arange(20)}, r"20 classes \(0, 1, 10.* do not fit the model's 2 \(dark, light\)"),
         (
             {"pixel_values": np.zeros((20, 3, 16, 16), np.float32)},

@@ -44,7 +44,7 @@ def make_episodes(
         layers: the decision layers; None takes every second one.
         cost: a cost model; None counts FLOPs, those of a token policy's decisions included.
         cost_weight: lowest and highest cost weight, drawn log-uniformly per episode.
-        scoring: ``accuracy``, ``fidelity`` or ``both``.
+        scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both``.
         dropped: ``merge`` or ``drop``.
         group_size: rows that share an input and a weight.
 

@@ -3,32 +3,33 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.envs.dense_cache import DenseCache, dense_key
 from rltr.errors import RltrError
 from rltr.tasks import Examples
+from rltr.tasks.goals.goal import Answers
 
 
 class DenseLogits:
-    """The dense model's logits on a data set, computed when first asked for and kept.
+    """The dense model's answers on a data set (``examples.goal`` reads them), computed when first asked for and kept.
 
-    In its last bits an input's logits depend on what goes through the model with it. Without a cache that is what was
-    asked for with it. With one it must not be, or results would depend on what other runs had stored: then every input
-    goes alone on a CPU (measured: 7 to 10 % more time per input than 64 together), and elsewhere, where a single input
-    takes about as long as many, with the same neighbours each time.
+    In its last bits the answer to an input depends on what goes through the model with it. Without a cache that is what
+    was asked for with it. With one it must not be, or results would depend on what other runs had stored: then every
+    input goes alone on a CPU (measured: 7 to 10 % more time per input than 64 together), and elsewhere, where a
+    single input takes about as long as many, with the same neighbours each time.
 
     Args:
         backbone: the frozen model.
         examples: the data set.
         rows: inputs per forward pass.
-        cache: where logits outlive the process; None forgets them. Data without a fingerprint are not cached.
+        cache: where answers outlive the process; None forgets them. Data without a fingerprint are not cached.
 
     Attributes:
         known: which examples have been computed ``(examples,)``; checkpoints store these, see there.
-        logits: of all examples ``(examples, classes)``, zeros where not known.
+        logits: the answers to all examples ``(examples, *answer)``, zeros where not known; logits, for most goals.
     """
 
     def __init__(self, backbone: Backbone, examples: Examples, rows: int = 64, cache: DenseCache | None = None) -> None:
@@ -37,11 +38,11 @@ class DenseLogits:
         self.rows = rows
         self.cache = cache
         self.known = torch.zeros(len(examples), dtype=torch.bool)
-        self.logits = torch.zeros(len(examples), len(examples.classes))
+        self.logits = torch.zeros(len(examples), *examples.goal.shape(examples.labels, examples.classes))
         self._key: str | None = None
 
-    def __call__(self, index: Int[Tensor, " rows"]) -> Float[Tensor, "rows classes"]:
-        """Logits of the examples ``index``, on the CPU in float32; an index may repeat.
+    def __call__(self, index: Int[Tensor, " rows"]) -> Answers:
+        """Answers to the examples ``index``, on the CPU in float32; an index may repeat.
 
         Raises:
             RltrError: if the model's answer to one of them is not finite; nothing of this call is kept then.
@@ -51,18 +52,18 @@ class DenseLogits:
             self._look_up(self.cache)
             missing = missing[~self.known[missing]]
         computed = [(part, self._compute(part)) for part in self._parts(missing)]
-        for part, logits in computed:
-            self._learn(part, logits)
+        for part, answers in computed:
+            self._learn(part, answers)
         if computed and self.cache is not None and self._key is not None:
             self.cache.write(
-                self._key, torch.cat([part for part, _ in computed]), torch.cat([logits for _, logits in computed])
+                self._key, torch.cat([part for part, _ in computed]), torch.cat([answers for _, answers in computed])
             )
         return self.logits[index]
 
-    def _learn(self, index: Int[Tensor, " rows"], logits: Float[Tensor, "rows classes"]) -> None:
-        """Take logits for what is not known yet: a checkpoint's stay, which may come from another machine."""
+    def _learn(self, index: Int[Tensor, " rows"], answers: Answers) -> None:
+        """Take answers to what is not known yet: a checkpoint's stay, which may come from another machine."""
         new = ~self.known[index]
-        self.logits[index[new]] = logits[new]
+        self.logits[index[new]] = answers[new]
         self.known[index] = True
 
     def _look_up(self, cache: DenseCache) -> None:
@@ -75,7 +76,7 @@ class DenseLogits:
             self.cache = None
             return
         found = cache.read(self._key, len(self.examples))
-        if found is not None and found[1].shape[1] == self.logits.shape[1]:
+        if found is not None and found[1].shape[1:] == self.logits.shape[1:]:
             self._learn(*found)
 
     @property
@@ -92,15 +93,15 @@ class DenseLogits:
         bounds = [(block * self._together, (block + 1) * self._together) for block in blocks]
         return [torch.arange(start, min(end, len(self.examples))) for start, end in bounds]
 
-    def _compute(self, part: Int[Tensor, " rows"]) -> Float[Tensor, "rows classes"]:
+    def _compute(self, part: Int[Tensor, " rows"]) -> Answers:
         inputs = {name: value.to(self.backbone.device) for name, value in self.examples.batch(part).items()}
         with torch.no_grad():
-            logits: Tensor = self.backbone.model(**inputs).logits.float().cpu()
-        bad = (~logits.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+            answers = self.examples.goal.read(self.backbone.model(**inputs), inputs).float().cpu()
+        bad = (~answers.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
         if bad:
             names = ", ".join(repr(self.examples.names[int(part[i])]) for i in bad[:3])
             raise RltrError(
-                f"the dense model's logits are NaN or infinite for {names}{' and others' if len(bad) > 3 else ''}; "
+                f"the dense model's answers are NaN or infinite for {names}{' and others' if len(bad) > 3 else ''}; "
                 "likely cause: a half-precision overflow, or broken weights; try the model in float32"
             )
-        return logits
+        return answers

@@ -1,8 +1,8 @@
-"""Dense logits on disk, so that a second run over the same model and data does not compute them again.
+"""What the dense model says, on disk, so that a second run over the same model and data need not compute it again.
 
-Every model and data set has a folder of its own, named by a digest of all that decides the numbers. What was computed
-together becomes one new file in it, written beside its place and renamed: no process ever sees half a file, none
-rewrites another's, and no lock is needed. A file that another process removed meanwhile is a miss, nothing worse.
+Every model, data set and goal has a folder of its own, named by a digest of all that decides the numbers. What was
+computed together becomes one new file in it, written beside its place and renamed: no process ever sees half a file,
+none rewrites another's, and no lock is needed. A file that another process removed meanwhile is a miss, nothing worse.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,6 +24,7 @@ from rltr.backbone import Backbone
 from rltr.cost.machine import Machine
 from rltr.files import atomic_write
 from rltr.tasks import Examples
+from rltr.tasks.goals.goal import Answers
 
 FORMAT = 1
 """Changes when other numbers would be stored under the same digest."""
@@ -40,7 +41,7 @@ def cache_folder() -> Path:
 
 
 class DenseCache:
-    """A folder of dense logits, bounded in size; the model and data used longest ago go first.
+    """A folder of dense answers, bounded in size; the model and data used longest ago go first.
 
     A cache must never end a training: where the disk is full or the folder cannot be written, that is said once, and
     from then on nothing is stored.
@@ -55,8 +56,8 @@ class DenseCache:
         self.folder = cache_folder() / "dense" if folder is None else folder
         self._stores = True
 
-    def read(self, key: str, examples: int) -> tuple[Int[Tensor, " rows"], Float[Tensor, "rows classes"]] | None:
-        """What is stored under ``key``: indices below ``examples``, each once, and their logits; None if nothing is.
+    def read(self, key: str, examples: int) -> tuple[Int[Tensor, " rows"], Answers] | None:
+        """What is stored under ``key``: indices below ``examples``, each once, and the answers; None if nothing is.
 
         A damaged file is removed.
         """
@@ -66,23 +67,23 @@ class DenseCache:
         for file in files:
             try:
                 stored = load_file(file)
-                index, logits = stored["index"], stored["logits"]
-                if index.ndim != 1 or logits.ndim != 2 or len(index) != len(logits) or len(index) == 0:
-                    raise ValueError("index and logits are not of one length")
-                if int(index.min()) < 0 or int(index.max()) >= examples or not logits.isfinite().all():
+                index, answers = stored["index"], stored["answers"]
+                if index.ndim != 1 or answers.ndim < 2 or len(index) != len(answers) or len(index) == 0:
+                    raise ValueError("index and answers are not of one length")
+                if int(index.min()) < 0 or int(index.max()) >= examples or not answers.isfinite().all():
                     raise ValueError("there are values that were never stored")
             except FileNotFoundError:
                 continue  # another process joined or removed it since it was listed
             except OSError as error:
-                log.warning("the cache cannot be read (%s: %s): its logits are computed again", file, error)
+                log.warning("the cache cannot be read (%s: %s): its answers are computed again", file, error)
                 continue
             except (SafetensorError, ValueError, KeyError) as error:
                 log.warning("removed a damaged file of the cache (%s: %s)", file, " ".join(str(error).split()))
                 _remove(file)
                 continue
-            found.append((index, logits))
-        widths = {logits.shape[1] for _, logits in found}
-        if len(widths) != 1:
+            found.append((index, answers))
+        shapes = {answers.shape[1:] for _, answers in found}
+        if len(shapes) != 1:
             return None
         try:
             os.utime(entry)  # used now: it shall go last
@@ -91,29 +92,29 @@ class DenseCache:
         every = torch.cat([index for index, _ in found])
         index, inverse = every.unique(return_inverse=True)
         place = torch.empty_like(index).scatter_(0, inverse, torch.arange(len(every)))
-        logits = torch.cat([rows for _, rows in found])[place]
+        answers = torch.cat([rows for _, rows in found])[place]
         # While they are joined, both are there.
-        if len(found) > MANY and 2 * _size(entry) <= self.most_bytes and self.write(key, index, logits):
+        if len(found) > MANY and 2 * _size(entry) <= self.most_bytes and self.write(key, index, answers):
             for file in files:
                 _remove(file)
-        return index, logits
+        return index, answers
 
-    def write(self, key: str, index: Int[Tensor, " rows"], logits: Float[Tensor, "rows classes"]) -> bool:
-        """Store logits under ``key`` beside what is there; False if they were not."""
+    def write(self, key: str, index: Int[Tensor, " rows"], answers: Answers) -> bool:
+        """Store answers under ``key`` beside what is there; False if they were not."""
         if not self._stores or len(index) == 0:
             return False
         entry = self.folder / key
         try:
-            if _size(entry) + index.nbytes + logits.nbytes > self.most_bytes:
+            if _size(entry) + index.nbytes + answers.nbytes > self.most_bytes:
                 raise OSError(f"this data set alone takes more than the {self.most_bytes / 2**20:.0f} MB allowed")
             with atomic_write(entry / f"{uuid.uuid4().hex}.safetensors") as temporary:
-                save_file({"index": index.contiguous(), "logits": logits.float().contiguous()}, temporary)
+                save_file({"index": index.contiguous(), "answers": answers.float().contiguous()}, temporary)
             self._trim(keep=entry)
         except FileNotFoundError:
             return False  # another process removed the folder to make room
         except (OSError, SafetensorError) as error:  # the latter wraps a full disk
             self._stores = False
-            log.warning("dense outputs are not cached any more (%s: %s)", self.folder, " ".join(str(error).split()))
+            log.warning("dense answers are not cached any more (%s: %s)", self.folder, " ".join(str(error).split()))
             return False
         return True
 
@@ -155,11 +156,11 @@ def _used(entry: Path) -> float:
 
 
 def dense_key(backbone: Backbone, examples: Examples, rows: int) -> str | None:
-    """A digest of all that the dense logits depend on to the last bit; None if the data have no fingerprint.
+    """A digest of all that the dense answers depend on to the last bit; None if the data have no fingerprint.
 
     That is the weights (exactly: :attr:`Backbone.fingerprint` is the same for a checkpoint in two precisions, whose
-    logits differ), the configuration, the data, how many go through the model together, the device, the versions of
-    torch and transformers, and the attention in use.
+    answers differ), the configuration, the data, what the goal reads in the model's output and in which shape, how many
+    go through the model together, the device, the versions of torch and transformers, and the attention in use.
     """
     data = examples.fingerprint()
     if data is None:
@@ -177,6 +178,8 @@ def dense_key(backbone: Backbone, examples: Examples, rows: int) -> str | None:
         weights.hexdigest(),
         config,
         data,
+        examples.goal.fingerprint(),
+        examples.goal.shape(examples.labels, examples.classes),
         rows,
         vars(machine),
         torch.backends.cpu.get_cpu_capability() if machine.device == "cpu" else "",

@@ -32,8 +32,8 @@ class Outcome:
         index: which example each row was.
         cost_weight: weight of each row.
         score: task score.
-        right: whether the reduced model's first guess is the label.
-        dense_right: whether the dense model's is.
+        quality: how good the reduced model's answer is, by the task's goal; 1 or 0 for classes, right or wrong.
+        dense_quality: how good the dense model's is.
         cost: cost of the whole pass, selector included, as a share of the dense cost.
         reward: sum of the episode's rewards.
         trace: which tokens were kept.
@@ -42,8 +42,8 @@ class Outcome:
     index: Int[Tensor, " rows"]
     cost_weight: Float[Tensor, " rows"]
     score: Float[Tensor, " rows"]
-    right: Bool[Tensor, " rows"]
-    dense_right: Bool[Tensor, " rows"]
+    quality: Float[Tensor, " rows"]
+    dense_quality: Float[Tensor, " rows"]
     cost: Float[Tensor, " rows"]
     reward: Float[Tensor, " rows"]
     trace: Trace
@@ -57,11 +57,11 @@ class Episodes:
     log-uniformly per episode.
 
     Args:
-        dense: the dense model's logits on the examples to draw from.
+        dense: the dense model's answers to the examples to draw from.
         pricing: prices, and the decision layers.
         rows: inputs per batch, a multiple of ``group_size``.
         cost_weight: lowest and highest weight; equal for a fixed one.
-        scoring: ``accuracy``, ``fidelity`` or ``both`` (see :mod:`rltr.tasks.scores`).
+        scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both`` (see :mod:`rltr.tasks.scores`).
         dropped: what happens to dropped tokens.
         group_size: rows that share an input and a weight, one behind the other.
 
@@ -140,12 +140,12 @@ class Episodes:
         once = torch.tensor([index for index, _ in drawn])
         self.index = once.repeat_interleave(self.group_size)
         self.cost_weight = torch.tensor([weight for _, weight in drawn]).repeat_interleave(self.group_size)
-        self._dense_logits = self.dense(self.index)
-        inputs = {
+        self._dense_answers = self.dense(self.index)
+        self._inputs = {
             name: value.repeat_interleave(self.group_size, 0).to(self.backbone.device)
             for name, value in self.examples.batch(once).items()
         }
-        self._pass = PausedForward(self.backbone, inputs, self.pricing.layers, self.dropped)
+        self._pass = PausedForward(self.backbone, self._inputs, self.pricing.layers, self.dropped)
         decision = self._pass.start()
         self._begun = decision.tokens.count.cpu()
         self._dense_cost = self.pricing.dense(self._begun)
@@ -176,16 +176,16 @@ class Episodes:
             self._rewards = self._rewards + reward
             return self._observe(following), reward, False
         assert self._pass.output is not None
-        logits = self._pass.output["logits"].float().cpu()
-        labels = self.examples.labels[self.index]
-        scored = score(self.scoring, self._dense_logits, logits, labels)
+        goal, dense, labels = self.examples.goal, self._dense_answers, self.examples.labels[self.index]
+        answers = goal.read(self._pass.output, self._inputs, self._pass.trace).float().cpu()
+        scored = score(self.scoring, goal, dense, answers, labels)
         reward = reward + scored
         self.outcome = Outcome(
             self.index,
             self.cost_weight,
             scored,
-            logits.argmax(-1) == labels,
-            self._dense_logits.argmax(-1) == labels,
+            goal.quality(dense, answers, labels),
+            goal.quality(dense, dense, labels),
             self.spent,
             self._rewards + reward,
             self._pass.trace,

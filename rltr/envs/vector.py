@@ -77,8 +77,8 @@ def final_info(episodes: Episodes) -> dict[str, np.ndarray]:
     return {
         "example": outcome.index.numpy(),
         "score": outcome.score.numpy(),
-        "right": outcome.right.numpy(),
-        "dense_right": outcome.dense_right.numpy(),
+        "quality": outcome.quality.numpy(),
+        "dense_quality": outcome.dense_quality.numpy(),
         "cost": outcome.cost.numpy(),
     }
 

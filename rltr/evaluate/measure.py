@@ -1,4 +1,4 @@
-"""The sweep: every operating point and the native model over one split, accuracy and time from the same passes."""
+"""The sweep: every operating point and the native model over one split, quality and time from the same passes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -17,10 +16,11 @@ from rltr.errors import RltrError
 from rltr.evaluate.environment import describe_environment
 from rltr.evaluate.points import POLICY, OperatingPoint, Shown
 from rltr.evaluate.results import Evaluation
-from rltr.evaluate.statistics import accuracy_interval
+from rltr.evaluate.statistics import quality_interval
 from rltr.evaluate.tally import Tally, summarise
 from rltr.evaluate.timing import native_beside, schedule, timed, torch_threads
 from rltr.tasks import Examples
+from rltr.tasks.goals import Goal
 
 
 def measure(
@@ -43,7 +43,7 @@ def measure(
 
     Per batch the points run in rotating order, the native model before the first, after the last and in between; each
     point's time is divided by the mean of its two native neighbours'. The first batch runs once more before, untimed.
-    A last, smaller batch counts for accuracy and FLOPs but not for time, where it would mix two batch sizes.
+    A last, smaller batch counts for quality and FLOPs but not for time, where it would mix two batch sizes.
 
     Args:
         backbone: the frozen model, which must not be hooked outside of a point's ``attached``.
@@ -52,7 +52,7 @@ def measure(
         flops: analytic cost, for points without their own.
         name: of the model, for the report; its ``name_or_path`` if empty.
         batch_size: inputs per pass, at least 1.
-        repeats: passes over the split; accuracy and tokens are those of the first, times come from all.
+        repeats: passes over the split; quality and tokens are those of the first, times come from all.
         threads: of the processor; as many as torch uses now if None.
         native_every: at most so many points between two native passes.
         gallery: so many examples, spread evenly over the split, have the kept tokens of the policy's points recorded.
@@ -72,12 +72,13 @@ def measure(
             f"batch_size ({batch_size}), repeats ({repeats}) and native_every ({native_every}) must be at least 1."
         )
     model, device = backbone.model, backbone.device
-    labels = examples.labels.cpu()
+    goal, labels = examples.goal, examples.labels.cpu()
     shown = _spread_evenly(gallery, len(examples))
     batches = [range(start, min(start + batch_size, len(examples))) for start in range(0, len(examples), batch_size)]
     # Repeats are for the clock only, and it does not look at a smaller last batch.
     passes = batches + [batch for batch in batches if len(batch) == len(batches[0])] * (repeats - 1)
     native = Tally()
+    dense_said: dict[int, str | None] = {}
     tallies = [Tally() for _ in points]
     was_training = model.training
     model.eval()
@@ -101,21 +102,27 @@ def measure(
                 order = schedule(len(points), number, native_every)
                 seconds: list[float] = []
                 first = number < len(batches)
+                dense: Tensor | None = None
                 for which in order:
                     if which is None:
                         output, took = timed(partial(model, **inputs), device, clock)
-                        if first and not seconds:
-                            native.answer(_answers(output["logits"]), labels[index])
+                        if first and dense is None:
+                            dense = goal.read(output, inputs).float().cpu()
+                            goal.check(dense, dense, labels[index])
+                            native.answer(goal, dense, dense, labels[index])
+                            dense_said |= dict(zip(index, _said(goal, dense, examples), strict=True))
                     else:
                         point, tally = points[which], tallies[which]
                         with point.attached():
                             (output, trace), took = timed(partial(point.reduce, inputs), device, clock)
                         if first:
-                            predictions = _answers(output["logits"])
-                            tally.answer(predictions, labels[index])
+                            assert dense is not None  # the native model goes first
+                            answers = goal.read(output, inputs, trace).float().cpu()
+                            goal.check(dense, answers, labels[index])
+                            tally.answer(goal, dense, answers, labels[index])
                             tally.spend(trace, len(backbone.layers), point.flops or flops, point.latency)
                             if point.method == POLICY:
-                                tally.view(point, trace, predictions, index, shown)
+                                tally.view(point, trace, _said(goal, answers, examples), index, shown)
                     seconds.append(took)
                 if len(index) == len(batches[0]):
                     native.seconds += [took for took, which in zip(seconds, order, strict=True) if which is None]
@@ -128,14 +135,13 @@ def measure(
         model.train(was_training)
 
     rows = len(batches[0])
-    native_answers, native_right = native.predictions, native.right
     return Evaluation(
         environment=describe_environment(backbone, used_threads),
         model=name or getattr(model.config, "name_or_path", "") or type(model).__name__,
         examples=len(examples),
         classes=list(examples.classes),
-        dense_accuracy=float(native_right.mean()),
-        dense_accuracy_interval=accuracy_interval(native_right, seed=seed),
+        dense_quality=float(native.quality.mean()),
+        dense_quality_interval=quality_interval(native.quality, seed=seed),
         native_milliseconds=1000 * float(np.median(native.seconds)) / rows,
         native_throughput=rows / float(np.median(native.seconds)),
         tokens=tallies[0].grid / len(examples),
@@ -148,18 +154,22 @@ def measure(
             Shown(
                 example=example,
                 name=examples.names[example],
-                label=int(labels[example]),
-                dense_prediction=int(native_answers[example]),
+                label=goal.say(labels[example], examples.classes),
+                dense_answer=dense_said[example],
+                dense_quality=float(native.quality[example]),
                 views=[tally.views[example] for tally in tallies if example in tally.views],
             )
             for example in shown
             if any(example in tally.views for tally in tallies)
         ],
+        quality_name=goal.quality_name,
+        chance=goal.chance(examples.classes),
     )
 
 
-def _answers(logits: Float[Tensor, "rows classes"]) -> Int[Tensor, " rows"]:
-    return logits.argmax(-1).cpu()
+def _said(goal: Goal, answers: Tensor, examples: Examples) -> list[str | None]:
+    """The answers to a batch, each in a word."""
+    return [goal.say(decided, examples.classes) for decided in goal.decide(answers)]
 
 
 def _to_device(inputs: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:

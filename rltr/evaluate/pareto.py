@@ -1,6 +1,6 @@
 """Which operating points are worth having, and how two methods compare at equal cost. Pure functions on numbers.
 
-A point is a pair ``(cost, accuracy)``: less of the first and more of the second is better.
+A point is a pair ``(cost, quality)``: less of the first and more of the second is better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ COSTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def pareto_front(points: Sequence[Point]) -> list[int]:
     """Indices of the points that no other point dominates, from cheap to expensive.
 
-    A point dominates another if it costs no more, is no less accurate, and is better in one of the two. Of equal
+    A point dominates another if it costs no more, is no less good, and is better in one of the two. Of equal
     points the first is taken.
     """
     front: list[int] = []
@@ -33,45 +33,45 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
     return front
 
 
-def hypervolume(points: Sequence[Point], cost: float = 1.0, accuracy: float = 0.0) -> float:
+def hypervolume(points: Sequence[Point], cost: float = 1.0, quality: float = 0.0) -> float:
     """Area between the Pareto front and a reference point (Zitzler and Thiele 1999), 0 if nothing is better than it.
 
     Args:
-        points: pairs of cost and accuracy.
+        points: pairs of cost and quality.
         cost: reference cost; what costs more adds nothing. 1 is the dense model's, relative to itself.
-        accuracy: reference accuracy; what is less accurate adds nothing. 0, or the level of guessing.
+        quality: reference quality; what is less good adds nothing. 0, or the level of guessing.
     """
-    useful = [point for point in points if point[0] < cost and point[1] > accuracy]
-    area, reached = 0.0, accuracy
+    useful = [point for point in points if point[0] < cost and point[1] > quality]
+    area, reached = 0.0, quality
     for index in pareto_front(useful):
         area += (cost - useful[index][0]) * (useful[index][1] - reached)
         reached = useful[index][1]
     return area
 
 
-def accuracy_at(costs: Sequence[float], points: Sequence[Point]) -> list[float | None]:
+def quality_at(costs: Sequence[float], points: Sequence[Point]) -> list[float | None]:
     """Accuracy of a method at given costs: straight lines between the members of its Pareto front.
 
     Nothing is said outside of the measured costs. Between the front's last member and the most expensive point measured
-    the last member's accuracy holds, since nobody has to spend more for less.
+    the last member's quality holds, since nobody has to spend more for less.
 
     Returns:
-        One accuracy per cost, None where the method was not measured.
+        One quality per cost, None where the method was not measured.
     """
     if not points:
         return [None] * len(costs)
-    measured, accuracies = zip(*points, strict=True)
-    return [None if np.isnan(value) else float(value) for value in read_off(measured, [accuracies], costs)[0]]
+    measured, qualities = zip(*points, strict=True)
+    return [None if np.isnan(value) else float(value) for value in read_off(measured, [qualities], costs)[0]]
 
 
 def read_off(
-    measured: Sequence[float], accuracies: ArrayLike, costs: Sequence[float]
+    measured: Sequence[float], qualities: ArrayLike, costs: Sequence[float]
 ) -> Float[NDArray[np.float64], "draws costs"]:
-    """Read the accuracy at given costs off many curves at once, whose points cost the same: see :func:`accuracy_at`.
+    """Read the quality at given costs off many curves at once, whose points cost the same: see :func:`quality_at`.
 
     Args:
         measured: cost of each point, at least one.
-        accuracies: ``(draws, points)``; every draw has a Pareto front of its own.
+        qualities: ``(draws, points)``; every draw has a Pareto front of its own.
         costs: where to read.
 
     Returns:
@@ -79,8 +79,8 @@ def read_off(
     """
     order = np.argsort(measured, kind="stable")
     known, starts = np.unique(np.asarray(measured, dtype=np.float64)[order], return_index=True)
-    # Of points that cost the same only the best counts; a point is on the front if none before it is as accurate.
-    best = np.maximum.reduceat(np.asarray(accuracies, dtype=np.float64)[:, order], starts, axis=1)
+    # Of points that cost the same only the best counts; a point is on the front if none before it is as good.
+    best = np.maximum.reduceat(np.asarray(qualities, dtype=np.float64)[:, order], starts, axis=1)
     reached = np.maximum.accumulate(best, axis=1)
     front = np.ones(best.shape, dtype=bool)
     front[:, 1:] = best[:, 1:] > reached[:, :-1]
@@ -104,18 +104,18 @@ class Comparison:
     """One method beside the best of the others at one cost."""
 
     cost: float
-    accuracy: float | None
+    quality: float | None
     best: str | None
-    best_accuracy: float | None
+    best_quality: float | None
     interval: Interval | None = None
     """95 % interval of the difference; None where it is unknown."""
 
     @property
     def difference(self) -> float | None:
         """Accuracy minus the best other's, None unless both were measured at this cost."""
-        if self.accuracy is None or self.best_accuracy is None:
+        if self.quality is None or self.best_quality is None:
             return None
-        return self.accuracy - self.best_accuracy
+        return self.quality - self.best_quality
 
 
 def compare(
@@ -133,11 +133,11 @@ def compare(
         series: the points of every method, by its name.
         method: the one to compare; it may be missing.
         costs: in the unit of the points.
-        resampled: per series the accuracies of its points on examples drawn anew (see
-            :func:`rltr.evaluate.resampling.resampled_accuracies`); without them there are no intervals.
+        resampled: per series the qualities of its points on examples drawn anew (see
+            :func:`rltr.evaluate.resampling.resampled_qualities`); without them there are no intervals.
     """
-    own = accuracy_at(costs, series.get(method, ()))
-    others = {name: accuracy_at(costs, points) for name, points in series.items() if name != method}
+    own = quality_at(costs, series.get(method, ()))
+    others = {name: quality_at(costs, points) for name, points in series.items() if name != method}
     draws = drawn(series, resampled or {}, costs)
     table = []
     for index, cost in enumerate(costs):

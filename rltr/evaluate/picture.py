@@ -8,6 +8,7 @@ from PIL import Image
 from rltr.evaluate.plots import draw_curve, legend_below
 from rltr.evaluate.results import Evaluation, highlighted
 from rltr.evaluate.style import ACCENT, INK
+from rltr.evaluate.wording import capital
 
 
 def readme_picture(evaluation: Evaluation, strips: Sequence[Sequence[Image.Image]], rows: int = 4) -> Figure:
@@ -25,13 +26,13 @@ def readme_picture(evaluation: Evaluation, strips: Sequence[Sequence[Image.Image
     halves = figure.add_gridspec(1, 2, width_ratios=(1.15, 1))
     left, right = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     axes = left.add_subplot()
-    draw_curve(axes, evaluation, "latency", "Accuracy over measured time")
+    draw_curve(axes, evaluation, "latency", f"{capital(evaluation.quality_name)} over measured time")
     legend_below(left, evaluation, columns=4)
     chosen = highlighted(evaluation.points)
     if chosen is not None:
         axes.annotate(
-            f"{100 * chosen.accuracy:.1f} % at {chosen.latency:.2f}×",
-            (chosen.latency, chosen.accuracy),
+            f"{100 * chosen.quality:.1f} % at {chosen.latency:.2f}×",
+            (chosen.latency, chosen.quality),
             (6, -16),
             textcoords="offset points",
             color=ACCENT,

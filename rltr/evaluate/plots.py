@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from rltr.evaluate.points import POLICY, UNTRAINED
 from rltr.evaluate.results import Evaluation
 from rltr.evaluate.style import ACCENT, INK, OTHERS, PALE, dress, looks, new_figure
+from rltr.evaluate.wording import capital
 
 AXIS_NAMES = {"latency": "measured time, relative to native", "flops": "FLOPs, relative to native"}
 _TIMES = FuncFormatter(lambda value, _: f"{value:.1f}×")
@@ -20,7 +21,7 @@ _PERCENT = PercentFormatter(1, decimals=None, symbol=" %")  # as many decimals a
 
 
 def curve(evaluation: Evaluation, cost: str = "latency") -> Figure:
-    """Accuracy over relative cost, the policy in front with its 95 % band, and every baseline.
+    """Quality over relative cost, the policy in front with its 95 % band, and every baseline.
 
     Args:
         evaluation: with at least one point.
@@ -50,17 +51,18 @@ def legend_below(figure: FigureBase, evaluation: Evaluation, columns: int) -> No
 
 def draw_curve(axes: Axes, evaluation: Evaluation, cost: str, title: str = "") -> None:
     """Draw what :func:`curve` shows into given axes."""
-    dress(axes, title or f"Accuracy over {AXIS_NAMES[cost].split(',')[0]}", AXIS_NAMES[cost], "accuracy")
+    name = evaluation.quality_name
+    dress(axes, title or f"{capital(name)} over {AXIS_NAMES[cost].split(',')[0]}", AXIS_NAMES[cost], name)
     series = evaluation.series()
     style = looks([points[0].method for points in series.values()])
     for points in series.values():
         points = sorted(points, key=lambda point: getattr(point, cost))
-        x, y = [getattr(point, cost) for point in points], [point.accuracy for point in points]
+        x, y = [getattr(point, cost) for point in points], [point.quality for point in points]
         colour, marker = style[points[0].method]
         own = points[0].method == POLICY
         dashes = "--" if points[0].dropped == "drop" else "-"
         if own:
-            bands = [(point, point.accuracy_interval) for point in points]
+            bands = [(point, point.quality_interval) for point in points]
             known = [(getattr(point, cost), *band) for point, band in bands if band is not None]
             if known:
                 costs, low, high = zip(*known, strict=True)
@@ -77,8 +79,8 @@ def draw_curve(axes: Axes, evaluation: Evaluation, cost: str, title: str = "") -
             markersize=size,
             zorder=5 if own else 3,
         )
-    axes.axhline(evaluation.dense_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
-    axes.plot([1], [evaluation.dense_accuracy], "o", color=INK, markersize=7, zorder=6)
+    axes.axhline(evaluation.dense_quality, color=INK, linewidth=1, linestyle=(0, (4, 4)), zorder=1)
+    axes.plot([1], [evaluation.dense_quality], "o", color=INK, markersize=7, zorder=6)
     axes.xaxis.set_major_formatter(_TIMES)
     axes.yaxis.set_major_formatter(_PERCENT)
     _focus(axes, evaluation)
@@ -86,12 +88,12 @@ def draw_curve(axes: Axes, evaluation: Evaluation, cost: str, title: str = "") -
 
 def _focus(axes: Axes, evaluation: Evaluation) -> None:
     """Let curves that fall far below the policy leave the picture: the table has them, the eye needs the top."""
-    own = [point.accuracy for point in evaluation.points if point.method == POLICY]
-    lowest = min(own, default=min(point.accuracy for point in evaluation.points))
-    top = max(point.accuracy for point in evaluation.points)
-    top = max(top, evaluation.dense_accuracy)
+    own = [point.quality for point in evaluation.points if point.method == POLICY]
+    lowest = min(own, default=min(point.quality for point in evaluation.points))
+    top = max(point.quality for point in evaluation.points)
+    top = max(top, evaluation.dense_quality)
     span = max(top - lowest, 0.04)
-    bottom = max(lowest - 0.5 * span, 0.0, min(point.accuracy for point in evaluation.points) - 0.05 * span)
+    bottom = max(lowest - 0.5 * span, min(lowest, 0.0), min(point.quality for point in evaluation.points) - 0.05 * span)
     axes.set_ylim(bottom, min(top + 0.12 * span, 1 + 0.02 * span))
 
 

@@ -64,15 +64,15 @@ class Measurement:
     dropped: str
     setting: float
     knob: str
-    accuracy: float
-    """Share of right answers, 0 to 1."""
-    accuracy_interval: Interval | None
-    accuracy_change: float
-    """Accuracy minus the native model's on the same inputs; negative means worse."""
-    accuracy_change_interval: Interval | None
-    """From paired differences, so it is narrower than two accuracy intervals suggest."""
+    quality: float
+    """Mean quality of the answers, at most 1: the share of right ones, where the evaluation's quality is accuracy."""
+    quality_interval: Interval | None
+    quality_change: float
+    """Quality minus the native model's on the same inputs; negative means worse."""
+    quality_change_interval: Interval | None
+    """From paired differences, so it is narrower than two intervals of qualities suggest."""
     agreement: float
-    """Share of inputs with the native model's answer, right or wrong."""
+    """Share of the native model's answers that this one gives, too, right or wrong."""
     flops: float
     """FLOPs relative to the native model, the selector's own included."""
     latency: float
@@ -90,8 +90,8 @@ class Measurement:
     """Its decision layers in words, where the same method was measured with others, too."""
     layers: list[int] = field(default_factory=list)
     """Its decision layers."""
-    right: str = ""
-    """Which inputs were answered rightly (:func:`rltr.evaluate.resampling.unpack`); empty where it is unknown."""
+    per_input: str = ""
+    """Quality of the answer to each input (:func:`rltr.evaluate.resampling.unpack`); empty where it is unknown."""
 
     @property
     def series(self) -> str:
@@ -116,7 +116,9 @@ class View:
     method: str
     dropped: str
     setting: float
-    prediction: int
+    answer: str | None
+    """In a word; None for answers that one word does not tell."""
+    quality: float
     layers: list[int]
     """The decision layers."""
     present: list[str]
@@ -130,6 +132,8 @@ class Shown:
     example: int
     """Index in the split."""
     name: str
-    label: int
-    dense_prediction: int
+    label: str | None
+    """In a word, like the answers."""
+    dense_answer: str | None
+    dense_quality: float
     views: list[View]

@@ -12,13 +12,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from rltr.evaluate.gallery import Patches, panels, stage_titles, text_panels
-from rltr.evaluate.pareto import COSTS, accuracy_at, compare
+from rltr.evaluate.pareto import COSTS, compare, quality_at
 from rltr.evaluate.picture import readme_picture
 from rltr.evaluate.plots import curve, foretold, has_forecast, kept_per_layer, training_curves
 from rltr.evaluate.points import POLICY, Shown, View
 from rltr.evaluate.results import Evaluation, highlighted, write_csv, write_json
 from rltr.evaluate.style import to_svg, write_png
 from rltr.evaluate.wording import (
+    capital,
     colour,
     interval,
     interval_points,
@@ -56,8 +57,8 @@ def write_report(
     """
     write_json(evaluation, folder / "results.json")
     write_csv(evaluation, folder / "results.csv")
-    write_png(curve(evaluation, "latency"), folder / "accuracy_over_latency.png")
-    write_png(curve(evaluation, "flops"), folder / "accuracy_over_flops.png")
+    write_png(curve(evaluation, "latency"), folder / "quality_over_latency.png")
+    write_png(curve(evaluation, "flops"), folder / "quality_over_flops.png")
     write_png(kept_per_layer(evaluation), folder / "kept_tokens.png")
     if has_forecast(evaluation):
         write_png(foretold(evaluation), folder / "foretold_latency.png")
@@ -89,7 +90,7 @@ def render(
     environment.filters.update(
         percent=percent, points=percentage_points, times=times, interval=interval, interval_points=interval_points
     )
-    environment.filters.update(signed_percent=signed_percent, colour=colour, verdict=verdict)
+    environment.filters.update(signed_percent=signed_percent, colour=colour, verdict=verdict, capital=capital)
     curves = evaluation.curves("latency")
     policy = next((name for name in curves if name.startswith(POLICY)), None)
     values: dict[str, Any] = {
@@ -99,7 +100,7 @@ def render(
         "policy": policy,
         "costs": COSTS,
         "comparison": compare(curves, policy, COSTS, evaluation.resampled()) if policy else [],
-        "at_costs": {name: accuracy_at(COSTS, points) for name, points in curves.items()},
+        "at_costs": {name: quality_at(COSTS, points) for name, points in curves.items()},
         "volumes": [(name, evaluation.hypervolumes(), evaluation.hypervolumes("flops")) for name in curves],
         "latency_figure": Markup(to_svg(curve(evaluation, "latency"), "latency")),
         "flops_figure": Markup(to_svg(curve(evaluation, "flops"), "flops")),
@@ -114,7 +115,9 @@ def render(
 
 def summary(evaluation: Evaluation) -> str:
     """The outcome in plain sentences, whatever it is."""
-    native = f"the native model has {percent(evaluation.dense_accuracy)}"
+    # Of what the percentages are, is said once.
+    name = "" if evaluation.quality_name == "accuracy" else f" {evaluation.quality_name}"
+    native = f"the native model has {percent(evaluation.dense_quality)}{name}"
     own = [point for point in evaluation.points if point.method == POLICY]
     if not own:
         return f"No policy was measured, only baselines; {native}."
@@ -123,13 +126,13 @@ def summary(evaluation: Evaluation) -> str:
         fastest = min(own, key=lambda point: point.latency)
         return (
             f"No setting of the policy is faster than no pruning: the fastest takes {times(fastest.latency)} the "
-            f"native time and keeps {percent(fastest.accuracy)} ({native})."
+            f"native time and keeps {percent(fastest.quality)} ({native})."
         )
-    text = f"At {times(chosen.latency)} the measured latency the policy keeps {percent(chosen.accuracy)} ({native})."
+    text = f"At {times(chosen.latency)} the measured latency the policy keeps {percent(chosen.quality)} ({native})."
     (beside,) = compare(evaluation.curves(), chosen.series, [chosen.latency], evaluation.resampled())
-    if beside.best is None or beside.best_accuracy is None:
+    if beside.best is None or beside.best_quality is None:
         return text + " No baseline was measured at that cost."
-    text += f" The best baseline at that cost, {beside.best}, has {percent(beside.best_accuracy)}"
+    text += f" The best baseline at that cost, {beside.best}, has {percent(beside.best_quality)}"
     if beside.interval is None:
         return text + "."
     meaning = {
@@ -147,13 +150,15 @@ def tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
     """A few numbers to see first, each with what it means."""
     native = evaluation.native_milliseconds
     found = [
-        (percent(evaluation.dense_accuracy), "accuracy of the native model"),
+        (percent(evaluation.dense_quality), f"{evaluation.quality_name} of the native model"),
         (f"{native:.3g} ms", f"native time per input, in batches of {evaluation.batch_size}"),
     ]
-    close = [point for point in evaluation.points if point.method == POLICY and point.accuracy_change >= -0.01]
+    close = [point for point in evaluation.points if point.method == POLICY and point.quality_change >= -0.01]
     if close:
         fastest = min(close, key=lambda point: point.latency)
-        found.append((times(1 / fastest.latency), "the native speed, with at most one point of accuracy lost"))
+        found.append(
+            (times(1 / fastest.latency), f"the native speed, with at most one point of {evaluation.quality_name} lost")
+        )
     volumes = evaluation.hypervolumes()
     own = max((volumes[name] for name in volumes if name.startswith(POLICY)), default=None)
     others = max((volumes[name] for name in volumes if not name.startswith(POLICY)), default=None)
@@ -197,13 +202,13 @@ def gallery(evaluation: Evaluation, examples: Examples | None, patches: Patches 
 def _exhibit(
     evaluation: Evaluation, shown: Shown, view: View, pictures: list[Image.Image], texts: list[Markup]
 ) -> Exhibit:
-    def called(index: int) -> str:
-        return evaluation.classes[index] if index < len(evaluation.classes) else str(index)
-
-    right = view.prediction == shown.label
-    verdict = called(shown.label) + (", recognised" if right else f", taken for {called(view.prediction)}")
-    if view.prediction != shown.dense_prediction:
-        verdict += f" (native: {called(shown.dense_prediction)})"
+    right = view.quality == 1
+    if shown.label is None or view.answer is None:
+        verdict = f"{evaluation.quality_name} {percent(view.quality)} (native: {percent(shown.dense_quality)})"
+    else:
+        verdict = shown.label + (", recognised" if right else f", taken for {view.answer}")
+        if view.answer != shown.dense_answer:
+            verdict += f" (native: {shown.dense_answer})"
     return Exhibit(
         shown.name, verdict, right, stage_titles(view), pictures, [inline(picture) for picture in pictures], texts
     )

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from pydantic_core import from_json, to_json
 from rltr.errors import RltrError
 from rltr.evaluate.pareto import Point, hypervolume, pareto_front
 from rltr.evaluate.points import POLICY, Measurement, Shown
-from rltr.evaluate.resampling import RESAMPLES, resampled_accuracies, unpack
+from rltr.evaluate.resampling import RESAMPLES, resampled_qualities, unpack
 from rltr.evaluate.statistics import Interval
 from rltr.files import atomic_write
 
@@ -27,8 +28,8 @@ class Evaluation:
     model: str
     examples: int
     classes: list[str]
-    dense_accuracy: float
-    dense_accuracy_interval: Interval | None
+    dense_quality: float
+    dense_quality_interval: Interval | None
     native_milliseconds: float
     """Median wall time per input of the native model."""
     native_throughput: float
@@ -42,11 +43,10 @@ class Evaluation:
     seed: int
     points: list[Measurement]
     gallery: list[Shown] = field(default_factory=list)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing, if all classes are equally common."""
-        return 1 / len(self.classes) if self.classes else 0.0
+    quality_name: str = "accuracy"
+    """What the quality is (see :class:`rltr.tasks.goals.Goal`)."""
+    chance: float = 0.0
+    """The quality of guessing."""
 
     def series(self) -> dict[str, list[Measurement]]:
         """Points by curve, cheap to expensive in measured latency; the policy first, then what merges."""
@@ -60,24 +60,24 @@ class Evaluation:
         return series
 
     def curves(self, cost: str = "latency") -> dict[str, list[Point]]:
-        """Pairs of cost and accuracy by curve; ``cost`` is ``latency`` or ``flops``."""
-        return {name: [(getattr(p, cost), p.accuracy) for p in points] for name, points in self.series().items()}
+        """Pairs of cost and quality by curve; ``cost`` is ``latency`` or ``flops``."""
+        return {name: [(getattr(p, cost), p.quality) for p in points] for name, points in self.series().items()}
 
     def resampled(self, resamples: int = RESAMPLES) -> dict[str, Float[NDArray[np.float64], "resamples points"]]:
-        """Accuracies by curve on examples drawn anew, the same for all, in the order of :meth:`curves`.
+        """Mean qualities by curve on examples drawn anew, the same for all, in the order of :meth:`curves`.
 
-        Curves with a point of which nobody wrote down the right answers are left out: older results have none.
+        Curves with a point of which nobody wrote down how good each answer was are left out: older results have none.
 
         Raises:
-            RltrError: if the right answers are damaged.
+            RltrError: if the qualities are damaged.
         """
-        series = {name: points for name, points in self.series().items() if all(point.right for point in points)}
+        series = {name: points for name, points in self.series().items() if all(point.per_input for point in points)}
         if not series:
             return {}
-        right = np.stack([unpack(point.right, self.examples) for points in series.values() for point in points])
-        accuracies = resampled_accuracies(right, seed=self.seed, resamples=resamples)
+        each = np.stack([unpack(point.per_input, self.examples) for points in series.values() for point in points])
+        qualities = resampled_qualities(each, seed=self.seed, resamples=resamples)
         ends = np.cumsum([len(points) for points in series.values()])
-        return dict(zip(series, np.split(accuracies, ends[:-1], axis=1), strict=True))
+        return dict(zip(series, np.split(qualities, ends[:-1], axis=1), strict=True))
 
     def fronts(self, cost: str = "latency") -> dict[str, list[Point]]:
         """The Pareto front of every curve."""
@@ -89,6 +89,16 @@ class Evaluation:
 
 
 _ADAPTER = TypeAdapter(Evaluation)
+_OLD_NAMES = {
+    "dense_accuracy": "dense_quality",
+    "dense_accuracy_interval": "dense_quality_interval",
+    "accuracy": "quality",
+    "accuracy_interval": "quality_interval",
+    "accuracy_change": "quality_change",
+    "accuracy_change_interval": "quality_change_interval",
+    "right": "per_input",
+}
+"""What fields were called while all tasks were classifications."""
 
 
 def write_json(evaluation: Evaluation, path: Path) -> None:
@@ -108,7 +118,7 @@ def read_json(path: Path) -> Evaluation:
         RltrError: if there is no such file, or it holds something else.
     """
     try:
-        return _ADAPTER.validate_python(from_json(path.read_bytes()))
+        return _ADAPTER.validate_python(_in_todays_names(from_json(path.read_bytes())))
     except OSError as error:
         raise RltrError(f"Cannot read the results {path}: {error.strerror}. `rltr evaluate` writes them.") from error
     except ValidationError as error:
@@ -119,19 +129,35 @@ def read_json(path: Path) -> Evaluation:
         raise RltrError(f"{path} is not valid JSON: {error}.") from error
 
 
+def _in_todays_names(data: Any) -> Any:
+    """Results from when all tasks were classifications, as they would be written now, without their gallery."""
+    if not isinstance(data, dict) or "dense_accuracy" not in data:
+        return data
+    data["chance"] = 1 / len(data["classes"]) if data.get("classes") else 0.0
+    data["gallery"] = []
+    for part in (data, *data.get("points", ())):
+        for old in part.keys() & _OLD_NAMES.keys():
+            part[_OLD_NAMES[old]] = part.pop(old)
+    return data
+
+
 def write_csv(evaluation: Evaluation, path: Path) -> None:
-    """Write one line per point, for spreadsheets; tokens kept per layer stand in one cell, apart by spaces."""
-    rows = [_flat(point) for point in evaluation.points]
+    """Write one line per point, for spreadsheets; tokens kept per layer stand in one cell, apart by spaces.
+
+    The columns of the quality are called what it is: ``accuracy``, ``accuracy_low``, ``accuracy_change``, …
+    """
+    rows = [_flat(point, evaluation.quality_name) for point in evaluation.points]
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _flat(point: Measurement) -> dict[str, str | float]:
+def _flat(point: Measurement, quality_name: str) -> dict[str, str | float]:
     row: dict[str, str | float] = {}
-    for name in (f.name for f in fields(point)):
-        value = getattr(point, name)
+    for own in (f.name for f in fields(point)):
+        value = getattr(point, own)
+        name = own.replace("quality", quality_name.replace(" ", "_"))
         if name.endswith("_interval"):
             low, high = value or ("", "")
             row[name.replace("_interval", "_low")] = low
@@ -140,8 +166,8 @@ def _flat(point: Measurement) -> dict[str, str | float]:
             row[name] = " ".join(f"{tokens:.3f}" for tokens in value)
         elif name == "layers":
             row[name] = " ".join(map(str, value))
-        elif name == "right":
-            continue  # bits are nothing for a spreadsheet
+        elif name == "per_input":
+            continue  # one number per input is nothing for a spreadsheet
         else:
             row[name] = "" if value is None else value
     row["prediction_error"] = "" if point.prediction_error is None else point.prediction_error

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.stats import binomtest, bootstrap, norm, t
 
+from rltr.evaluate.resampling import is_binary
+
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % confidence interval."""
 
@@ -61,6 +63,41 @@ def accuracy_interval(correct: ArrayLike, *, seed: int = 0) -> Interval | None:
         exact = binomtest(int(right.sum()), len(right)).proportion_ci(confidence_level=LEVEL)
         return float(exact.low), float(exact.high)
     return mean_interval(right, seed=seed)
+
+
+def quality_interval(values: ArrayLike, *, seed: int = 0) -> Interval | None:
+    """95 % interval of a mean quality: of a share of right answers, where all are right or wrong, else a t interval.
+
+    Args:
+        values: ``(inputs,)``, at most 1 each.
+        seed: of the bootstrap.
+
+    Returns:
+        None for fewer than two inputs.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    return accuracy_interval(sample, seed=seed) if is_binary(sample) else t_interval(sample)
+
+
+def quality_change_interval(after: ArrayLike, before: ArrayLike) -> Interval | None:
+    """95 % interval of a change of mean quality on the same inputs: a score interval, or a t interval of differences.
+
+    Args:
+        after: ``(inputs,)``, at most 1 each.
+        before: the same of what it is compared with.
+    """
+    now, then = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
+    return paired_change_interval(now, then) if is_binary(now) and is_binary(then) else t_interval(now - then)
+
+
+def t_interval(values: ArrayLike) -> Interval | None:
+    """95 % t interval of a mean (Student 1908); None for fewer than two values."""
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
+        return None
+    mean = float(sample.mean())
+    margin = float(t.ppf((1 + LEVEL) / 2, len(sample) - 1) * sample.std(ddof=1)) / math.sqrt(len(sample))
+    return mean - margin, mean + margin
 
 
 def paired_change_interval(after: ArrayLike, before: ArrayLike) -> Interval | None:

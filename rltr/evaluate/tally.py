@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rltr.cost import CostModel, dense
 from rltr.evaluate.points import Measurement, OperatingPoint, View
 from rltr.evaluate.resampling import pack
-from rltr.evaluate.statistics import accuracy_interval, median_ratio, paired_change_interval
+from rltr.evaluate.statistics import median_ratio, quality_change_interval, quality_interval
 from rltr.forward import Trace
+from rltr.tasks.goals.goal import Answers, Goal, Labels, PerRow
 
 
 def reduced_cost(cost: CostModel, trace: Trace, depth: int) -> Float[Tensor, " rows"]:
@@ -31,8 +32,8 @@ class Tally:
 
     seconds: list[float] = field(default_factory=list)
     references: list[float] = field(default_factory=list)
-    answers: list[Int[Tensor, " rows"]] = field(default_factory=list)
-    truths: list[Int[Tensor, " rows"]] = field(default_factory=list)
+    qualities: list[PerRow] = field(default_factory=list)
+    agreements: list[PerRow] = field(default_factory=list)
     kept: list[Float[Tensor, " layers"]] = field(default_factory=list)
     grid: int = 0
     flops: float = 0.0
@@ -43,19 +44,19 @@ class Tally:
     layers: list[int] = field(default_factory=list)
 
     @property
-    def predictions(self) -> NDArray[np.int64]:
-        """The predicted class of every example so far."""
-        return torch.cat(self.answers).numpy()
+    def quality(self) -> NDArray[np.float64]:
+        """Quality of every answer so far."""
+        return torch.cat(self.qualities).double().numpy()
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each answer so far was right."""
-        return (torch.cat(self.answers) == torch.cat(self.truths)).numpy()
+    def agreement(self) -> float:
+        """Share of the native model's answers so far that were given here, too."""
+        return float(torch.cat(self.agreements).double().mean())
 
-    def answer(self, predictions: Int[Tensor, " rows"], labels: Int[Tensor, " rows"]) -> None:
-        """Note the predicted and the true class of each row of a batch."""
-        self.answers.append(predictions)
-        self.truths.append(labels)
+    def answer(self, goal: Goal, dense: Answers, answers: Answers, labels: Labels) -> None:
+        """Note how good the answers to a batch are, and how many of them are the native model's (``dense``)."""
+        self.qualities.append(goal.quality(dense, answers, labels))
+        self.agreements.append(goal.agreement(dense, answers))
 
     def spend(self, trace: Trace, depth: int, flops: CostModel, latency: CostModel | None) -> None:
         """Add up tokens and costs. The native model spends its full grid, padding included: that is what it runs."""
@@ -70,16 +71,17 @@ class Tally:
             self.dense_foretold += rows * dense(latency, depth, trace.grid)
 
     def view(
-        self, point: OperatingPoint, trace: Trace, predictions: Int[Tensor, " rows"], index: range, shown: Sequence[int]
+        self, point: OperatingPoint, trace: Trace, said: Sequence[str | None], index: range, shown: Sequence[int]
     ) -> None:
-        """Note which tokens were kept of those examples of a batch (``index``) that the gallery will show."""
+        """Note what was kept and ``said`` of those examples of a batch (``index``) that the gallery will show."""
         for example in sorted(set(shown) & set(index)):
             row = example - index.start
             self.views[example] = View(
                 method=point.method,
                 dropped=point.dropped,
                 setting=point.setting,
-                prediction=int(predictions[row]),
+                answer=said[row],
+                quality=float(self.qualities[-1][row]),
                 layers=list(trace.layers),
                 present=["".join("01"[kept] for kept in stage.tolist()) for stage in trace.present[:, row]],
             )
@@ -95,7 +97,7 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         rows: inputs per timed pass.
         seed: of the bootstrap intervals.
     """
-    right = tally.right
+    quality = tally.quality
     ratio, interval = median_ratio(tally.seconds, tally.references, seed=seed)
     median = float(np.median(tally.seconds))
     return Measurement(
@@ -103,19 +105,19 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         dropped=point.dropped,
         setting=point.setting,
         knob=point.knob,
-        accuracy=float(right.mean()),
-        accuracy_interval=accuracy_interval(right, seed=seed),
-        accuracy_change=float(right.mean() - native.right.mean()),
-        accuracy_change_interval=paired_change_interval(right, native.right),
-        agreement=float((tally.predictions == native.predictions).mean()),
+        quality=float(quality.mean()),
+        quality_interval=quality_interval(quality, seed=seed),
+        quality_change=float(quality.mean() - native.quality.mean()),
+        quality_change_interval=quality_change_interval(quality, native.quality),
+        agreement=tally.agreement,
         flops=tally.flops / tally.dense_flops,
         latency=ratio,
         latency_interval=interval,
         milliseconds=1000 * median / rows,
         throughput=rows / median,
-        kept=(torch.stack(tally.kept).sum(0) / len(right)).tolist(),
+        kept=(torch.stack(tally.kept).sum(0) / len(quality)).tolist(),
         predicted=None if tally.foretold is None else tally.foretold / tally.dense_foretold,
         schedule=point.schedule,
         layers=tally.layers,
-        right=pack(right),
+        per_input=pack(quality),
     )

@@ -6,6 +6,11 @@ def percent(value: float | None, decimals: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{decimals}f}\u00a0%"
 
 
+def capital(name: str) -> str:
+    """The name of a quality at the beginning of a title."""
+    return name[:1].upper() + name[1:]
+
+
 def percentage_points(value: float | None) -> str:
     """``+0.4`` or ``−1.2``: a difference of two percentages; a dash for None."""
     if value is None:

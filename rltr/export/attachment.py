@@ -1,6 +1,7 @@
 """Running a policy in production: ``rltr.attach`` makes a model cheaper in place, ``rltr.detach`` undoes it."""
 
 import math
+import threading
 from contextvars import Token
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,10 @@ from rltr.backbone import Backbone
 from rltr.errors import RltrError
 from rltr.export.calibration import weight_for_budget, weight_for_drop
 from rltr.export.folder import Policy, load_policy
+from rltr.forward import Forward
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
+from rltr.tokens import Tokens
 
 # Hooks on the model keep its attachment; kept here, too, it would keep the model for ever.
 _attached: WeakKeyDictionary[PreTrainedModel, "ReferenceType[Attachment]"] = WeakKeyDictionary()
@@ -42,6 +45,13 @@ class Attachment:
             base.register_forward_hook(self._end, always_call=True),
         ]
         self._tokens: dict[int, Token[Stream | None]] = {}
+        self._last = threading.local()
+
+    @property
+    def kept(self) -> Tokens | None:
+        """The tokens that reached the last layer in this thread's last call, for pooling; None before the first."""
+        last: Tokens | None = getattr(self._last, "kept", None)
+        return last
 
     def detach(self) -> None:
         """Restore the model, bit for bit; detaching again does nothing, so that a block may end with a detached one."""
@@ -72,8 +82,11 @@ class Attachment:
         return args, kwargs
 
     def _end(self, base: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        token = self._tokens.pop(id(current.get()), None)
+        forward = current.get()
+        token = self._tokens.pop(id(forward), None)
         if token is not None:
+            assert isinstance(forward, Forward)  # _begin put it there
+            self._last.kept = forward.stages[-1] if output is not None else None
             current.reset(token)
 
 
@@ -91,7 +104,7 @@ def attach(
         model: the model the policy was trained for, in evaluation mode.
         policy: a policy, or its folder.
         budget: cost to aim for, as a share of the dense layers' cost, by the policy's calibration.
-        max_drop: accuracy that may be lost, 0.01 for one point, by the policy's calibration.
+        max_drop: quality (accuracy, for classes) that may be lost, 0.01 for one point, by the policy's calibration.
         cost_weight: the knob itself, above 0 and finite. Give exactly one of the three.
 
     Returns:

@@ -1,7 +1,7 @@
-"""From what a user wants (a budget, a bound on the loss of accuracy) to the cost weight that gives it."""
+"""From what a user wants (a budget, a bound on the loss of quality) to the cost weight that gives it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -24,18 +24,23 @@ class Operating:
     Attributes:
         cost_weight: the knob.
         cost: cost of the reduced layers as a share of the dense layers', by the cost model, selector included.
-        accuracy: share of right answers, 0 to 1.
-        dense_accuracy: the dense model's on the same inputs.
+        quality: mean quality of the answers, at most 1 (see :class:`rltr.tasks.goals.Goal`): for classes, accuracy.
+        dense_quality: the dense model's, on the same inputs.
     """
 
     cost_weight: float
     cost: float
-    accuracy: float
-    dense_accuracy: float
+    quality: float
+    dense_quality: float
 
     def to_dict(self) -> dict[str, float]:
         """As plain numbers, for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, numbers: Mapping[str, float]) -> "Operating":
+        """Undo :meth:`to_dict`; what was written while all tasks were classifications calls the quality accuracy."""
+        return cls(**{name.replace("accuracy", "quality"): value for name, value in numbers.items()})
 
 
 def calibrate(
@@ -59,21 +64,25 @@ def calibrate(
         batch_size: inputs per pass.
     """
     device = backbone.device
-    right = {weight: 0 for weight in weights}
+    goal = examples.goal
+    quality = {weight: 0.0 for weight in weights}
     cost = {weight: 0.0 for weight in weights}
-    dense_right = 0
+    dense_quality = 0.0
     with torch.no_grad(), backbone.attached():
         reductions = {w: Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights}
         for part in torch.arange(len(examples)).split(batch_size):
             inputs = {name: value.to(device) for name, value in examples.batch(part).items()}
             labels = examples.labels[part].to(device)
-            dense_right += int((backbone.model(**inputs).logits.argmax(-1) == labels).sum())
+            dense = goal.read(backbone.model(**inputs), inputs)
+            dense_quality += float(goal.quality(dense, dense, labels).sum())
             for weight, reduction in reductions.items():
                 output, trace = reduction(inputs)
-                right[weight] += int((output["logits"].argmax(-1) == labels).sum())
+                answers = goal.read(output, inputs, trace)
+                goal.check(dense, answers, labels)
+                quality[weight] += float(goal.quality(dense, answers, labels).sum())
                 cost[weight] += float(pricing.relative([torch.tensor(stage.counts) for stage in trace.stages]).sum())
     count = len(examples)
-    return [Operating(w, cost[w] / count, right[w] / count, dense_right / count) for w in weights]
+    return [Operating(w, cost[w] / count, quality[w] / count, dense_quality / count) for w in weights]
 
 
 def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
@@ -102,15 +111,15 @@ def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
 
 
 def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
-    """The cheapest calibrated cost weight whose accuracy is at most ``max_drop`` (0.01: one point) below the dense one.
+    """The cheapest calibrated cost weight whose quality is at most ``max_drop`` (0.01: one point) below the dense one.
 
     Raises:
-        RltrError: if no calibrated weight is that accurate, or the table is empty.
+        RltrError: if no calibrated weight is that good, or the table is empty.
     """
     monotone(table)  # refuses an empty table
-    within = [point for point in table if point.dense_accuracy - point.accuracy <= max_drop]
+    within = [point for point in table if point.dense_quality - point.quality <= max_drop]
     if not within:
-        best = min(point.dense_accuracy - point.accuracy for point in table)
+        best = min(point.dense_quality - point.quality for point in table)
         raise RltrError(f"max_drop={max_drop}: the smallest drop this policy was calibrated with is {best:.4f}")
     return min(within, key=lambda point: point.cost).cost_weight
 

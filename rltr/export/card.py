@@ -39,10 +39,10 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "## Calibration, on the validation split",
         "",
-        "| cost weight | cost | accuracy | dense accuracy |",
+        f"| cost weight | cost | {config['quality_name']} | dense {config['quality_name']} |",
         "|---:|---:|---:|---:|",
     ]
-    row = "| {cost_weight:.3g} | {cost:.3f} | {accuracy:.2%} | {dense_accuracy:.2%} |"
+    row = "| {cost_weight:.3g} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} |"
     lines += [row.format(**point) for point in config["calibration"]]
     if facts.get("table"):
         columns = list(facts["table"][0])

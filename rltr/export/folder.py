@@ -41,6 +41,7 @@ class Policy:
         recipe: the recipe it was trained with.
         facts: what it was measured to do, for its card: optionally ``table`` (rows of test results as mappings) and
             ``environment`` (one line).
+        quality_name: what the calibrated quality is.
     """
 
     network: TokenPolicy
@@ -51,6 +52,7 @@ class Policy:
     calibration: list[Operating] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    quality_name: str = "accuracy"
 
     @property
     def pricing(self) -> Pricing:
@@ -100,6 +102,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
         "calibration": [point.to_dict() for point in policy.calibration],
         "recipe": policy.recipe,
         "facts": policy.facts,
+        "quality_name": policy.quality_name,
     }
     with atomic_folder(folder) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in policy.network.state_dict().items()}
@@ -131,9 +134,10 @@ def load_policy(folder: Path | str) -> Policy:
             config["dropped"],
             costs.from_dict(config["cost"]),
             config["backbone"],
-            [Operating(**point) for point in config["calibration"]],
+            [Operating.from_dict(point) for point in config["calibration"]],
             config["recipe"],
-            config.get("facts", {}),  # the only part that came later
+            config.get("facts", {}),  # this and the next came later
+            config.get("quality_name", "accuracy"),
         )
     except RltrError:
         raise  # says what is wrong already

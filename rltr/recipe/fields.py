@@ -42,10 +42,14 @@ class DataGroup(Group):
     source: str = Field(
         EMBEDDED,
         min_length=1,
-        description="'embedded'; a folder with one folder of images per class; a CSV, JSONL, Parquet, Arrow or .npz "
-        "file, or a folder with one for each split; or owner/name on the hub",
+        description="'embedded'; a folder with one folder of images or sounds per class; a CSV, JSONL, Parquet, Arrow "
+        "or .npz file, or a folder with one for each split; or owner/name on the hub",
     )
-    kind: Literal["auto", "image", "text"] = Field("auto", description="what the inputs are; auto looks at the source")
+    kind: Literal["auto", "image", "text", "tokens", "audio", "zero-shot", "embedding"] = Field(
+        "auto",
+        description="images, texts or sounds with a label each, words with one each (tokens), images among described "
+        "classes (zero-shot), or no labels (embedding); auto looks at the model's head",
+    )
     text_column: str = Field("text", min_length=1, description="the column of a file or table with the text")
     label_column: str = Field("label", min_length=1, description="the column of a file or table with the label")
     image_column: str = Field("image", min_length=1, description="the column of a table with the image")
@@ -64,6 +68,12 @@ class DataGroup(Group):
     test_split: str | None = Field(
         None, min_length=1, description="what it calls the one for the final measurement; null for test"
     )
+    pooling: Literal["mean", "cls"] = Field(
+        "mean", description="what an embedding is made of: the mean of the tokens that are left, or the first one"
+    )
+    template: str = Field(
+        "a photo of a {}.", pattern=r"\{\}", description="the text that describes a class (zero-shot), {} is its name"
+    )
     fractions: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1),
         description="shares for training, validation and test where the source is not split yet; they sum to 1",
@@ -71,8 +81,8 @@ class DataGroup(Group):
     split_seed: int = Field(0, ge=0, description="decides which examples are held out, whatever the learner's seed is")
     bad_inputs: Literal["refuse", "skip"] = Field(
         "refuse",
-        description="what becomes of a damaged image, an empty text or values that are not finite: refuse stops "
-        "there and names it, skip looks through all inputs first and leaves such ones out",
+        description="what becomes of a damaged image or sound, an empty text or values that are not finite: refuse "
+        "stops there and names it, skip looks through all inputs first and leaves such ones out",
     )
     stream_examples: int | None = Field(
         None,
@@ -265,8 +275,10 @@ class Recipe(Group):
     data: DataGroup = Field(DataGroup(), description="The labelled inputs to learn from and to measure on")
     reduction: ReductionGroup = Field(ReductionGroup(), description="Where tokens may leave, and what becomes of them")
     cost: CostGroup = Field(CostGroup(), description="What a kept token costs")
-    score: Literal["accuracy", "fidelity", "both"] = Field(
-        "both", description="what good means: right labels, the dense model's outputs, or both"
+    score: Literal["quality", "accuracy", "fidelity", "both"] = Field(
+        "both",
+        description="what good means: right by the labels (quality; accuracy is another name for it, which for classes "
+        "is what it is), the dense model's outputs, or both",
     )
     learner: LearnerGroup = Field(LearnerGroup(), description="How the policy learns")
     policy: PolicyGroup = Field(PolicyGroup(), description="The small network that decides")

@@ -1,21 +1,35 @@
-"""Tasks: inputs with labels, and scores. One file per kind of input; ``KINDS`` lists them."""
+"""Tasks: inputs, what is true of them, and what counts as right. One file per kind; ``KINDS`` lists them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoModelForZeroShotImageClassification,
+    PreTrainedModel,
+)
+from transformers.models.auto import modeling_auto as auto
 
 from rltr.errors import RltrError
 from rltr.recipe import is_hub_name
+from rltr.tasks import zero_shot
 from rltr.tasks.arrays import ArrayExamples, holds_arrays, load_arrays, open_arrays
 from rltr.tasks.examples import Examples, Index, Task, TensorExamples
 from rltr.tasks.fitting import check_fit
+from rltr.tasks.heads import measure_spread
 from rltr.tasks.images import load_image_tables, load_images
 from rltr.tasks.options import DataOptions
 from rltr.tasks.scores import SCORES, score
+from rltr.tasks.sounds import load_sounds
 from rltr.tasks.tables import Table, holds_tables, is_datasets_object, open_files, open_hub, tables_of
 from rltr.tasks.text import load_text_tables, load_texts
+from rltr.tasks.tokens import load_token_tables, load_tokens
+from rltr.tasks.unlabelled import load_unlabelled, load_unlabelled_tables
 
 __all__ = [
     "KINDS",
@@ -36,21 +50,81 @@ class Kind(NamedTuple):
     """One kind of task.
 
     Args:
-        input_name: the model's main input that it is for (``model.main_input_name``).
+        inputs: names of the main inputs (``model.main_input_name``) of models that it is for.
+        auto: transformers' class that loads such models.
+        classes: the names of the model classes with such a head, by model type, from transformers' own tables.
         load: reads the data for a model; called with the model, the data's path, the model's folder or hub id (for its
             processor or tokenizer), and the options.
         load_tables: the same for tables (hub data sets, Parquet, Arrow), given by split in place of the path; None for
             a kind that does not read them.
+        arrays: whether model inputs with their labels may come as arrays, which need no loader of their own.
+        asked: whether it is only taken when it is asked for, because every model is fit for it.
+        part: what of a loaded model is reduced; None for the whole.
     """
 
-    input_name: str
+    inputs: tuple[str, ...]
+    auto: Any
+    classes: Mapping[str, str | Sequence[str]]
     load: Callable[[PreTrainedModel, Path, str, DataOptions], Task]
     load_tables: Callable[[PreTrainedModel, Mapping[str, Table], str, DataOptions], Task] | None = None
+    arrays: bool = False
+    asked: bool = False
+    part: Callable[[PreTrainedModel], PreTrainedModel] | None = None
+
+    def suits(self, model_type: str, architecture: str) -> bool:
+        """Whether a model of this type and class has such a head."""
+        # One model type can have several classes (DeiT has two), then the table holds them all.
+        names = self.classes.get(model_type, ())
+        return architecture in ({names} if isinstance(names, str) else set(names))
 
 
 KINDS = {
-    "image": Kind("pixel_values", load_images, load_image_tables),
-    "text": Kind("input_ids", load_texts, load_text_tables),
+    "image": Kind(
+        ("pixel_values",),
+        AutoModelForImageClassification,
+        auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        load_images,
+        load_image_tables,
+        arrays=True,
+    ),
+    "text": Kind(
+        ("input_ids",),
+        AutoModelForSequenceClassification,
+        auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        load_texts,
+        load_text_tables,
+        arrays=True,
+    ),
+    "tokens": Kind(
+        ("input_ids",),
+        AutoModelForTokenClassification,
+        auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        load_tokens,
+        load_token_tables,
+    ),
+    "audio": Kind(
+        ("input_values", "input_features"),
+        AutoModelForAudioClassification,
+        auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+        load_sounds,
+        arrays=True,
+    ),
+    "zero-shot": Kind(
+        ("pixel_values",),
+        AutoModelForZeroShotImageClassification,
+        zero_shot.CLASSES,
+        zero_shot.load_zero_shot,
+        zero_shot.load_zero_shot_tables,
+        part=zero_shot.vision_tower,
+    ),
+    "embedding": Kind(
+        ("input_ids", "pixel_values"),
+        AutoModel,
+        auto.MODEL_MAPPING_NAMES,
+        load_unlabelled,
+        load_unlabelled_tables,
+        asked=True,
+    ),
 }
 """Every kind by its name. To add one: write its file, with a subclass of ``Examples`` and a loader; list it here."""
 
@@ -65,35 +139,53 @@ def load_task(
     """Read a data set for a model, with the model's own processor or tokenizer.
 
     Args:
-        model: a single-label classifier.
+        model: a model with the head that the task is for, or without one for embeddings.
         data: one of these; each may come in splits named train, test and validation (or val), or whole, to be divided:
 
-            * for images a folder with one subfolder per class; for texts a .csv, .tsv or .jsonl;
+            * for images a folder with one subfolder per class; for texts a .csv, .tsv or .jsonl; each kind's loader
+              says what else it reads;
             * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images or texts;
             * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not;
             * .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with model
               inputs and labels, as processors give them (see :func:`rltr.tasks.arrays.load_arrays`). Splits of these
               are a mapping, too.
         source: the model's folder or hub id; None takes where ``model`` was loaded from. Model inputs need none.
-        kind: a name in ``KINDS``; None takes what fits the model's main input.
+        kind: a name in ``KINDS``; None takes what fits the model's head.
         options: fractions, seed, columns and so on; None takes the defaults.
 
     Raises:
         RltrError: if anything about data, model or processor does not fit; the message says what, and what to do.
     """
-    fitting = [name for name, known in KINDS.items() if known.input_name == model.main_input_name]
     if kind is not None and kind not in KINDS:
         raise RltrError(f"there is no task kind {kind!r}; choose one of {', '.join(KINDS)}")
+    fitting = [name for name, known in KINDS.items() if model.main_input_name in known.inputs]
     if not fitting or (kind is not None and kind not in fitting):
         raise RltrError(
             f"{type(model).__name__} takes {model.main_input_name}, which is for "
             f"{' or '.join(fitting) or 'no'} tasks, not {kind or 'one of ' + ', '.join(KINDS)}"
         )
-    task = _load(model, data, source or model.name_or_path or "", kind or fitting[0], options or DataOptions())
-    if options is not None and options.bad_inputs == "skip":
+    options = options or DataOptions()
+    task = _load(model, data, source or model.name_or_path or "", kind or _kind_of(model, fitting), options)
+    if options.bad_inputs == "skip":
         task = task.without_faults()
     check_fit(model, task.train)
+    goal = measure_spread(model, task.train)
+    for split in (task.train, task.validation, task.test):
+        split.goal = goal
     return task
+
+
+def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
+    """Which of the kinds that fit a model's input its head is for."""
+    parents = [parent.__name__ for parent in type(model).__mro__]
+    heads = [name for name in fitting if any(KINDS[name].suits(model.config.model_type, own) for own in parents)]
+    kind = next((name for name in heads if not KINDS[name].asked), None)
+    if kind is None:
+        raise RltrError(
+            f"{type(model).__name__} has no head that says what its task is; name the kind of task, "
+            f"{' or '.join(heads or fitting)}"
+        )
+    return kind
 
 
 def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: DataOptions) -> Task:
@@ -101,7 +193,7 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
     path = Path(data).expanduser() if isinstance(data, str | Path) else None
     if path is not None and path.exists():
         if holds_arrays(path, options):
-            return load_arrays(model, open_arrays(path, options), kind, options, str(path))
+            return _load_arrays(model, open_arrays(path, options), kind, options, str(path))
         tables = open_files(path, options) if holds_tables(path) else None
     elif isinstance(data, str) and is_hub_name(data):
         tables = open_hub(data, options)
@@ -110,7 +202,7 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
     elif is_datasets_object(data):
         tables = tables_of(data, options, type(data).__name__)
     else:
-        return load_arrays(model, data, kind, options, "the data")
+        return _load_arrays(model, data, kind, options, "the data")
     if not source:
         raise RltrError("this model was not loaded from a folder or the hub; give its folder as source")
     if tables is None:
@@ -121,3 +213,10 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
         able = ", ".join(name for name, known in KINDS.items() if known.load_tables)
         raise RltrError(f"{kind} tasks do not read tables (hub data sets, Parquet, Arrow); these do: {able}")
     return load_tables(model, tables, source, options)
+
+
+def _load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:
+    if not KINDS[kind].arrays:
+        able = ", ".join(own for own, known in KINDS.items() if known.arrays)
+        raise RltrError(f"{kind} tasks do not read arrays or iterables of model inputs; these do: {able}")
+    return load_arrays(model, data, kind, options, name)

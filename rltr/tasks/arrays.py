@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Index, Task, digest
-from rltr.tasks.labels import number_classes
+from rltr.tasks.heads import SEPARATOR, read_labels
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.splits import WHOLE, assemble, choose_splits, is_split
 from rltr.tasks.spool import Spool
@@ -34,7 +34,7 @@ class ArrayExamples(Examples):
     """Model inputs as arrays, in memory or memory-mapped.
 
     Args:
-        labels: the class of each example.
+        labels: what is true of each example.
         names: a short name per example.
         classes: the names of the classes, by label.
         inputs: by the names that the model's ``forward`` gives them. Rows of different length are padded at their end,
@@ -44,7 +44,7 @@ class ArrayExamples(Examples):
 
     def __init__(
         self,
-        labels: Int[Tensor, " examples"],
+        labels: Shaped[Tensor, "examples *label"],
         names: Sequence[str],
         classes: Sequence[str],
         inputs: Mapping[str, Rows],
@@ -72,9 +72,9 @@ class ArrayExamples(Examples):
         return made
 
     def lengths(self) -> Sequence[int] | None:
-        """See ``Examples``: the last token that the attention mask shows, counted from the first."""
+        """See ``Examples``: up to the last place that the attention mask shows."""
         mask = self.inputs.get("attention_mask")
-        if mask is None or "input_ids" not in self.inputs:
+        if mask is None:
             return None
         return [int(np.flatnonzero(row).max(initial=-1)) + 1 for row in mask]
 
@@ -153,10 +153,12 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
 
     Args:
         model: what they are for.
-        data: arrays (or tensors) by name, the labels among them; or an iterable of such mappings, each with one example
-            (a single label, inputs without a batch axis) or a batch (as many labels as rows); or either of them by
-            split. Iterables are read once, ``options.stream_examples`` examples of each split and no further, from the
-            front: shuffle them before, if they are sorted. What was read lies in a temporary file, not in memory.
+        data: arrays (or tensors) by name, the labels among them: a class or a number for each row, or several of them
+            ``(rows, labels)``, which for a head with several classes at once are 0 or 1 for every class, as in
+            transformers; or an iterable of such mappings, each with one example (a single label, inputs without a batch
+            axis) or a batch (as many labels as rows); or either of them by split. Iterables are read once,
+            ``options.stream_examples`` examples of each split and no further, from the front: shuffle them before, if
+            they are sorted. What was read lies in a temporary file, not in memory.
         kind: of the task.
         options: which name the labels have, how to divide.
         name: of the data, for messages.
@@ -174,13 +176,14 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
         where = name if split == WHOLE else f"{name}, {split}"
         arrays = dict(part) if isinstance(part, Mapping) else _collect(part, where, options)
         read[split] = _take_apart(model, arrays, where, options)
-    number, classes = number_classes((label for _, labels in read.values() for label in labels), model.config)
+    labelling = read_labels((label for _, labels in read.values() for label in labels), model.config)
     padding = getattr(model.config, "pad_token_id", None) or 0
 
     def examples(split: str) -> ArrayExamples:
         inputs, labels = read[split]
         names = [f"{'row' if split == WHOLE else split}[{i}]" for i in range(len(labels))]
-        made = ArrayExamples(torch.tensor([number[label] for label in labels]), names, classes, inputs, padding)
+        made = ArrayExamples(labelling(labels), names, labelling.classes, inputs, padding)
+        made.goal = labelling.goal
         if options.bad_inputs == "refuse":
             for i in range(len(made)):
                 if fault := made.fault(i):
@@ -259,10 +262,7 @@ def _take_apart(
     """Inputs and labels of one split, checked against each other and against the model."""
     key = _label_key(arrays, where, options)
     labels = _array(arrays[key])
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        raise RltrError(
-            f"{where}: {key!r} must be one whole number or name for each row, not {labels.dtype} {labels.shape}"
-        )
+    written = _written(model, labels, f"{where}: {key!r}")
     inputs = {name: _rows(rows) for name, rows in arrays.items() if name != key}
     known = set(input_names(model))
     if unknown := sorted(set(inputs) - known):
@@ -287,7 +287,25 @@ def _take_apart(
         )
     if "input_ids" in inputs:
         _check_tokens(model, inputs["input_ids"], where)
-    return inputs, [str(label) for label in labels.tolist()]
+    return inputs, written
+
+
+def _written(model: PreTrainedModel, labels: NDArray[Any], what: str) -> list[str]:
+    """Labels as in a file: a name or a number, or several of them."""
+    if labels.ndim == 1 and labels.dtype.kind in "iufU":
+        return [str(label) for label in labels.tolist()]
+    if labels.ndim != 2 or labels.dtype.kind not in "biuf":
+        raise RltrError(
+            f"{what} must be a name, a number or several numbers for each row, not {labels.dtype} {labels.shape}"
+        )
+    if model.config.problem_type != "multi_label_classification":
+        return [SEPARATOR.join(map(str, row)) for row in labels.tolist()]
+    if labels.shape[1] != model.config.num_labels or not np.isin(labels, (0, 1)).all():
+        raise RltrError(
+            f"{what} must be 0 or 1 for each of the {model.config.num_labels} classes of the model's head, which may "
+            f"be right together; their shape is {labels.shape}"
+        )
+    return [SEPARATOR.join(map(str, np.flatnonzero(row))) for row in labels]
 
 
 def _rows(values: Any) -> Rows:

@@ -5,16 +5,18 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from rltr.errors import RltrError
+from rltr.tasks.goals import Classification, Goal
 
 Index = Sequence[int] | Int[Tensor, " rows"]
 """Which examples, in which order; 0 to ``len(examples) - 1``, repeats allowed."""
@@ -27,12 +29,15 @@ class Examples(ABC):
     A kind of its own gives ``batch``, and ``picture`` or ``words`` if the gallery shall show its inputs.
 
     Args:
-        labels: the class of each example, 0 to ``len(classes) - 1``.
+        labels: what is true of each example: its class, 0 to ``len(classes) - 1``, unless ``goal`` asks for more.
         names: a short name per example, for the gallery.
-        classes: the names of the model's classes, by label.
+        classes: the names of the model's classes, by label; none where there are no classes.
     """
 
-    def __init__(self, labels: Int[Tensor, " examples"], names: Sequence[str], classes: Sequence[str]) -> None:
+    goal: Goal = Classification()
+    """What counts as right; who makes examples with other labels sets it."""
+
+    def __init__(self, labels: Shaped[Tensor, "examples *label"], names: Sequence[str], classes: Sequence[str]) -> None:
         self.labels = labels
         self.names = list(names)
         self.classes = list(classes)
@@ -103,6 +108,7 @@ class Subset(Examples):
         self.index = torch.as_tensor(index, dtype=torch.long)
         names = [examples.names[i] for i in self.index.tolist()]
         super().__init__(examples.labels[self.index], names, examples.classes)
+        self.goal = examples.goal
 
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``."""
@@ -135,11 +141,12 @@ class TensorExamples(Examples):
     """Inputs that are tensors in memory already.
 
     Args:
-        labels: the class of each example.
+        labels: what is true of each example.
         names: a short name per example.
         classes: the names of the classes, by label.
         inputs: model inputs by name, each with one row per example.
         pictures: ``(examples, height, width)`` grey or ``(examples, height, width, 3)`` colour, uint8, for the gallery.
+        goal: what counts as right; None for one class each.
 
     Raises:
         RltrError: if labels, names and inputs are not equally many, or there are none.
@@ -147,13 +154,16 @@ class TensorExamples(Examples):
 
     def __init__(
         self,
-        labels: Int[Tensor, " examples"],
+        labels: Shaped[Tensor, "examples *label"],
         names: Sequence[str],
         classes: Sequence[str],
         inputs: Mapping[str, Tensor],
         pictures: NDArray[np.uint8] | None = None,
+        goal: Goal | None = None,
     ) -> None:
         super().__init__(labels, names, classes)
+        if goal is not None:
+            self.goal = goal
         counts = {"labels": len(labels), "names": len(names), **{name: len(rows) for name, rows in inputs.items()}}
         if not inputs or len(labels) == 0 or len(set(counts.values())) != 1:
             raise RltrError(f"a data set needs equally many labels, names and input rows, at least one; got {counts}")
@@ -189,7 +199,7 @@ class Task:
         train: what the policy learns on.
         validation: what budgets are calibrated on and training is judged by.
         test: what is reported.
-        kind: ``"image"`` or ``"text"``, or the name under which another kind was added.
+        kind: a name in :data:`rltr.tasks.KINDS`.
     """
 
     train: Examples
@@ -242,6 +252,12 @@ def digest(parts: Iterable[str | bytes | NDArray[Any]]) -> str:
         whole.update(len(data).to_bytes(8, "little"))
         whole.update(data)
     return whole.hexdigest()
+
+
+def digest_files(paths: Sequence[Path]) -> str:
+    """SHA-256 over places, sizes and times of change of files, which is quicker than reading them."""
+    found = [(path, path.stat()) for path in paths]
+    return digest(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found)
 
 
 def _bytes(part: Any) -> "bytes | memoryview":

@@ -12,7 +12,8 @@ def check_fit(model: PreTrainedModel, examples: Examples) -> None:
     """Run one input through the model.
 
     Raises:
-        RltrError: if the model's weights are not finite, it cannot take the input, or its answer is not finite.
+        RltrError: if the model's weights are not finite, it cannot take the input, or its answer is not
+            there or not finite.
     """
     for name, weights in model.named_parameters():
         if weights.is_floating_point() and not weights.isfinite().all():
@@ -36,8 +37,14 @@ def check_fit(model: PreTrainedModel, examples: Examples) -> None:
         ) from error
     finally:
         model.train(was_training)
-    logits = getattr(output, "logits", None)
-    if isinstance(logits, Tensor) and not logits.isfinite().all():
+    try:
+        answers = examples.goal.read(output, made)
+    except KeyError as error:
+        raise RltrError(
+            f"{type(model).__name__} gives no {error}, which says here what is right; load the model with the head "
+            "that it was trained with"
+        ) from error
+    if not answers.isfinite().all():
         bad = [name for name, value in inputs.items() if value.is_floating_point() and not value.isfinite().all()]
         cause = f"{', '.join(bad)} holds NaN or infinity" if bad else "an overflow in half precision"
         raise RltrError(f"the model's answer to {examples.names[0]!r} is NaN or infinite; likely cause: {cause}")

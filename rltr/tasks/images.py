@@ -1,4 +1,4 @@
-"""Image classification from a folder of images per class, or a table with a column of images.
+"""Images from one folder per class (or per number), or from a table with a column of them.
 
 Images are decoded here, in the process that trains. A pool was tried on two cores (128 JPEGs of 500×375, prepared to
 224×224; the machine had other work): 12.6 to 13.7 ms per image one by one, 12.7 to 12.8 in two threads, 16.6 to 16.9 in
@@ -7,26 +7,29 @@ two processes, which hand back 600 kB for each. Nearly all of it is the processo
 
 import io
 import struct
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Index, Task, digest
-from rltr.tasks.labels import number_classes
+from rltr.tasks.class_folders import read_class_folders
+from rltr.tasks.examples import Examples, Index, Task, digest, digest_files
+from rltr.tasks.heads import Labelling, read_labels
 from rltr.tasks.options import DataOptions
+from rltr.tasks.recent import Recent
 from rltr.tasks.source import load_part
-from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
-from rltr.tasks.tables import Table, label_names
+from rltr.tasks.splits import assemble
+from rltr.tasks.table_labels import read_table_labels
+from rltr.tasks.tables import Table
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 """Files with other suffixes are left alone."""
@@ -43,7 +46,7 @@ class ImageExamples(Examples):
 
     Args:
         files: one per example.
-        labels: the class of each.
+        labels: what is true of each.
         names: a short name per example.
         classes: the names of the classes, by label.
         processor: the model's own image processor.
@@ -55,7 +58,7 @@ class ImageExamples(Examples):
     def __init__(
         self,
         files: Sequence[ImageFile],
-        labels: Int[Tensor, " examples"],
+        labels: Shaped[Tensor, "examples *label"],
         names: Sequence[str],
         classes: Sequence[str],
         processor: Any,
@@ -67,10 +70,8 @@ class ImageExamples(Examples):
         self.files = files
         self.processor = processor
         self.channels = channels
-        self.cache_bytes = cache_bytes
         self.identity = identity
-        self._cache: OrderedDict[int, Tensor] = OrderedDict()
-        self._cached_bytes = 0
+        self._prepared = Recent(self._prepare, cache_bytes)
 
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``: ``pixel_values (rows, channels, height, width)``."""
@@ -98,10 +99,10 @@ class ImageExamples(Examples):
         """See ``Examples``: of the files, the processor and the version of PIL."""
         identity = self.identity
         if identity is None:
-            found = [(path, path.stat()) for path in self.files if isinstance(path, Path)]
-            if len(found) != len(self.files):
+            paths = [file for file in self.files if isinstance(file, Path)]
+            if len(paths) != len(self.files):
                 return None
-            identity = digest(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found)
+            identity = digest_files(paths)
         settings = self.processor.to_json_string()
         return digest([identity, type(self.processor).__name__, settings, str(self.channels), PIL.__version__])
 
@@ -118,21 +119,14 @@ class ImageExamples(Examples):
         file = self.files[i]
         return str(file) if isinstance(file, Path) else self.names[i]
 
-    def _prepared(self, i: int) -> Float[Tensor, "channels height width"]:
-        """One image as the model takes it, from memory if it was used lately."""
-        if i in self._cache:
-            self._cache.move_to_end(i)
-            return self._cache[i]
+    def _prepare(self, i: int) -> Float[Tensor, "channels height width"]:
+        """One image as the model takes it."""
         try:
             image = read_image(self.files[i], self.channels, self._called(i))
         except RltrError as error:
             raise RltrError(f"{error}; replace or remove it, or leave such images out: data.bad_inputs=skip") from error
         # The image has the model's channels already; a processor that makes everything RGB would undo grey.
-        values = self.processor(images=[image], do_convert_rgb=False, return_tensors="pt")["pixel_values"][0]
-        self._cache[i] = values
-        self._cached_bytes += values.nbytes
-        while self._cached_bytes > self.cache_bytes:
-            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        values: Tensor = self.processor(images=[image], do_convert_rgb=False, return_tensors="pt")["pixel_values"][0]
         return values
 
 
@@ -167,43 +161,17 @@ def _stream(file: ImageFile) -> Path | str | io.BytesIO:
     return io.BytesIO(content) if content is not None else str(path)
 
 
-def _processor(model: PreTrainedModel, source: str) -> tuple[Any, int]:
-    """The model's image processor, and how many channels it sees."""
-    # Only PIL is required: the torchvision form of a processor differs in speed, and not in what it is for.
-    processor = load_part(AutoImageProcessor, source, "image processor", "a preprocessor_config.json", backend="pil")
-    channels = getattr(model.config, "num_channels", 3)
-    if channels not in (1, 3):
-        raise RltrError(f"the model takes {channels} channels per pixel; images have 1 (grey) or 3 (RGB)")
-    return processor, channels
-
-
 def load_images(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
     """Read a folder of images, one subfolder per class.
 
-    Either ``data/train/CLASS/…``, ``data/test/CLASS/…`` and, unless it shall be cut from train,
-    ``data/validation/CLASS/…`` (or ``val``), or ``data/CLASS/…``, which is divided by ``options.fractions``.
+    See :func:`rltr.tasks.class_folders.read_class_folders`; what is not in splits is divided by ``options.fractions``.
+    For a head that predicts a number, a folder's name is that number.
 
     Raises:
         RltrError: if the folder holds nothing of that kind, a class is empty, the classes do not fit the model's head,
             or the model's image processor cannot be loaded.
     """
-    if not data.is_dir():
-        raise RltrError(f"{data} is not a folder; an image model needs a folder with one subfolder of images per class")
-    processor, channels = _processor(model, source)
-    folders = _folders(data)
-    named = [name for name in options.split_names.values() if name is not None]
-    split = bool(folders) and (bool(named) or all(is_split(folder.name, options) for folder in folders))
-    roots = find_splits(data, folders, options) if split else {WHOLE: data}
-    files = {split: _files_by_class(root) for split, root in roots.items()}
-    number, classes = number_classes((name for split in files.values() for name in split), model.config)
-
-    def examples(split: str) -> ImageExamples:
-        pairs = [(path, number[name]) for name, paths in files[split].items() for path in paths]
-        paths, labels = [path for path, _ in pairs], torch.tensor([label for _, label in pairs])
-        names = [path.relative_to(data).as_posix() for path in paths]
-        return ImageExamples(paths, labels, names, classes, processor, channels)
-
-    return assemble(list(roots), examples, "image", options, data)
+    return image_task(model, data, source, options, partial(read_labels, config=model.config))
 
 
 def load_image_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
@@ -213,37 +181,77 @@ def load_image_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
         RltrError: if a column is missing or holds something else, the labels do not fit the model's head, or the
             model's image processor cannot be loaded.
     """
-    processor, channels = _processor(model, source)
-    columns = {split: table.images(options.image_column) for split, table in tables.items()}
-    labels = label_names(tables, options.label_column, model.config)
-    number, classes = number_classes((name for split in labels.values() for name in split), model.config)
+    return image_table_task(model, tables, source, options, partial(read_labels, config=model.config))
+
+
+def image_task(
+    model: PreTrainedModel,
+    data: Path,
+    source: str,
+    options: DataOptions,
+    read: Callable[[Iterable[str]], Labelling],
+    kind: str = "image",
+) -> Task:
+    """Read a folder of images for a task of some kind, one subfolder per class, whose names ``read`` understands."""
+    files = read_class_folders(data, SUFFIXES, "images", options)
+    processor, channels = load_processor(model, source)
+    labelling = read(name for split in files.values() for name in split)
 
     def examples(split: str) -> ImageExamples:
-        table = tables[split]
-        own, column = torch.tensor([number[name] for name in labels[split]]), columns[split]
-        # A table that holds only paths does not tell when a file changes: then there is no fingerprint.
-        inside = (column[0] or {}).get("bytes") is not None
-        identity = digest([table.fingerprint, options.image_column]) if inside else None
-        return ImageExamples(column, own, table.places(), classes, processor, channels, identity=identity)
+        pairs = [(path, name) for name, paths in files[split].items() for path in paths]
+        paths, labels = [path for path, _ in pairs], labelling([name for _, name in pairs])
+        names = [path.relative_to(data).as_posix() for path in paths]
+        made = ImageExamples(paths, labels, names, labelling.classes, processor, channels)
+        made.goal = labelling.goal
+        return made
 
-    return assemble(list(tables), examples, "image", options, next(iter(tables.values())).data)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return assemble(list(files), examples, kind, options, data)
 
 
-def _files_by_class(root: Path) -> dict[str, list[Path]]:
-    classes = {
-        folder.name: sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        for folder in _folders(root)
-    }
-    if not classes:
-        raise RltrError(f"{root} has no subfolders; it should have one for each class, with that class's images in it")
-    empty = [name for name, paths in classes.items() if not paths]
-    if empty:
-        raise RltrError(
-            f"no images in {root / empty[0]} (looked for {' '.join(sorted(SUFFIXES))}); "
-            "fill or remove that folder; a data set in splits may only have train, validation and test at its top"
-        )
-    return classes
+def image_table_task(
+    model: PreTrainedModel,
+    tables: Mapping[str, Table],
+    source: str,
+    options: DataOptions,
+    read: Callable[[Iterable[str]], Labelling],
+    kind: str = "image",
+) -> Task:
+    """Take images from tables for a task of some kind, with labels that ``read`` understands."""
+    processor, channels = load_processor(model, source)
+    columns = {split: image_column(table, options) for split, table in tables.items()}
+    labelling, labels = read_table_labels(tables, options.label_column, read)
+
+    def examples(split: str) -> ImageExamples:
+        column, identity = columns[split]
+        own, names = labelling(labels[split]), tables[split].places()
+        made = ImageExamples(column, own, names, labelling.classes, processor, channels, identity=identity)
+        made.goal = labelling.goal
+        return made
+
+    return assemble(list(tables), examples, kind, options, next(iter(tables.values())).data)
+
+
+def image_column(table: Table, options: DataOptions) -> tuple[Sequence[ImageFile], str | None]:
+    """The images of a table, and a digest of them all.
+
+    Raises:
+        RltrError: if there is no such column, or it holds something else.
+    """
+    column = table.images(options.image_column)
+    # A table that holds only paths does not tell when a file changes: then there is no digest.
+    inside = (column[0] or {}).get("bytes") is not None
+    return column, digest([table.fingerprint, options.image_column]) if inside else None
+
+
+def load_processor(model: PreTrainedModel, source: str) -> tuple[Any, int]:
+    """The model's image processor, and how many channels it sees.
+
+    Raises:
+        RltrError: if it cannot be loaded, or the channels are neither grey nor RGB.
+    """
+    # Only PIL is required: the torchvision form of a processor differs in speed, and not in what it is for.
+    processor = load_part(AutoImageProcessor, source, "image processor", "a preprocessor_config.json", backend="pil")
+    channels = getattr(model.config, "num_channels", 3)
+    if channels not in (1, 3):
+        raise RltrError(f"the model takes {channels} channels per pixel; images have 1 (grey) or 3 (RGB)")
+    return processor, channels

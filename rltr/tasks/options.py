@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from rltr.errors import RltrError
+from rltr.tasks.goals.embedding import Pooling
 
 STREAM_EXAMPLES = 10_000
 """Examples per split that are taken from an iterable unless somebody says otherwise."""
@@ -17,7 +18,7 @@ class DataOptions:
         fractions: shares of train, validation and test, used only where the data is not split yet; sum 1.
         seed: decides who goes where then; any whole number from 0.
         text_column: column of a table, or key of a JSONL, that holds the text.
-        label_column: column or key that holds the label, as the class's name or number.
+        label_column: column or key that holds the label: a class's name or number, or what the model's head asks for.
         image_column: column of a table of images that holds them.
         train_split: what the split to train on is called in the data; None for ``train``.
         validation_split: the same for validation; None for ``validation``, ``val``, ``valid`` or ``dev``. Where there
@@ -28,10 +29,12 @@ class DataOptions:
             leaves those out, with a warning that names them.
         stream_examples: read so many examples per split from the front of a source that streams, and no further; None
             downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
+        pooling: what an embedding is made of: ``mean`` of the tokens that are left, or ``cls``, the first one.
+        template: the text that describes a class in zero-shot tasks, with ``{}`` for its name.
 
     Raises:
         RltrError: if the fractions are not three positive numbers that sum to 1, the seed is negative, a split has two
-            uses, or another option is none of its choices.
+            uses, the template has no place for a name, or another option is none of its choices.
     """
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -45,6 +48,8 @@ class DataOptions:
     subset: str | None = None
     bad_inputs: str = "refuse"
     stream_examples: int | None = None
+    pooling: Pooling = "mean"
+    template: str = "a photo of a {}."
 
     def __post_init__(self) -> None:
         good = len(self.fractions) == 3 and all(part > 0 for part in self.fractions)
@@ -64,6 +69,8 @@ class DataOptions:
             raise RltrError(f"bad_inputs must be refuse or skip, not {self.bad_inputs!r}")
         if self.stream_examples is not None and self.stream_examples < 1:
             raise RltrError(f"stream_examples must be 1 or more, not {self.stream_examples}")
+        if "{}" not in self.template:
+            raise RltrError(f"the template {self.template!r} has no {{}} for the name of the class")
 
     @property
     def split_names(self) -> dict[str, str | None]:

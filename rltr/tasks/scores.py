@@ -5,85 +5,54 @@ A score that cannot be computed is an error, never a number: a silent 0 would lo
 
 from collections.abc import Callable
 
-import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from rltr.errors import RltrError
-
-MAX_KL = 3.0
-"""Where fidelity is clipped, in nats: beyond that an answer is simply wrong, and outliers would rule the gradient."""
-
-Logits = Float[Tensor, "rows classes"]
-Labels = Int[Tensor, " rows"]
-Score = Float[Tensor, " rows"]
+from rltr.tasks.goals.goal import MAX_LOSS, Answers, Goal, Labels, PerRow
 
 
-def accuracy(dense_logits: Logits, reduced_logits: Logits, labels: Labels) -> Score:
-    """1 if the reduced model is right, minus 1 if the dense model is right: -1, 0 or 1.
+def gain(goal: Goal, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
+    """The reduced model's quality minus the dense model's, clipped to -3 to 3; for classes -1, 0 or 1.
 
     The dense model is a free baseline: an input that both get right, or both get wrong, says nothing about tokens.
     """
-    return (reduced_logits.argmax(-1) == labels).float() - (dense_logits.argmax(-1) == labels).float()
+    change = goal.quality(dense, reduced, labels) - goal.quality(dense, dense, labels)
+    return change.clamp(-MAX_LOSS, MAX_LOSS)
 
 
-def fidelity(dense_logits: Logits, reduced_logits: Logits, labels: Labels) -> Score:
-    """Minus KL(dense || reduced) in nats, clipped: -3 (another answer) to 0 (the same). Reads no labels."""
-    dense, reduced = dense_logits.float().log_softmax(-1), reduced_logits.float().log_softmax(-1)
-    divergence = (dense.exp() * (dense - reduced)).sum(-1)
-    # Rounding can take the divergence of near-equal distributions a little below 0.
-    return -divergence.clamp(0.0, MAX_KL)
+def fidelity(goal: Goal, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
+    """How much of the dense model's answer is left: -3 (another answer) to 0 (the same). Reads no labels."""
+    return goal.fidelity(dense, reduced)
 
 
-def both(dense_logits: Logits, reduced_logits: Logits, labels: Labels) -> Score:
-    """The sum of accuracy and fidelity: -4 to 1."""
-    return accuracy(dense_logits, reduced_logits, labels) + fidelity(dense_logits, reduced_logits, labels)
+def both(goal: Goal, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
+    """The sum of gain and fidelity."""
+    return gain(goal, dense, reduced, labels) + goal.fidelity(dense, reduced)
 
 
-SCORES: dict[str, Callable[[Logits, Logits, Labels], Score]] = {
-    "accuracy": accuracy,
+SCORES: dict[str, Callable[[Goal, Answers, Answers, Labels], PerRow]] = {
+    "quality": gain,
+    "accuracy": gain,
     "fidelity": fidelity,
     "both": both,
 }
-"""Every score by the name a recipe gives it."""
+"""Every score by the name a recipe gives it; accuracy is another name of quality, which for classes is what it is."""
 
 
-def score(kind: str, dense_logits: Tensor, reduced_logits: Tensor, labels: Tensor) -> Score:
+def score(kind: str, goal: Goal, dense: Tensor, reduced: Tensor, labels: Tensor) -> PerRow:
     """Score each row of a batch.
 
     Args:
         kind: a name in ``SCORES``.
-        dense_logits: ``(rows, classes)``, what the unreduced model says.
-        reduced_logits: ``(rows, classes)``, what the reduced model says about the same inputs.
-        labels: ``(rows,)``, the true classes, 0 to ``classes - 1``.
+        goal: what counts as right.
+        dense: what the unreduced model says, as ``goal.read`` has it, one row for each input.
+        reduced: what the reduced model says about the same inputs.
+        labels: what is true, in the form the goal asks for.
 
     Raises:
-        RltrError: for an unknown kind, logits that are not finite or no classification head's, or labels outside it.
+        RltrError: for an unknown kind, answers that are not finite, or labels that do not fit them.
     """
     if kind not in SCORES:
         raise RltrError(f"there is no score {kind!r}; choose one of {', '.join(SCORES)}")
-    _check(dense_logits, reduced_logits, labels)
-    return SCORES[kind](dense_logits, reduced_logits, labels)
-
-
-def _check(dense: Tensor, reduced: Tensor, labels: Tensor) -> None:
-    if dense.shape != reduced.shape or dense.ndim != 2 or labels.shape != dense.shape[:1]:
-        raise RltrError(
-            "a score needs logits of shape (rows, classes) from both models and one label per row, "
-            f"but got dense {tuple(dense.shape)}, reduced {tuple(reduced.shape)} and labels {tuple(labels.shape)}"
-        )
-    classes = dense.shape[1]
-    if classes < 2:
-        raise RltrError("the model's head has a single output (regression), which no score fits; use a classifier")
-    for name, logits in (("dense", dense), ("reduced", reduced)):
-        bad = (~logits.isfinite().all(-1)).nonzero().flatten().tolist()
-        if bad:
-            raise RltrError(
-                f"the {name} model's logits are NaN or infinite in rows {bad[:5]} of this batch; "
-                "likely cause: a half-precision overflow or broken weights; try the model in float32"
-            )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise RltrError(f"labels must be whole numbers, one class per row, not {labels.dtype}")
-    outside = labels[(labels < 0) | (labels >= classes)].unique().tolist()
-    if outside:
-        raise RltrError(f"labels {outside[:5]} do not fit a head of {classes} classes, numbered 0 to {classes - 1}")
+    goal.check(dense, reduced, labels)
+    return SCORES[kind](goal, dense, reduced, labels)

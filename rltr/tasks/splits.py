@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
 from torch import Tensor
 
 from rltr.errors import RltrError
@@ -114,12 +115,12 @@ def assemble(
     return Task(made["train"], made["validation"], made["test"], kind)
 
 
-def deal(labels: Tensor, fractions: Sequence[float], seed: int) -> list[list[int]]:
+def deal(labels: Shaped[Tensor, "examples *label"], fractions: Sequence[float], seed: int) -> list[list[int]]:
     """Which examples go to which part: at random within each class, so that all parts know it.
 
     Args:
-        labels: ``(examples,)`` whole numbers; of anything else (numbers to predict, a label per token) all examples
-            count as one class.
+        labels: whole numbers ``(examples,)``; of anything else (numbers to predict, several labels, one per token) all
+            examples count as one class.
         fractions: of each part; sum 1.
         seed: decides who goes where; nothing else does.
     """

@@ -9,17 +9,14 @@ there is a fixed set to draw from. Little is lost: a training draws rollouts / g
 times that size has hardly any of them drawn twice.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
 from rltr.errors import RltrError
-from rltr.tasks.labels import number_classes
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.splits import WHOLE, choose_splits
 
@@ -116,38 +113,6 @@ class Table:
                         "data.bad_inputs=skip"
                     )
         return column
-
-
-def label_names(tables: Mapping[str, Table], column: str, config: PreTrainedConfig) -> dict[str, list[str]]:
-    """The label of every record as a class's name, or as the number that the head knows it by.
-
-    A column of ``ClassLabel`` has both: its names count if they are all the head's, and otherwise its numbers, as
-    everywhere in Hugging Face's libraries.
-
-    Raises:
-        RltrError: if there is no such column, or it holds anything else than strings and whole numbers.
-    """
-    found: dict[str, list[str]] = {}
-    named: dict[str, list[str]] = {}
-    for split, table in tables.items():
-        values = list(table.column(column, "data.label_column"))
-        for i, value in enumerate(values):
-            if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-                raise RltrError(
-                    f"{table.place(i)}: {column!r} must be a string or a whole number, not {value!r}; see "
-                    "data.label_column"
-                )
-        found[split] = [str(value).strip() for value in values]
-        names = getattr(table.rows.features[column], "names", None)
-        if names is not None:
-            named[split] = [names[value] if 0 <= value < len(names) else str(value) for value in values]
-    if len(named) == len(tables):
-        try:
-            number_classes((name for names in named.values() for name in names), config)
-        except RltrError:
-            return found
-        return named
-    return found
 
 
 def import_datasets() -> Any:

@@ -1,26 +1,28 @@
-"""Text classification from a CSV, TSV or JSONL file, or a table, with a text and a label in every record."""
+"""Texts with a label each (a class, several, or a number), from a CSV, TSV or JSONL file, or from a table."""
 
 import csv
 import json
 import logging
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Index, Task, digest
-from rltr.tasks.labels import number_classes
+from rltr.tasks.heads import SEPARATOR, read_labels
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
-from rltr.tasks.tables import Table, label_names
+from rltr.tasks.table_labels import read_table_labels
+from rltr.tasks.tables import Table
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 TOKENIZED = 1_000
@@ -43,7 +45,7 @@ class TextExamples(Examples):
 
     Args:
         texts: one per example, in memory or read when asked for; None is an empty one.
-        labels: the class of each.
+        labels: what is true of each.
         classes: the names of the classes, by label.
         tokenizer: the model's own.
         longest: most tokens of a text, special ones included; None for no limit.
@@ -53,7 +55,7 @@ class TextExamples(Examples):
     def __init__(
         self,
         texts: Sequence[str],
-        labels: Int[Tensor, " examples"],
+        labels: Shaped[Tensor, "examples *label"],
         classes: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         longest: int | None,
@@ -113,10 +115,7 @@ class TextExamples(Examples):
 
     def fingerprint(self) -> str:
         """See ``Examples``: of the texts and the tokenizer."""
-        tokenizer = self.tokenizer
-        rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
-        settings = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side, self.longest_tokens]
-        return digest([rules, repr(settings), *(text or "" for text in self.texts)])
+        return digest([*tokenizer_facts(self.tokenizer, self.longest_tokens), *(text or "" for text in self.texts)])
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""
@@ -175,14 +174,16 @@ def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOpt
     for split, lines in records.items():
         if not lines:
             raise RltrError(f"{files[split]} has no records; it needs at least one with a text and a label")
-    number, classes = number_classes((line.label for split in records.values() for line in split), model.config)
+    labelling = read_labels((line.label for split in records.values() for line in split), model.config)
     longest = longest_text(model, tokenizer)
 
     def examples(split: str) -> TextExamples:
         lines = records[split]
-        labels = torch.tensor([number[line.label] for line in lines])
         texts, places = [line.text for line in lines], [line.place for line in lines]
-        return TextExamples(texts, labels, classes, tokenizer, longest, places)
+        labels = labelling([line.label for line in lines])
+        made = TextExamples(texts, labels, labelling.classes, tokenizer, longest, places)
+        made.goal = labelling.goal
+        return made
 
     return assemble(list(records), examples, "text", options, data)
 
@@ -198,14 +199,15 @@ def load_text_tables(model: PreTrainedModel, tables: Mapping[str, Table], source
     texts = {
         split: table.texts(options.text_column, blank=options.bad_inputs == "skip") for split, table in tables.items()
     }
-    labels = label_names(tables, options.label_column, model.config)
-    number, classes = number_classes((name for split in labels.values() for name in split), model.config)
+    labelling, labels = read_table_labels(tables, options.label_column, partial(read_labels, config=model.config))
     longest = longest_text(model, tokenizer)
 
     def examples(split: str) -> TextExamples:
-        own, table = torch.tensor([number[name] for name in labels[split]]), tables[split]
+        own, table = labelling(labels[split]), tables[split]
         places = [table.place(i) for i in range(len(table))]
-        return TextExamples(texts[split], own, classes, tokenizer, longest, places)
+        made = TextExamples(texts[split], own, labelling.classes, tokenizer, longest, places)
+        made.goal = labelling.goal
+        return made
 
     return assemble(list(tables), examples, "text", options, next(iter(tables.values())).data)
 
@@ -241,6 +243,13 @@ def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBa
     return tokenizer
 
 
+def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[str]:
+    """All that decides which tokens a text becomes, for a fingerprint; ``longest`` is what it is cut to."""
+    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
+    settings = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side, longest]
+    return [rules, repr(settings)]
+
+
 def longest_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Most tokens that both model and tokenizer can take; None if neither has a limit."""
     # A tokenizer without a limit says 1e30.
@@ -259,22 +268,32 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
 
 def read_records(path: Path, options: DataOptions) -> Iterator[Record]:
-    """Read a file record by record.
+    """Read the text and the label of every record of a file.
 
     Raises:
         RltrError: naming file and line, if it cannot be read, or a record lacks a text or a label.
+    """
+    for line, record in read_rows(path):
+        place = f"{path}, line {line}"
+        text = read_field(record, options.text_column, place, options.bad_inputs == "skip")
+        label = record.get(options.label_column)
+        if isinstance(label, list):  # several classes or numbers; none of the classes, if it is empty
+            yield Record(text, SEPARATOR.join(map(str, label)), place)
+        else:
+            yield Record(text, read_field(record, options.label_column, place).strip(), place)
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Read a file record by record, each with the number of its line.
+
+    Raises:
+        RltrError: naming file and line, if it cannot be read.
     """
     if path.suffix not in SUFFIXES:
         raise RltrError(f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
-            for line, record in lines:
-                may_lack = options.bad_inputs == "skip"
-                place = f"{path}, line {line}"
-                text = _field(record, options.text_column, place, may_lack)
-                label = _field(record, options.label_column, place)
-                yield Record(text, label.strip(), place)
+            yield from _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
     except OSError as error:
         raise RltrError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -309,14 +328,25 @@ def _jsonl(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, record
 
 
-def _field(record: Mapping[str, Any], column: str, where: str, may_lack: bool | None = None) -> str:
+def read_field(record: Mapping[str, Any], column: str, where: str, may_lack: bool | None = None) -> str:
+    """A text or a label as it is written.
+
+    Args:
+        record: all fields, by column.
+        column: which one.
+        where: the record stands, for messages.
+        may_lack: whether an empty field is fine, which is given back as ``""``; None where nobody could ask for that.
+
+    Raises:
+        RltrError: if there is none, or it is neither text nor number.
+    """
     if column not in record:
         raise RltrError(f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}")
     value = record[column]
     if may_lack and (value is None or not str(value).strip()):
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RltrError(f"{where}: {column!r} must be a string or a whole number, not {json.dumps(value)}")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RltrError(f"{where}: {column!r} must be a string or a number, not {json.dumps(value)}")
     if not str(value).strip():
         raise RltrError(
             f"{where}: {column!r} is empty; fill it in or remove the record"

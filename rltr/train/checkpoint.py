@@ -21,7 +21,7 @@ FIELDS = {"version", "timesteps", "updates", "sampler", "extra"}
 
 
 def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> None:
-    """Save weights, optimiser, random generators, the data sampler, dense logits and counters, between two updates.
+    """Save weights, optimiser, random generators, the data sampler, dense answers and counters, between two updates.
 
     Args:
         folder: replaced as a whole once the new checkpoint is complete.

@@ -113,7 +113,8 @@ def train_policy(
     weights = np.geomspace(low, high, CALIBRATED_WEIGHTS).tolist()
     table = calibrate(backbone, network, pricing, dropped, task.validation, weights)
     about = {**describe(backbone), "name": recipe.model.source}
-    return Policy(network, layers, dropped, cost, about, table, recipe.model_dump(mode="json"))
+    name = task.validation.goal.quality_name
+    return Policy(network, layers, dropped, cost, about, table, recipe.model_dump(mode="json"), quality_name=name)
 
 
 def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyConfig:

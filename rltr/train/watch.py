@@ -15,9 +15,10 @@ from rltr.train.token_ppo import TokenPPO
 class Watch(BaseCallback):
     """Logs every finished batch of episodes.
 
-    ``rltr/accuracy`` and ``rltr/dense_accuracy`` of the sampled (not the deterministic) policy on training inputs at
-    random cost weights, ``rltr/cost`` as a share of the dense cost, ``rltr/score`` and ``rltr/price`` the two parts of
-    the reward, ``rltr/keep_rate/N`` the share of tokens that stayed at each decision, and ``rltr/kept/…`` pictures.
+    ``rltr/accuracy`` (or what the task's quality is called) of the sampled (not the deterministic) policy on training
+    inputs at random cost weights and ``rltr/dense_accuracy`` of the whole model, ``rltr/cost`` as a share of the dense
+    cost, ``rltr/score`` and ``rltr/price`` the two parts of the reward, ``rltr/keep_rate/N`` the share of tokens that
+    stayed at each decision, and ``rltr/kept/…`` pictures.
 
     Args:
         examples: where its inputs come from.
@@ -40,8 +41,9 @@ class Watch(BaseCallback):
         assert outcome is not None
         record = self.logger.record
         record("rltr/rollouts", self.num_timesteps // self.model.episodes.steps)
-        record("rltr/accuracy", float(outcome.right.float().mean()))
-        record("rltr/dense_accuracy", float(outcome.dense_right.float().mean()))
+        name = self.examples.goal.quality_name.replace(" ", "_")
+        record(f"rltr/{name}", float(outcome.quality.mean()))
+        record(f"rltr/dense_{name}", float(outcome.dense_quality.mean()))
         record("rltr/cost", float(outcome.cost.mean()))
         record("rltr/score", float(outcome.score.mean()))
         record("rltr/price", float((outcome.score - outcome.reward).mean()))

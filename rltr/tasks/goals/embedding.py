@@ -1,0 +1,92 @@
+"""A vector that says what an input is about: sentence embeddings, image embeddings. Needs no labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from rltr.errors import RltrError
+from rltr.forward import Trace
+from rltr.tasks.goals.goal import Goal, PerRow
+from rltr.tokens import Tokens
+
+Pooling = Literal["mean", "cls"]
+Vectors = Float[Tensor, "rows width"]
+
+
+@dataclass(frozen=True)
+class Embedding(Goal):
+    """An embedding that shall point where the dense model's does, so that similarities stay what they were.
+
+    Args:
+        width: of the embedding.
+        pooling: ``mean`` over the tokens that are left, each as heavy as the tokens it stands for, or ``cls``, the
+            first token. Unused where the model pools itself.
+        output: the field of the model's output: ``last_hidden_state``, which has one state per token, or one with a
+            vector per input, such as ``image_embeds``.
+    """
+
+    width: int
+    pooling: Pooling = "mean"
+    output: str = "last_hidden_state"
+    quality_name = "cosine"
+
+    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor], trace: Trace | None = None) -> Vectors:
+        """See ``Goal``."""
+        states: Tensor = output[self.output]
+        if states.ndim == 2:
+            return states
+        if self.pooling == "cls":
+            return states[:, 0]
+        if trace is not None:
+            return mean_of_kept(states, trace.stages[-1])
+        present = inputs.get("attention_mask")
+        if present is None:
+            return states.mean(1)
+        weight = present.to(states.dtype)
+        return torch.einsum("rtw,rt->rw", states, weight) / weight.sum(1, keepdim=True)
+
+    def shape(self, labels: Shaped[Tensor, "examples *label"], classes: Sequence[str]) -> tuple[int, ...]:
+        """See ``Goal``."""
+        return (self.width,)
+
+    def fidelity(self, dense: Vectors, reduced: Vectors) -> PerRow:
+        """Cosine of both embeddings, minus 1: -2 to 0."""
+        return self._cosine(dense, reduced) - 1
+
+    def quality(self, dense: Vectors, reduced: Vectors, labels: Shaped[Tensor, "rows *label"]) -> PerRow:
+        """Cosine of both embeddings: 1 for the dense model's own. There are no labels to read."""
+        return self._cosine(dense, reduced)
+
+    def decide(self, answers: Vectors) -> Int[Tensor, " rows"]:
+        """The most similar other input of the batch: what a search among them would find. Itself, if it is alone."""
+        unit = normalize(answers.float(), dim=-1)
+        return (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(-1)
+
+    def check(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> None:
+        """See ``Goal``."""
+        if dense.ndim != 2:
+            raise RltrError(f"an embedding is one vector per input (rows, width), not {tuple(dense.shape)}")
+        super().check(dense, reduced, labels)
+
+    @staticmethod
+    def _cosine(dense: Vectors, reduced: Vectors) -> PerRow:
+        # Rounding can take the cosine of equal vectors a little above 1.
+        return cosine_similarity(dense.float(), reduced.float(), dim=-1).clamp(-1.0, 1.0)
+
+
+def mean_of_kept(states: Float[Tensor, "rows grid width"], kept: Tokens) -> Vectors:
+    """Mean of the states of the tokens that are left; one that others were merged into counts for all of them.
+
+    Args:
+        states: the last layer's, in original places.
+        kept: the tokens that reached it.
+    """
+    size = torch.ones(kept.total, device=states.device) if kept.size is None else kept.size
+    weight = size.new_zeros(len(kept.counts) * kept.grid).index_copy_(0, kept.grid_index, size)
+    weight = weight.view(len(kept.counts), kept.grid).to(states.dtype)
+    return torch.einsum("rtw,rt->rw", states, weight) / weight.sum(1, keepdim=True)

@@ -1,0 +1,32 @@
+"""What was made last stays in memory, up to so many bytes."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+class Recent:
+    """Tensors by number, those used longest ago forgotten first.
+
+    Args:
+        make: makes the tensor of a number.
+        most_bytes: what all tensors together may take.
+    """
+
+    def __init__(self, make: Callable[[int], Tensor], most_bytes: int) -> None:
+        self.make = make
+        self.most_bytes = most_bytes
+        self._known: OrderedDict[int, Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, number: int) -> Tensor:
+        """The tensor of ``number``, made if it is not known any more."""
+        if number in self._known:
+            self._known.move_to_end(number)
+            return self._known[number]
+        made = self._known[number] = self.make(number)
+        self._bytes += made.nbytes
+        while self._bytes > self.most_bytes:
+            self._bytes -= self._known.popitem(last=False)[1].nbytes
+        return made

@@ -1,0 +1,134 @@
+"""Texts or images without labels, for models that embed them: right is what the dense model says."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from rltr.errors import RltrError
+from rltr.tasks import images
+from rltr.tasks.class_folders import split_folders
+from rltr.tasks.examples import Examples, Task
+from rltr.tasks.goals import Embedding
+from rltr.tasks.images import ImageExamples, ImageFile, image_column, load_processor
+from rltr.tasks.options import DataOptions
+from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
+from rltr.tasks.tables import Table
+from rltr.tasks.text import SUFFIXES, TextExamples, load_tokenizer, longest_text, read_field, read_rows
+
+TEXTS = (".txt", *SUFFIXES)
+
+
+def load_unlabelled(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
+    """Read texts or images, whichever the model takes.
+
+    Texts: a .txt with one in each line, or a .csv, .tsv or .jsonl with a column of them. Images: a folder, however
+    deep. Either may come as a folder with ``train``, ``test`` and, unless it shall be cut from train, ``validation``
+    (or ``val``); else it is divided by ``options.fractions``.
+
+    Raises:
+        RltrError: if there is nothing of that kind, something is damaged, or processor or tokenizer cannot be loaded.
+    """
+    if model.main_input_name == "pixel_values":
+        paths = _image_files(data, options)
+        named = {split: [path.relative_to(data).as_posix() for path in own] for split, own in paths.items()}
+        made = _images(model, source, {split: (own, named[split], None) for split, own in paths.items()})
+    else:
+        made = _texts(model, source, {split: _read(path, options) for split, path in _files(data, options).items()})
+    return _task(model, made, options, data)
+
+
+def load_unlabelled_tables(
+    model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
+) -> Task:
+    """The same from tables, with a column of texts or images.
+
+    Raises:
+        RltrError: if the column is missing or holds something else, or processor or tokenizer cannot be loaded.
+    """
+    if model.main_input_name == "pixel_values":
+        columns = {split: image_column(table, options) for split, table in tables.items()}
+        made = _images(
+            model, source, {split: (own, tables[split].places(), same) for split, (own, same) in columns.items()}
+        )
+    else:
+        blank = options.bad_inputs == "skip"
+        texts = {split: table.texts(options.text_column, blank) for split, table in tables.items()}
+        places = {split: [table.place(i) for i in range(len(table))] for split, table in tables.items()}
+        made = _texts(model, source, {split: (own, places[split]) for split, own in texts.items()})
+    return _task(model, made, options, next(iter(tables.values())).data)
+
+
+def _task(model: PreTrainedModel, splits: Mapping[str, Examples], options: DataOptions, data: object) -> Task:
+    for examples in splits.values():
+        examples.goal = Embedding(model.config.hidden_size, options.pooling)
+    return assemble(list(splits), splits.__getitem__, "embedding", options, data)
+
+
+def _texts(
+    model: PreTrainedModel, source: str, texts: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+) -> dict[str, Examples]:
+    """Examples of texts, each with the places where they stand."""
+    tokenizer = load_tokenizer(model, source)
+    longest = longest_text(model, tokenizer)
+    return {
+        split: TextExamples(own, torch.zeros(len(own), 0), [], tokenizer, longest, places)
+        for split, (own, places) in texts.items()
+    }
+
+
+def _files(data: Path, options: DataOptions) -> dict[str, Path]:
+    if not data.is_dir():
+        return {WHOLE: data}
+    entries = [path for path in data.iterdir() if path.suffix in TEXTS and is_split(path.stem, options)]
+    if not entries:
+        raise RltrError(f"{data} holds no train, validation and test file ({', '.join(TEXTS)})")
+    return find_splits(data, entries, options)
+
+
+def _read(path: Path, options: DataOptions) -> tuple[list[str], list[str]]:
+    """The texts of a file, and where each of them stands."""
+    lines = list(_lines(path) if path.suffix == ".txt" else _column(path, options))
+    if not lines:
+        raise RltrError(f"{path} has no texts; it needs at least one")
+    return [text for _, text in lines], [f"{path}, line {line}" for line, _ in lines]
+
+
+def _column(path: Path, options: DataOptions) -> Iterator[tuple[int, str]]:
+    for line, record in read_rows(path):
+        yield line, read_field(record, options.text_column, f"{path}, line {line}", options.bad_inputs == "skip")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+            if text.strip():
+                yield line, text.strip()
+    except OSError as error:
+        raise RltrError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RltrError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def _images(
+    model: PreTrainedModel, source: str, files: Mapping[str, tuple[Sequence[ImageFile], Sequence[str], str | None]]
+) -> dict[str, Examples]:
+    """Examples of images, each with their names and a digest of them all, if there is one."""
+    processor, channels = load_processor(model, source)
+    return {
+        split: ImageExamples(own, torch.zeros(len(own), 0), names, [], processor, channels, identity=identity)
+        for split, (own, names, identity) in files.items()
+    }
+
+
+def _image_files(data: Path, options: DataOptions) -> dict[str, list[Path]]:
+    if not data.is_dir():
+        raise RltrError(f"{data} is not a folder; an image model needs a folder of images")
+    found = {}
+    for split, root in split_folders(data, options).items():
+        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in images.SUFFIXES and path.is_file())
+        if not paths:
+            raise RltrError(f"no images in {root} (looked for {' '.join(sorted(images.SUFFIXES))})")
+        found[split] = paths
+    return found

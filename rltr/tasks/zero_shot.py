@@ -1,0 +1,174 @@
+"""Images among classes that are only described: the two towers of CLIP, SigLIP and their kin.
+
+One tower is reduced, the other one speaks once: texts are embedded when the data are read, and only the vision tower
+runs from then on. It is a model of its own here, which shares its weights with the whole: who attaches a policy to it
+makes the whole one cheaper, too.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import (
+    AutoModelForZeroShotImageClassification,
+    AutoTokenizer,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rltr.errors import RltrError
+from rltr.tasks.examples import Task
+from rltr.tasks.goals import ZeroShot
+from rltr.tasks.heads import Labelling
+from rltr.tasks.images import image_table_task, image_task
+from rltr.tasks.options import DataOptions
+from rltr.tasks.source import load_part
+from rltr.tasks.tables import Table
+
+Whole: TypeAlias = Any
+"""A model with both towers; transformers gives its parts no types of their own."""
+EMBEDDING = {"clip": ("image_embeds", "text_embeds"), "siglip": ("pooler_output", "pooler_output")}
+"""Where the towers of a model type have their embeddings."""
+CLASSES = {
+    "clip": "CLIPModel",
+    "siglip": "SiglipModel",
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "siglip_vision_model": "SiglipVisionModel",
+}
+"""The whole models, and their vision towers, by model type."""
+
+
+def vision_tower(whole: Whole) -> PreTrainedModel:
+    """The part that embeds images, with ``whole``'s own weights.
+
+    Raises:
+        RltrError: if the model has no such part, or none that rltr knows.
+    """
+    _check(whole)
+    if whole.config.model_type == "siglip":
+        return _named(whole.vision_model, whole)
+    with torch.device("meta"):  # no weights but those of the whole
+        tower = CLIPVisionModelWithProjection(whole.vision_model.config)
+    tower.vision_model, tower.visual_projection = whole.vision_model, whole.visual_projection
+    return _named(tower, whole)
+
+
+def text_tower(whole: Whole) -> PreTrainedModel:
+    """The part that embeds texts, with ``whole``'s own weights.
+
+    Raises:
+        RltrError: if the model has no such part, or none that rltr knows.
+    """
+    _check(whole)
+    if whole.config.model_type == "siglip":
+        return _named(whole.text_model, whole)
+    with torch.device("meta"):
+        tower = CLIPTextModelWithProjection(whole.text_model.config)
+    tower.text_model, tower.text_projection = whole.text_model, whole.text_projection
+    return _named(tower, whole)
+
+
+def _check(whole: Whole) -> None:
+    if whole.config.model_type not in EMBEDDING:
+        raise RltrError(
+            f"{type(whole).__name__} is not supported for zero-shot classification; these model types are: "
+            f"{', '.join(EMBEDDING)}"
+        )
+
+
+def _named(tower: PreTrainedModel, whole: Whole) -> PreTrainedModel:
+    tower.name_or_path = whole.name_or_path
+    return tower.train(whole.training)
+
+
+@torch.no_grad()
+def embed_texts(whole: Whole, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
+    """What the text tower makes of each text, on the CPU in single precision."""
+    # SigLIP was trained on texts padded to one length, sees the padding, and reads the last place.
+    seen = whole.config.model_type == "siglip"
+    tower, longest = text_tower(whole), whole.text_model.config.max_position_embeddings
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length" if seen else True,
+        truncation=True,
+        max_length=longest,
+        return_tensors="pt",
+        return_attention_mask=not seen,
+        return_token_type_ids=False,
+    )
+    output = tower(**{name: value.to(tower.device) for name, value in tokens.items()})
+    embeddings: Tensor = output[EMBEDDING[whole.config.model_type][1]]
+    return embeddings.float().cpu()
+
+
+def zero_shot(whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequence[str], template: str) -> ZeroShot:
+    """The goal of images among ``classes``.
+
+    Args:
+        whole: both towers.
+        tokenizer: the model's own.
+        classes: their names in plain words.
+        template: a text with ``{}`` where the name goes.
+    """
+    anchors = embed_texts(whole, tokenizer, [template.replace("{}", name) for name in classes])
+    bias = getattr(whole, "logit_bias", None)
+    return ZeroShot(
+        anchors,
+        scale=float(whole.logit_scale.detach().exp()),
+        bias=0.0 if bias is None else float(bias.detach()),
+        output=EMBEDDING[whole.config.model_type][0],
+    )
+
+
+def load_zero_shot(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
+    """Read a folder of images, one subfolder per class, whose name describes it (``_`` for spaces).
+
+    Args:
+        model: the vision tower (:func:`vision_tower`).
+        data: see :func:`rltr.tasks.class_folders.read_class_folders`.
+        source: the folder or hub id of the whole model.
+        options: ``template`` makes a text of a class's name.
+
+    Raises:
+        RltrError: if the folder holds nothing of that kind, has one class only, or a part of the model cannot be
+            loaded.
+    """
+    return image_task(model, data, source, options, _reader(source, options, str(data)), "zero-shot")
+
+
+def load_zero_shot_tables(
+    model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
+) -> Task:
+    """The same from tables, whose labels are the classes' names.
+
+    Raises:
+        RltrError: if a column is missing or holds something else, there is one class only, or a part of the model
+            cannot be loaded.
+    """
+    data = next(iter(tables.values())).data
+    return image_table_task(model, tables, source, options, _reader(source, options, data), "zero-shot")
+
+
+def _reader(source: str, options: DataOptions, data: str) -> Callable[[Iterable[str]], Labelling]:
+    """What makes classes of names, with the whole model at hand."""
+    auto = AutoModelForZeroShotImageClassification
+    whole = load_part(auto, source, "model", "both towers", use_safetensors=True, dtype=torch.float32).eval()
+    _check(whole)
+    tokenizer = load_part(AutoTokenizer, source, "tokenizer", "a tokenizer.json and a tokenizer_config.json")
+
+    def describe(names: Iterable[str]) -> Labelling:
+        written = sorted(set(names))
+        if len(written) < 2:
+            raise RltrError(
+                f"{data} has one class only ({', '.join(written)}); images are told apart among two or more"
+            )
+        classes = [name.replace("_", " ") for name in written]
+        number = {name: i for i, name in enumerate(written)}
+        return Labelling(zero_shot(whole, tokenizer, classes, options.template), classes, number.__getitem__)
+
+    return describe

@@ -1,0 +1,221 @@
+"""Sounds: reading .wav files, and models that hear them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import wavfile
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
+    HubertConfig,
+    HubertForSequenceClassification,
+    PreTrainedModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForSequenceClassification,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForAudioClassification,
+)
+
+from rltr.backbone import Backbone
+from rltr.checking import run_check
+from rltr.envs import make_episodes
+from rltr.errors import RltrError
+from rltr.folders import POLICY_FOLDER
+from rltr.jobs import run_train
+from rltr.loading import load_model
+from rltr.parity import parity, random_examples
+from rltr.recipe import load_recipe
+from rltr.tasks import load_task
+from rltr.tasks.examples import Subset
+from rltr.tasks.sounds import SoundExamples, read_sound
+
+pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+
+RATE = 16_000
+SIZE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+NAMES = {"id2label": {0: "high", 1: "low"}, "label2id": {"high": 0, "low": 1}}
+EARS: dict[str, Any] = {
+    **SIZE,
+    **NAMES,
+    "conv_dim": (8, 8),
+    "conv_stride": (10, 8),
+    "conv_kernel": (10, 8),
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 8,
+}
+
+
+def wave(samples: int, frequency: float, rate: int = RATE) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(samples) / rate)).astype(np.float32)
+
+
+def ears(name: str) -> tuple[PreTrainedModel, Any]:
+    extractor: Any
+    if name == "ast":
+        size = {"patch_size": 4, "frequency_stride": 4, "time_stride": 4, "max_length": 16, "num_mel_bins": 16}
+        extractor = ASTFeatureExtractor(sampling_rate=RATE, num_mel_bins=16, max_length=16)
+        return ASTForAudioClassification(ASTConfig(**SIZE, **NAMES, **size)), extractor
+    if name == "whisper":
+        config = WhisperConfig(
+            **NAMES,
+            d_model=16,
+            encoder_layers=3,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            num_mel_bins=8,
+            max_source_positions=50,
+            classifier_proj_size=8,
+        )
+        return WhisperForAudioClassification(config), WhisperFeatureExtractor(8, RATE, chunk_length=1)
+    masked = name != "wav2vec2 without mask"
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=RATE, return_attention_mask=masked)
+    if name == "hubert":
+        return HubertForSequenceClassification(HubertConfig(**EARS, feat_extract_norm="layer")), extractor
+    norm = "layer" if masked else "group"
+    return Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**EARS, feat_extract_norm=norm)), extractor
+
+
+KINDS_OF_EARS = ["wav2vec2", "wav2vec2 without mask", "hubert", "ast", "whisper"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sounds")
+    torch.manual_seed(0)
+    for name in KINDS_OF_EARS:
+        model, extractor = ears(name)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        model.save_pretrained(folder / name)
+        extractor.save_pretrained(folder / name)
+    for i in range(20):
+        place = folder / "data" / ["low", "high"][i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        wavfile.write(place / f"{i}.wav", RATE, wave(1000 + 100 * i, [200, 2000][i % 2]))
+    return folder
+
+
+@pytest.mark.parametrize("name", KINDS_OF_EARS)
+def test_keeping_everything_loses_nothing(folder: Path, name: str) -> None:
+    model = load_model(str(folder / name))
+    task = load_task(model, folder / "data")
+    assert task.kind == "audio" and task.train.classes == ["high", "low"]
+    assert [label == 1 for label in task.train.labels.tolist()] == [own.startswith("low/") for own in task.train.names]
+    backbone = Backbone(model)
+    for examples in (task.train, random_examples(backbone, 3, 12)):
+        inputs = examples.batch(range(min(3, len(examples))))
+        found = parity(backbone, inputs, [0, 2], goal=examples.goal)
+        assert found.holds, found
+    episodes = make_episodes(backbone, task.train, rows=4)
+    episodes.reset()
+    for _ in range(episodes.steps):
+        episodes.step(torch.rand(4, episodes.grid) < 0.5)
+    assert episodes.outcome is not None and bool(episodes.outcome.score.isfinite().all())
+    assert float(episodes.outcome.cost.max()) < 1
+    episodes.close()
+
+
+@pytest.mark.parametrize("name", KINDS_OF_EARS)
+def test_an_answer_does_not_depend_on_the_batch(folder: Path, name: str) -> None:
+    model = load_model(str(folder / name))
+    examples = load_task(model, folder / "data").train
+    with torch.no_grad():
+        together = model(**examples.batch(range(5))).logits
+        alone = torch.cat([model(**examples.batch([i])).logits for i in range(5)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_are_what_the_extractor_makes_of_a_batch(folder: Path) -> None:
+    examples = load_task(load_model(str(folder / "wav2vec2")), folder / "data").train
+    lengths = examples.lengths()
+    assert lengths is not None
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder / "wav2vec2")
+    waves = [wavfile.read(folder / "data" / examples.names[i])[1] for i in (0, 1)]
+    expected = extractor(waves, sampling_rate=RATE, padding=True, return_tensors="pt")
+    found = examples.batch([0, 1])
+    torch.testing.assert_close(found["input_values"], expected["input_values"])
+    assert torch.equal(found["attention_mask"], expected["attention_mask"].long())
+    assert found["attention_mask"].sum(1).tolist() == [lengths[i] for i in (0, 1)]
+
+
+def test_from_files_to_a_checked_policy(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {
+        "model": {"source": str(folder / "wav2vec2")},
+        "data": {"source": str(folder / "data"), "fractions": [0.5, 0.25, 0.25]},
+        "cost": {"kind": "flops"},
+        "learner": {"rollouts": 16, "batch": 8, "group_size": 2},
+        "device": "cpu",
+        "out": str(tmp_path / "run"),
+    }
+    run = run_train(load_recipe(values))
+    assert run_check(run / POLICY_FOLDER)
+    assert ", accuracy " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_format_is_the_same_sound(tmp_path: Path, dtype: Any, channels: int) -> None:
+    sound = wave(400, 500)
+    stored = sound.astype(dtype)
+    if np.dtype(dtype).kind == "i":
+        stored = (sound * np.iinfo(dtype).max).astype(dtype)
+    elif dtype is np.uint8:
+        stored = np.round(128 + 127 * sound).astype(np.uint8)
+    wavfile.write(tmp_path / "x.wav", RATE, np.stack([stored] * channels, 1) if channels > 1 else stored)
+    np.testing.assert_allclose(read_sound(tmp_path / "x.wav", RATE), sound, atol=0.01)
+
+
+def test_a_sound_is_brought_to_the_models_rate(tmp_path: Path) -> None:
+    wavfile.write(tmp_path / "x.wav", 4 * RATE, wave(4000, 500, 4 * RATE))
+    found = read_sound(tmp_path / "x.wav", RATE)
+    assert found.shape == (1000,) and found.dtype == np.float32
+    np.testing.assert_allclose(found[100:-100], wave(1000, 500)[100:-100], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "cannot be read as a .wav"), (b"RIFF....WAVEfmt ", "cannot be read"), (b"ID3 an mp3", "cannot be read")],
+)
+def test_files_that_are_no_sounds(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "x.wav").write_bytes(content)
+    with pytest.raises(RltrError, match=said):
+        read_sound(tmp_path / "x.wav", RATE)
+
+
+def test_sounds_that_say_nothing(tmp_path: Path) -> None:
+    wavfile.write(tmp_path / "empty.wav", RATE, np.zeros(0, np.int16))
+    with pytest.raises(RltrError, match="no samples"):
+        read_sound(tmp_path / "empty.wav", RATE)
+    wavfile.write(tmp_path / "nan.wav", RATE, np.full(10, np.nan, np.float32))
+    with pytest.raises(RltrError, match="NaN or infinite"):
+        read_sound(tmp_path / "nan.wav", RATE)
+
+
+def test_what_a_folder_of_sounds_must_be(folder: Path, tmp_path: Path) -> None:
+    model = load_model(str(folder / "wav2vec2"))
+    (tmp_path / "low").mkdir()
+    (tmp_path / "low" / "x.mp3").write_bytes(b"")
+    with pytest.raises(RltrError, match=r"no \.wav files in .*low \(looked for \.wav\)"):
+        load_task(model, tmp_path)
+    with pytest.raises(RltrError, match="makes input_features, but Wav2Vec2For.* takes input_values"):
+        load_task(model, folder / "data", source=str(folder / "whisper"))
+
+
+def test_little_memory_is_enough(folder: Path) -> None:
+    examples = load_task(load_model(str(folder / "ast")), folder / "data").train
+    assert isinstance(examples, Subset) and isinstance(examples.examples, SoundExamples)
+    examples = examples.examples
+    few = SoundExamples(examples.paths, examples.labels, examples.names, examples.classes, examples.extractor, 2000)
+    for i in (0, 1, 0, 5, 0):
+        assert torch.equal(few.batch([i])["input_values"], examples.batch([i])["input_values"])
