@@ -156,11 +156,13 @@ def test_splits_by_the_names_that_were_said(bert: PreTrainedModel) -> None:
         DataOptions(train_split="train", test_split="train")
 
 
-def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel) -> None:
+def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel, caplog: pytest.LogCaptureFixture) -> None:
     task = load_task(bert, reviews(20, ["Good", "BAD"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 0).tolist()
+    assert not caplog.records
     task = load_task(bert, reviews(20, ["neg", "pos"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 1).tolist()
+    assert "(neg, pos) are not called as the model's: they are taken by their numbers" in caplog.text
 
 
 def test_hidden_labels_are_said(bert: PreTrainedModel) -> None:

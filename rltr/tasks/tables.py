@@ -9,6 +9,7 @@ there is a fixed set to draw from. Little is lost: a training draws rollouts / g
 times that size has hardly any of them drawn twice.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
 """What ``datasets`` calls the files it is asked to read here."""
 SHUFFLED = 1_000
 """Examples held at a time to mix the order of a hub stream, whose shards are shuffled as well."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def label_names(tables: Mapping[str, Table], column: str, config: PreTrainedConf
     """The label of every record as a class's name, or as the number that the head knows it by.
 
     A column of ``ClassLabel`` has both: its names count if they are all the head's, and otherwise its numbers, as
-    everywhere in Hugging Face's libraries.
+    everywhere in Hugging Face's libraries; that is said.
 
     Raises:
         RltrError: if there is no such column, or it holds anything else than strings and whole numbers.
@@ -145,6 +147,12 @@ def label_names(tables: Mapping[str, Table], column: str, config: PreTrainedConf
         try:
             number_classes((name for names in named.values() for name in names), config)
         except RltrError:
+            names = next(iter(tables.values())).rows.features[column].names
+            log.warning(
+                "the data's classes (%s) are not called as the model's: they are taken by their numbers, 0 to %d",
+                ", ".join(names[:12]),
+                len(names) - 1,
+            )
             return found
         return named
     return found
