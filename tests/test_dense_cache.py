@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -64,6 +64,7 @@ def test_a_second_run_pays_nothing_and_gets_the_same_bits(
     torch.testing.assert_close(uncached, logits)
 
 
+@settings(max_examples=15)
 @given(st.lists(st.lists(st.integers(0, 23), min_size=1, max_size=6), min_size=1, max_size=4), st.data())
 def test_what_was_asked_before_and_by_whom_changes_no_bit(
     tiny_vit: Any, tiny_task: Any, tmp_path_factory: pytest.TempPathFactory, asked: list[list[int]], data: Any
@@ -263,13 +264,14 @@ def busy(folder: Path, seed: int, seconds: float) -> None:
         raise AssertionError("gave up")
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=busy, args=(tmp_path / "dense", seed, 1.0)) for seed in range(3)]
+    started = [context.Process(target=busy, args=(tmp_path / "dense", seed, 1.0)) for seed in range(2)]
     for process in started:
         process.start()
     for process in started:
         process.join(120)
-    assert [process.exitcode for process in started] == [0, 0, 0]
+    assert [process.exitcode for process in started] == [0, 0]
     files = [path for path in (tmp_path / "dense").rglob("*") if path.is_file()]
     assert files and all(load_file(path).keys() == {"index", "answers"} for path in files)  # none is left half-written

@@ -37,8 +37,8 @@ CACHE_BYTES = 2**28
 """Prepared images that one data set keeps in memory: 256 MiB, 445 of 224-pixel RGB."""
 
 
-ImageFile = Path | Mapping[str, Any]
-"""A file, or what a table has in its place: its ``bytes``, or else its ``path``."""
+ImageFile = Path | Mapping[str, Any] | None
+"""A file, or what a table has in its place: its ``bytes``, or else its ``path``; None where there is none."""
 
 
 class ImageExamples(Examples):

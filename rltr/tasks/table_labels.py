@@ -1,5 +1,6 @@
 """Labels from a table's column: one for each record, or a list of them, as class names or as numbers."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -9,6 +10,7 @@ from rltr.tasks.tables import Table
 
 Written: TypeAlias = str | list[str]
 """A label as people would write it, or a list of such."""
+log = logging.getLogger(__name__)
 Fitted = TypeVar("Fitted")
 
 
@@ -16,7 +18,7 @@ def fit_labels(tables: Mapping[str, Table], column: str, fit: Callable[[dict[str
     """What ``fit`` makes of the labels of all splits.
 
     A column of ``ClassLabel`` has names and numbers: its names count if they are the head's, and otherwise its numbers,
-    as everywhere in Hugging Face's libraries.
+    as everywhere in Hugging Face's libraries; that is said.
 
     Args:
         tables: by split.
@@ -29,6 +31,7 @@ def fit_labels(tables: Mapping[str, Table], column: str, fit: Callable[[dict[str
     """
     numbers: dict[str, list[Written]] = {}
     names: dict[str, list[Written]] = {}
+    known: list[str] | None = None
     for split, table in tables.items():
         values = list(table.column(column, "data.label_column"))
         for i, value in enumerate(values):
@@ -42,11 +45,17 @@ def fit_labels(tables: Mapping[str, Table], column: str, fit: Callable[[dict[str
         known = getattr(getattr(feature, "feature", feature), "names", None)
         if known is not None:
             names[split] = [_written(value, known) for value in values]
-    if len(names) == len(tables):
+    if known is not None and len(names) == len(tables):
         try:
             return fit(names)
         except RltrError:
-            return fit(numbers)
+            fitted = fit(numbers)
+        log.warning(
+            "the data's classes (%s) are not called as the model's: they are taken by their numbers, 0 to %d",
+            ", ".join(known[:12]),
+            len(known) - 1,
+        )
+        return fitted
     return fit(numbers)
 
 

@@ -192,11 +192,11 @@ def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
         splits = choose_splits(data, splits, options)
     tables = {}
     for split, rows in splits.items():
-        name = str(getattr(rows, "split", None) or split)
+        name = str(getattr(rows, "split", None) or ("row" if split == WHOLE else split))
         if isinstance(rows, datasets.IterableDataset):
             rows = _told(partial(_take, datasets, rows, options), data)
         if len(rows) == 0:
-            raise RltrError(f"{data} has no records in {name}; it needs at least one")
+            raise RltrError(f"{data} has no records{'' if split == WHOLE else f' in {split}'}; it needs at least one")
         tables[split] = Table(data, name, rows)
     return tables
 
