@@ -9,6 +9,7 @@ Goal: at least 0.95 of the promise in float32 and 0.9 in bfloat16, at 50 % and 2
 """
 
 from functools import partial
+from typing import get_args
 
 import torch
 from jaxtyping import Bool
@@ -19,8 +20,8 @@ from benchmarks.paired import Contender, abba
 from benchmarks.replay import Replay
 from benchmarks.results import begin, finish, options
 from rltr.cost import FlopsCost, dense
-from rltr.evaluate.sweep import MODES
 from rltr.evaluate.tally import reduced_cost
+from rltr.forward import Dropped
 from rltr.reduction import Reduction
 
 GOALS = {"float32": 0.95, "bfloat16": 0.9}
@@ -49,7 +50,7 @@ def main() -> None:
         inputs = noise(backbone, batch)
         native = Contender(partial(backbone.model, **inputs))
         for share in args.share:
-            for dropped in MODES:
+            for dropped in get_args(Dropped):
                 grid = tokens_per_row(backbone)
                 chosen = Replay([random_mask(batch, grid, share, args.equal)])
                 reduce = Reduction(backbone, chosen, [start], dropped)

@@ -17,7 +17,7 @@ from rltr.evaluate.wording import capital
 
 AXIS_NAMES = {"latency": "measured time, relative to native", "flops": "FLOPs, relative to native"}
 _TIMES = FuncFormatter(lambda value, _: f"{value:.1f}×")
-_PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
+_PERCENT = PercentFormatter(1, decimals=None, symbol=" %")  # as many decimals as the ticks need: 82.5 is not 82
 
 
 def curve(evaluation: Evaluation, cost: str = "latency") -> Figure:

@@ -16,7 +16,6 @@ from rltr.reduction import Reduction
 from rltr.selectors import KeepAll, Selector, ranking
 from rltr.selectors.learned import Learned
 
-MODES: tuple[Dropped, ...] = ("merge", "drop")
 log = logging.getLogger(__name__)
 
 
@@ -72,8 +71,7 @@ def baseline_points(
     """Keeping everything, and each baseline at each keep rate, merging and dropping.
 
     A baseline that cannot decide before some layer (CLS attention before layer 0) decides before the next one instead,
-    and is left out, with a warning, if that is no use either. ToMe decides at every layer from 1 on, as in its paper;
-    it only merges.
+    and is left out, with a warning, if that is no use either.
 
     Args:
         backbone: the frozen model.
@@ -84,11 +82,12 @@ def baseline_points(
     """
     points = [_point(backbone, "none", "none", 1.0, KeepAll(), schedules[0])]
     for method in methods:
-        wanted = [range(1, backbone.depth)] if method == "tome" else schedules
+        selector = ranking(method, 1.0)
+        wanted = [tuple(selector.schedule(layers, backbone.depth)) for layers in schedules]
         possible = list(filter(None, dict.fromkeys(_possible(backbone, method, layers) for layers in wanted)))
         for layers in possible:
             schedule = f"layers {' '.join(map(str, layers))}" if len(possible) > 1 else ""
-            for dropped in MODES[:1] if method == "tome" else MODES:
+            for dropped in selector.modes:
                 points += [
                     _point(backbone, method, dropped, rate, ranking(method, rate), layers, schedule) for rate in rates
                 ]
@@ -123,29 +122,8 @@ def _point(
 ) -> OperatingPoint:
     mode: Dropped = "drop" if dropped == "drop" else "merge"
     reduce = Reduction(backbone, selector, layers, mode)
-    flops = FlopsCost.count(backbone.layers, *_decision_flops(backbone, method, dropped))
+    flops = FlopsCost.count(backbone.layers, *selector.decision_flops(backbone, mode))
     return OperatingPoint(method, dropped, rate, reduce, "keep rate", backbone.attached, flops, None, schedule)
-
-
-def _decision_flops(backbone: Backbone, method: str, dropped: str) -> tuple[int, int]:
-    """FLOPs of one decision of a baseline, per token and per pair of tokens: products of matrices, as in the layers.
-
-    A new baseline needs no entry if it multiplies no matrices but those of ``decision.redundancy``, and that only for
-    merging: then this counts one matrix of similarities if dropped tokens are merged, else nothing. Otherwise add its
-    own here; a test compares every baseline with what torch counts.
-    """
-    # Similarities between two halves of a row are a quarter of all pairs; a multiply-add counts as two.
-    halves = 2 * backbone.width // 4
-    merging = halves if dropped == "merge" else 0
-    if method == "none":
-        return 0, 0
-    if method == "tome":
-        return 0, halves // backbone.config.num_attention_heads  # its own pairs, by keys averaged over heads
-    if method == "redundancy":
-        return 0, halves  # one matrix serves both, the choice and the merging
-    if method == "cls_attention":
-        return 2 * backbone.width, merging  # one query, all keys
-    return 0, merging
 
 
 def _forecast(policy: Policy, backbone: Backbone) -> LatencyCost | None:

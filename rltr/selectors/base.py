@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,14 +12,29 @@ from torch import Tensor
 from rltr import tokens as ragged
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision
+from rltr.forward import Choice, Decision, Dropped
 
 
 class Selector(ABC):
     """Decides at every decision layer which tokens stay. The runtime removes or merges the others."""
 
+    modes: ClassVar[tuple[Dropped, ...]] = ("merge", "drop")
+    """What may happen to the tokens it drops."""
+
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:  # noqa: B027 - most selectors fit everything
         """Raise :class:`RltrError` if the selector cannot work on this backbone at these decision layers."""
+
+    def schedule(self, layers: Sequence[int], depth: int) -> Sequence[int]:
+        """The layers at which it decides in an evaluation where others decide at ``layers``, of ``depth``."""
+        return layers
+
+    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+        """FLOPs of one decision, per token and per pair of tokens: products of matrices, as in the layers.
+
+        Override it in a selector that multiplies matrices of its own. Merging takes the similarities between two halves
+        of a row: a quarter of all pairs, a multiply-add counted as two.
+        """
+        return 0, similarity_flops(backbone.width) if dropped == "merge" else 0
 
     @abstractmethod
     def __call__(self, decision: Decision) -> Choice:
@@ -51,6 +67,11 @@ class Ranking(KeepRate):
     def __call__(self, decision: Decision) -> Choice:
         """Keep the best of each row."""
         return Choice(keep_best(self.score(decision), decision, self.keep_rate))
+
+
+def similarity_flops(width: int) -> int:
+    """FLOPs per pair of tokens of comparing one half of a row with the other by vectors of this width."""
+    return 2 * width // 4
 
 
 def stay_counts(decision: Decision, keep_rate: float) -> Int[Tensor, " rows"]:

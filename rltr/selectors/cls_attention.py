@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Decision
+from rltr.forward import Decision, Dropped
 from rltr.selectors.base import Ranking
 
 
@@ -22,6 +22,10 @@ class ClsAttention(Ranking):
         """Before layer 0 nothing has attended yet."""
         if 0 in layers:
             raise RltrError("cls_attention looks at the layer before a decision: choose decision layers from 1 on")
+
+    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+        """One query and all keys, and what merging takes."""
+        return 2 * backbone.width, super().decision_flops(backbone, dropped)[1]
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
         """Attention weight that the token which the head reads gave."""

@@ -2,12 +2,17 @@
 
 import torch
 
-from rltr.forward import Choice, Decision
+from rltr.backbone import Backbone
+from rltr.forward import Choice, Decision, Dropped
 from rltr.selectors.base import Selector
 
 
 class KeepAll(Selector):
     """Keeps every token at every decision."""
+
+    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+        """Nothing is compared."""
+        return 0, 0
 
     def __call__(self, decision: Decision) -> Choice:
         """Everyone stays."""

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from rltr import tokens as ragged
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision
-from rltr.selectors.base import KeepRate, stay_counts
+from rltr.forward import Choice, Decision, Dropped
+from rltr.selectors.base import KeepRate, similarity_flops, stay_counts
 
 
 class ToMe(KeepRate):
@@ -22,6 +22,16 @@ class ToMe(KeepRate):
     Args:
         keep_rate: share of the unprotected tokens that stays at each decision, above 0 and at most 1.
     """
+
+    modes = ("merge",)
+
+    def schedule(self, layers: Sequence[int], depth: int) -> Sequence[int]:
+        """At every layer from 1 on, as in the paper."""
+        return range(1, depth)
+
+    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+        """Its own pairs, by keys averaged over heads."""
+        return 0, similarity_flops(backbone.width) // backbone.config.num_attention_heads
 
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:
         """Before layer 0 there are no keys yet."""
