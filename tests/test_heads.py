@@ -167,7 +167,7 @@ def recipe(folder: Path, out: Path, case: str) -> Recipe:
         "data": {"source": str(folder / data), "fractions": [0.5, 0.25, 0.25], **options},
         "cost": {"kind": "flops"},
         "learner": {"rollouts": 16, "batch": 8, "group_size": 2},
-        "evaluation": {"cost_weights": [0.01, 4.0], "keep_rates": [0.5], "methods": ["random"], "batch_size": 4},
+        "evaluation": {"cost_weights": [0.01, 4.0], "keep_rates": [0.5], "methods": ["random"], "batch_size": 16},
         "device": "cpu",
         "out": str(out),
     }

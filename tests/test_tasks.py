@@ -553,7 +553,7 @@ def test_fingerprints_follow_what_the_model_sees(tmp_path: Path, animals: Path) 
 
 def test_data_and_model_must_be_of_one_kind(tmp_path: Path, animals: Path) -> None:
     model = vit(tmp_path / "model", ["cat", "dog"])
-    with pytest.raises(RltrError, match="pixel_values, which is for image or embedding tasks, not text"):
+    with pytest.raises(RltrError, match="pixel_values, which is for image or zero-shot or embedding tasks, not text"):
         load_task(model, animals, kind="text")
     with pytest.raises(RltrError, match="no task kind 'sound'; choose one of image, text"):
         load_task(model, animals, kind="sound")
