@@ -1,14 +1,18 @@
-"""What ``rltr check`` does: a policy's folder, on the machine where it shall run."""
+"""What ``rltr check`` does: a policy's folder, or a model, on the machine where it shall run."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from rltr.backbone import Backbone
+from rltr.backbone_check import check_backbone
 from rltr.cost import FlopsCost
+from rltr.device import pick_device
 from rltr.evaluate import measure, policy_points
 from rltr.export.folder import Policy, load_policy
+from rltr.loading import load_as_saved
 from rltr.parity import parity, random_examples
 from rltr.preparation import prepare_data, prepare_model
 from rltr.recipe import EMBEDDED, Recipe, load_recipe, stored_recipe
@@ -62,6 +66,25 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
         slower = " - slower than no pruning" if point.slower else ""
         console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{right}{slower}")
     return True
+
+
+def run_model_check(source: str, tower: str | None = None, device: str = "auto", threads: int | None = None) -> bool:
+    """Prove that a model is exact with fewer tokens, and print what was found.
+
+    Args:
+        source: a model's folder, hub id, or ``embedded``; it is loaded as the class it was saved as.
+        tower: the part that is reduced, for models of several parts.
+        device: where it runs.
+        threads: of the processor; None for torch's own choice.
+
+    Returns:
+        Whether it is exact.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    report = check_backbone(load_as_saved(source, pick_device(device)), tower=tower)
+    console.print(report.table())
+    return report.holds
 
 
 def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named: bool) -> tuple[Examples, bool]:

@@ -239,23 +239,44 @@ def export(
 
 @app.command()
 def check(
-    policy: Annotated[Path, typer.Argument(help="A policy's folder.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(help="A policy's folder, or a model's folder or hub id.", show_default=False)
+    ],
     model: ModelOption = None,
     data: DataOption = None,
+    tower: Annotated[
+        str | None, typer.Option(help="Part of the model that is reduced, e.g. vision_model.", show_default=False)
+    ] = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Check a policy on this machine: parity and real speed.
+    """Check a policy, or a model, on this machine: exactness and real speed.
 
-    With everything kept, the outputs must be the native ones (exit code 1 if they are not); and it is timed beside the
-    native model. Where the data it was trained on is not at hand, random inputs do.
+    A policy: with everything kept, the outputs must be the native ones; and it is timed beside the native model. Where
+    the data it was trained on is not at hand, random inputs do. A model: can rltr run it with fewer tokens, and
+    exactly? Exit code 1 if anything is not exact, 2 if the model is refused, with the reason.
 
     \b
     Examples:
       rltr check my-policy
       rltr check my-policy --model my-vit --data photos --threads 1
+      rltr check google/vit-base-patch16-224
+      rltr check my-clip --tower vision_model
     """
-    policy = _at_home(policy)
+    from rltr.recipe import EMBEDDED
+
+    if target == EMBEDDED or _is_model(_at_home(Path(target))):
+        if model or data:
+            raise RltrError(f"--model and --data go with a policy's folder, and {target!r} is none")
+        from rltr.checking import run_model_check
+
+        if not run_model_check(target, tower, device or "auto", threads):
+            typer.echo("rltr: check failed: this model is not exact with fewer tokens on this machine", err=True)
+            raise typer.Exit(1)
+        return
+    policy = _at_home(Path(target))
+    if tower:
+        raise RltrError("--tower goes with a model: a policy knows which part of its model is reduced")
     _policy_config(policy)
     values = _values({"model.source": model, "data.source": data, "device": device, "threads": threads})
     from rltr.checking import run_check
@@ -304,6 +325,16 @@ def _values(options: dict[str, Any]) -> dict[str, object]:
 def _at_home(path: Path) -> Path:
     """``path`` with ``~`` expanded, which no shell does behind ``--out=``; recipes do it for what they hold."""
     return Path(os.path.expanduser(path))
+
+
+def _is_model(target: Path) -> bool:
+    """Whether this is a saved model's folder, or can only be a hub id."""
+    if not target.exists():
+        return True
+    # A policy's config says model_type as well, of its backbone; and what says neither was meant to be a policy.
+    config = target / "config.json"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    return '"model_type"' in text and '"backbone"' not in text
 
 
 def _policy_config(folder: Path) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import huggingface_hub
 import huggingface_hub.errors
 import huggingface_hub.utils
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from rltr.errors import RltrError
@@ -74,6 +75,23 @@ def load_model(source: str, kind: str | None = None, device: torch.device | str 
     model = model if part is None else part(model)
     model.requires_grad_(False)
     return model.eval().to(device)
+
+
+def load_as_saved(source: str, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """Load a model as the class it was saved as, whatever its head, frozen and in evaluation mode.
+
+    For proofs, not for tasks: parts that were never trained stay as they are initialised.
+
+    Raises:
+        RltrError: if there is no such model, or it cannot be read.
+    """
+    place = _place(source)
+    config = _config(source, place)
+    saved_as = getattr(transformers, (config.architectures or [""])[0], AutoModel)
+    model, _ = _from_pretrained(saved_as, source, place, config)
+    model.requires_grad_(False)
+    loaded: PreTrainedModel = model.eval().to(device)
+    return loaded
 
 
 def _place(source: str) -> str:

@@ -8,17 +8,15 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.forward import Dropped
-from rltr.preparation import image_shape, sound_shape
+from rltr.proof import ROUNDING
 from rltr.reduction import Reduction
+from rltr.sample import random_inputs
 from rltr.selectors import KeepAll
 from rltr.tasks import TensorExamples
 from rltr.tasks.goals import Classification, Embedding, Goal, Regression
 from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.goal import ABSENT
 from rltr.tasks.heads import goal_of
-
-ROUNDING = 84
-"""Steps of a number's own precision that two orders of the same sums may differ by: 1e-5 in single precision."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +79,8 @@ def random_examples(
         seed: decides the pixels or tokens.
         pooling: of a model without a head, which embeds.
     """
-    generator = torch.Generator().manual_seed(seed)
-    model, config = backbone.model, backbone.model.config
-    shape: tuple[int, ...] | None
-    if shape := image_shape(model):
-        inputs = {"pixel_values": torch.randn(count, *shape, generator=generator)}
-    elif shape := sound_shape(model, longest):
-        inputs = {model.main_input_name: torch.randn(count, *shape, generator=generator)}
-    else:
-        # Texts of every length, padded: padding is where a reduced model could most easily differ.
-        lengths = torch.randint(min(3, longest), longest + 1, (count, 1), generator=generator)
-        lengths[0] = longest
-        present = torch.arange(longest) < lengths
-        padding = config.pad_token_id or 0
-        ids = torch.randint(config.vocab_size - 1, (count, longest), generator=generator)
-        ids = ids + (ids >= padding)  # every token but the one for padding, whose place in a text means something else
-        inputs = {"input_ids": ids.where(present, padding), "attention_mask": present.long()}
+    model = backbone.model
+    inputs = {name: value.cpu() for name, value in random_inputs(backbone, count, longest, seed).items()}
     names = [f"random {i}" for i in range(count)]
     goal = goal_of(model, longest, pooling)
     with torch.no_grad():

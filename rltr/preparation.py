@@ -82,18 +82,3 @@ def image_shape(model: PreTrainedModel) -> tuple[int, int, int] | None:
     size = model.config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return model.config.num_channels, height, width
-
-
-def sound_shape(model: PreTrainedModel, tokens: int) -> tuple[int, ...] | None:
-    """Shape of a sound of so many tokens, as a model takes it; None for a model that takes something else."""
-    config = model.config
-    if model.main_input_name == "input_features":  # a spectrogram of half a minute, which two strides make half as long
-        return config.num_mel_bins, 2 * config.max_source_positions
-    if model.main_input_name != "input_values":
-        return None
-    if not hasattr(config, "conv_stride"):
-        return config.max_length, config.num_mel_bins
-    samples = tokens
-    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-        samples = (samples - 1) * stride + kernel
-    return (samples,)

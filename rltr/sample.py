@@ -8,6 +8,8 @@ from transformers import PreTrainedConfig
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
 
+DEFAULT_LONGEST = 64
+
 
 def random_inputs(
     backbone: Backbone, rows: int, longest: int | None = None, seed: int = 0, ragged: bool = True
@@ -17,8 +19,8 @@ def random_inputs(
     Args:
         backbone: the model.
         rows: how many.
-        longest: tokens of the longest text (special ones included) or samples of the longest sound; None takes 64
-            tokens, or what the model can take, or a second at 16 kHz.
+        longest: tokens of the longest text (special ones included) or sound; None takes 64, or what the model can
+            take. Images have the size that the model takes.
         seed: decides the numbers.
         ragged: whether texts and sounds have different lengths.
 
@@ -53,7 +55,7 @@ def _pixels(
 def _texts(
     config: PreTrainedConfig, rows: int, longest: int | None, generator: torch.Generator, ragged: bool
 ) -> dict[str, Tensor]:
-    longest = longest or min(64, getattr(config, "max_position_embeddings", 64) - 2)
+    longest = longest or min(DEFAULT_LONGEST, getattr(config, "max_position_embeddings", 66) - 2)
     present = _lengths(rows, longest, generator, ragged)
     padding = config.pad_token_id or 0
     ids = torch.randint(config.vocab_size - 1, (rows, longest), generator=generator)
@@ -64,10 +66,15 @@ def _texts(
 def _sound(
     config: PreTrainedConfig, rows: int, longest: int | None, generator: torch.Generator, ragged: bool
 ) -> dict[str, Tensor]:
-    if hasattr(config, "num_mel_bins"):  # a spectrogram of one size
+    if not hasattr(config, "conv_stride"):  # a spectrogram of one size
         return {"input_values": torch.randn(rows, config.max_length, config.num_mel_bins, generator=generator)}
-    present = _lengths(rows, longest or 16_000, generator, ragged)
-    return {"input_values": torch.randn(present.shape, generator=generator) * present, "attention_mask": present.long()}
+    samples = longest or DEFAULT_LONGEST
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        samples = (samples - 1) * stride + kernel
+    masked = config.feat_extract_norm == "layer"  # models with the other norm were trained without a mask
+    present = _lengths(rows, samples, generator, ragged and masked)
+    sound = torch.randn(present.shape, generator=generator) * present
+    return {"input_values": sound, "attention_mask": present.long()} if masked else {"input_values": sound}
 
 
 def _features(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner, Result
 
 from rltr import cli
@@ -111,7 +112,7 @@ MISTAKES = [
     (["train", "--resume"], "nothing to resume"),
     (["demo", "--quick", "--device", "quantum"], "not a device's name"),
     (["evaluate", "--policy", "nothing"], "is not a policy's folder: there is no such folder"),
-    (["check", "nothing"], "is not a policy's folder"),
+    (["check", "."], "is not a policy's folder"),
     (["export", "--run", "nothing", "--out", "made"], "holds no run"),
     (["recipe", "nothing"], "demo, quick"),
 ]
@@ -260,3 +261,18 @@ def test_messages_of_several_lines_become_one(monkeypatch: pytest.MonkeyPatch) -
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(ValueError("a bug"))))
     assert isinstance(rltr("train").exception, ValueError)
+
+
+def test_checking_a_model_prints_what_was_found(tmp_path: Path, tiny_bert) -> None:
+    tiny_bert.save_pretrained(tmp_path / "bert")
+    done = rltr("check", tmp_path / "bert")
+    assert done.exit_code == 0
+    for word in ("BertLayer", "exact", "of native", "proven by rltr's own tests"):
+        assert word in done.output
+
+
+def test_checking_a_model_that_cannot_work_says_why(tmp_path: Path) -> None:
+    config = T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, vocab_size=20)
+    T5EncoderModel(config).save_pretrained(tmp_path / "t5")
+    done = rltr("check", tmp_path / "t5")
+    assert done.exit_code == 2 and "bias for every pair of positions" in done.output
