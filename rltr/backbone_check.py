@@ -20,7 +20,7 @@ from rltr.reduction import Reduction
 from rltr.sample import random_inputs
 from rltr.selectors import KeepAll, Selector
 
-ROUNDS = 5
+ROUNDS = 9
 """Times that each way of running the model is timed, in alternation."""
 
 
