@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import BertConfig, BertForTokenClassification, BertModel
 
 from rltr.backbone import Backbone
 from rltr.envs import DenseLogits
 from rltr.envs.dense_cache import MANY, DenseCache, cache_folder, dense_key
 from rltr.errors import RltrError
 from rltr.tasks import TensorExamples
+from rltr.tasks.goals import Embedding, Goal, MultiLabel, Regression, TokenClassification
 
 KEY = "a" * 64
 LARGE = 2**30
@@ -137,6 +139,56 @@ def test_the_key_tells_apart_what_gives_other_numbers(tiny_vit: Any, tiny_deit: 
     torch.set_num_threads(1)
     assert len(set(keys)) == len(keys)
     assert dense_key(Backbone(tiny_vit), train, 1) == keys[0]
+
+
+def goals(vit: Any, examples: TensorExamples) -> list[TensorExamples]:
+    """The same images for several goals, whose answers differ in what they are or in shape."""
+    nothing, numbers = torch.zeros(24, 0), examples.labels[:, None].float()
+    pooled = Embedding(vit.config.num_labels, output="logits")
+    tokens = TokenClassification(17)
+    words = torch.zeros(24, 17, dtype=torch.long)
+    wanted: list[tuple[Any, Tensor, list[str]]] = [
+        (None, examples.labels, examples.classes),
+        (MultiLabel(), numbers.expand(-1, 3), examples.classes),
+        (pooled, nothing, []),
+        (tokens, words, examples.classes),
+        (tokens, words, examples.classes[:2]),
+    ]
+    return [
+        TensorExamples(labels, examples.names, classes, examples.inputs, goal=goal) for goal, labels, classes in wanted
+    ]
+
+
+def test_the_key_tells_goals_and_shapes_apart(tiny_vit: Any, tiny_task: Any) -> None:
+    every = goals(tiny_vit, tiny_task.train)
+    keys = [dense_key(Backbone(tiny_vit), examples, 1) for examples in every]
+    assert len(set(keys)) == len(keys)
+    other_labels = [
+        TensorExamples(torch.rand(24, 1), every[0].names, [], every[0].inputs, goal=Regression(deviation, 2.0))
+        for deviation in (0.5, 1.5)
+    ]
+    assert len({dense_key(Backbone(tiny_vit), examples, 1) for examples in other_labels}) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "goal"), [(BertModel, Embedding(8)), (BertForTokenClassification, TokenClassification(7))]
+)
+def test_answers_of_any_shape_are_found_again(head: Any, goal: Goal, tmp_path: Path) -> None:
+    """What the goal reads is stored, padding marked as such, and not what the model says."""
+    config = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8, num_labels=3
+    )
+    backbone = Backbone(head(config).eval())
+    mask = (torch.arange(7) < torch.tensor([7, 3, 5, 7, 1, 2])[:, None]).long()
+    inputs = {"input_ids": torch.randint(5, 20, (6, 7)), "attention_mask": mask}
+    names, labels = [str(i) for i in range(6)], torch.zeros(6, 7, dtype=torch.long)
+    examples = TensorExamples(labels, names, ["a", "b", "c"], inputs, goal=goal)
+    first = DenseLogits(backbone, examples, cache=cache(tmp_path))(torch.arange(6))
+    with torch.no_grad():
+        torch.testing.assert_close(first, goal.read(backbone.model(**inputs), inputs))
+    second = DenseLogits(backbone, examples, cache=cache(tmp_path))
+    assert not second.known.any() and torch.equal(second(torch.tensor([4, 0])), first[[4, 0]])
+    assert second.known.all()  # from the disk: nobody asked for the others
 
 
 # The folder

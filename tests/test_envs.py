@@ -432,7 +432,7 @@ def test_closing_twice_and_stepping_out_of_turn(options: dict[str, Any]) -> None
         ({"cost_weight": (0.0, 1.0)}, "above 0"),
         ({"cost_weight": (2.0, 1.0)}, "lower one first"),
         ({"group_size": 3}, "whole groups"),
-        ({"scoring": "style"}, "quality, fidelity"),
+        ({"scoring": "style"}, "quality, accuracy, fidelity"),
         ({"layers": (2, 1)}, "rising"),
         ({"layers": (4,)}, "0 to 3"),
         ({"layers": ()}, "rising"),

@@ -104,6 +104,28 @@ def test_what_cannot_be_scored_is_refused(goal: Goal) -> None:
         score("both", goal, good, good.clone().index_fill_(0, torch.tensor(1), torch.inf), labels)
 
 
+def test_accuracy_is_another_name_of_quality() -> None:
+    goal = Classification()
+    dense, reduced, labels = answers(goal, 6, 0), answers(goal, 6, 1), torch.tensor([0, 1, 2, 0, 1, 2])
+    changes = score("quality", goal, dense, reduced, labels)
+    assert changes.abs().sum() > 0 and torch.equal(score("accuracy", goal, dense, reduced, labels), changes)
+
+
+def test_a_goals_fingerprint_follows_what_it_reads() -> None:
+    anchors = torch.eye(3, 6)
+    others = [
+        *GOALS.values(),
+        TokenClassification(longest=6),
+        Embedding(width=6, pooling="cls"),
+        Embedding(width=6, output="text_embeds"),
+        ZeroShot(anchors, scale=10.0, bias=1.0),
+        ZeroShot(torch.nextafter(anchors, torch.tensor(2.0)), scale=10.0),
+    ]
+    assert len({goal.fingerprint() for goal in others}) == len(others)
+    assert ZeroShot(anchors.clone(), scale=10.0).fingerprint() == GOALS["zero-shot"].fingerprint()
+    assert Regression(deviation=2.0, spread=3.0).fingerprint() == GOALS["regression"].fingerprint()
+
+
 def test_an_unknown_score_lists_the_known() -> None:
     with pytest.raises(RltrError, match="no score 'f1'; choose one of quality, accuracy, fidelity, both"):
         score("f1", Classification(), GOOD, GOOD, torch.tensor([0, 1]))

@@ -229,6 +229,12 @@ def test_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:
         load_recipe(tmp_path)
 
 
+def test_accuracy_is_a_score() -> None:
+    assert load_recipe(overrides=["score=accuracy"]).score == "accuracy"
+    with pytest.raises(RltrError, match="score"):
+        load_recipe(overrides=["score=f1"])
+
+
 def test_a_recipe_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_recipe().learner.seed = 3  # type: ignore[misc]

@@ -1,5 +1,6 @@
 """Sounds: reading .wav files, and models that hear them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from rltr.jobs import run_train
 from rltr.loading import load_model
 from rltr.parity import parity, random_examples
 from rltr.recipe import load_recipe
-from rltr.tasks import load_task
+from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples import Subset
 from rltr.tasks.sounds import SoundExamples, read_sound
 
@@ -210,6 +211,45 @@ def test_what_a_folder_of_sounds_must_be(folder: Path, tmp_path: Path) -> None:
         load_task(model, tmp_path)
     with pytest.raises(RltrError, match="makes input_features, but Wav2Vec2For.* takes input_values"):
         load_task(model, folder / "data", source=str(folder / "whisper"))
+
+
+@pytest.mark.parametrize("name", ["wav2vec2", "wav2vec2 without mask", "ast"])
+def test_bad_sounds_are_named_and_left_out_if_asked(
+    folder: Path, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, model = tmp_path / "data", load_model(str(folder / name))
+    shutil.copytree(folder / "data", data)
+    whole = load_task(model, data)
+    (data / "low" / "4.wav").write_bytes(b"RIFF")
+    wavfile.write(data / "high" / "5.wav", RATE, np.full(99_999, np.nan, np.float32))
+    with pytest.raises(RltrError, match=r"(low/4|high/5)\.wav .*data\.bad_inputs=skip"):
+        task = load_task(model, data)
+        for split in (task.train, task.validation, task.test):
+            split.batch(range(len(split)))
+    task = load_task(model, data, options=DataOptions(bad_inputs="skip"))
+    assert "left out 2 of 20 examples" in caplog.text
+    for split, before in ((task.train, whole.train), (task.validation, whole.validation), (task.test, whole.test)):
+        assert split.names == [own for own in before.names if own not in ("low/4.wav", "high/5.wav")]
+        rows = split.batch(range(len(split)))[model.main_input_name]
+        assert bool(rows.isfinite().all()) and (name == "ast" or rows.shape[1] <= 2900)
+
+
+def test_a_fingerprint_follows_the_files(folder: Path, tmp_path: Path) -> None:
+    data, model = tmp_path / "data", load_model(str(folder / "wav2vec2"))
+    shutil.copytree(folder / "data", data)
+    first, again = (load_task(model, data).train.fingerprint() for _ in range(2))
+    wavfile.write(data / "low" / "4.wav", RATE, wave(1234, 300))
+    assert first == again != load_task(model, data).train.fingerprint()
+
+
+def test_ready_made_inputs_of_different_lengths(folder: Path) -> None:
+    model = load_model(str(folder / "wav2vec2"))
+    examples = load_task(model, folder / "data").train
+    inputs = {name: value.numpy() for name, value in examples.batch(range(len(examples))).items()}
+    task = load_task(model, {**inputs, "label": examples.labels.numpy()})
+    lengths, before = task.train.lengths(), examples.lengths()
+    assert task.kind == "audio" and lengths is not None and before is not None and set(lengths) <= set(before)
+    assert int(task.train.batch([task.train.longest()])["attention_mask"].sum()) == max(lengths)
 
 
 def test_little_memory_is_enough(folder: Path) -> None:

@@ -142,9 +142,10 @@ def load_task(
         model: a model with the head that the task is for, or without one for embeddings.
         data: one of these; each may come in splits named train, test and validation (or val), or whole, to be divided:
 
-            * for images a folder with one subfolder per class; for texts a .csv, .tsv or .jsonl; each kind's loader
-              says what else it reads;
-            * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images or texts;
+            * for images and sounds a folder with one subfolder per class; for texts a .csv, .tsv or .jsonl; each
+              kind's loader says what else it reads;
+            * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images, texts or words, and
+              one of labels;
             * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not;
             * .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with model
               inputs and labels, as processors give them (see :func:`rltr.tasks.arrays.load_arrays`). Splits of these
