@@ -12,6 +12,7 @@ from rltr.cost import FlopsCost
 from rltr.device import pick_device
 from rltr.evaluate import measure, policy_points
 from rltr.export.folder import Policy, load_policy
+from rltr.files import at_home
 from rltr.loading import load_as_saved
 from rltr.parity import parity, random_examples
 from rltr.preparation import prepare_data, prepare_model
@@ -90,7 +91,7 @@ def run_model_check(source: str, tower: str | None = None, device: str = "auto",
 def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named: bool) -> tuple[Examples, bool]:
     """The validation split, or random inputs where the data is not on this machine; and whether it is the former."""
     source = recipe.data.source
-    if named or source == EMBEDDED or Path(source).expanduser().exists():
+    if named or source == EMBEDDED or at_home(source).exists():
         return prepare_data(recipe, backbone.model).validation, True
     console.print(
         f"the data it was trained on ({source!r}) is not here: checking on random inputs, of which the policy may keep "

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from rltr.errors import RltrError
+from rltr.files import at_home
 from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, RECIPE_FILE, check_out
 from rltr.version import __version__
 
@@ -31,6 +32,11 @@ class Commands(TyperGroup):
             if os.environ.get("RLTR_DEBUG") == "1":
                 raise
             typer.echo(f"rltr: error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if os.environ.get("RLTR_DEBUG") == "1" or error.filename is None:
+                raise
+            typer.echo(f"rltr: error: {error.filename}: {error.strerror}; is there room, and may you write?", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
             typer.echo(f"rltr: interrupted{stop}", err=True)
@@ -70,7 +76,8 @@ SetOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the learner.", show_default=False)]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, or auto for the fastest.", show_default=False)
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1, or auto for the first accelerator.", show_default=False),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Processor threads.", show_default=False)]
 
@@ -202,7 +209,7 @@ def evaluate(
     """
     from rltr.recipe import load_recipe, stored_recipe
 
-    policy = _at_home(policy)
+    policy = at_home(policy)
     config = _policy_config(policy)
     trained = None if recipe_file else stored_recipe(config.get("recipe"), str(policy)).model_dump(mode="json")
     values = _values({"model.source": model, "data.source": data, "device": device, "threads": threads})
@@ -225,7 +232,7 @@ def export(
     Example:
       rltr export --run runs/photos --out my-policy
     """
-    run, out = _at_home(run), _at_home(out)
+    run, out = at_home(run), at_home(out)
     if not (run / RECIPE_FILE).is_file():
         raise RltrError(
             f"--run {str(run)!r} holds no run ({RECIPE_FILE} is not there); name a folder that train wrote to"
@@ -265,7 +272,7 @@ def check(
     """
     from rltr.recipe import EMBEDDED
 
-    if target == EMBEDDED or _is_model(_at_home(Path(target))):
+    if target == EMBEDDED or _is_model(at_home(Path(target))):
         if model or data:
             raise RltrError(f"--model and --data go with a policy's folder, and {target!r} is none")
         from rltr.checking import run_model_check
@@ -274,7 +281,7 @@ def check(
             typer.echo("rltr: check failed: this model is not exact with fewer tokens on this machine", err=True)
             raise typer.Exit(1)
         return
-    policy = _at_home(Path(target))
+    policy = at_home(Path(target))
     if tower:
         raise RltrError("--tower goes with a model: a policy knows which part of its model is reduced")
     _policy_config(policy)
@@ -322,11 +329,6 @@ def _values(options: dict[str, Any]) -> dict[str, object]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _at_home(path: Path) -> Path:
-    """``path`` with ``~`` expanded, which no shell does behind ``--out=``; recipes do it for what they hold."""
-    return Path(os.path.expanduser(path))
-
-
 def _is_model(target: Path) -> bool:
     """Whether this is a saved model's folder, or can only be a hub id."""
     if not target.exists():
@@ -356,7 +358,7 @@ def _refuse_early(recipe: "rltr.recipe.Recipe") -> None:
     from rltr.recipe import EMBEDDED, is_hub_name
 
     data = recipe.data.source
-    if data != EMBEDDED and not is_hub_name(data) and not Path(data).expanduser().exists():
+    if data != EMBEDDED and not is_hub_name(data) and not at_home(data).exists():
         raise RltrError(f"there is no data at {data!r}; name an existing folder or file with --data")
     from rltr.device import pick_device
 

@@ -68,6 +68,14 @@ def recover_folder(path: Path) -> None:
         _aside(path).replace(path)
 
 
+def at_home(path: Path | str) -> Path:
+    """``path`` with ``~`` expanded, which no shell does behind ``--out=``.
+
+    ``~x`` stays as it is where there is no user x (``Path.expanduser`` raises): a folder may well be called that.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there, and what an interrupted writing of it left behind."""
     # A name with a dot in front and a suffix of its own is only ever made by the two functions above.

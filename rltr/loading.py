@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import logging
 
 from rltr.errors import RltrError
+from rltr.files import at_home
 from rltr.recipe import EMBEDDED
 from rltr.tasks import KINDS
 
@@ -100,7 +101,7 @@ def _place(source: str) -> str:
         if not EMBEDDED_MODEL.is_dir():
             raise RltrError("the embedded model is not in this installation of rltr; install it again")
         return str(EMBEDDED_MODEL)
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise RltrError(f"model folder {source!r} has no config.json; name a folder that save_pretrained() wrote")

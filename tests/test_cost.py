@@ -188,13 +188,13 @@ def test_a_table_never_falls_and_stays_between_its_ends(content, shares):
     assert values.min() >= table.seconds[0] - slack and values.max() <= table.seconds[-1] + slack
 
 
-def test_a_table_is_straight_between_its_counts_and_ends_at_the_last():
+def test_a_table_is_straight_between_its_counts_and_goes_on_behind_the_last():
     table = Table((1, 3, 7), (1.0, 2.0, 10.0))
     assert table(torch.tensor([2.0, 5.0, 6.0])).tolist() == [1.5, 6.0, 8.0]
     assert table(torch.empty(0)).shape == (0,)
-    for outside in (0.5, 7.5):
-        with pytest.raises(RltrError, match="covers 1 to 7 tokens"):
-            table(torch.tensor([2.0, outside]))
+    assert table(torch.tensor([8.0, 9.0])).tolist() == [12.0, 14.0]
+    with pytest.raises(RltrError, match="begins at 1 tokens"):
+        table(torch.tensor([2.0, 0.5]))
 
 
 @pytest.mark.parametrize(

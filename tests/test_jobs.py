@@ -213,9 +213,8 @@ def test_texts_may_be_longer_than_those_trained_on(folder: Path, tmp_path: Path)
     run_evaluate(run / POLICY_FOLDER, recipe(folder, tmp_path / "seen", "text", **changes))
     model = load_model(str(folder / "bert"))
     with rltr.attach(model, run / POLICY_FOLDER, cost_weight=0.1), torch.no_grad():
-        assert model(input_ids=torch.randint(5, 10, (2, 10))).logits.isfinite().all()
-        with pytest.raises(RltrError, match="1 to 10 tokens.*longer inputs"):
-            model(input_ids=torch.randint(5, 10, (2, 11)))
+        for length in (10, 11):  # in production, an input may be longer than any that was measured
+            assert model(input_ids=torch.randint(5, 10, (2, length))).logits.isfinite().all()
 
 
 def test_a_failure_leaves_no_half_a_policy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,12 +100,17 @@ class LatencyCost:
         date = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(machine, rows, date, kinds, tables, overhead)
 
+    @property
+    def longest(self) -> int:
+        """The most tokens that every kind of layer was measured with."""
+        return min(table.counts[-1] for table in self.tables.values())
+
     def layer(self, layer: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Seconds per row of one layer; raises RltrError for counts beyond the measured ones."""
+        """Seconds per row of one layer; beyond the measured counts the last piece of the curve goes on."""
         return self.tables[self.layers[layer]](counts)
 
     def decision(self, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Seconds per row of one decision; raises RltrError for counts beyond the measured ones."""
+        """Seconds per row of one decision; beyond the measured counts the last piece of the curve goes on."""
         return torch.zeros_like(counts) if self.overhead is None else self.overhead(counts)
 
     def check(self, backbone: Backbone, threads: int | None = None) -> None:

@@ -13,7 +13,7 @@ from rltr.errors import RltrError
 def interpolate(
     knots: Float[Tensor, " knots"], values: Float[Tensor, " knots"], at: Float[Tensor, " rows"]
 ) -> Float[Tensor, " rows"]:
-    """Piecewise linear reading of ``values`` (given at rising ``knots``); ``at`` must lie within the knots."""
+    """Piecewise linear reading of ``values`` (given at rising ``knots``); beyond the last two, their line goes on."""
     right: Int[Tensor, " rows"] = torch.searchsorted(knots, at, right=True).clamp(1, len(knots) - 1)
     left = right - 1
     share = (at - knots[left]) / (knots[right] - knots[left])
@@ -23,7 +23,11 @@ def interpolate(
 
 @dataclass(frozen=True)
 class Table:
-    """Seconds per row at rising token counts. Calling it reads the curve; it refuses to guess beyond its ends."""
+    """Seconds per row at rising token counts. Calling it reads the curve; beyond the last count its last piece goes on.
+
+    An input may be longer than any that was measured, and in production must not fail for it. Attention grows faster
+    than a line, so the price of such an input is a little low.
+    """
 
     counts: tuple[int, ...]
     seconds: tuple[float, ...]
@@ -43,14 +47,12 @@ class Table:
         """Seconds per row for rows of ``counts`` tokens.
 
         Raises:
-            RltrError: if a count lies outside what was measured.
+            RltrError: if a count is smaller than what was measured.
         """
-        low, high = self.counts[0], self.counts[-1]
-        if bool(((counts < low) | (counts > high)).any()):
+        if bool((counts < self.counts[0]).any()):
             raise RltrError(
-                f"the latency table covers {low} to {high} tokens per row, but was asked for "
-                f"{counts.min().item():g} to {counts.max().item():g}: longer inputs than it was measured for? "
-                "Measure it again with LatencyCost.measure(…, tokens=<the longest input>)"
+                f"the latency table begins at {self.counts[0]} tokens per row, but was asked for "
+                f"{counts.min().item():g}. Measure it again with LatencyCost.measure(…)"
             )
         knots, values = _tensors(self, counts.device, counts.dtype)
         return interpolate(knots, values, counts)

@@ -40,8 +40,8 @@ class TokenSelectionVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begin a new batch; with one ``seed``, environment ``i`` (group ``i``) is seeded with ``seed + i``."""
         groups = self.num_envs // self.episodes.group_size
-        if isinstance(seed, int):
-            seed = [seed + i for i in range(groups)]
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(groups)]
         if seed is not None:
             if len(seed) != groups:
                 raise ValueError(

@@ -1,5 +1,7 @@
 """Running a policy in production: ``rltr.attach`` makes a model cheaper in place, ``rltr.detach`` undoes it."""
 
+import copy
+import logging
 import math
 import threading
 from contextvars import Token
@@ -13,6 +15,7 @@ from transformers import PreTrainedModel
 
 from rltr.attention import Stream, current
 from rltr.backbone import Backbone
+from rltr.cost import LatencyCost
 from rltr.errors import RltrError
 from rltr.export.calibration import weight_for_budget, weight_for_drop
 from rltr.export.folder import Policy, load_policy
@@ -21,6 +24,7 @@ from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 from rltr.tokens import Tokens
 
+log = logging.getLogger(__name__)
 # Hooks on the model keep its attachment; kept here, too, it would keep the model for ever.
 _attached: WeakKeyDictionary[PreTrainedModel, "ReferenceType[Attachment]"] = WeakKeyDictionary()
 
@@ -132,10 +136,22 @@ def attach(
         raise RltrError(
             f"cost_weight={cost_weight} must be above 0 and finite; this policy was trained for {_trained(policy)}"
         )
-    learned = Learned(policy.network.to(backbone.device), policy.pricing, cost_weight)
+    _say_if_measured_elsewhere(policy, backbone)
+    # A network of its own: the same policy may be attached to another model on another device.
+    learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, cost_weight)
     attachment = Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
     _attached[model] = ref(attachment)
     return attachment
+
+
+def _say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
+    """Prices that were measured on another machine still steer, but a budget is then a share of that machine's time."""
+    if not isinstance(policy.cost, LatencyCost):
+        return
+    try:
+        policy.cost.check(backbone)
+    except RltrError as error:
+        log.warning("budget and price are those of the machine the policy was trained on: %s", error)
 
 
 def _trained(policy: Policy) -> str:

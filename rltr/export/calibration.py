@@ -16,6 +16,9 @@ from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 from rltr.tasks import Examples
 
+MOST_BUDGET = 2.0
+"""Above the dense cost everything is kept; far above, somebody meant percent."""
+
 
 @dataclass(frozen=True)
 class Operating:
@@ -93,6 +96,8 @@ def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
     Raises:
         RltrError: if the budget lies outside of what was calibrated.
     """
+    if not 0 < budget <= MOST_BUDGET:
+        raise RltrError(f"budget={budget} is no share of the dense cost: 0.6 means 60 % of it")
     falling = monotone(table)
     highest, lowest = falling[0].cost, falling[-1].cost
     if not lowest <= budget:
@@ -116,6 +121,8 @@ def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
     Raises:
         RltrError: if no calibrated weight is that good, or the table is empty.
     """
+    if not 0 <= max_drop < 1:
+        raise RltrError(f"max_drop={max_drop} is no share of quality: 0.01 means one point")
     monotone(table)  # refuses an empty table
     within = [point for point in table if point.dense_quality - point.quality <= max_drop]
     if not within:

@@ -79,13 +79,19 @@ class Observation:
 def clues(decision: Decision) -> Float[Tensor, "total clues"]:
     """What marks a token as dispensable.
 
-    The attention clue is the logarithm of a token's share, relative to an even share, over 4: 0 if it got as much as
-    the average token, and also before layer 0, where nothing has attended yet.
+    The attention clue is the logarithm of a token's share of what unprotected tokens got, relative to an even share of
+    that, over 4: 0 if it got as much as their average, and also before layer 0, where nothing has attended yet. Among
+    unprotected ones, because the first token of some models gives itself nine tenths and more: relative to all, every
+    other token would seem dispensable.
     """
     tokens, similar = decision.tokens, decision.redundancy.features
     if decision.attended is None:
         attention = similar.new_zeros(tokens.total)
     else:
-        relative = decision.attended.from_reader * tokens.count.index_select(0, tokens.row)
+        share, free = decision.attended.from_reader, (~decision.protected).to(similar.dtype)
+        got, count = ragged.row_sum(torch.stack([share * free, free], 1), tokens).unbind(1)
+        average = got / count.clamp(min=1)
+        # A row whose tokens are all protected has no average, and nobody to decide on.
+        relative = share / average.clamp(min=torch.finfo(share.dtype).tiny).index_select(0, tokens.row)
         attention = (relative.log() / 4).clamp_(-1, 1)
     return torch.cat([similar, attention[:, None]], 1)

@@ -1,12 +1,13 @@
 """The fields of a recipe, each with what it means, its unit and what it may be."""
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rltr.files import at_home
 
 EMBEDDED = "embedded"
 """The name, in place of a path, of the model and the data that come with rltr."""
@@ -146,7 +147,7 @@ class CostGroup(Group):
     @field_validator("table")
     @classmethod
     def _at_home(cls, table: Path | None) -> Path | None:
-        return None if table is None else _expand(table)
+        return None if table is None else at_home(table)
 
     @model_validator(mode="after")
     def _table_of_latency(self) -> "CostGroup":
@@ -176,7 +177,9 @@ class LearnerGroup(Group):
         (0.01, 8.0),
         description="lowest and highest cost weight trained for: score given up for the whole dense cost",
     )
-    seed: int = Field(0, ge=0, description="decides the policy's first weights, the inputs' order and every draw")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="decides the policy's first weights, the inputs' order and every draw"
+    )
     checkpoint_every: int = Field(25, ge=1, description="updates between two checkpoints to resume from")
 
     @field_validator("cost_weight")
@@ -292,7 +295,7 @@ class Recipe(Group):
     @field_validator("out")
     @classmethod
     def _at_home(cls, out: Path) -> Path:
-        return _expand(out)
+        return at_home(out)
 
     @model_validator(mode="before")
     @classmethod
@@ -301,11 +304,6 @@ class Recipe(Group):
         if not isinstance(values, dict):
             return values
         return {key: {} if value is None and inner_group(cls, key) else value for key, value in values.items()}
-
-
-def _expand(path: Path) -> Path:
-    # Path.expanduser raises where there is no such user; a folder may well be called ~x.
-    return Path(os.path.expanduser(path))
 
 
 def inner_group(group: type[BaseModel], name: str) -> type[BaseModel] | None:

@@ -25,6 +25,8 @@ class Learned(Selector):
 
     def __call__(self, decision: Decision) -> Choice:
         """Who stays."""
+        if decision.hidden.device != self.policy.keep.weight.device:  # the model was moved
+            self.policy.to(decision.hidden.device)
         count = decision.tokens.count
         price = self.cost_weight * self.pricing.per_token(decision.index, count, decision.begun)
         seen = Observation.of_decision(decision, price, count / decision.begun)

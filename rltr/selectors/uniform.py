@@ -12,5 +12,7 @@ class Uniform(Ranking):
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
         """1 where a new stride of ``1 / keep_rate`` tokens begins, else 0."""
-        slot = decision.tokens.slot.double()
-        return ((slot * self.keep_rate).floor() > ((slot - 1) * self.keep_rate).floor()).float()
+        # On the CPU: not every device has double precision, and in single 0.7 * 10 may fall below 7.
+        slot = decision.tokens.slot.cpu().double()
+        begins = (slot * self.keep_rate).floor() > ((slot - 1) * self.keep_rate).floor()
+        return begins.float().to(decision.hidden.device)

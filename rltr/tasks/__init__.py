@@ -16,6 +16,7 @@ from transformers import (
 from transformers.models.auto import modeling_auto as auto
 
 from rltr.errors import RltrError
+from rltr.files import at_home
 from rltr.recipe import is_hub_name
 from rltr.tasks import zero_shot
 from rltr.tasks.arrays import ArrayExamples, holds_arrays, load_arrays, open_arrays
@@ -191,7 +192,7 @@ def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
 
 def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: DataOptions) -> Task:
     """Read the data, whatever they are."""
-    path = Path(data).expanduser() if isinstance(data, str | Path) else None
+    path = at_home(data) if isinstance(data, str | Path) else None
     if path is not None and path.exists():
         if holds_arrays(path, options):
             return _load_arrays(model, open_arrays(path, options), kind, options, str(path))

@@ -100,18 +100,11 @@ class TextExamples(Examples):
         if self.tokenizer in _said or not texts:
             return
         whole = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        cut = [
-            (text, len(ids)) for text, ids in zip(texts, whole, strict=True) if len(ids) > (self.longest_tokens or 0)
-        ]
-        if cut:
+        longest = max(map(len, whole))
+        if longest > (self.longest_tokens or 0):
             _said.add(self.tokenizer)
-            text, tokens = cut[0]
-            log.warning(
-                "texts are cut to the %d tokens that the model takes: %r, for one, has %d",
-                self.longest_tokens,
-                _short(text),
-                tokens,
-            )
+            # How long, and not which: a text may be nobody else's business.
+            log.warning("texts are cut to the %d tokens that the model takes; one has %d", self.longest_tokens, longest)
 
     def fingerprint(self) -> str:
         """See ``Examples``: of the texts and the tokenizer."""

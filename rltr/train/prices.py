@@ -70,7 +70,11 @@ def _latency(
         work = decision_work(backbone, TokenPolicy(config).to(backbone.device), rows, dropped)
         return LatencyCost.measure(backbone, longest, rows, work, inputs=sample)
     cost = LatencyCost.load(wanted.table, backbone)
-    cost.layer(0, torch.tensor([float(longest)]))  # refuses inputs longer than the table now, not in their middle
+    if longest > cost.longest:
+        raise RltrError(
+            f"{wanted.table} was measured for up to {cost.longest} tokens, but the data have up to {longest}: longer "
+            "inputs than it was measured for. Leave cost.table out to measure anew"
+        )
     return cost
 
 
