@@ -3,8 +3,8 @@
     python -m examples.make_data spam     # runs/examples/spam/{train,validation,test}.jsonl
     python -m examples.make_data vader    # runs/examples/vader/{train,validation,test}.jsonl
 
-Near-copies are removed before the division, which depends on nothing but the seed. Nothing of the texts is printed: some
-of the old spam is not for everybody.
+Near-copies are removed before the division, which depends on nothing but the seed. Nothing of the texts is printed:
+some of the old spam is not for everybody.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from examples.sentences import read_sentences
 from examples.splits import without_copies, write_splits
 from rltr.errors import RltrError
 
+CLASSES = {"spam": ["ham", "spam"], "vader": ["negative", "positive"]}
+"""The labels of each data set, in the order in which the heads number them."""
 SOURCES = {"spam": (SPAM_ASSASSIN, read_mails), "vader": (VADER, read_sentences)}
 BUILT = Path("runs/examples")
 """Where the examples' data and heads go, unless another place is named."""
