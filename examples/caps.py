@@ -71,7 +71,7 @@ class Trained:
         policy = load_policy(run / POLICY_FOLDER)
         recipe = Recipe.model_validate(policy.recipe)
         try:
-            chosen = weight_for_drop(policy.table, max_drop)
+            chosen = weight_for_drop(policy.calibration, max_drop)
         except RltrError as error:
             console.print(f"[yellow]{run}: {error}")
             chosen = None

@@ -149,6 +149,14 @@ def classifier(weights: Path, head: Head, classes: list[str]) -> BertForSequence
     return model.eval()
 
 
+def save(weights: Path, head: Head, classes: list[str], out: Path) -> None:
+    """Write MiniLM with a trained head, and its tokenizer, to a folder; arguments as for :func:`classifier`."""
+    with atomic_folder(out) as folder:
+        classifier(weights, head, classes).save_pretrained(folder)
+        # Not one that was used: it would be saved with its last call's cutting and padding.
+        AutoTokenizer.from_pretrained(weights).save_pretrained(folder)
+
+
 def read_split(file: Path, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> TextExamples:
     """The texts of one ``.jsonl`` that :mod:`examples.make_data` wrote."""
     records = list(read_records(file, DataOptions()))
@@ -175,10 +183,7 @@ def train(name: str, assets: Path | None, built: Path, seed: int) -> None:
         print(f"{split}: {accuracy(head(part.first), part.labels):.4f} of {len(part.labels)}", end="; ")
         print(f"linear on the mean state {linear_accuracy(features['train'], part, len(classes)):.4f}")
     out = built / f"minilm-{name}"
-    with atomic_folder(out) as folder:
-        classifier(weights, head, classes).save_pretrained(folder)
-        # Not the one that was used: that would be saved with the last call's cutting and padding.
-        AutoTokenizer.from_pretrained(weights).save_pretrained(folder)
+    save(weights, head, classes, out)
     print(f"written to {out}")
 
 
