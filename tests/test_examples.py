@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
@@ -258,6 +258,18 @@ def test_growth_compares_the_longest_with_the_shortest() -> None:
         {"native ms": 10.0, "packed": 2.0, "policy": 4.0, "baseline": None},
     ]
     assert example("caps").growth(rows) == {"native": 10.0, "packed": 5.0, "policy": 2.5, "baseline": None}
+
+
+def test_cutting_keeps_labels_with_their_texts() -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+    texts = TextExamples(["a a", "a a a a", "a", "a a a"], torch.tensor([0, 1, 0, 1]), ["x", "y"], tokenizer, 6)
+    cut = example("caps").cut
+    assert cut(texts, 4, None).batch(range(4))["attention_mask"].sum(1).tolist() == [4, 4, 3, 4]
+    long = cut(texts, 4, 5)  # two special tokens count
+    assert long.texts == ["a a a a", "a a a"] and long.labels.tolist() == [1, 1]
+    with pytest.raises(SystemExit, match="no test text has 7 tokens"):
+        cut(texts, 7, 7)
 
 
 # With the real things
