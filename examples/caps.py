@@ -32,6 +32,7 @@ from typing import Any
 
 from benchmarks.learning import at_equal_latency, usual_layers
 from benchmarks.results import begin, console, finish, options
+from examples.make_data import show_no_texts
 from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.errors import RltrError
@@ -122,7 +123,7 @@ def time_at(points: Sequence[Point], accuracy: float) -> float | None:
 def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float) -> dict[str, Any]:
     """One line of the table; a speed-up is None where no measured point is that accurate."""
     names = [run.name for run in runs]
-    times = {series: time_at(points, found.dense_accuracy - max_drop) for series, points in found.curves().items()}
+    times = {series: time_at(points, found.dense_quality - max_drop) for series, points in found.curves().items()}
     policies = [times[series] for name in names for series in times if series.startswith(f"{name} ")]
     own = [1 / taken for taken in policies if taken is not None]
     others = {
@@ -138,7 +139,7 @@ def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float
         "cap": cap,
         "tokens, padded": found.tokens,
         "tokens": packed.kept[0],
-        "native accuracy": found.dense_accuracy,
+        "native accuracy": found.dense_quality,
         "native ms": found.native_milliseconds,
         "packed": 1 / packed.latency,
         "policy": mean(own) if complete else None,
@@ -147,7 +148,7 @@ def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float
         "baseline": None if best is None else others[best],
         "its name": best,
         "chosen": mean(1 / point.latency for point in chosen) if len(chosen) == len(runs) else None,
-        "its accuracy": mean(point.accuracy for point in chosen) if len(chosen) == len(runs) else None,
+        "its accuracy": mean(point.quality for point in chosen) if len(chosen) == len(runs) else None,
     }
 
 
@@ -206,6 +207,7 @@ def main() -> None:
         "--more-layers", action="store_true", help="baselines also at other decision layers: twice as long"
     )
     args = begin(parser)
+    show_no_texts()
     runs = [Trained.load(run, args.max_drop) for run in args.runs]
     if len({run.name for run in runs}) < len(runs):
         raise SystemExit("caps: error: two of the runs have the same seed; name runs of different seeds")

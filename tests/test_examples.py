@@ -23,7 +23,7 @@ from rltr.loading import load_model
 from rltr.recipe import load_recipe
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
-from rltr.tasks.text import Record, TextExamples, load_tokenizer
+from rltr.tasks.text import TextExamples, load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,12 +134,12 @@ def test_mails_and_sentences_are_read_from_their_archives(tmp_path: Path) -> Non
     mails = {f"package/data/{group}/{i}.json": group for i, group in enumerate(["spam-2", "easy-ham-1", "elsewhere"])}
     content = {name: json.dumps({"text": mail(("plain", f"from {group}"))}) for name, group in mails.items()}
     read = list(example("mails").read_mails(archive(tmp_path / "mails.tgz", content)))
-    assert read == [Record("from easy-ham-1", "ham"), Record("from spam-2", "spam")]
+    assert read == [("from easy-ham-1", "ham"), ("from spam-2", "spam")]
     sentences = example("sentences")
     lines = "\ufeff1\t2.5\tVery  good\r\n2\t-0.5\tSo so\r\n3\t-0.51\tPoor\r\n"
     inner = archive(tmp_path / "inner.tgz", {sentences.FILE: lines})
     outer = archive(tmp_path / "outer.tgz", {sentences.INNER: inner.read_bytes()})
-    assert list(sentences.read_sentences(outer)) == [Record("Very good", "positive"), Record("Poor", "negative")]
+    assert list(sentences.read_sentences(outer)) == [("Very good", "positive"), ("Poor", "negative")]
 
 
 def archive(path: Path, files: dict[str, Any]) -> Path:
@@ -155,13 +155,17 @@ def archive(path: Path, files: dict[str, Any]) -> Path:
 # Splits
 
 
+def labelled(text: str, label: str) -> Any:
+    return example("splits").Labelled(text, label)
+
+
 def text(start: int, words: int) -> str:
     return " ".join("abcdefghij"[int(c)] * 2 for n in range(start, start + words) for c in str(n))
 
 
 def test_copies_go_and_the_longest_stays() -> None:
     quoted, answer, other = text(1000, 30), "So it is. " + text(1000, 40), text(5000, 30)
-    records = [Record(t, "ham") for t in (quoted, answer, other, answer + " PS", other.upper(), "short", "short")]
+    records = [labelled(t, "ham") for t in (quoted, answer, other, answer + " PS", other.upper(), "short", "short")]
     kept = [record.text for record in example("splits").without_copies(records)]
     assert kept == [other, answer + " PS", "short"]
 
@@ -169,7 +173,7 @@ def test_copies_go_and_the_longest_stays() -> None:
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=30).map(" ".join), max_size=12))
 def test_no_text_that_stays_is_mostly_in_another(texts: Sequence[str]) -> None:
     splits = example("splits")
-    kept = splits.without_copies([Record(text, "x") for text in texts])
+    kept = splits.without_copies([labelled(text, "x") for text in texts])
     assert bool(kept) == bool(texts)
     runs = [splits.runs_of_words(record.text) for record in kept]
     for i, mine in enumerate(runs):
@@ -180,7 +184,7 @@ def test_no_text_that_stays_is_mostly_in_another(texts: Sequence[str]) -> None:
 
 def test_splits_share_nothing_and_depend_on_the_seed_only(tmp_path: Path) -> None:
     splits = example("splits")
-    records = [Record(f"text {i}", "ham" if i % 4 else "spam") for i in range(80)]
+    records = [labelled(f"text {i}", "ham" if i % 4 else "spam") for i in range(80)]
     counts = splits.write_splits(records, tmp_path / "a")
     splits.write_splits(records, tmp_path / "b")
     splits.write_splits(records, tmp_path / "c", seed=1)
