@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := $(wildcard rltr tests scripts benchmarks)
+SOURCES := $(wildcard rltr tests scripts benchmarks examples)
 
 .PHONY: help setup demo test check lint format wheel clean
 

@@ -18,7 +18,7 @@ LINKS = ("envs", "policies", "train")
 
 
 def sources() -> list[Path]:
-    folders = ("rltr", "tests", "scripts", "benchmarks")
+    folders = ("rltr", "tests", "scripts", "benchmarks", "examples")
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 

@@ -1,0 +1,237 @@
+"""Accuracy and measured time of policies, baselines and the native model at several caps on a text's length.
+
+    python -m examples.caps --runs runs/spam/seed-* --out runs/spam/caps.json
+
+At every cap the texts of the test split are cut to so many tokens, and one sweep measures everything on them, in
+alternation with the native model. The policies are those of the runs, trained at the whole length. Each sweep's own
+results are written beside --out when it is done (caps-512.json, the format of `rltr evaluate`) and read again by the
+next run, so an interrupted one goes on.
+
+Columns of the table:
+
+native     the model as it is. Cutting saves time, too: compare rows of different caps.
+packed     the reduced forward with every token kept: what is gained by computing no padding, and by nothing else.
+policy     speed-up over native where the accuracy is --max-drop below the native one at the same cap, read off the
+           curve: straight lines between measured points on the Pareto front, and no more than the cheapest measured
+           point shows. The mean over the runs, with the lowest and the highest.
+baseline   the same of the best of all baselines, the untrained policy included.
+chosen     what a user gets who has not seen the test texts: each policy at the weight that its own calibration on the
+           validation split, at the whole length, gives for the same drop.
+
+"growth" in the JSON file is each time at the highest cap over that at the lowest. --long takes only texts of at least
+as many tokens as the highest cap: then no native pass computes padding, and cap and length are the same. "equal
+latency" judges the policies beside the best baseline at the highest cap, as `benchmarks.learning` does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.learning import at_equal_latency, usual_layers
+from benchmarks.results import begin, console, finish, options
+from examples.make_data import show_no_texts
+from rltr.backbone import Backbone
+from rltr.cost import FlopsCost
+from rltr.errors import RltrError
+from rltr.evaluate import Evaluation, OperatingPoint, baseline_points, measure, policy_points, read_json, write_json
+from rltr.evaluate.pareto import Point, pareto_front
+from rltr.evaluate.sweep import a_few
+from rltr.export import Policy, load_policy, weight_for_drop
+from rltr.folders import POLICY_FOLDER
+from rltr.preparation import prepare
+from rltr.recipe import Recipe
+from rltr.tasks import Examples
+from rltr.tasks.text import TextExamples
+
+LATENCIES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
+"""Relative latencies at which the policies are compared with the baselines."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        name: what its points are called.
+        policy: its policy.
+        recipe: what it was trained by.
+        chosen: the cost weight its calibration gives for the accepted drop; None if it gives none.
+    """
+
+    name: str
+    policy: Policy
+    recipe: Recipe
+    chosen: float | None
+
+    @classmethod
+    def load(cls, run: Path, max_drop: float) -> "Trained":
+        """Read the policy of a run's folder."""
+        policy = load_policy(run / POLICY_FOLDER)
+        recipe = Recipe.model_validate(policy.recipe)
+        try:
+            chosen = weight_for_drop(policy.calibration, max_drop)
+        except RltrError as error:
+            console.print(f"[yellow]{run}: {error}")
+            chosen = None
+        return cls(f"policy seed {recipe.learner.seed}", policy, recipe, chosen)
+
+    def points(self, backbone: Backbone) -> list[OperatingPoint]:
+        """The policy at the weights of its recipe, and at the chosen one."""
+        self.policy.check_fits(backbone)
+        weights = sorted({*self.recipe.evaluation.cost_weights, *([self.chosen] if self.chosen else [])})
+        return [replace(point, method=self.name) for point in policy_points(backbone, self.policy, weights)]
+
+
+def cut(test: Examples, cap: int, longest: int | None) -> TextExamples:
+    """The texts of a split, each cut to ``cap`` tokens.
+
+    Args:
+        test: texts.
+        cap: tokens, special ones included.
+        longest: leave out texts of fewer tokens than this; None for all.
+    """
+    if not isinstance(test, TextExamples):
+        raise SystemExit("caps: error: only texts can be cut; name runs whose data are texts")
+    rows = [i for i, count in enumerate(test.lengths()) if longest is None or count >= longest]
+    if not rows:
+        raise SystemExit(f"caps: error: no test text has {longest} tokens; leave out --long or lower the highest cap")
+    return TextExamples([test.texts[i] for i in rows], test.labels[rows], test.classes, test.tokenizer, cap)
+
+
+def time_at(points: Sequence[Point], accuracy: float) -> float | None:
+    """The least cost at which a curve reaches an accuracy; None if it never does.
+
+    Args:
+        points: pairs of cost and accuracy. Between members of their Pareto front straight lines hold, and nothing is
+            said of costs below the lowest one measured.
+        accuracy: 0 to 1.
+    """
+    front = [points[i] for i in pareto_front(points)]
+    if not front or front[-1][1] < accuracy:
+        return None
+    if front[0][1] >= accuracy:
+        return front[0][0]
+    for (cheap, low), (dear, high) in pairwise(front):
+        if low < accuracy <= high:
+            return cheap + (dear - cheap) * (accuracy - low) / (high - low)
+    raise AssertionError("an accuracy between the ends lies between two neighbours")
+
+
+def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float) -> dict[str, Any]:
+    """One line of the table; a speed-up is None where no measured point is that accurate."""
+    names = [run.name for run in runs]
+    times = {series: time_at(points, found.dense_quality - max_drop) for series, points in found.curves().items()}
+    policies = [times[series] for name in names for series in times if series.startswith(f"{name} ")]
+    own = [1 / taken for taken in policies if taken is not None]
+    others = {
+        series: 1 / taken
+        for series, taken in times.items()
+        if taken is not None and series != "none" and not any(series.startswith(f"{name} ") for name in names)
+    }
+    best = max(others, key=lambda series: others[series], default=None)
+    packed = next(point for point in found.points if point.method == "none")
+    chosen = [p for run in runs for p in found.points if p.method == run.name and p.setting == run.chosen]
+    complete = len(own) == len(runs)  # a seed that is never that accurate must not be left out of a mean
+    return {
+        "cap": cap,
+        "tokens, padded": found.tokens,
+        "tokens": packed.kept[0],
+        "native accuracy": found.dense_quality,
+        "native ms": found.native_milliseconds,
+        "packed": 1 / packed.latency,
+        "policy": mean(own) if complete else None,
+        "lowest": min(own) if complete else None,
+        "highest": max(own) if complete else None,
+        "baseline": None if best is None else others[best],
+        "its name": best,
+        "chosen": mean(1 / point.latency for point in chosen) if len(chosen) == len(runs) else None,
+        "its accuracy": mean(point.quality for point in chosen) if len(chosen) == len(runs) else None,
+    }
+
+
+def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Each time at the last row's cap over that at the first's."""
+
+    def milliseconds(row: Mapping[str, Any], column: str | None) -> float | None:
+        speedup = 1.0 if column is None else row[column]
+        return None if speedup is None else row["native ms"] / speedup
+
+    found = {}
+    for name, column in (("native", None), ("packed", "packed"), ("policy", "policy"), ("baseline", "baseline")):
+        first, last = (milliseconds(row, column) for row in (rows[0], rows[-1]))
+        found[name] = None if first is None or last is None else last / first
+    return found
+
+
+def sweep(
+    points: Sequence[OperatingPoint], texts: Examples, backbone: Backbone, recipe: Recipe, args: Any, file: Path | None
+) -> Evaluation:
+    """Measure all points on texts, or read what an earlier run measured."""
+    if file and file.exists():
+        found = read_json(file)
+        stored, wanted = ([(p.series, p.setting) for p in part] for part in (found.points, points))
+        if (stored, found.examples) != (wanted, len(texts)):
+            raise RltrError(f"{file} holds another sweep; remove it, or name another file with --out")
+        console.print(f"{file}: measured before")
+        return found
+    console.print(f"measuring {len(points)} operating points on {len(texts)} texts")
+    found = measure(
+        backbone,
+        points,
+        texts,
+        FlopsCost.count(backbone.layers),
+        name=recipe.model.source,
+        batch_size=args.batch,
+        repeats=args.rounds,
+        threads=args.threads,
+        gallery=0,
+    )
+    if file:
+        write_json(found, file)
+    return found
+
+
+def main() -> None:
+    parser = options(__doc__, rounds=1)
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of finished trainings")
+    parser.add_argument("--caps", type=int, nargs="+", default=[64, 128, 256, 512], help="tokens of a text")
+    parser.add_argument("--batch", type=int, default=32, help="texts per pass (default 32)")
+    parser.add_argument("--max-drop", type=float, default=0.01, help="accepted loss of accuracy (default 0.01)")
+    parser.add_argument("--examples", type=int, help="at most so many test texts")
+    parser.add_argument("--long", action="store_true", help="only texts that fill the highest cap")
+    parser.add_argument("--keep-rates", type=float, nargs="+", help="of the baselines (default: the recipe's)")
+    parser.add_argument(
+        "--more-layers", action="store_true", help="baselines also at other decision layers: twice as long"
+    )
+    args = begin(parser)
+    show_no_texts()
+    runs = [Trained.load(run, args.max_drop) for run in args.runs]
+    if len({run.name for run in runs}) < len(runs):
+        raise SystemExit("caps: error: two of the runs have the same seed; name runs of different seeds")
+    first = runs[0]
+    recipe = first.recipe
+    backbone, task = prepare(recipe)
+    points = [point for run in runs for point in run.points(backbone)]
+    # Before training, all seeds are the same policy.
+    points += policy_points(backbone, first.policy, (), untrained=a_few(recipe.evaluation.cost_weights, 5))
+    schedules = [first.policy.layers, *([usual_layers(backbone.depth)] if args.more_layers else [])]
+    rates = args.keep_rates or recipe.evaluation.keep_rates
+    points += baseline_points(backbone, recipe.evaluation.methods, rates, *schedules)
+    rows = []
+    for cap in sorted(args.caps):
+        texts = cut(task.test, cap, max(args.caps) if args.long else None).at_most(args.examples)
+        file = args.out and args.out.with_name(f"{args.out.stem}-{cap}.json")
+        found = sweep(points, texts, backbone, recipe, args, file)
+        rows.append(row_of(cap, found, runs, args.max_drop))
+    equal, each = at_equal_latency(found, [run.name for run in runs], LATENCIES)
+    finish(args, backbone, rows, growth=growth(rows), **{"equal latency": equal, "each": each})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RltrError as error:
+        raise SystemExit(f"caps: error: {error}") from None
