@@ -12,6 +12,9 @@ from rltr.kernels.sizes import with_sizes
 from rltr.pattern import Pattern
 
 EVERYONE = Pattern()
+MASKED = 512
+"""Tokens of the longest row, up to which a CPU attends causally to tokens with sizes by a mask made once per decision:
+faster there than copying queries and keys in every layer to widen them. Masks grow with the square of a row."""
 
 
 def ragged_attention(
@@ -44,9 +47,11 @@ def ragged_attention(
     alike = tokens.uniform is not None and pattern.fused and (pattern.dense or pattern.causal)
     backend = "sdpa-padded" if alike else choose(plan.backend, query, sized, pattern)
     kernel = {"varlen": packed.varlen, "flash": packed.flash}.get(backend)
+    biased = _fused_with_bias(query.device)
     # Fused kernels know causality without a mask. Padding lies behind its row, so nobody sees it then.
-    maskless = kernel is not None or pattern.fused and pattern.causal
-    widened = sized and (maskless or alike and not _fused_with_bias(query.device))
+    causal = pattern.fused and pattern.causal and not (sized and biased and max(tokens.counts) <= MASKED)
+    maskless = kernel is not None or causal
+    widened = sized and (maskless or alike and not biased)
     if widened:
         query, key, value = with_sizes(query, key, value, tokens, scaling)
     if kernel is not None:
@@ -62,5 +67,5 @@ def ragged_attention(
 
 
 def _fused_with_bias(device: torch.device) -> bool:
-    """Whether a bias leaves the fused kernel on; a CPU's takes one number per key, and nothing has to be copied."""
+    """Whether a bias leaves the fused kernel on; a CPU's takes one, and nothing has to be copied."""
     return device.type == "cpu"
