@@ -5,7 +5,7 @@ behaves as usual for everybody else: other threads, other greenlets, evaluations
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 from rltr.attended import Attended
 from rltr.errors import RltrError
 from rltr.families import Reader
-from rltr.kernels import products, ragged_attention
+from rltr.kernels import Backend, Plan, products, ragged_attention
 from rltr.pattern import Allowed, Pattern
 from rltr.tokens import Tokens
 
@@ -34,11 +34,21 @@ class Stream:
         tokens: the ragged batch between the first and the last layer, None outside of them.
         allowed: who may attend to whom in the layer that runs; None where its model made no mask.
         reader: which token of a row the model's head reads.
+        backend: how uneven rows are computed.
     """
 
     tokens: Tokens | None = None
     allowed: Allowed | None = None
     reader: Reader = "first"
+    backend: Backend = "auto"
+    _plan: Plan | None = field(default=None, repr=False)
+
+    def plan(self) -> Plan:
+        """How attention of the tokens is computed: worked out by the first layer after a decision, for all of them."""
+        assert self.tokens is not None
+        if self._plan is None or self._plan.tokens is not self.tokens:
+            self._plan = Plan(self.tokens, self.backend)
+        return self._plan
 
     def saw(self, attended: Attended) -> None:
         """Called with what every ragged attention works on."""
@@ -103,7 +113,7 @@ def attention(
     if allowed is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal):
         allowed = causal_mask_function  # what sdpa does without a mask
     stream.saw(Attended(query, key, scale, stream.tokens, stream.reader))
-    return ragged_attention(query, key, value, stream.tokens, scale, Pattern(allowed, softcap, s_aux)), None
+    return ragged_attention(query, key, value, stream.plan(), scale, Pattern(allowed, softcap, s_aux)), None
 
 
 def mask(

@@ -20,6 +20,7 @@ from rltr.attention import IMPLEMENTATION, asked, current
 from rltr.errors import RltrError
 from rltr.families import Family
 from rltr.forward import Decide, Dropped, Forward, Trace
+from rltr.kernels import Backend, check_backend
 from rltr.layers import find_tower
 
 COMPUTED = (
@@ -42,6 +43,7 @@ class Backbone:
         tower: the part whose tokens may leave, such as ``vision_model`` of a CLIP; None takes the whole, or what the
             family says (the encoder of a Whisper).
         family: for a model type that rltr does not know. Prove it with ``rltr.check_backbone`` before you rely on it.
+        attention: how uneven rows are computed, see :data:`rltr.kernels.Backend`; ``auto`` is the best for the device.
 
     Attributes:
         root: the part whose tokens may leave; mostly the model itself.
@@ -54,8 +56,16 @@ class Backbone:
         RltrError: if the model cannot be run with fewer tokens exactly; the message says why.
     """
 
-    def __init__(self, model: PreTrainedModel, tower: str | None = None, family: Family | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tower: str | None = None,
+        family: Family | None = None,
+        attention: Backend = "auto",
+    ) -> None:
+        check_backend(attention)
         self.model = model
+        self.attention: Backend = attention
         found = find_tower(model, tower, family)
         self.root = found.root
         self.config = found.root.config
@@ -164,7 +174,9 @@ class Backbone:
                 f"decision layers {list(layers)} do not fit this model: name layers in rising order, "
                 f"each from 0 to {self.depth - 1} (tokens leave before the layer runs)"
             )
-        return Forward(self, decide, layers, dropped, self.family, self.config)
+        forward = Forward(self, decide, layers, dropped, self.family, self.config)
+        forward.backend = self.attention
+        return forward
 
     def run(self, forward: Forward, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
         """Run the model on ``inputs`` with the token stream ``forward``; the output is the model's own.

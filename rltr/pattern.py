@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
-
-from rltr import tokens as ragged
-from rltr.tokens import Tokens
 
 Allowed: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 """Transformers' mask function: whether, in row ``r`` and head ``h``, a query at ``q`` may attend to a key at ``k``."""
@@ -47,11 +44,17 @@ class Pattern:
         return self.softcap is None and self.sinks is None
 
 
-def visible(tokens: Tokens, allowed: Allowed) -> Bool[Tensor, "rows most most"]:
-    """Which keys each query may see, for rows padded to the longest; padding counts as its row's position 0."""
-    row = torch.arange(len(tokens.counts), device=tokens.row.device)[:, None, None, None]
-    position = ragged.pad(tokens.position, tokens)
-    head = torch.zeros_like(row)
-    seen = allowed(row, head, position[:, None, :, None], position[:, None, None, :])
-    length = position.shape[1]
-    return seen.expand(len(tokens.counts), 1, length, length)[:, 0]
+def visible(
+    row: Int[Tensor, " rows"], position: Int[Tensor, "rows length"], allowed: Allowed
+) -> Bool[Tensor, "rows length length"]:
+    """Which keys each query may see, in rows that have equally many places.
+
+    Args:
+        row: which rows of the batch they are.
+        position: the original place of the token at each place.
+        allowed: who may attend to whom.
+    """
+    rows, length = position.shape
+    here = row[:, None, None, None]
+    seen = allowed(here, torch.zeros_like(here), position[:, None, :, None], position[:, None, None, :])
+    return seen.expand(rows, 1, length, length)[:, 0]

@@ -47,12 +47,13 @@ def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, monkeypatch, broken):
     """The proof must be able to fail."""
     right = kernels.ragged_attention
 
-    def wrong(query, key, value, tokens, scaling, *pattern):
+    def wrong(query, key, value, plan, scaling, *pattern):
         if broken == "rows see each other":
-            tokens = replace(tokens, row=torch.zeros_like(tokens.row), counts=(tokens.total,))
+            tokens = plan.tokens
+            plan = kernels.Plan(replace(tokens, row=torch.zeros_like(tokens.row), counts=(tokens.total,)))
         else:
             scaling = scaling * 1.01
-        return right(query, key, value, tokens, scaling, *pattern)
+        return right(query, key, value, plan, scaling, *pattern)
 
     monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
     report = rltr.check_backbone(tiny_bert)

@@ -1,0 +1,152 @@
+"""What index work costs: packing, padding, gathering and masks, as a share of the time of the layers.
+
+A random choice leaves before layer 1, so that all later layers work on uneven rows, with sizes if dropped tokens are
+merged. --spread says how uneven: 0.8 at a quarter of 197 tokens is 10 to 89 of them. Timed inside of the layers:
+gathering rows into groups and back, masks, the index that the first layer works out for all of them, and gathering what
+layers are handed (rotary factors). The decision itself is not a layer's work: see decision_overhead.
+
+"uneven / equal, per FLOP" is the whole pass's time over that of a pass in which every row keeps the mean, divided by
+the same ratio of FLOPs: everything that unevenness costs, calls that are too small to be fast included.
+
+Goal: at most 8 % of the layers at 50 % of the tokens, ViT-S geometry, batch 64. For the embedded model it is reported.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, get_args
+from unittest.mock import patch
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from benchmarks.models import add_size_options, embedded, noise, sized, test_images, tokens_per_row
+from benchmarks.paired import Contender, abba
+from benchmarks.replay import Replay
+from benchmarks.results import begin, finish, options
+from rltr.backbone import Backbone
+from rltr.cost import FlopsCost
+from rltr.evaluate.statistics import median_ratio
+from rltr.evaluate.tally import reduced_cost
+from rltr.evaluate.timing import timed
+from rltr.forward import Dropped, Forward
+from rltr.kernels import BACKENDS, Plan
+from rltr.kernels.groups import Groups
+from rltr.reduction import Reduction
+
+GOALS = {"vit-s": 0.08}
+START = 1
+INDEX_WORK: list[tuple[type, str]] = [
+    (Plan, "groups"), (Plan, "masks"), (Groups, "arrange"), (Groups, "collect"), (Forward, "follow")
+]  # fmt: skip
+
+
+class Watch:
+    """Seconds by name; what runs inside of something of the same name is counted once."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._running: set[str] = set()
+
+    def around(self, name: str, call: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if name in self._running:
+                return call(*args, **kwargs)
+            self._running.add(name)
+            try:
+                result, took = timed(partial(call, *args, **kwargs), device)
+            finally:
+                self._running.remove(name)
+            self.seconds[name] += took
+            return result
+
+        return watched
+
+
+@contextmanager
+def watched(backbone: Backbone) -> Iterator[Watch]:
+    """Time the layers behind the decision, and the index work in them."""
+    watch = Watch()
+    with ExitStack() as stack:
+        for owner, name in INDEX_WORK:
+            stack.enter_context(patch.object(owner, name, watch.around("index", getattr(owner, name), backbone.device)))
+        for layer in backbone.layers[START:]:
+            stack.enter_context(patch.object(layer, "forward", watch.around("layers", layer.forward, backbone.device)))
+        yield watch
+
+
+def keeping(grid: int, counts: Tensor) -> Bool[Tensor, "rows grid"]:
+    """As many tokens of each row as ``counts`` says: CLS, and random others."""
+    dice = torch.rand(len(counts), grid)
+    dice[:, 0] = -1
+    return dice.argsort(1).argsort(1) < counts[:, None]
+
+
+def measure_one(name: str, backbone: Backbone, batch: int, share: float, dropped: Dropped, args: Any) -> dict[str, Any]:
+    inputs = test_images(batch) if name == "embedded" else noise(backbone, batch)
+    grid = tokens_per_row(backbone)
+    middle = share * grid
+    counts = torch.linspace(middle * (1 - args.spread), middle * (1 + args.spread), batch).round().clamp(1, grid)
+    equal = torch.full_like(counts, counts.mean().round().item())
+    passes = [
+        Reduction(backbone, Replay([keeping(grid, kept)]), [START], dropped)
+        for kept in (counts[torch.randperm(batch)], equal)
+    ]
+    flops = FlopsCost.count(backbone.layers)
+    with torch.inference_mode(), backbone.attached():
+        costs = [reduced_cost(flops, reduce(inputs)[1], backbone.depth).sum().item() for reduce in passes]
+    uneven, even = (Contender(partial(reduce, inputs), backbone.attached) for reduce in passes)
+    found = abba(uneven, even, backbone.device, args.rounds)
+    index, layers = [], []
+    with watched(backbone) as watch, torch.inference_mode(), backbone.attached():
+        for _ in range(args.rounds):
+            watch.seconds.clear()
+            passes[0](inputs)
+            index.append(watch.seconds["index"])
+            layers.append(watch.seconds["layers"])
+    part, interval = median_ratio(index, layers)
+    ratio, ratio_interval = found.ratio
+    per_flop = costs[1] / costs[0]
+    return {
+        "model": name,
+        "batch": batch,
+        "dropped are": dropped,
+        "kept": counts.mean().item() / grid,
+        "tokens": (int(counts.min()), int(counts.max())),
+        "index / layers": part,
+        "95 %": interval,
+        "goal": f"≤ {GOALS[name]}" if name in GOALS else None,
+        "met": part <= GOALS[name] if name in GOALS else None,
+        "uneven / equal, per FLOP": ratio * per_flop,
+        "its 95 %": ratio_interval and tuple(end * per_flop for end in ratio_interval),
+    }
+
+
+def main() -> None:
+    parser = options(__doc__, rounds=10)
+    add_size_options(parser)
+    parser.add_argument("--model", choices=["vit-s", "embedded"], nargs="+", default=["vit-s", "embedded"])
+    parser.add_argument("--share", type=float, nargs="+", default=[0.5, 0.25], help="of the tokens that stay")
+    parser.add_argument(
+        "--spread", type=float, default=0.8, help="rows keep so much less to so much more (default 0.8)"
+    )
+    parser.add_argument("--attention", choices=BACKENDS, default="auto", help="how uneven rows are computed")
+    args = begin(parser)
+    args.batch = args.batch or [64]
+    small = sized(args)
+    rows = []
+    for name in args.model:
+        backbone = Backbone((embedded() if name == "embedded" else small).model, attention=args.attention)
+        rows += [
+            measure_one(name, backbone, batch, share, dropped, args)
+            for batch in args.batch
+            for share in args.share
+            for dropped in get_args(Dropped)
+        ]
+    finish(args, backbone, rows)
+
+
+if __name__ == "__main__":
+    main()
