@@ -17,7 +17,7 @@ import torch
 import transformers
 from jaxtyping import Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from rltr.backbone import Backbone
@@ -66,7 +66,8 @@ class DenseCache:
         found: list[tuple[Tensor, Tensor]] = []
         for file in files:
             try:
-                stored = load_file(file)
+                # Read whole: a file that vanishes while it is being mapped raises whatever the mapping library likes.
+                stored = load(file.read_bytes())
                 index, answers = stored["index"], stored["answers"]
                 if index.ndim != 1 or answers.ndim < 2 or len(index) != len(answers) or len(index) == 0:
                     raise ValueError("index and answers are not of one length")

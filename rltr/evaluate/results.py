@@ -194,6 +194,10 @@ def _numbers(row: Mapping[str, str | None]) -> dict[str, float]:
 
 
 def highlighted(points: Sequence[Measurement], latency: float = 0.5) -> Measurement | None:
-    """The policy's point that is nearest to a relative latency, of those faster than the native model."""
+    """The policy's point that is nearest to a relative latency, of those faster than the native model.
+
+    Only points that no cheaper one equals: nobody would choose another.
+    """
     own = [point for point in points if point.method == POLICY and not point.slower]
-    return min(own, key=lambda point: abs(point.latency - latency), default=None)
+    front = [own[index] for index in pareto_front([(point.latency, point.quality) for point in own])]
+    return min(front, key=lambda point: abs(point.latency - latency), default=None)
