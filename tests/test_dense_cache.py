@@ -317,7 +317,8 @@ def busy(folder: Path, seed: int, seconds: float) -> None:
 
 
 @pytest.mark.slow
-def test_processes_share_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_processes_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])  # new processes must find this file as a module
     context = multiprocessing.get_context("spawn")
     started = [context.Process(target=busy, args=(tmp_path / "dense", seed, 1.0)) for seed in range(2)]
     for process in started:
