@@ -61,7 +61,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Folder with one folder of images or .wav per class; CSV or JSONL of texts; Parquet, Arrow or .npz; "
+        help="Folder with one folder of images or sounds per class; CSV or JSONL of texts; Parquet, Arrow or .npz; "
         "owner/name on the hub; or 'embedded'.",
         show_default=False,
     ),

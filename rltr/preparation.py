@@ -1,5 +1,7 @@
 """From a recipe to what every job works with: the frozen model and its data."""
 
+from typing import cast
+
 import torch
 from transformers import PreTrainedModel
 
@@ -7,6 +9,7 @@ from rltr.backbone import Backbone
 from rltr.device import pick_device
 from rltr.embedded import load_task as load_embedded_task
 from rltr.errors import RltrError
+from rltr.kernels import Backend
 from rltr.loading import load_model
 from rltr.recipe import EMBEDDED, Recipe
 from rltr.tasks import DataOptions, Task, load_task
@@ -26,7 +29,8 @@ def prepare_model(recipe: Recipe) -> Backbone:
     """The frozen model a recipe names, on its device; from now on torch uses as many threads as the recipe says."""
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    return Backbone(load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device)))
+    model = load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device))
+    return Backbone(model, attention=cast(Backend, recipe.reduction.attention))  # which the recipe has checked
 
 
 def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
@@ -42,6 +46,7 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
             text_column=data.text_column,
             label_column=data.label_column,
             image_column=data.image_column,
+            audio_column=data.audio_column,
             train_split=data.train_split,
             validation_split=data.validation_split,
             test_split=data.test_split,

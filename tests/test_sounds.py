@@ -1,4 +1,4 @@
-"""Sounds: reading .wav files, and models that hear them."""
+"""Sounds: files and tables of them, and models that hear them."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from scipy.io import wavfile
 from transformers import (
@@ -34,7 +35,8 @@ from rltr.parity import parity, random_examples
 from rltr.recipe import load_recipe
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples import Subset
-from rltr.tasks.sounds import SoundExamples, read_sound
+from rltr.tasks.sound_files import count_samples, read_sound
+from rltr.tasks.sounds import SoundExamples
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
@@ -176,40 +178,51 @@ def test_every_format_is_the_same_sound(tmp_path: Path, dtype: Any, channels: in
     elif dtype is np.uint8:
         stored = np.round(128 + 127 * sound).astype(np.uint8)
     wavfile.write(tmp_path / "x.wav", RATE, np.stack([stored] * channels, 1) if channels > 1 else stored)
-    np.testing.assert_allclose(read_sound(tmp_path / "x.wav", RATE), sound, atol=0.01)
+    np.testing.assert_allclose(read_sound(tmp_path / "x.wav", RATE, "x"), sound, atol=0.01)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_compressed_sounds(tmp_path: Path, suffix: str) -> None:
+    sound = wave(RATE, 500)
+    soundfile.write(tmp_path / f"x.{suffix}", sound, RATE)
+    found = read_sound(tmp_path / f"x.{suffix}", RATE, "x")
+    assert count_samples(tmp_path / f"x.{suffix}", RATE, "x") == len(found)
+    middle = slice(2000, 14000)
+    assert float(np.corrcoef(found[middle], sound[middle])[0, 1]) > 0.99
 
 
 def test_a_sound_is_brought_to_the_models_rate(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "x.wav", 4 * RATE, wave(4000, 500, 4 * RATE))
-    found = read_sound(tmp_path / "x.wav", RATE)
+    found = read_sound(tmp_path / "x.wav", RATE, "x")
     assert found.shape == (1000,) and found.dtype == np.float32
     np.testing.assert_allclose(found[100:-100], wave(1000, 500)[100:-100], atol=0.01)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "cannot be read as a .wav"), (b"RIFF....WAVEfmt ", "cannot be read"), (b"ID3 an mp3", "cannot be read")],
+    [(b"", "x cannot be read as a sound"), (b"RIFF....WAVEfmt ", "cannot be read"), (b"ID3 an mp3", "cannot be read")],
 )
 def test_files_that_are_no_sounds(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "x.wav").write_bytes(content)
-    with pytest.raises(RltrError, match=said):
-        read_sound(tmp_path / "x.wav", RATE)
+    for read in (read_sound, count_samples):
+        with pytest.raises(RltrError, match=said):
+            read(tmp_path / "x.wav", RATE, "x")
 
 
 def test_sounds_that_say_nothing(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "empty.wav", RATE, np.zeros(0, np.int16))
     with pytest.raises(RltrError, match="no samples"):
-        read_sound(tmp_path / "empty.wav", RATE)
+        read_sound(tmp_path / "empty.wav", RATE, "x")
     wavfile.write(tmp_path / "nan.wav", RATE, np.full(10, np.nan, np.float32))
     with pytest.raises(RltrError, match="NaN or infinite"):
-        read_sound(tmp_path / "nan.wav", RATE)
+        read_sound(tmp_path / "nan.wav", RATE, "x")
 
 
 def test_what_a_folder_of_sounds_must_be(folder: Path, tmp_path: Path) -> None:
     model = load_model(str(folder / "wav2vec2"))
     (tmp_path / "low").mkdir()
-    (tmp_path / "low" / "x.mp3").write_bytes(b"")
-    with pytest.raises(RltrError, match=r"no \.wav files in .*low \(looked for \.wav\)"):
+    (tmp_path / "low" / "x.mid").write_bytes(b"")
+    with pytest.raises(RltrError, match=r"no sounds in .*low \(looked for \.flac \.mp3 \.ogg \.wav\)"):
         load_task(model, tmp_path)
     with pytest.raises(RltrError, match="makes input_features, but Wav2Vec2For.* takes input_values"):
         load_task(model, folder / "data", source=str(folder / "whisper"))
@@ -244,6 +257,51 @@ def test_a_fingerprint_follows_the_files(folder: Path, tmp_path: Path) -> None:
     assert first == again != load_task(model, data).train.fingerprint()
 
 
+def tabled(folder: Path, damaged: int | None = None) -> Any:
+    """The folder's sounds as a table, in the order of the folder's own examples; one of them damaged, if asked."""
+    datasets = pytest.importorskip("datasets")
+    files = sorted((folder / "data").rglob("*.wav"))
+    stored = [b"RIFF" if i == damaged else path.read_bytes() for i, path in enumerate(files)]
+    sounds = [{"bytes": content, "path": path.name} for content, path in zip(stored, files, strict=True)]
+    table = datasets.Dataset.from_dict({"audio": sounds, "label": [path.parent.name for path in files]})
+    return table.cast_column("audio", datasets.Audio())
+
+
+def test_a_table_of_sounds_is_the_folder_of_them(folder: Path, tmp_path: Path) -> None:
+    model, table = load_model(str(folder / "wav2vec2")), tabled(folder)
+    table.to_parquet(tmp_path / "sounds.parquet")
+    expected = load_task(model, folder / "data")
+    for data in (table, table.to_iterable_dataset(), tmp_path / "sounds.parquet"):
+        options = DataOptions(seed=0, stream_examples=20)
+        task = load_task(model, data, options=options)
+        assert task.kind == "audio" and task.train.classes == expected.train.classes
+        rows = {
+            examples.batch([i])["input_values"].numpy().tobytes(): int(examples.labels[i])
+            for examples in (task.train, task.validation, task.test)
+            for i in range(len(examples))
+        }
+        assert rows == {
+            examples.batch([i])["input_values"].numpy().tobytes(): int(examples.labels[i])
+            for examples in (expected.train, expected.validation, expected.test)
+            for i in range(len(examples))
+        }
+    assert load_task(model, table).train.fingerprint() == load_task(model, table).train.fingerprint() is not None
+
+
+def test_bad_sounds_in_a_table(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, table = load_model(str(folder / "wav2vec2")), tabled(folder)
+    with pytest.raises(RltrError, match=r"the column 'label' holds .*, not sounds; see data\.audio_column"):
+        load_task(model, table, options=DataOptions(audio_column="label"))
+    broken = tabled(folder, damaged=19)
+    task = load_task(model, broken)
+    with pytest.raises(RltrError, match=r"row\[19\] cannot be read as a sound .*data\.bad_inputs=skip"):
+        for split in (task.train, task.validation, task.test):
+            split.batch(range(len(split)))
+    task = load_task(model, broken, options=DataOptions(bad_inputs="skip"))
+    assert "left out 1 of 20 examples" in caplog.text
+    assert sum(map(len, (task.train, task.validation, task.test))) == 19
+
+
 def test_ready_made_inputs_of_different_lengths(folder: Path) -> None:
     model = load_model(str(folder / "wav2vec2"))
     examples = load_task(model, folder / "data").train
@@ -258,6 +316,6 @@ def test_little_memory_is_enough(folder: Path) -> None:
     examples = load_task(load_model(str(folder / "ast")), folder / "data").train
     assert isinstance(examples, Subset) and isinstance(examples.examples, SoundExamples)
     examples = examples.examples
-    few = SoundExamples(examples.paths, examples.labels, examples.names, examples.classes, examples.extractor, 2000)
+    few = SoundExamples(examples.files, examples.labels, examples.names, examples.classes, examples.extractor, 2000)
     for i in (0, 1, 0, 5, 0):
         assert torch.equal(few.batch([i])["input_values"], examples.batch([i])["input_values"])

@@ -20,6 +20,7 @@ from rltr.errors import RltrError
 from rltr.export.calibration import weight_for_budget, weight_for_drop
 from rltr.export.folder import Policy, load_policy
 from rltr.forward import Forward
+from rltr.kernels import Backend
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 from rltr.tokens import Tokens
@@ -101,6 +102,7 @@ def attach(
     budget: float | None = None,
     max_drop: float | None = None,
     cost_weight: float | None = None,
+    attention: Backend = "auto",
 ) -> Attachment:
     """Make ``model`` run with fewer tokens from now on: same object, same outputs, less work.
 
@@ -110,6 +112,7 @@ def attach(
         budget: cost to aim for, as a share of the dense layers' cost, by the policy's calibration.
         max_drop: quality (accuracy, for classes) that may be lost, 0.01 for one point, by the policy's calibration.
         cost_weight: the knob itself, above 0 and finite. Give exactly one of the three.
+        attention: how rows of uneven length are computed, see :data:`rltr.kernels.Backend`; outputs are the same.
 
     Returns:
         The attachment; ``with rltr.attach(...):`` detaches at the end of the block.
@@ -125,7 +128,7 @@ def attach(
     if model in _attached:
         raise RltrError("a policy is attached to this model already: call rltr.detach(model) first")
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
-    backbone = Backbone(model)
+    backbone = Backbone(model, attention=attention)
     policy.check_fits(backbone)
     if budget is not None:
         cost_weight = weight_for_budget(policy.calibration, budget)

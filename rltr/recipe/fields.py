@@ -54,6 +54,7 @@ class DataGroup(Group):
     text_column: str = Field("text", min_length=1, description="the column of a file or table with the text")
     label_column: str = Field("label", min_length=1, description="the column of a file or table with the label")
     image_column: str = Field("image", min_length=1, description="the column of a table with the image")
+    audio_column: str = Field("audio", min_length=1, description="the column of a table with the sound")
     subset: str | None = Field(
         None, min_length=1, description="which configuration of a hub data set that has several; null for its default"
     )
@@ -122,6 +123,21 @@ class ReductionGroup(Group):
     dropped: Literal["merge", "drop"] = Field(
         "merge", description="merge averages a dropped token into its most similar kept one, drop loses it"
     )
+    attention: str = Field(
+        "auto",
+        description="how attention between rows of uneven length is computed; auto takes the fastest for the device "
+        "(auto, sdpa-per-row, sdpa-grouped, sdpa-padded, varlen, flash)",
+    )
+
+    @field_validator("attention")
+    @classmethod
+    def _backend(cls, attention: str) -> str:
+        # Here, because kernels need torch, and the defaults, which are not validated, shall be shown at once.
+        from rltr.kernels.backends import BACKENDS
+
+        if attention not in BACKENDS:
+            raise ValueError(f"there is no backend {attention!r}; choose from {', '.join(BACKENDS)}")
+        return attention
 
     @field_validator("layers")
     @classmethod

@@ -26,7 +26,7 @@ from rltr.tasks.heads import measure_spread
 from rltr.tasks.images import load_image_tables, load_images
 from rltr.tasks.options import DataOptions
 from rltr.tasks.scores import SCORES, score
-from rltr.tasks.sounds import load_sounds
+from rltr.tasks.sounds import load_sound_tables, load_sounds
 from rltr.tasks.tables import Table, holds_tables, is_datasets_object, open_files, open_hub, tables_of
 from rltr.tasks.text import load_text_tables, load_texts
 from rltr.tasks.tokens import load_token_tables, load_tokens
@@ -56,8 +56,7 @@ class Kind(NamedTuple):
         classes: the names of the model classes with such a head, by model type, from transformers' own tables.
         load: reads the data for a model; called with the model, the data's path, the model's folder or hub id (for its
             processor or tokenizer), and the options.
-        load_tables: the same for tables (hub data sets, Parquet, Arrow), given by split in place of the path; None for
-            a kind that does not read them.
+        load_tables: the same for tables (hub data sets, Parquet, Arrow), given by split in place of the path.
         arrays: whether model inputs with their labels may come as arrays, which need no loader of their own.
         asked: whether it is only taken when it is asked for, because every model is fit for it.
         part: what of a loaded model is reduced; None for the whole.
@@ -67,7 +66,7 @@ class Kind(NamedTuple):
     auto: Any
     classes: Mapping[str, str | Sequence[str]]
     load: Callable[[PreTrainedModel, Path, str, DataOptions], Task]
-    load_tables: Callable[[PreTrainedModel, Mapping[str, Table], str, DataOptions], Task] | None = None
+    load_tables: Callable[[PreTrainedModel, Mapping[str, Table], str, DataOptions], Task]
     arrays: bool = False
     asked: bool = False
     part: Callable[[PreTrainedModel], PreTrainedModel] | None = None
@@ -108,6 +107,7 @@ KINDS = {
         AutoModelForAudioClassification,
         auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
         load_sounds,
+        load_sound_tables,
         arrays=True,
     ),
     "zero-shot": Kind(
@@ -145,8 +145,8 @@ def load_task(
 
             * for images and sounds a folder with one subfolder per class; for texts a .csv, .tsv or .jsonl; each
               kind's loader says what else it reads;
-            * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images, texts or words, and
-              one of labels;
+            * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images, texts, words or sounds,
+              and one of labels;
             * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not;
             * .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with model
               inputs and labels, as processors give them (see :func:`rltr.tasks.arrays.load_arrays`). Splits of these
@@ -210,11 +210,7 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
     if tables is None:
         assert path is not None
         return KINDS[kind].load(model, path, source, options)
-    load_tables = KINDS[kind].load_tables
-    if load_tables is None:
-        able = ", ".join(name for name, known in KINDS.items() if known.load_tables)
-        raise RltrError(f"{kind} tasks do not read tables (hub data sets, Parquet, Arrow); these do: {able}")
-    return load_tables(model, tables, source, options)
+    return KINDS[kind].load_tables(model, tables, source, options)
 
 
 def _load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:

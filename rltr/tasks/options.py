@@ -20,6 +20,7 @@ class DataOptions:
         text_column: column of a table, or key of a JSONL, that holds the text.
         label_column: column or key that holds the label: a class's name or number, or what the model's head asks for.
         image_column: column of a table of images that holds them.
+        audio_column: the same of a table of sounds.
         train_split: what the split to train on is called in the data; None for ``train``.
         validation_split: the same for validation; None for ``validation``, ``val``, ``valid`` or ``dev``. Where there
             is none, it is cut from train, by ``fractions`` and ``seed``.
@@ -42,6 +43,7 @@ class DataOptions:
     text_column: str = "text"
     label_column: str = "label"
     image_column: str = "image"
+    audio_column: str = "audio"
     train_split: str | None = None
     validation_split: str | None = None
     test_split: str | None = None

@@ -1,8 +1,6 @@
-"""Sounds from one folder of .wav files per class, or per number."""
+"""Sounds from one folder per class (or per number), or from a table with a column of them."""
 
-import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +8,6 @@ import numpy as np
 import scipy
 import torch
 from jaxtyping import Float, Shaped
-from numpy.typing import NDArray
-from scipy.io import wavfile
-from scipy.signal import resample_poly
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, PreTrainedModel
@@ -23,11 +18,13 @@ from rltr.tasks.examples import Examples, Index, Task, digest, digest_files
 from rltr.tasks.heads import read_labels
 from rltr.tasks.options import DataOptions
 from rltr.tasks.recent import Recent
+from rltr.tasks.sound_files import SUFFIXES, count_samples, import_soundfile, read_sound
 from rltr.tasks.source import load_part
 from rltr.tasks.splits import assemble
+from rltr.tasks.stored_files import StoredFile
+from rltr.tasks.table_labels import read_table_labels
+from rltr.tasks.tables import Table
 
-SUFFIXES = {".wav"}
-"""Files with other suffixes are left alone."""
 CACHE_BYTES = 2**28
 """Prepared sounds that one data set keeps in memory: 256 MiB, 70 minutes at 16 kHz."""
 CURE = "replace or remove it, or leave such sounds out: data.bad_inputs=skip"
@@ -37,26 +34,29 @@ class SoundExamples(Examples):
     """Sounds on disk, read when they are asked for, at the model's sampling rate; several channels are averaged.
 
     Args:
-        paths: one file per example.
+        files: one per example.
         labels: what is true of each.
         names: a short name per example.
         classes: the names of the classes, by label.
         extractor: the model's own feature extractor.
         cache_bytes: most bytes of prepared sounds to keep.
+        identity: a digest of all files; None takes paths, sizes and times of change.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        files: Sequence[StoredFile],
         labels: Shaped[Tensor, "examples *label"],
         names: Sequence[str],
         classes: Sequence[str],
         extractor: Any,
         cache_bytes: int = CACHE_BYTES,
+        identity: str | None = None,
     ) -> None:
         super().__init__(labels, names, classes)
-        self.paths = list(paths)
+        self.files = files
         self.extractor = extractor
+        self.identity = identity
         self._prepared = Recent(self._prepare, cache_bytes)
         self._unusable: set[int] = set()
         self._lengths: list[int] | None = None
@@ -86,80 +86,48 @@ class SoundExamples(Examples):
         if self._lengths is None:
             try:
                 self._lengths = [
-                    0 if i in self._unusable else _samples(path, self.extractor.sampling_rate)
-                    for i, path in enumerate(self.paths)
+                    0 if i in self._unusable else count_samples(file, self.extractor.sampling_rate, self._called(i))
+                    for i, file in enumerate(self.files)
                 ]
             except RltrError as error:
                 raise RltrError(f"{error}; {CURE}") from error
         return self._lengths
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> str | None:
         """See ``Examples``: of the files, the feature extractor and the version of scipy, which resamples."""
-        settings = self.extractor.to_json_string()
-        return digest([digest_files(self.paths), type(self.extractor).__name__, settings, scipy.__version__])
+        identity = self.identity
+        if identity is None:
+            paths = [file for file in self.files if isinstance(file, Path)]
+            if len(paths) != len(self.files):
+                return None
+            identity = digest_files(paths)
+        return digest([identity, type(self.extractor).__name__, self.extractor.to_json_string(), scipy.__version__])
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``; what has one does not count for the length of the others' rows."""
         try:
-            read_sound(self.paths[i], self.extractor.sampling_rate)
+            read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))
         except RltrError as error:
             self._unusable.add(i)
             return str(error)
         return None
 
+    def _called(self, i: int) -> str:
+        """What messages call a sound: the whole path, where it has one."""
+        file = self.files[i]
+        return str(file) if isinstance(file, Path) else self.names[i]
+
     def _prepare(self, i: int) -> Float[Tensor, "*shape"]:
         try:
-            wave = read_sound(self.paths[i], self.extractor.sampling_rate)
+            wave = read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))
         except RltrError as error:
             raise RltrError(f"{error}; {CURE}") from error
         made = self.extractor(wave, sampling_rate=self.extractor.sampling_rate, return_tensors="np")
         return torch.from_numpy(np.asarray(made[self.extractor.model_input_names[0]][0], dtype=np.float32))
 
 
-def read_sound(path: Path, rate: int) -> Float[NDArray[np.float32], " samples"]:
-    """Read a .wav file as one channel between -1 and 1, with ``rate`` samples per second.
-
-    Raises:
-        RltrError: if it is no such file, is damaged, empty, or has samples that are not finite.
-    """
-    own, samples = _read(path)
-    wave = samples.astype(np.float32)
-    if samples.dtype.kind == "u":
-        wave -= 128
-        wave /= 128
-    elif samples.dtype.kind == "i":
-        wave /= -float(np.iinfo(samples.dtype).min)
-    if wave.ndim == 2:
-        wave = wave.mean(1, dtype=np.float32)
-    if not np.isfinite(wave).all():
-        raise RltrError(f"{path} has samples that are NaN or infinite")
-    if own != rate:
-        shared = math.gcd(own, rate)
-        wave = resample_poly(wave, rate // shared, own // shared).astype(np.float32)
-    return wave
-
-
-def _read(path: Path) -> tuple[int, NDArray[Any]]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of chunks that are no sound, such as titles
-            rate, samples = wavfile.read(path)
-    except Exception as error:  # a damaged header raises whatever the numbers in it lead to
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RltrError(f"{path} cannot be read as a .wav ({reason.rstrip('.')})") from error
-    if len(samples) == 0:
-        raise RltrError(f"{path} has no samples")
-    return rate, samples
-
-
-def _samples(path: Path, rate: int) -> int:
-    """Samples of a file at another rate."""
-    own, samples = _read(path)
-    return -(-len(samples) * rate // own)
-
-
 def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
-    """Read a folder of .wav files, one subfolder per class.
+    """Read a folder of sounds, one subfolder per class.
 
     See :func:`rltr.tasks.class_folders.read_class_folders`; what is not in splits is divided by ``options.fractions``.
 
@@ -167,13 +135,8 @@ def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOp
         RltrError: if the folder holds nothing of that kind, a class is empty, the classes do not fit the model's head,
             or the model's feature extractor cannot be loaded.
     """
-    files = read_class_folders(data, SUFFIXES, ".wav files", options)
-    extractor = load_part(AutoFeatureExtractor, source, "feature extractor", "a preprocessor_config.json")
-    if extractor.model_input_names[0] != model.main_input_name:
-        raise RltrError(
-            f"the feature extractor of {source!r} makes {extractor.model_input_names[0]}, but {type(model).__name__} "
-            f"takes {model.main_input_name}; save the model's own beside it"
-        )
+    files = read_class_folders(data, SUFFIXES, "sounds", options)
+    extractor = _load_extractor(model, source)
     labelling = read_labels((name for split in files.values() for name in split), model.config)
 
     def examples(split: str) -> SoundExamples:
@@ -185,3 +148,36 @@ def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOp
         return made
 
     return assemble(list(files), examples, "audio", options, data)
+
+
+def load_sound_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
+    """Take sounds from tables, by split, each with a column of sounds and one of labels.
+
+    Raises:
+        RltrError: if a column is missing or holds something else, the labels do not fit the model's head, or the
+            model's feature extractor cannot be loaded.
+    """
+    extractor = _load_extractor(model, source)
+    columns = {split: table.sounds(options.audio_column) for split, table in tables.items()}
+    labelling, labels = read_table_labels(tables, options.label_column, lambda own: read_labels(own, model.config))
+
+    def examples(split: str) -> SoundExamples:
+        table, column = tables[split], columns[split]
+        own, identity = labelling(labels[split]), table.identity(column, options.audio_column)
+        made = SoundExamples(column, own, table.places(), labelling.classes, extractor, identity=identity)
+        made.goal = labelling.goal
+        return made
+
+    return assemble(list(tables), examples, "audio", options, next(iter(tables.values())).data)
+
+
+def _load_extractor(model: PreTrainedModel, source: str) -> Any:
+    """The model's feature extractor, if it makes what the model takes; sounds can be read from here on."""
+    import_soundfile()
+    extractor = load_part(AutoFeatureExtractor, source, "feature extractor", "a preprocessor_config.json")
+    if extractor.model_input_names[0] != model.main_input_name:
+        raise RltrError(
+            f"the feature extractor of {source!r} makes {extractor.model_input_names[0]}, but {type(model).__name__} "
+            f"takes {model.main_input_name}; save the model's own beside it"
+        )
+    return extractor

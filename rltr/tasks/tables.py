@@ -3,13 +3,13 @@
 That library is an extra, ``pip install rltr[data]``: what it reads stays on disk, memory-mapped, and so it is here.
 
 A source that streams is read once, from the front, and no further than so many examples of each split; those are then
-held in memory (images as the bytes they were stored as). Rollouts need random access: inputs are drawn again and again,
+held in memory (images and sounds as the bytes they were stored as). Rollouts need random access: inputs are drawn again and again,
 each is compared with the dense model's answer to it, and a training that goes on must draw what it would have drawn. So
 there is a fixed set to draw from. Little is lost: a training draws rollouts / group_size inputs, and a set of several
 times that size has hardly any of them drawn twice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rltr.errors import RltrError
+from rltr.tasks.examples import digest
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.splits import WHOLE, choose_splits
+from rltr.tasks.stored_files import StoredFile
 
 SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
 """What ``datasets`` calls the files it is asked to read here."""
@@ -75,20 +77,35 @@ class Table:
         column: Sequence[Any] = self.rows[name]
         return column
 
-    def images(self, name: str) -> Sequence[Any]:
-        """A column of images, each as a mapping with its ``bytes`` or its ``path``, not decoded.
+    def images(self, name: str) -> Sequence[StoredFile]:
+        """A column of images, not decoded.
 
         Raises:
             RltrError: if there is no such column, or it holds something else.
         """
-        self.column(name, "data.image_column")
-        datasets = import_datasets()
-        feature = self.rows.features[name]
-        stored = {"binary", "large_binary"} & {str(getattr(feature, "dtype", ""))}
-        is_file = isinstance(feature, dict) and set(feature) == {"bytes", "path"}
-        if not isinstance(feature, datasets.Image) and not stored and not is_file:
-            raise RltrError(f"{self.data}: the column {name!r} holds {feature}, not images; see data.image_column")
-        column: Sequence[Any] = self.rows.cast_column(name, datasets.Image(decode=False))[name]
+        return self._files(name, "images", "data.image_column", import_datasets().Image)
+
+    def sounds(self, name: str) -> Sequence[StoredFile]:
+        """A column of sounds, not decoded.
+
+        Raises:
+            RltrError: if there is no such column, or it holds something else.
+        """
+        return self._files(name, "sounds", "data.audio_column", import_datasets().Audio)
+
+    def identity(self, files: Sequence[StoredFile], name: str) -> str | None:
+        """A digest of a column of files; None if the table holds only paths: it does not tell when a file changes."""
+        inside = isinstance(files[0], Mapping) and files[0].get("bytes") is not None
+        return digest([self.fingerprint, name]) if inside else None
+
+    def _files(self, name: str, what: str, setting: str, feature: Any) -> Sequence[StoredFile]:
+        self.column(name, setting)
+        own = self.rows.features[name]
+        stored = {"binary", "large_binary"} & {str(getattr(own, "dtype", ""))}
+        is_file = isinstance(own, dict) and set(own) == {"bytes", "path"}
+        if not isinstance(own, feature) and not stored and not is_file:
+            raise RltrError(f"{self.data}: the column {name!r} holds {own}, not {what}; see {setting}")
+        column: Sequence[StoredFile] = self.rows.cast_column(name, feature(decode=False))[name]
         return column
 
     def texts(self, name: str, blank: bool) -> Sequence[str]:
@@ -202,15 +219,18 @@ def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
 
 
 def _take(datasets: Any, stream: Any, options: DataOptions) -> Any:
-    """The first examples of a stream, as a data set in memory; images stay encoded."""
+    """The first examples of a stream, as a data set in memory; images and sounds stay encoded."""
     if stream.features is None:
         stream = stream._resolve_features()
+    features = dict(stream.features)
     for name, feature in stream.features.items():
-        if isinstance(feature, datasets.Image):
-            stream = stream.cast_column(name, datasets.Image(decode=False))
+        if isinstance(feature, datasets.Image | datasets.Audio):
+            stream = stream.cast_column(name, type(feature)(decode=False))
+            # As it is stored: putting a sound into a table as a sound would need an encoder.
+            features[name] = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     stream = stream.shuffle(seed=options.seed, buffer_size=SHUFFLED)
     records = list(stream.take(options.stream_examples or STREAM_EXAMPLES))
-    return datasets.Dataset.from_list(records, features=stream.features)
+    return datasets.Dataset.from_list(records, features=datasets.Features(features))
 
 
 def _suffix_in(folder: Path) -> str | None:

@@ -1,0 +1,70 @@
+"""Sound files: whatever libsndfile decodes, as one channel at the rate a model hears."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+from rltr.errors import RltrError
+from rltr.tasks.stored_files import StoredFile, open_stored
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
+"""Files with other suffixes are left alone."""
+
+
+def import_soundfile() -> Any:
+    """The package ``soundfile``, which brings libsndfile.
+
+    Raises:
+        RltrError: if it is not installed.
+    """
+    try:
+        import soundfile
+    except ImportError as error:
+        raise RltrError("sounds need the package soundfile, which is missing: pip install 'rltr[audio]'") from error
+    return soundfile
+
+
+def read_sound(file: StoredFile, rate: int, name: str) -> Float[NDArray[np.float32], " samples"]:
+    """Read a sound as one channel between -1 and 1, with ``rate`` samples per second; several channels are averaged.
+
+    Raises:
+        RltrError: if it is no sound, is damaged, empty, or has samples that are not finite; with its ``name``.
+    """
+    soundfile = import_soundfile()
+    try:
+        samples, own = soundfile.read(open_stored(file), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    if len(samples) == 0:
+        raise RltrError(f"{name} has no samples")
+    wave: NDArray[np.float32] = samples.mean(1, dtype=np.float32)
+    if not np.isfinite(wave).all():
+        raise RltrError(f"{name} has samples that are NaN or infinite")
+    if own != rate:
+        shared = math.gcd(own, rate)
+        wave = resample_poly(wave, rate // shared, own // shared).astype(np.float32)
+    return wave
+
+
+def count_samples(file: StoredFile, rate: int, name: str) -> int:
+    """Samples that :func:`read_sound` gives, from the file's header.
+
+    Raises:
+        RltrError: if it is no sound; with its ``name``.
+    """
+    soundfile = import_soundfile()
+    try:
+        about = soundfile.info(open_stored(file))
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    return -(-int(about.frames) * rate // int(about.samplerate))
+
+
+def _unreadable(name: str, error: Exception) -> RltrError:
+    # libsndfile names the file, or the stream in memory, itself: what it says is wrong comes behind.
+    reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
+    return RltrError(f"{name} cannot be read as a sound ({reason.strip().rstrip('.')})")

@@ -1,0 +1,23 @@
+"""Files as they are stored: on disk, or as bytes in a table."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+StoredFile: TypeAlias = Path | Mapping[str, Any] | None
+"""A file, or what a table has in its place: its ``bytes``, or else its ``path``; None where there is none."""
+
+
+def open_stored(file: StoredFile) -> Path | io.BytesIO:
+    """What a decoder reads a stored file from.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(file, Path):
+        return file
+    content, path = (file or {}).get("bytes"), (file or {}).get("path")
+    if content is None and path is None:
+        raise ValueError("there is none")
+    return Path(path) if content is None else io.BytesIO(content)
