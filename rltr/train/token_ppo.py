@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 LEAST_DEVIATION = 0.01
 """Advantages are divided by the standard deviation of the scores', but by no less than this: where no answer changed,
 prices would become the whole gradient."""
+
+INSTEAD = (
+    "to go on later, call rltr.train.save_checkpoint(folder, learner) after learn(), and "
+    "rltr.train.restore_checkpoint(folder, learner) on a learner that was made in the same way; `rltr train` does that "
+    "by itself (--resume goes on), and writes a policy for rltr.attach"
+)
 
 
 class TokenPPO(PPO):
@@ -117,6 +123,23 @@ class TokenPPO(PPO):
         self.logger.record("train/kl_per_token", divergence)
         self.logger.record("train/epochs", len(history) / len(steps))
         self.logger.record("train/score_deviation", float(scale))
+
+    def save(self, *args: Any, **options: Any) -> NoReturn:
+        """Refused before anything is written: stable-baselines3's file holds pickles, and rltr never unpickles.
+
+        Raises:
+            RltrError: always, with what saves a learner.
+        """
+        raise RltrError(f"TokenPPO is not saved as stable-baselines3's zip, which holds pickles: {INSTEAD}")
+
+    @classmethod
+    def load(cls, *args: Any, **options: Any) -> NoReturn:
+        """Refused: reading stable-baselines3's file would run whatever code is pickled in it.
+
+        Raises:
+            RltrError: always, with what restores a learner.
+        """
+        raise RltrError(f"TokenPPO is not loaded from stable-baselines3's zip, which holds pickles: {INSTEAD}")
 
     def _improve(self, step: Step, gain: Float[Tensor, " total"], live: Tensor) -> dict[str, float]:
         logit, baseline = self.policy.network.with_baseline(step.seen)
