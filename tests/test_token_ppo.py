@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor
 from torch import Tensor
 
 from rltr.backbone import Backbone
@@ -120,6 +121,24 @@ def test_token_advantages_by_hand(total: int, rows: int, seed: int) -> None:
     cost, baseline = torch.rand(total, generator=generator), torch.rand(total, generator=generator)
     expected = [shared[row[i]] - weight[row[i]] * (cost[i] - baseline[i]) for i in range(total)]
     torch.testing.assert_close(token_advantage(shared, weight, row, cost, baseline), torch.stack(expected))
+
+
+# Environments
+
+
+def test_groups_of_one_are_refused(build: Any) -> None:
+    """They have no other rollout to be compared with."""
+    with pytest.raises(RltrError, match=r"group_size=1.*at least 2"):
+        build(env_options={"group_size": 1})
+
+
+@pytest.mark.parametrize("wrapper", [VecMonitor, VecCheckNan])
+def test_a_wrapped_environment_is_refused(build: Any, wrapper: Any) -> None:
+    ppo = build()
+    ppo.env.tensors = False
+    with pytest.raises(RltrError, match=rf"TokenSelectionVecEnv.*not in a {wrapper.__name__}"):
+        TokenPPO(wrapper(ppo.env), ppo.policy.token_config)
+    assert not ppo.env.tensors
 
 
 # Rollouts
