@@ -368,6 +368,35 @@ def test_how_long_and_where_may_change(folder: Path, run: Path) -> None:
     assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24]
 
 
+def test_a_run_is_found_from_any_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was called where it was trained; a run of an older version, from there."""
+    given = {"model.source": "vit", "data.source": "photos", "cost.table": None}
+    monkeypatch.chdir(folder)
+    run = run_train(recipe(folder, tmp_path / "run", **given))
+    checkpoint = run / CHECKPOINT / "state.json"
+    policy = load_policy(run / POLICY_FOLDER)
+    for stored in (
+        load_recipe(run / RECIPE_FILE),
+        json.loads(checkpoint.read_text())["extra"]["recipe"],
+        policy.recipe,
+    ):
+        stored = stored if isinstance(stored, Recipe) else Recipe.model_validate(stored)
+        assert (stored.model.source, stored.data.source) == (str(folder / "vit"), str(folder / "photos"))
+    assert policy.backbone["name"] == "vit"
+    monkeypatch.chdir(tmp_path)
+    changes = {"out": tmp_path / "measured", "evaluation.gallery": 0}
+    assert run_evaluate(run / POLICY_FOLDER, load_recipe(policy.recipe, (), changes)).model == "vit"
+    assert run_check(run / POLICY_FOLDER)
+    longer = {"learner.rollouts": 24}
+    run_train(load_recipe(run / RECIPE_FILE, (), longer), resume=True)
+    facts = json.loads(checkpoint.read_text())
+    facts["extra"]["recipe"]["model"]["source"], facts["extra"]["recipe"]["data"]["source"] = "vit", "photos"
+    checkpoint.write_text(json.dumps(facts))
+    monkeypatch.chdir(folder)
+    run_train(recipe(folder, run, **given, **{"learner.rollouts": 32}), resume=True)
+    assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24, 32]
+
+
 def test_a_checkpoint_without_a_recipe_is_a_clear_line(folder: Path, run: Path) -> None:
     file = run / CHECKPOINT / "state.json"
     facts = json.loads(file.read_text())
