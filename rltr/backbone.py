@@ -22,6 +22,7 @@ from rltr.families import Family
 from rltr.forward import Decide, Dropped, Forward, Trace
 from rltr.kernels import Backend, check_backend
 from rltr.layers import find_tower
+from rltr.native_copy import native_copy
 
 COMPUTED = (
     "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "activation_function", "layer_norm_eps",
@@ -36,7 +37,7 @@ class Backbone:
 
     Nothing of the model changes until :meth:`attach`, and :meth:`detach` restores it bit for bit. Both count: the model
     is restored when everyone who attached has detached. While attached, a forward that rltr does not run itself passes
-    through untouched, on transformers' ``sdpa`` attention.
+    through untouched, on transformers' ``sdpa`` attention. ``copy.deepcopy`` of an attached model is the native model.
 
     Args:
         model: a model of a supported family, in evaluation mode.
@@ -134,6 +135,8 @@ class Backbone:
                 for layer in dict.fromkeys(self.layers):
                     self._handles.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
                 self._handles.append(self.layers[-1].register_forward_hook(self._after_layer))
+                # Looked up by copy.deepcopy: a copy with hooks of this backbone would belong to nobody.
+                vars(self.model)["__deepcopy__"] = self._copy_model
                 _attached[self.model] = ref(self)
             self._attached += 1
 
@@ -152,6 +155,7 @@ class Backbone:
                     handle.remove()
                 self._handles.clear()
                 self.root.set_attn_implementation(self._native_attention)
+                vars(self.model).pop("__deepcopy__", None)
                 _attached.pop(self.model, None)
 
     @contextmanager
@@ -215,6 +219,9 @@ class Backbone:
         if self.family.also_protected is not None:
             forward.also_protected = self.family.also_protected(inputs, self.config)
         return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
+
+    def _copy_model(self, memo: dict[int, Any]) -> PreTrainedModel:
+        return native_copy(self.model, self.root, self._native_attention, memo)
 
     def _before_layer(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -12,11 +12,11 @@ from rltr.cost import FlopsCost
 from rltr.device import pick_device
 from rltr.evaluate import measure, policy_points
 from rltr.export.folder import Policy, load_policy
-from rltr.files import at_home
+from rltr.files import at_home, from_here
 from rltr.loading import load_as_saved
 from rltr.parity import parity, random_examples
 from rltr.preparation import prepare_data, prepare_model
-from rltr.recipe import EMBEDDED, Recipe, load_recipe, stored_recipe
+from rltr.recipe import EMBEDDED, Recipe, is_hub_name, load_recipe, stored_recipe
 from rltr.tasks import Examples
 
 CHECKED = 64
@@ -93,8 +93,9 @@ def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named:
     source = recipe.data.source
     if named or source == EMBEDDED or at_home(source).exists():
         return prepare_data(recipe, backbone.model).validation, True
+    place = repr(source) if is_hub_name(source) else from_here(source)
     console.print(
-        f"the data it was trained on ({source!r}) is not here: checking on random inputs, of which the policy may keep "
+        f"the data it was trained on, {place}, is not here: checking on random inputs, of which the policy may keep "
         f"more or less than of yours; name data with --data to see its {policy.quality_name}, too"
     )
     return random_examples(backbone, 2 * CHECKED, policy.network.config.grid, pooling=recipe.data.pooling), False

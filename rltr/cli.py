@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from rltr.errors import RltrError
-from rltr.files import at_home
+from rltr.files import at_home, from_here
 from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, RECIPE_FILE, check_out
 from rltr.version import __version__
 
@@ -359,7 +359,7 @@ def _refuse_early(recipe: "rltr.recipe.Recipe") -> None:
 
     data = recipe.data.source
     if data != EMBEDDED and not is_hub_name(data) and not at_home(data).exists():
-        raise RltrError(f"there is no data at {data!r}; name an existing folder or file with --data")
+        raise RltrError(f"there is no data at {from_here(data)}; name an existing folder or file with --data")
     from rltr.device import pick_device
 
     pick_device(recipe.device)

@@ -76,6 +76,12 @@ def at_home(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def from_here(path: Path | str) -> str:
+    """A path that is not there, for an error message: as it was given, and where that was looked for."""
+    place = at_home(path).absolute()
+    return repr(str(path)) if str(place) == str(path) else f"{str(path)!r} (looked for {str(place)!r})"
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there, and what an interrupted writing of it left behind."""
     # A name with a dot in front and a suffix of its own is only ever made by the two functions above.

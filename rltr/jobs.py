@@ -24,7 +24,7 @@ from rltr.folders import (
     is_run_policy,
 )
 from rltr.preparation import prepare
-from rltr.recipe import Recipe, save_recipe
+from rltr.recipe import Recipe, save_recipe, with_absolute_paths
 from rltr.tasks import Task
 from rltr.train.run import read_progress, train_policy
 
@@ -51,7 +51,7 @@ def run_evaluate(policy_folder: Path, recipe: Recipe) -> Evaluation:
     policy.check_fits(backbone)
     evaluation = _measure(recipe, backbone, task, policy)
     clear_out(recipe.out)
-    save_recipe(recipe, recipe.out / EVALUATION_FILE)
+    save_recipe(with_absolute_paths(recipe), recipe.out / EVALUATION_FILE)
     history = history_of(policy_folder.resolve().parent) if is_run_policy(policy_folder) else []
     _report(recipe, backbone, task, policy, evaluation, history)
     return evaluation
@@ -129,7 +129,7 @@ def _train(recipe: Recipe, backbone: Backbone, task: Task, resume: bool = False,
         recipe.out.mkdir(parents=True, exist_ok=True)
         if demo:
             (recipe.out / DEMO_FILE).write_text("`rltr demo` made this folder, and may replace what it made.\n")
-        save_recipe(recipe, recipe.out / RECIPE_FILE)
+        save_recipe(with_absolute_paths(recipe), recipe.out / RECIPE_FILE)
         console.print(
             f"training on {len(task.train)} inputs, {recipe.learner.rollouts} rollouts; logs in {recipe.out / LOGS}"
         )
@@ -150,7 +150,7 @@ def _measure(recipe: Recipe, backbone: Backbone, task: Task, policy: Policy) -> 
         points,
         test,
         FlopsCost.count(backbone.layers),
-        name=recipe.model.source,
+        name=policy.backbone["name"],  # as it was called in training; the recipe has its whole path
         batch_size=wanted.batch_size,
         repeats=wanted.repeats,
         gallery=wanted.gallery,

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.utils import logging
 
 from rltr.errors import RltrError
-from rltr.files import at_home
+from rltr.files import at_home, from_here
 from rltr.recipe import EMBEDDED
 from rltr.tasks import KINDS
 
@@ -113,7 +113,7 @@ def _place(source: str) -> str:
         huggingface_hub.utils.validate_repo_id(source)
     except huggingface_hub.errors.HFValidationError:
         raise RltrError(
-            f"model {source!r}: no such folder; name a folder, a hub id (owner/name) or {EMBEDDED!r}"
+            f"model {from_here(source)}: no such folder; name a folder, a hub id (owner/name) or {EMBEDDED!r}"
         ) from None
     return source
 
@@ -173,7 +173,7 @@ def _failure(source: str, error: BaseException) -> str:
         offline = huggingface_hub.is_offline_mode()
         why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
         return (
-            f"model {source!r}: no such folder, it is not in the local cache, and {why}; "
+            f"model {from_here(source)}: no such folder, it is not in the local cache, and {why}; "
             f"name a folder, or fetch it once with network: hf download {source}"
         )
     return f"model {source!r} cannot be loaded: {reason[:300].rstrip('.')}"

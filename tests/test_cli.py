@@ -137,7 +137,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert "Usage: rltr" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_a_mistake_in_a_real_process() -> None:
+def test_a_mistake_in_a_real_process(elsewhere: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rltr", "train", "--data", "nothing"],
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
@@ -145,7 +145,8 @@ def test_a_mistake_in_a_real_process() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "rltr: error: there is no data at 'nothing'; name an existing folder or file with --data\n"
+    said = f"there is no data at 'nothing' (looked for {str(elsewhere / 'nothing')!r})"
+    assert done.stderr == f"rltr: error: {said}; name an existing folder or file with --data\n"
 
 
 def test_results_never_replace_something_else(elsewhere: Path, run_folder: Path, jobs: list[tuple[Any, ...]]) -> None:

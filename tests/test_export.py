@@ -1,5 +1,6 @@
 """The policy folder, and a model that is made cheaper in place and restored bit for bit."""
 
+import copy
 import gc
 import json
 import math
@@ -17,7 +18,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -370,6 +371,46 @@ def test_a_backbone_in_use_elsewhere_is_refused(policy: Policy, tiny_vit: PreTra
         rltr.attach(tiny_vit, policy, cost_weight=1.0)
     with pytest.raises(RltrError, match="no policy is attached"):
         rltr.detach(tiny_vit)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_a_copy_of_an_attached_model_is_the_native_one(attention: str, image_inputs: dict[str, Tensor]) -> None:
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=4
+    )
+    torch.manual_seed(0)
+    model = ViTForImageClassification._from_config(config, attn_implementation=attention).eval()
+    policy, called = policy_for(model), []
+    model.base_model.register_forward_hook(lambda *_: called.append(1))
+    kept, native, before = set(vars(model)), hooks_of(model), model(**image_inputs).logits
+    rltr.attach(model, policy, cost_weight=1.0)
+    reduced = model(**image_inputs).logits
+    assert not torch.equal(reduced, before)
+    inside = nn.Sequential(model)
+    copies: tuple[Any, ...] = (copy.deepcopy(model), copy.deepcopy(inside)[0])
+    for other in copies:
+        assert set(vars(other)) == kept and hooks_of(other) == native
+        assert other.config._attn_implementation == attention
+        assert all(theirs is not ours for theirs, ours in zip(other.parameters(), model.parameters(), strict=True))
+        assert torch.equal(other(**image_inputs).logits, before)
+        with pytest.raises(RltrError, match="no policy is attached"):
+            rltr.detach(other)
+        with rltr.attach(other, policy, cost_weight=1.0):
+            assert torch.equal(other(**image_inputs).logits, reduced)
+        assert torch.equal(model(**image_inputs).logits, reduced)
+    calls = len(called)
+    rltr.detach(model)
+    assert set(vars(model)) == kept and hooks_of(model) == native
+    assert torch.equal(model(**image_inputs).logits, before) and len(called) == calls + 1
+
+
+def hooks_of(model: PreTrainedModel) -> list[dict[str, list[int]]]:
+    """The numbers of every module's hooks, and of those that are called otherwise."""
+    return [
+        {name: list(hooks) for name, hooks in vars(module).items() if "forward" in name and isinstance(hooks, dict)}
+        for module in model.modules()
+    ]
 
 
 def test_an_attached_model_can_be_forgotten() -> None:

@@ -39,6 +39,7 @@ from rltr.folders import (
 )
 from rltr.jobs import facts_of, history_of, run_demo, run_evaluate, run_export, run_train
 from rltr.loading import load_model
+from rltr.policies.observation import CLUES
 from rltr.recipe import Recipe, load_recipe
 from rltr.selectors import RandomChoice
 from rltr.train import run as training
@@ -163,7 +164,8 @@ def test_exporting_copies_the_policy(trained: Path, tmp_path: Path) -> None:
 
 
 def test_evaluating_measures_and_reports(folder: Path, trained: Path, tmp_path: Path) -> None:
-    evaluation = run_evaluate(trained / POLICY_FOLDER, recipe(folder, tmp_path / "measured"))
+    wanted = recipe(folder, tmp_path / "measured", **{"evaluation.gallery": 6})
+    evaluation = run_evaluate(trained / POLICY_FOLDER, wanted)
     methods = [(point.method, point.setting) for point in evaluation.points]
     assert methods[:2] == [("policy", 0.05), ("policy", 2.0)] and ("none", 1.0) in methods
     assert {"results.json", "report.html", "training.png", EVALUATION_FILE} <= names(tmp_path / "measured")
@@ -172,7 +174,27 @@ def test_evaluating_measures_and_reports(folder: Path, trained: Path, tmp_path: 
     assert [row["cost weight"] for row in facts["table"]] == ["0.05", "2"] and facts["environment"]
     # The analytic cost of the policy is the cost that its calibration and its rewards go by.
     policy = load_policy(trained / POLICY_FOLDER)
-    assert all(0 < point.flops < 1.5 for point in evaluation.points) and isinstance(policy.cost, FlopsCost)
+    assert evaluation.examples == len(evaluation.gallery) == 6 and isinstance(policy.cost, FlopsCost)
+    flops = {(point.method, point.setting): point.flops for point in evaluation.points}
+    for weight in (0.05, 2.0):
+        views = [view for shown in evaluation.gallery for view in shown.views if view.setting == weight]
+        stages = torch.tensor([[stage.count("1") for stage in view.present] for view in views]).T
+        by_hand = sum(flops_by_hand(counts) for counts in stages.T.tolist()) / (6 * flops_by_hand([17]))
+        assert flops["policy", weight] == pytest.approx(by_hand, rel=1e-6)
+        assert flops["policy", weight] == pytest.approx(float(policy.pricing.relative(list(stages)).mean()), rel=1e-5)
+    assert flops["none", 1.0] == 1
+    assert flops["random", 0.5] == pytest.approx(flops_by_hand([17, 9], decision=False) / flops_by_hand([17]))
+
+
+def flops_by_hand(counts: list[int], decision: bool = True) -> int:
+    """What 4 layers of width 16 take for 17 tokens, or, with a decision of width 8 before the first, for fewer."""
+    tokens = counts[-1]
+    # Four maps of 16 to 16 and two between 16 and 32, two FLOPs each; then queries by keys and weights by values.
+    layers = 4 * (tokens * 2 * (4 * 16 * 16 + 2 * 16 * 32) + tokens**2 * 2 * 2 * 16)
+    if len(counts) == 1 or not decision:
+        return layers
+    # Hidden states and CLUES numbers to 8, 8 to 8, 8 to 1, and the reader's attention; a quarter of all pairs compared.
+    return layers + counts[0] * 2 * (8 * (16 + CLUES + 8 + 1) + 16) + counts[0] ** 2 * 2 * 16 // 4
 
 
 def test_checking_compares_with_the_native_model(
@@ -344,6 +366,35 @@ def test_how_long_and_where_may_change(folder: Path, run: Path) -> None:
     run_train(recipe(folder, run, **changes), resume=True)
     assert load_recipe(run / RECIPE_FILE) == recipe(folder, run, **changes)
     assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24]
+
+
+def test_a_run_is_found_from_any_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was called where it was trained; a run of an older version, from there."""
+    given = {"model.source": "vit", "data.source": "photos", "cost.table": None}
+    monkeypatch.chdir(folder)
+    run = run_train(recipe(folder, tmp_path / "run", **given))
+    checkpoint = run / CHECKPOINT / "state.json"
+    policy = load_policy(run / POLICY_FOLDER)
+    for stored in (
+        load_recipe(run / RECIPE_FILE),
+        json.loads(checkpoint.read_text())["extra"]["recipe"],
+        policy.recipe,
+    ):
+        stored = stored if isinstance(stored, Recipe) else Recipe.model_validate(stored)
+        assert (stored.model.source, stored.data.source) == (str(folder / "vit"), str(folder / "photos"))
+    assert policy.backbone["name"] == "vit"
+    monkeypatch.chdir(tmp_path)
+    changes = {"out": tmp_path / "measured", "evaluation.gallery": 0}
+    assert run_evaluate(run / POLICY_FOLDER, load_recipe(policy.recipe, (), changes)).model == "vit"
+    assert run_check(run / POLICY_FOLDER)
+    longer = {"learner.rollouts": 24}
+    run_train(load_recipe(run / RECIPE_FILE, (), longer), resume=True)
+    facts = json.loads(checkpoint.read_text())
+    facts["extra"]["recipe"]["model"]["source"], facts["extra"]["recipe"]["data"]["source"] = "vit", "photos"
+    checkpoint.write_text(json.dumps(facts))
+    monkeypatch.chdir(folder)
+    run_train(recipe(folder, run, **given, **{"learner.rollouts": 32}), resume=True)
+    assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24, 32]
 
 
 def test_a_checkpoint_without_a_recipe_is_a_clear_line(folder: Path, run: Path) -> None:

@@ -64,7 +64,9 @@ def test_a_loaded_model_is_frozen(saved: Path, name: str, kind: str) -> None:
 
 
 def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no such folder" in refusal("./nothing/there/at-all")
+    assert f"looked for {str(Path.cwd() / 'nothing/there/at-all')!r}): no such folder" in refusal(
+        "./nothing/there/at-all"
+    )
     assert "has no config.json" in refusal(tmp_path)
     (tmp_path / "file").write_text("")
     assert "is a file" in refusal(tmp_path / "file")

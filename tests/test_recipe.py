@@ -21,6 +21,7 @@ from rltr.recipe import (
     refuse_changes,
     save_recipe,
     stored_recipe,
+    with_absolute_paths,
 )
 from rltr.recipe.fields import CostGroup, DataGroup
 from rltr.selectors import RANKINGS, ranking
@@ -220,6 +221,29 @@ def test_stored_recipes_of_other_versions() -> None:
         with pytest.raises(RltrError, match=f"in here.*{said}|here holds {said}") as refused:
             stored_recipe(content, "here")
         assert "\n" not in str(refused.value)
+
+
+def test_what_is_stored_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "vit").mkdir(parents=True)
+    (tmp_path / "mine" / "t.json").touch()
+    monkeypatch.chdir(tmp_path / "mine")
+    given = {"model.source": "vit", "data.source": "../mine", "cost.table": "t.json", "out": "runs/x"}
+    stored = with_absolute_paths(load_recipe(values=given))
+    assert stored.model.source == str(tmp_path / "mine" / "vit") and stored.out == Path("runs/x")
+    assert Path(stored.data.source).is_absolute() and Path(stored.data.source).samefile(tmp_path / "mine")
+    assert stored.cost.table == tmp_path / "mine" / "t.json"
+    assert with_absolute_paths(stored) == stored
+    refuse_changes(load_recipe(values=given), stored)  # a run of an older version goes on
+    refuse_changes(stored, load_recipe(values=given))
+    with pytest.raises(RltrError, match=r"model.source was .*vit', now 'other'"):
+        refuse_changes(stored, load_recipe(values={**given, "model.source": "other"}))
+
+
+def test_names_of_the_hub_and_embedded_are_stored_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "embedded").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for values in ({}, {"model.source": "google/vit", "data.source": "owner/photos", "cost.table": "gone.json"}):
+        assert with_absolute_paths(load_recipe(values=values)) == load_recipe(values=values)
 
 
 def test_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:

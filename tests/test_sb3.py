@@ -192,6 +192,8 @@ def test_stock_ppo_learns_on_it_unchanged(env: Any, monitored: bool) -> None:
         n_steps=2 * len(LAYERS),
         batch_size=8,
         n_epochs=2,
+        gamma=0.9,
+        gae_lambda=1.0,
         seed=0,
         policy_kwargs={"net_arch": [16]},
         device="cpu",
@@ -202,11 +204,16 @@ def test_stock_ppo_learns_on_it_unchanged(env: Any, monitored: bool) -> None:
     after = ppo.policy.state_dict()
     assert all(bool(value.isfinite().all()) for value in after.values())
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert len(ppo.ep_info_buffer or []) == 24
-    # A reward is paid where it was earned: returns in the buffer are sums of an episode's rewards to come.
-    buffer = ppo.rollout_buffer
-    starts = np.array(buffer.episode_starts).reshape(-1)
-    assert starts.sum() == len(starts) / len(LAYERS)
+    ended = list(ppo.ep_info_buffer or [])
+    assert len(ended) == 24
+    # A reward is paid where it was earned: returns in the buffer are what an episode's rewards to come add up to.
+    buffer: Any = ppo.rollout_buffer
+    assert np.array_equal(buffer.episode_starts, np.tile([[1.0], [0.0]], (2, 4)))
+    earned = buffer.rewards.reshape(2, len(LAYERS), 4)  # episodes, decisions, environments
+    np.testing.assert_allclose([info["r"] for info in ended[-8:]], earned.sum(1).ravel(), atol=1e-5)
+    expected = np.stack([earned[:, 0] + 0.9 * earned[:, 1], earned[:, 1]], 1).reshape(4, 4)
+    returns = buffer.returns.reshape(4, 4).T if buffer.generator_ready else buffer.returns  # flattened: rows first
+    np.testing.assert_allclose(returns, expected, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(value, frozen[name]) for name, value in backbone.model.state_dict().items())
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
 

@@ -245,7 +245,9 @@ def test_a_damaged_table_is_one_line(bert: PreTrainedModel, tmp_path: Path) -> N
 
 
 def test_a_hub_name_that_cannot_be_reached_is_one_line(bert: PreTrainedModel) -> None:
-    with pytest.raises(RltrError, match=r"'nobody/nothing' cannot be read: .*HF_HUB_OFFLINE") as error:
+    with pytest.raises(
+        RltrError, match=r"'nobody/nothing' \(looked for '.*nobody.nothing'\) cannot be read: .*HF_HUB_OFFLINE"
+    ) as error:
         load_task(bert, "nobody/nothing")
     assert "\n" not in str(error.value)
 

@@ -1,6 +1,7 @@
 """TokenPPO: credit per token, ratios per token, and that it learns what it should."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor
 from torch import Tensor
 
 from rltr.backbone import Backbone
@@ -18,6 +20,7 @@ from rltr.envs import TokenSelectionVecEnv, make_episodes
 from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
 from rltr.policies.actor import log_probability
+from rltr.train import restore_checkpoint, save_checkpoint
 from rltr.train.advantages import leave_one_out, own_cost, token_advantage
 from rltr.train.token_ppo import TokenPPO
 
@@ -120,6 +123,24 @@ def test_token_advantages_by_hand(total: int, rows: int, seed: int) -> None:
     torch.testing.assert_close(token_advantage(shared, weight, row, cost, baseline), torch.stack(expected))
 
 
+# Environments
+
+
+def test_groups_of_one_are_refused(build: Any) -> None:
+    """They have no other rollout to be compared with."""
+    with pytest.raises(RltrError, match=r"group_size=1.*at least 2"):
+        build(env_options={"group_size": 1})
+
+
+@pytest.mark.parametrize("wrapper", [VecMonitor, VecCheckNan])
+def test_a_wrapped_environment_is_refused(build: Any, wrapper: Any) -> None:
+    ppo = build()
+    ppo.env.tensors = False
+    with pytest.raises(RltrError, match=rf"TokenSelectionVecEnv.*not in a {wrapper.__name__}"):
+        TokenPPO(wrapper(ppo.env), ppo.policy.token_config)
+    assert not ppo.env.tensors
+
+
 # Rollouts
 
 
@@ -163,6 +184,35 @@ def test_unfinished_episodes_are_refused(build: Any) -> None:
     ppo.rollout_buffer.buffer_size = 3
     with pytest.raises(ValueError, match="multiple of the 2 decisions"):
         collect(ppo)
+
+
+# Saving
+
+
+def test_saving_as_a_zip_is_refused_before_anything_is_written(build: Any, tmp_path: Path) -> None:
+    ppo = build()
+    for refused in (lambda: ppo.save(tmp_path / "model"), lambda: TokenPPO.load(tmp_path / "model", ppo.env)):
+        with pytest.raises(RltrError, match=r"pickles.*rltr\.train\.save_checkpoint.*restore_checkpoint"):
+            refused()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_saving_names_instead_gives_the_same_learner_back(build: Any, tmp_path: Path) -> None:
+    ppo = build()
+    with pytest.raises(RltrError, match="has not begun"):
+        save_checkpoint(tmp_path / "learner", ppo)
+    assert not list(tmp_path.iterdir())
+    train(ppo, 2)
+    save_checkpoint(tmp_path / "learner", ppo)
+    again = build(seed=9)
+    restore_checkpoint(tmp_path / "learner", again)
+    assert again.num_timesteps == ppo.num_timesteps
+    both = []
+    for learner in (ppo, again):
+        torch.manual_seed(4)
+        learner.learn(2 * learner.n_steps * learner.n_envs, reset_num_timesteps=False)
+        both.append(weights(learner))
+    assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])
 
 
 # Updates

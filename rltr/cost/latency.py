@@ -28,7 +28,7 @@ from rltr.cost.machine import Machine
 from rltr.cost.stored import dump, restore
 from rltr.cost.table import Table
 from rltr.errors import RltrError
-from rltr.files import atomic_write
+from rltr.files import atomic_write, from_here
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class LatencyCost:
             data = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             fix = "Write one with LatencyCost.save"
-            raise RltrError(f"cannot read the latency table {path}: {error}. {fix}") from error
+            raise RltrError(f"cannot read the latency table {from_here(path)}: {error}. {fix}") from error
         if not isinstance(data, dict) or data.get("name") != cls.name:
             raise RltrError(f"{path} is no latency table. Write one with LatencyCost.save")
         cost = cls.from_dict(data)

@@ -106,6 +106,8 @@ def attach(
 ) -> Attachment:
     """Make ``model`` run with fewer tokens from now on: same object, same outputs, less work.
 
+    A ``copy.deepcopy`` of the model is the native model, which a policy of its own may be attached to.
+
     Args:
         model: the model the policy was trained for, in evaluation mode.
         policy: a policy, or its folder.

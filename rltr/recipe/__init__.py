@@ -6,7 +6,7 @@ Every field says what it means, in which unit, and what it may be; `rltr recipe`
 
 from rltr.recipe.fields import EMBEDDED, Recipe, is_hub_name
 from rltr.recipe.file import find_recipe, load_recipe, recipe_text, save_recipe
-from rltr.recipe.stored import refuse_changes, stored_recipe
+from rltr.recipe.stored import refuse_changes, stored_recipe, with_absolute_paths
 
 __all__ = [
     "EMBEDDED",
@@ -18,4 +18,5 @@ __all__ = [
     "refuse_changes",
     "save_recipe",
     "stored_recipe",
+    "with_absolute_paths",
 ]

@@ -1,10 +1,12 @@
 """Recipes that were stored beside what was trained with them: reading them again, and what may differ on resuming."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rltr.errors import RltrError
-from rltr.recipe.fields import Recipe
+from rltr.files import at_home
+from rltr.recipe.fields import EMBEDDED, Recipe
 from rltr.recipe.file import load_recipe
 from rltr.version import __version__
 
@@ -40,6 +42,27 @@ def stored_recipe(content: object, where: str) -> Recipe:
         ) from error
 
 
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """``recipe`` as it is stored: model, data and latency table are found from any folder, not only from this one.
+
+    Only what is here becomes an absolute path; everything else is the name of something on the hub, or embedded.
+    ``out`` stays: whoever reads a stored recipe knows which folder it is in.
+    """
+    model, data, cost = recipe.model, recipe.data, recipe.cost
+    if model.source != EMBEDDED:
+        model = model.model_copy(update={"source": _absolute(model.source)})
+    if data.source != EMBEDDED:
+        data = data.model_copy(update={"source": _absolute(data.source)})
+    if cost.table is not None:
+        cost = cost.model_copy(update={"table": Path(_absolute(str(cost.table)))})
+    return recipe.model_copy(update={"model": model, "data": data, "cost": cost})
+
+
+def _absolute(source: str) -> str:
+    path = at_home(source)
+    return str(path.absolute()) if path.exists() else source
+
+
 def refuse_changes(trained: Recipe, wanted: Recipe) -> None:
     """Refuse to go on with a training by a recipe that would make it another training.
 
@@ -50,6 +73,8 @@ def refuse_changes(trained: Recipe, wanted: Recipe) -> None:
     Raises:
         RltrError: with every field that differs, its old and new value, and what may change.
     """
+    # Runs of older versions hold paths as they were given.
+    trained, wanted = with_absolute_paths(trained), with_absolute_paths(wanted)
     before, after = dict(_fields(trained.model_dump(mode="json"))), dict(_fields(wanted.model_dump(mode="json")))
     changed = [
         f"{key} was {before[key]!r}, now {after[key]!r}"

@@ -16,7 +16,7 @@ from transformers import (
 from transformers.models.auto import modeling_auto as auto
 
 from rltr.errors import RltrError
-from rltr.files import at_home
+from rltr.files import at_home, from_here
 from rltr.recipe import is_hub_name
 from rltr.tasks import zero_shot
 from rltr.tasks.arrays import ArrayExamples, holds_arrays, load_arrays, open_arrays
@@ -200,7 +200,7 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
     elif isinstance(data, str) and is_hub_name(data):
         tables = open_hub(data, options)
     elif path is not None:
-        raise RltrError(f"there is no data at {path}; check the path")
+        raise RltrError(f"there is no data at {from_here(path)}; check the path")
     elif is_datasets_object(data):
         tables = tables_of(data, options, type(data).__name__)
     else:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import digest
+from rltr.files import from_here
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.splits import WHOLE, choose_splits
 from rltr.tasks.stored_files import StoredFile
@@ -173,7 +174,7 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
         return datasets.load_dataset(str(data), streaming=options.stream_examples is not None) if suffix else None
 
     with _quiet(datasets):
-        return tables_of(_told(load, str(data)), options, str(data))
+        return tables_of(_told(load, repr(str(data))), options, str(data))
 
 
 def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
@@ -186,7 +187,7 @@ def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
     """
     datasets = import_datasets()
     streams = options.stream_examples is not None
-    found = _told(lambda: datasets.load_dataset(name, options.subset, streaming=streams), name)
+    found = _told(lambda: datasets.load_dataset(name, options.subset, streaming=streams), from_here(name))
     return tables_of(found, options, name)
 
 
@@ -211,7 +212,7 @@ def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
     for split, rows in splits.items():
         name = str(getattr(rows, "split", None) or ("row" if split == WHOLE else split))
         if isinstance(rows, datasets.IterableDataset):
-            rows = _told(partial(_take, datasets, rows, options), data)
+            rows = _told(partial(_take, datasets, rows, options), repr(data))
         if len(rows) == 0:
             raise RltrError(f"{data} has no records{'' if split == WHOLE else f' in {split}'}; it needs at least one")
         tables[split] = Table(data, name, rows)
@@ -246,7 +247,7 @@ def _told(load: Callable[[], Any], data: str) -> Any:
     except Exception as error:  # datasets raises whatever its readers, the hub and pyarrow raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RltrError(
-            f"the data set {data!r} cannot be read: {reason.rstrip('.')}; check the path or the name (owner/name "
+            f"the data set {data} cannot be read: {reason.rstrip('.')}; check the path or the name (owner/name "
             "on the hub), data.subset and the network; with HF_HUB_OFFLINE=1 it must be in the cache already"
         ) from error
 

@@ -1,6 +1,7 @@
 """Learning a policy: PPO over tokens, its buffer, checkpoints and logs."""
 
+from rltr.train.checkpoint import restore_checkpoint, save_checkpoint
 from rltr.train.run import train_policy
 from rltr.train.token_ppo import TokenPPO
 
-__all__ = ["TokenPPO", "train_policy"]
+__all__ = ["TokenPPO", "restore_checkpoint", "save_checkpoint", "train_policy"]

@@ -1,6 +1,7 @@
 """Checkpoints from which training goes on as if it had never stopped: tensors in safetensors, the rest in JSON."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,19 @@ FIELDS = {"version", "timesteps", "updates", "sampler", "extra"}
 """What the JSON file holds."""
 
 
-def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | None = None) -> None:
     """Save weights, optimiser, random generators, the data sampler, dense answers and counters, between two updates.
 
     Args:
         folder: replaced as a whole once the new checkpoint is complete.
         learner: the learner, with the next batch of episodes drawn but not begun.
         extra: anything else to keep, as plain data.
+
+    Raises:
+        RltrError: if no episode was ever drawn: there is nothing to go on with.
     """
+    if not learner.episodes.random_state():
+        raise RltrError("this learner has not begun, so there is nothing to go on with: call learn() before you save")
     optimizer = learner.policy.optimizer.state_dict()
     tensors: dict[str, Tensor] = {f"policy.{name}": value for name, value in learner.policy.state_dict().items()}
     for index, state in optimizer["state"].items():
@@ -43,7 +49,7 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: dict[str, Any]) -> N
         "timesteps": learner.num_timesteps,
         "updates": learner._n_updates,
         "sampler": learner.episodes.random_state(),
-        "extra": extra,
+        "extra": dict(extra or {}),
     }
     with atomic_folder(folder) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / TENSORS)

@@ -23,7 +23,7 @@ from rltr.files import recover_folder
 from rltr.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.policies.network import PolicyConfig
 from rltr.pricing import Pricing
-from rltr.recipe import Recipe, refuse_changes, stored_recipe
+from rltr.recipe import Recipe, refuse_changes, stored_recipe, with_absolute_paths
 from rltr.recipe.fields import PolicyGroup
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
@@ -65,6 +65,7 @@ def train_policy(
     saved = _resumed(out / CHECKPOINT, recipe) if resume else None
     grid = longest_row(backbone, task.train)
     config = policy_config(backbone, grid, recipe.policy)
+    kept_recipe = with_absolute_paths(recipe).model_dump(mode="json")
     # A latency table ends at the longest row it was measured for, and what is trained here is evaluated, too.
     samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
     sample = max(samples, key=lambda inputs: row_length(backbone, inputs))
@@ -99,7 +100,7 @@ def train_policy(
             cost.save(out / LATENCY_FILE)
 
         def save() -> None:
-            extra = {"cost": cost.to_dict(), "recipe": recipe.model_dump(mode="json")}
+            extra = {"cost": cost.to_dict(), "recipe": kept_recipe}
             save_checkpoint(out / CHECKPOINT, ppo, extra)
 
         with closing(configure(str(_next_log(out)), ["tensorboard", "csv"])) as logger:
@@ -114,7 +115,7 @@ def train_policy(
     table = calibrate(backbone, network, pricing, dropped, task.validation, weights)
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
-    return Policy(network, layers, dropped, cost, about, table, recipe.model_dump(mode="json"), quality_name=name)
+    return Policy(network, layers, dropped, cost, about, table, kept_recipe, quality_name=name)
 
 
 def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyConfig:

@@ -2,12 +2,13 @@
 
 import logging
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from rltr.envs.sb3 import TokenSelectionVecEnv
@@ -22,6 +23,12 @@ log = logging.getLogger(__name__)
 LEAST_DEVIATION = 0.01
 """Advantages are divided by the standard deviation of the scores', but by no less than this: where no answer changed,
 prices would become the whole gradient."""
+INSTEAD = (
+    "to go on later, call rltr.train.save_checkpoint(folder, learner) after learn(), and "
+    "rltr.train.restore_checkpoint(folder, learner) on a learner that was made in the same way; `rltr train` does that "
+    "by itself (--resume goes on), and writes a policy for rltr.attach"
+)
+"""What does for a learner what stable-baselines3's ``save`` and ``load`` cannot."""
 
 
 class TokenPPO(PPO):
@@ -33,7 +40,7 @@ class TokenPPO(PPO):
     less.
 
     Args:
-        env: the environment; its ``group_size`` must be at least 2.
+        env: the environment, a :class:`TokenSelectionVecEnv`; its ``group_size`` must be at least 2.
         config: shape of the policy.
         learning_rate: Adam's step size, or a schedule of the progress that remains (1 to 0).
         batches: batches of episodes per update.
@@ -43,6 +50,9 @@ class TokenPPO(PPO):
         ent_coef: reward for undecidedness, per token and nat.
         max_grad_norm: bound on the norm of the actor's gradient.
         options: everything else that stable-baselines3's PPO takes (``seed``, ``tensorboard_log``, ``verbose`` …).
+
+    Raises:
+        RltrError: if ``env`` is anything else, a wrapper around one included, or has groups of one.
     """
 
     policy: TokenActor
@@ -50,7 +60,7 @@ class TokenPPO(PPO):
 
     def __init__(
         self,
-        env: TokenSelectionVecEnv,
+        env: VecEnv,
         config: PolicyConfig,
         learning_rate: Any = 2e-3,
         batches: int = 1,
@@ -61,6 +71,16 @@ class TokenPPO(PPO):
         max_grad_norm: float = 0.5,
         **options: Any,
     ) -> None:
+        if not isinstance(env, TokenSelectionVecEnv):
+            raise RltrError(
+                f"TokenPPO learns in a TokenSelectionVecEnv itself, not in a {type(env).__name__}, even one around it: "
+                "leave the wrapper out (episode statistics are in the infos already)"
+            )
+        if env.episodes.group_size < 2:
+            raise RltrError(
+                f"group_size={env.episodes.group_size} leaves TokenPPO no other rollout of an input to compare with: "
+                "make the episodes with a group_size of at least 2, e.g. 4, and rows a multiple of it"
+            )
         self.episodes = env.episodes
         env.tensors = True
         steps = env.episodes.steps
@@ -117,6 +137,23 @@ class TokenPPO(PPO):
         self.logger.record("train/kl_per_token", divergence)
         self.logger.record("train/epochs", len(history) / len(steps))
         self.logger.record("train/score_deviation", float(scale))
+
+    def save(self, *args: Any, **options: Any) -> NoReturn:
+        """Refused before anything is written: stable-baselines3's file holds pickles, and rltr never unpickles.
+
+        Raises:
+            RltrError: always, with what saves a learner.
+        """
+        raise RltrError(f"TokenPPO is not saved as stable-baselines3's zip, which holds pickles: {INSTEAD}")
+
+    @classmethod
+    def load(cls, *args: Any, **options: Any) -> NoReturn:
+        """Refused: reading stable-baselines3's file would run whatever code is pickled in it.
+
+        Raises:
+            RltrError: always, with what restores a learner.
+        """
+        raise RltrError(f"TokenPPO is not loaded from stable-baselines3's zip, which holds pickles: {INSTEAD}")
 
     def _improve(self, step: Step, gain: Float[Tensor, " total"], live: Tensor) -> dict[str, float]:
         logit, baseline = self.policy.network.with_baseline(step.seen)
