@@ -15,8 +15,8 @@ from rltr.cost import CostModel, FlopsCost, LatencyCost
 from rltr.errors import RltrError
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import OperatingPoint
-from rltr.evaluate.sweep import a_few, baseline_points, fresh, policy_points
 from rltr.evaluate.tally import reduced_cost
+from rltr.evaluate.usual_points import a_few, baseline_points, fresh, policy_points
 from rltr.export.folder import Policy, describe
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.reduction import Reduction
