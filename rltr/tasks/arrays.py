@@ -22,7 +22,7 @@ from rltr.tasks.heads import SEPARATOR, read_labels
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.splits import WHOLE, assemble, choose_splits, is_split
 from rltr.tasks.spool import Spool
-from rltr.tasks.text import position_limit
+from rltr.tasks.tokenizer import position_limit
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
 """One model input of all examples: one array, or an array for each where they differ in length."""

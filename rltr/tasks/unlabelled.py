@@ -13,9 +13,11 @@ from rltr.tasks.examples import Examples, Task
 from rltr.tasks.goals import Embedding
 from rltr.tasks.images import ImageExamples, ImageFile, image_column, load_processor
 from rltr.tasks.options import DataOptions
+from rltr.tasks.records import SUFFIXES, read_field, read_rows
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
 from rltr.tasks.tables import Table
-from rltr.tasks.text import SUFFIXES, TextExamples, load_tokenizer, longest_text, read_field, read_rows
+from rltr.tasks.text import TextExamples
+from rltr.tasks.tokenizer import load_tokenizer, longest_text
 
 TEXTS = (".txt", *SUFFIXES)
 
