@@ -19,7 +19,8 @@ from rltr.errors import RltrError
 from rltr.files import at_home
 from rltr.recipe import is_hub_name
 from rltr.tasks import zero_shot
-from rltr.tasks.arrays import ArrayExamples, holds_arrays, load_arrays, open_arrays
+from rltr.tasks.array_examples import ArrayExamples
+from rltr.tasks.arrays import holds_arrays, load_arrays, open_arrays
 from rltr.tasks.examples import Examples, Index, Task, TensorExamples
 from rltr.tasks.fitting import check_fit
 from rltr.tasks.heads import measure_spread
