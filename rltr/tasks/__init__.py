@@ -28,7 +28,8 @@ from rltr.tasks.images import load_image_tables, load_images
 from rltr.tasks.options import DataOptions
 from rltr.tasks.scores import SCORES, score
 from rltr.tasks.sounds import load_sounds
-from rltr.tasks.tables import Table, holds_tables, is_datasets_object, open_files, open_hub, tables_of
+from rltr.tasks.table_sources import holds_tables, is_datasets_object, open_files, open_hub, tables_of
+from rltr.tasks.tables import Table
 from rltr.tasks.text import load_text_tables, load_texts
 from rltr.tasks.tokens import load_token_tables, load_tokens
 from rltr.tasks.unlabelled import load_unlabelled, load_unlabelled_tables
