@@ -31,7 +31,7 @@ from rltr.evaluate.gallery import text_panels
 from rltr.evaluate.points import View
 from rltr.tasks import DataOptions, Examples, Task, TensorExamples, load_task
 from rltr.tasks.examples import Subset
-from rltr.tasks.images import ImageExamples
+from rltr.tasks.image_examples import ImageExamples
 from rltr.tasks.labels import number_classes
 from rltr.tasks.splits import deal
 from rltr.tasks.text import TextExamples

@@ -7,11 +7,13 @@ import torch
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.tasks import images
+from rltr.tasks import image_files
 from rltr.tasks.class_folders import split_folders
 from rltr.tasks.examples import Examples, Task
 from rltr.tasks.goals import Embedding
-from rltr.tasks.images import ImageExamples, ImageFile, image_column, load_processor
+from rltr.tasks.image_examples import ImageExamples
+from rltr.tasks.image_files import ImageFile
+from rltr.tasks.images import image_column, load_processor
 from rltr.tasks.options import DataOptions
 from rltr.tasks.records import SUFFIXES, read_field, read_rows
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
@@ -129,8 +131,10 @@ def _image_files(data: Path, options: DataOptions) -> dict[str, list[Path]]:
         raise RltrError(f"{data} is not a folder; an image model needs a folder of images")
     found = {}
     for split, root in split_folders(data, options).items():
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in images.SUFFIXES and path.is_file())
+        paths = sorted(
+            path for path in root.rglob("*") if path.suffix.lower() in image_files.SUFFIXES and path.is_file()
+        )
         if not paths:
-            raise RltrError(f"no images in {root} (looked for {' '.join(sorted(images.SUFFIXES))})")
+            raise RltrError(f"no images in {root} (looked for {' '.join(sorted(image_files.SUFFIXES))})")
         found[split] = paths
     return found
