@@ -72,7 +72,7 @@ class Table:
         column: Sequence[Any] = self.rows.cast_column(name, datasets.Image(decode=False))[name]
         return column
 
-    def texts(self, name: str, blank: bool) -> Sequence[str]:
+    def texts(self, name: str, blank: bool) -> Sequence[str | None]:
         """A column of texts.
 
         Args:

@@ -43,7 +43,7 @@ class TextExamples(Examples):
 
     def __init__(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | None],
         labels: Shaped[Tensor, "examples *label"],
         classes: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,

@@ -71,7 +71,7 @@ def _task(model: PreTrainedModel, splits: Mapping[str, Examples], options: DataO
 
 
 def _texts(
-    model: PreTrainedModel, source: str, texts: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    model: PreTrainedModel, source: str, texts: Mapping[str, tuple[Sequence[str | None], Sequence[str]]]
 ) -> dict[str, Examples]:
     """Examples of texts, each with the places where they stand."""
     tokenizer = load_tokenizer(model, source)
