@@ -38,7 +38,7 @@ from rltr.cost import FlopsCost
 from rltr.errors import RltrError
 from rltr.evaluate import Evaluation, OperatingPoint, baseline_points, measure, policy_points, read_json, write_json
 from rltr.evaluate.pareto import Point, pareto_front
-from rltr.evaluate.sweep import a_few
+from rltr.evaluate.usual_points import a_few
 from rltr.export import Policy, load_policy, weight_for_drop
 from rltr.folders import POLICY_FOLDER
 from rltr.preparation import prepare

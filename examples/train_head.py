@@ -35,7 +35,8 @@ from examples.splits import NAMES
 from rltr.errors import RltrError
 from rltr.files import atomic_folder
 from rltr.tasks import DataOptions
-from rltr.tasks.text import TextExamples, read_records
+from rltr.tasks.records import read_records
+from rltr.tasks.text import TextExamples
 
 LONGEST = 512
 """Tokens of a text, special ones included: as many as MiniLM has positions for."""

@@ -23,7 +23,8 @@ from rltr.loading import load_model
 from rltr.recipe import load_recipe
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
-from rltr.tasks.text import TextExamples, load_tokenizer
+from rltr.tasks.text import TextExamples
+from rltr.tasks.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 

@@ -29,7 +29,7 @@ from rltr.errors import RltrError
 from rltr.preparation import prepare_data
 from rltr.recipe import is_hub_name, load_recipe
 from rltr.tasks import DataOptions, Task, load_task
-from rltr.tasks.arrays import ArrayExamples
+from rltr.tasks.array_examples import ArrayExamples
 from rltr.tasks.spool import Spool
 
 SMALL: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}

@@ -31,10 +31,11 @@ from rltr.evaluate.gallery import text_panels
 from rltr.evaluate.points import View
 from rltr.tasks import DataOptions, Examples, Task, TensorExamples, load_task
 from rltr.tasks.examples import Subset
-from rltr.tasks.images import ImageExamples
+from rltr.tasks.image_examples import ImageExamples
 from rltr.tasks.labels import number_classes
 from rltr.tasks.splits import deal
-from rltr.tasks.text import TextExamples, longest_text
+from rltr.tasks.text import TextExamples
+from rltr.tasks.tokenizer import longest_text
 
 SMALL: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "poor", "film", "un", "##fine"]

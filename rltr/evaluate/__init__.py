@@ -5,7 +5,7 @@ from rltr.evaluate.measure import measure
 from rltr.evaluate.points import POLICY, UNTRAINED, Measurement, OperatingPoint
 from rltr.evaluate.report import write_report
 from rltr.evaluate.results import Evaluation, read_json, write_json
-from rltr.evaluate.sweep import a_few, baseline_points, policy_points
+from rltr.evaluate.usual_points import a_few, baseline_points, policy_points
 
 __all__ = [
     "POLICY",

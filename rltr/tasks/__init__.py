@@ -19,15 +19,18 @@ from rltr.errors import RltrError
 from rltr.files import at_home, from_here
 from rltr.recipe import is_hub_name
 from rltr.tasks import zero_shot
-from rltr.tasks.arrays import ArrayExamples, holds_arrays, load_arrays, open_arrays
-from rltr.tasks.examples import Examples, Index, Task, TensorExamples
+from rltr.tasks.array_examples import ArrayExamples
+from rltr.tasks.arrays import holds_arrays, load_arrays, open_arrays
+from rltr.tasks.examples import Examples, Index, Task
 from rltr.tasks.fitting import check_fit
 from rltr.tasks.heads import measure_spread
 from rltr.tasks.images import load_image_tables, load_images
 from rltr.tasks.options import DataOptions
 from rltr.tasks.scores import SCORES, score
 from rltr.tasks.sounds import load_sound_tables, load_sounds
-from rltr.tasks.tables import Table, holds_tables, is_datasets_object, open_files, open_hub, tables_of
+from rltr.tasks.table_sources import holds_tables, is_datasets_object, open_files, open_hub, tables_of
+from rltr.tasks.tables import Table
+from rltr.tasks.tensor_examples import TensorExamples
 from rltr.tasks.text import load_text_tables, load_texts
 from rltr.tasks.tokens import load_token_tables, load_tokens
 from rltr.tasks.unlabelled import load_unlabelled, load_unlabelled_tables

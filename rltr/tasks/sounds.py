@@ -14,14 +14,14 @@ from transformers import AutoFeatureExtractor, PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.tasks.class_folders import read_class_folders
-from rltr.tasks.examples import Examples, Index, Task, digest, digest_files
+from rltr.tasks.examples import Examples, Index, Task, digest
 from rltr.tasks.heads import read_labels
 from rltr.tasks.options import DataOptions
 from rltr.tasks.recent import Recent
 from rltr.tasks.sound_files import SUFFIXES, count_samples, import_soundfile, read_sound
 from rltr.tasks.source import load_part
 from rltr.tasks.splits import assemble
-from rltr.tasks.stored_files import StoredFile
+from rltr.tasks.stored_files import StoredFile, digest_stored
 from rltr.tasks.table_labels import read_table_labels
 from rltr.tasks.tables import Table
 
@@ -95,12 +95,9 @@ class SoundExamples(Examples):
 
     def fingerprint(self) -> str | None:
         """See ``Examples``: of the files, the feature extractor and the version of scipy, which resamples."""
-        identity = self.identity
+        identity = self.identity or digest_stored(self.files)
         if identity is None:
-            paths = [file for file in self.files if isinstance(file, Path)]
-            if len(paths) != len(self.files):
-                return None
-            identity = digest_files(paths)
+            return None
         return digest([identity, type(self.extractor).__name__, self.extractor.to_json_string(), scipy.__version__])
 
     def fault(self, i: int) -> str | None:
@@ -162,9 +159,9 @@ def load_sound_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
     labelling, labels = read_table_labels(tables, options.label_column, lambda own: read_labels(own, model.config))
 
     def examples(split: str) -> SoundExamples:
-        table, column = tables[split], columns[split]
-        own, identity = labelling(labels[split]), table.identity(column, options.audio_column)
-        made = SoundExamples(column, own, table.places(), labelling.classes, extractor, identity=identity)
+        column, identity = columns[split]
+        own, names = labelling(labels[split]), tables[split].places()
+        made = SoundExamples(column, own, names, labelling.classes, extractor, identity=identity)
         made.goal = labelling.goal
         return made
 

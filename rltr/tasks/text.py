@@ -1,43 +1,32 @@
 """Texts with a label each (a class, several, or a number), from a CSV, TSV or JSONL file, or from a table."""
 
-import csv
-import json
 import logging
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Index, Task, digest
-from rltr.tasks.heads import SEPARATOR, read_labels
+from rltr.tasks.heads import read_labels
 from rltr.tasks.options import DataOptions
-from rltr.tasks.source import load_part
+from rltr.tasks.records import SUFFIXES, read_records
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
 from rltr.tasks.table_labels import read_table_labels
 from rltr.tasks.tables import Table
+from rltr.tasks.tokenizer import load_tokenizer, longest_text, tokenizer_facts
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
 TOKENIZED = 1_000
 """Texts that are read and tokenized at a time where all of them are."""
 log = logging.getLogger(__name__)
 _said: WeakSet[PreTrainedTokenizerBase] = WeakSet()
 """Tokenizers of which it was said that texts are cut: once is enough for all splits."""
-
-
-class Record(NamedTuple):
-    """One line of a file: its text and its label, as written, and where it stands."""
-
-    text: str
-    label: str
-    place: str
 
 
 class TextExamples(Examples):
@@ -54,7 +43,7 @@ class TextExamples(Examples):
 
     def __init__(
         self,
-        texts: Sequence[str],
+        texts: Sequence[str | None],
         labels: Shaped[Tensor, "examples *label"],
         classes: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
@@ -203,146 +192,3 @@ def load_text_tables(model: PreTrainedModel, tables: Mapping[str, Table], source
         return made
 
     return assemble(list(tables), examples, "text", options, next(iter(tables.values())).data)
-
-
-def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer and make sure that the two fit.
-
-    Raises:
-        RltrError: if it is missing, knows no words, knows more than the model, or cannot pad.
-    """
-    files = "a tokenizer.json and a tokenizer_config.json"
-    tokenizer: PreTrainedTokenizerBase = load_part(AutoTokenizer, source, "tokenizer", files)
-    # Where the files are missing, transformers makes some families a tokenizer to which every word is unknown.
-    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - {"▁"}:
-        raise RltrError(f"the tokenizer of {source!r} knows no words; likely cause: its files ({files}) are missing")
-    table = model.get_input_embeddings()
-    if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
-        raise RltrError(
-            f"the tokenizer of {source!r} has {len(tokenizer)} tokens but the model only {table.num_embeddings}; "
-            "use the tokenizer that the model was trained with, or resize_token_embeddings() and fine-tune"
-        )
-    pad = getattr(model.config, "pad_token_id", None)
-    if tokenizer.pad_token is not None and pad is not None and pad != tokenizer.pad_token_id:
-        raise RltrError(
-            f"the tokenizer of {source!r} pads with token {tokenizer.pad_token_id} but the model with {pad}; likely "
-            "cause: it is another model's. Use the one the model was trained with, or set model.config.pad_token_id"
-        )
-    if tokenizer.pad_token is None:
-        raise RltrError(
-            f"the tokenizer of {source!r} has no padding token, so texts of different lengths cannot share a batch; "
-            "set tokenizer.pad_token and model.config.pad_token_id, and save both to a folder"
-        )
-    return tokenizer
-
-
-def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[str]:
-    """All that decides which tokens a text becomes, for a fingerprint; ``longest`` is what it is cut to."""
-    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
-    settings = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side, longest]
-    return [rules, repr(settings)]
-
-
-def longest_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Most tokens that both model and tokenizer can take; None if neither has a limit."""
-    # A tokenizer without a limit says 1e30.
-    limits = [position_limit(model), tokenizer.model_max_length]
-    return min((int(limit) for limit in limits if limit is not None and 0 < limit < 2**31), default=None)
-
-
-def position_limit(model: PreTrainedModel) -> int | None:
-    """Most tokens of a text that a model has positions for; None if it has no limit."""
-    limits = [getattr(model.config, "max_position_embeddings", None)]
-    for name, table in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding) and table.padding_idx is not None:
-            # RoBERTa and its kin number positions from padding_idx + 1: a table of 514 rows takes 512 tokens.
-            limits.append(table.num_embeddings - table.padding_idx - 1)
-    return min((int(limit) for limit in limits if limit is not None and limit > 0), default=None)
-
-
-def read_records(path: Path, options: DataOptions) -> Iterator[Record]:
-    """Read the text and the label of every record of a file.
-
-    Raises:
-        RltrError: naming file and line, if it cannot be read, or a record lacks a text or a label.
-    """
-    for line, record in read_rows(path):
-        place = f"{path}, line {line}"
-        text = read_field(record, options.text_column, place, options.bad_inputs == "skip")
-        label = record.get(options.label_column)
-        if isinstance(label, list):  # several classes or numbers; none of the classes, if it is empty
-            yield Record(text, SEPARATOR.join(map(str, label)), place)
-        else:
-            yield Record(text, read_field(record, options.label_column, place).strip(), place)
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Read a file record by record, each with the number of its line.
-
-    Raises:
-        RltrError: naming file and line, if it cannot be read.
-    """
-    if path.suffix not in SUFFIXES:
-        raise RltrError(f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
-    except OSError as error:
-        raise RltrError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RltrError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-
-
-def _table(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    try:
-        for record in reader:
-            if None in record or None in record.values():
-                raise RltrError(
-                    f"{path}, line {reader.line_num}: not as many fields as the header has "
-                    f"({', '.join(reader.fieldnames or [])}); put texts that hold the separator in double quotes"
-                )
-            yield reader.line_num, record
-    except csv.Error as error:
-        line = reader.reader.line_num  # reader.line_num is still that of the record before
-        raise RltrError(f"{path}, line {line}: {error}; the file is damaged or no {path.suffix}") from error
-
-
-def _jsonl(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RltrError(f"{path}, line {number}: no JSON ({error.msg} at column {error.colno})") from error
-        if not isinstance(record, dict):
-            raise RltrError(f"{path}, line {number}: every line must be a JSON object with a text and a label")
-        yield number, record
-
-
-def read_field(record: Mapping[str, Any], column: str, where: str, may_lack: bool | None = None) -> str:
-    """A text or a label as it is written.
-
-    Args:
-        record: all fields, by column.
-        column: which one.
-        where: the record stands, for messages.
-        may_lack: whether an empty field is fine, which is given back as ``""``; None where nobody could ask for that.
-
-    Raises:
-        RltrError: if there is none, or it is neither text nor number.
-    """
-    if column not in record:
-        raise RltrError(f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}")
-    value = record[column]
-    if may_lack and (value is None or not str(value).strip()):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RltrError(f"{where}: {column!r} must be a string or a number, not {json.dumps(value)}")
-    if not str(value).strip():
-        raise RltrError(
-            f"{where}: {column!r} is empty; fill it in or remove the record"
-            f"{', or leave such texts out: data.bad_inputs=skip' if may_lack is not None else ''}"
-        )
-    return str(value)

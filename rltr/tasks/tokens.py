@@ -16,10 +16,11 @@ from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.token_classes import UNLABELLED
 from rltr.tasks.labels import number_classes
 from rltr.tasks.options import DataOptions
+from rltr.tasks.records import read_rows
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
 from rltr.tasks.table_labels import Written, fit_labels
 from rltr.tasks.tables import Table
-from rltr.tasks.text import load_tokenizer, longest_text, read_rows, tokenizer_facts
+from rltr.tasks.tokenizer import load_tokenizer, longest_text, tokenizer_facts
 
 Classes: TypeAlias = tuple[dict[str, int], list[str]]
 """The number of each class as it is written, and the names of all classes of the head."""

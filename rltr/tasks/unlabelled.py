@@ -7,15 +7,19 @@ import torch
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.tasks import images
+from rltr.tasks import image_files
 from rltr.tasks.class_folders import split_folders
 from rltr.tasks.examples import Examples, Task
 from rltr.tasks.goals import Embedding
-from rltr.tasks.images import ImageExamples, ImageFile, image_column, load_processor
+from rltr.tasks.image_examples import ImageExamples
+from rltr.tasks.images import load_processor
 from rltr.tasks.options import DataOptions
+from rltr.tasks.records import SUFFIXES, read_field, read_rows
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
+from rltr.tasks.stored_files import StoredFile
 from rltr.tasks.tables import Table
-from rltr.tasks.text import SUFFIXES, TextExamples, load_tokenizer, longest_text, read_field, read_rows
+from rltr.tasks.text import TextExamples
+from rltr.tasks.tokenizer import load_tokenizer, longest_text
 
 TEXTS = (".txt", *SUFFIXES)
 
@@ -48,7 +52,7 @@ def load_unlabelled_tables(
         RltrError: if the column is missing or holds something else, or processor or tokenizer cannot be loaded.
     """
     if model.main_input_name == "pixel_values":
-        columns = {split: image_column(table, options) for split, table in tables.items()}
+        columns = {split: table.images(options.image_column) for split, table in tables.items()}
         made = _images(
             model, source, {split: (own, tables[split].places(), same) for split, (own, same) in columns.items()}
         )
@@ -67,7 +71,7 @@ def _task(model: PreTrainedModel, splits: Mapping[str, Examples], options: DataO
 
 
 def _texts(
-    model: PreTrainedModel, source: str, texts: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    model: PreTrainedModel, source: str, texts: Mapping[str, tuple[Sequence[str | None], Sequence[str]]]
 ) -> dict[str, Examples]:
     """Examples of texts, each with the places where they stand."""
     tokenizer = load_tokenizer(model, source)
@@ -112,7 +116,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _images(
-    model: PreTrainedModel, source: str, files: Mapping[str, tuple[Sequence[ImageFile], Sequence[str], str | None]]
+    model: PreTrainedModel, source: str, files: Mapping[str, tuple[Sequence[StoredFile], Sequence[str], str | None]]
 ) -> dict[str, Examples]:
     """Examples of images, each with their names and a digest of them all, if there is one."""
     processor, channels = load_processor(model, source)
@@ -127,8 +131,10 @@ def _image_files(data: Path, options: DataOptions) -> dict[str, list[Path]]:
         raise RltrError(f"{data} is not a folder; an image model needs a folder of images")
     found = {}
     for split, root in split_folders(data, options).items():
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in images.SUFFIXES and path.is_file())
+        paths = sorted(
+            path for path in root.rglob("*") if path.suffix.lower() in image_files.SUFFIXES and path.is_file()
+        )
         if not paths:
-            raise RltrError(f"no images in {root} (looked for {' '.join(sorted(images.SUFFIXES))})")
+            raise RltrError(f"no images in {root} (looked for {' '.join(sorted(image_files.SUFFIXES))})")
         found[split] = paths
     return found

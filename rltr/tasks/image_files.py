@@ -1,0 +1,29 @@
+"""Image files, on disk or in tables: whatever PIL decodes, upright, with as many channels as a model sees."""
+
+import struct
+
+from PIL import Image, ImageOps
+
+from rltr.errors import RltrError
+from rltr.tasks.stored_files import StoredFile, open_stored
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+"""Files with other suffixes are left alone."""
+
+
+def read_image(file: StoredFile, channels: int, name: str) -> Image.Image:
+    """Read an image, upright, as grey (``channels`` 1) or RGB (3).
+
+    Raises:
+        RltrError: if it is no image, is damaged, or has more than 8 bits per channel (PIL would clip those to white);
+            with its ``name``.
+    """
+    try:
+        with Image.open(open_stored(file)) as opened:
+            image = ImageOps.exif_transpose(opened)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RltrError(f"{name} cannot be read as an image ({reason})") from error
+    if image.mode.startswith(("I", "F")):
+        raise RltrError(f"{name} has more than 8 bits per channel (mode {image.mode}); convert it to an 8-bit image")
+    return image.convert("L" if channels == 1 else "RGB")

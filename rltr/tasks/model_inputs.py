@@ -1,0 +1,128 @@
+"""Arrays by name as a model's inputs: labels told from inputs, both checked against each other and the model."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rltr.errors import RltrError
+from rltr.tasks.array_examples import Rows
+from rltr.tasks.heads import SEPARATOR
+from rltr.tasks.options import DataOptions
+from rltr.tasks.tokenizer import position_limit
+
+LABELS = "labels"
+"""What processors, collators and ``datasets`` call labels, where ``label_column`` is not there."""
+
+
+def label_key(item: Mapping[str, Any], where: str, options: DataOptions) -> str:
+    """Which of ``item``'s names the labels have.
+
+    Raises:
+        RltrError: if they have none; with ``where`` it is.
+    """
+    for key in (options.label_column, LABELS):
+        if key in item:
+            return key
+    raise RltrError(f"{where}: there is no {options.label_column!r}; there are {', '.join(map(repr, item))}")
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """As an array, floating values in single precision."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    array = np.asarray(values)
+    return array.astype(np.float32, copy=False) if np.issubdtype(array.dtype, np.floating) else array
+
+
+def take_apart(
+    model: PreTrainedModel, arrays: Mapping[str, Any], where: str, options: DataOptions
+) -> tuple[dict[str, Rows], list[str]]:
+    """Inputs and labels (as in a file) of one split, checked against each other and against the model.
+
+    Raises:
+        RltrError: if an input is none of the model's, the main one is missing, rows and labels are not equally many,
+            labels are not written as labels are, or tokens do not fit the model; with ``where`` that is.
+    """
+    key = label_key(arrays, where, options)
+    labels = as_array(arrays[key])
+    written = _written(model, labels, f"{where}: {key!r}")
+    inputs = {name: _rows(rows) for name, rows in arrays.items() if name != key}
+    known = set(input_names(model))
+    if unknown := sorted(set(inputs) - known):
+        raise RltrError(
+            f"{where}: {', '.join(unknown)} is no input of {type(model).__name__}; it takes {', '.join(sorted(known))}"
+        )
+    if model.main_input_name not in inputs:
+        raise RltrError(f"{where}: there is no {model.main_input_name}; there are {', '.join(map(repr, arrays))}")
+    counts = {name: len(rows) for name, rows in {key: labels, **inputs}.items()}
+    if len(set(counts.values())) != 1 or not len(labels):
+        raise RltrError(f"{where}: inputs and labels must be equally many, and at least one; got {counts}")
+    ragged = [name for name, rows in inputs.items() if not isinstance(rows, np.ndarray)]
+    if ragged and model.main_input_name != "input_ids":
+        raise RltrError(
+            f"{where}: rows of {', '.join(ragged)} have different shapes; the processor must make them alike"
+        )
+    pixels = inputs.get("pixel_values")
+    if isinstance(pixels, np.ndarray) and pixels.dtype.kind != "f":
+        raise RltrError(
+            f"{where}: pixel_values are {pixels.dtype}, so likely no processor prepared them; the model was trained on "
+            "what its own image processor gives, in floating point"
+        )
+    if "input_ids" in inputs:
+        _check_tokens(model, inputs["input_ids"], where)
+    return inputs, written
+
+
+def _written(model: PreTrainedModel, labels: NDArray[Any], what: str) -> list[str]:
+    """Labels as in a file: a name or a number, or several of them."""
+    if labels.ndim == 1 and labels.dtype.kind in "iufU":
+        return [str(label) for label in labels.tolist()]
+    if labels.ndim != 2 or labels.dtype.kind not in "biuf":
+        raise RltrError(
+            f"{what} must be a name, a number or several numbers for each row, not {labels.dtype} {labels.shape}"
+        )
+    if model.config.problem_type != "multi_label_classification":
+        return [SEPARATOR.join(map(str, row)) for row in labels.tolist()]
+    if labels.shape[1] != model.config.num_labels or not np.isin(labels, (0, 1)).all():
+        raise RltrError(
+            f"{what} must be 0 or 1 for each of the {model.config.num_labels} classes of the model's head, which may "
+            f"be right together; their shape is {labels.shape}"
+        )
+    return [SEPARATOR.join(map(str, np.flatnonzero(row))) for row in labels]
+
+
+def _rows(values: Any) -> Rows:
+    """One array, or a list of arrays where their lengths differ."""
+    if isinstance(values, list) and len({np.shape(row) for row in values}) > 1:
+        return [as_array(row) for row in values]
+    return as_array(values)
+
+
+def input_names(model: PreTrainedModel) -> list[str]:
+    """What a model's ``forward`` takes by name, but for labels."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.name != LABELS]
+
+
+def _check_tokens(model: PreTrainedModel, ids: Rows, where: str) -> None:
+    table, limit = model.get_input_embeddings(), position_limit(model)
+    for i, row in enumerate(ids):
+        if row.dtype.kind not in "iu" or row.ndim != 1:
+            raise RltrError(f"{where}: input_ids must be whole numbers, one row of tokens for each example")
+        if limit is not None and len(row) > limit:
+            raise RltrError(
+                f"{where}, row {i}: {len(row)} tokens are more than the {limit} that the model has positions for; cut "
+                "them when they are tokenized: truncation=True, max_length"
+            )
+        if isinstance(table, nn.Embedding) and len(row) and not 0 <= row.min() <= row.max() < table.num_embeddings:
+            outside = row.max() if row.min() >= 0 else row.min()
+            raise RltrError(
+                f"{where}, row {i}: token {outside} is not in the model's vocabulary, "
+                f"0 to {table.num_embeddings - 1}; likely cause: another model's tokenizer"
+            )

@@ -1,0 +1,143 @@
+"""Data sets of Hugging Face's ``datasets``: hub names, local Parquet and Arrow, and objects made in Python.
+
+That library is an extra, ``pip install rltr[data]``: what it reads stays on disk, memory-mapped, and so it is here.
+
+A source that streams is read once, from the front, and no further than so many examples of each split; those are then
+held in memory (images and sounds as the bytes they were stored as). Rollouts need random access: inputs are drawn again
+and again, each is compared with the dense model's answer to it, and a training that goes on must draw what it would
+have drawn. So there is a fixed set to draw from. Little is lost: a training draws rollouts / group_size inputs, and a
+set of several times that size has hardly any of them drawn twice.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rltr.errors import RltrError
+from rltr.files import from_here
+from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
+from rltr.tasks.splits import WHOLE, choose_splits
+from rltr.tasks.tables import Table, import_datasets
+
+SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
+"""What ``datasets`` calls the files it is asked to read here."""
+SHUFFLED = 1_000
+"""Examples held at a time to mix the order of a hub stream, whose shards are shuffled as well."""
+
+
+def holds_tables(data: Path) -> bool:
+    """Whether a file or folder is for :func:`open_files`."""
+    if data.is_file():
+        return data.suffix.lower() in SUFFIXES
+    saved = ("dataset_dict.json", "dataset_info.json")
+    return any((data / name).is_file() for name in saved) or _suffix_in(data) is not None
+
+
+def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
+    """Parquet or Arrow: a file, a folder of them with splits in their names, or what ``save_to_disk`` wrote.
+
+    Raises:
+        RltrError: if they cannot be read, or lack a split.
+    """
+    datasets = import_datasets()
+
+    def load() -> Any:
+        if (data / "dataset_dict.json").is_file() or (data / "state.json").is_file():
+            return datasets.load_from_disk(str(data))
+        if data.is_file():
+            streams = options.stream_examples is not None
+            return datasets.load_dataset(SUFFIXES[data.suffix.lower()], data_files=str(data), streaming=streams)
+        suffix = _suffix_in(data)
+        return datasets.load_dataset(str(data), streaming=options.stream_examples is not None) if suffix else None
+
+    with _quiet(datasets):
+        return tables_of(_told(load, repr(str(data))), options, str(data))
+
+
+def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
+    """A data set of the hub, from the local cache if it is there; ``HF_HUB_OFFLINE`` is respected.
+
+    No code that comes with a data set is run. With ``options.stream_examples`` no more is downloaded than is taken.
+
+    Raises:
+        RltrError: if it cannot be had, or lacks a split.
+    """
+    datasets = import_datasets()
+    streams = options.stream_examples is not None
+    found = _told(lambda: datasets.load_dataset(name, options.subset, streaming=streams), from_here(name))
+    return tables_of(found, options, name)
+
+
+def is_datasets_object(data: object) -> bool:
+    """Whether ``data`` was made by ``datasets``; does not import it."""
+    return type(data).__module__.partition(".")[0] == "datasets"
+
+
+def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
+    """Tables of what ``datasets`` gave: a data set or several by split, in memory, on disk or streaming.
+
+    Raises:
+        RltrError: if a split is missing or empty.
+    """
+    datasets = import_datasets()
+    splits = dict(found) if isinstance(found, dict) else {WHOLE: found}
+    if list(splits) == ["train"] and not any(options.split_names.values()):
+        splits = {WHOLE: splits["train"]}  # `datasets` calls everything that is not split train
+    if list(splits) != [WHOLE]:
+        splits = choose_splits(data, splits, options)
+    tables = {}
+    for split, rows in splits.items():
+        name = str(getattr(rows, "split", None) or ("row" if split == WHOLE else split))
+        if isinstance(rows, datasets.IterableDataset):
+            rows = _told(partial(_take, datasets, rows, options), repr(data))
+        if len(rows) == 0:
+            raise RltrError(f"{data} has no records{'' if split == WHOLE else f' in {split}'}; it needs at least one")
+        tables[split] = Table(data, name, rows)
+    return tables
+
+
+def _take(datasets: Any, stream: Any, options: DataOptions) -> Any:
+    """The first examples of a stream, as a data set in memory; images and sounds stay encoded."""
+    if stream.features is None:
+        stream = stream._resolve_features()
+    features = dict(stream.features)
+    for name, feature in stream.features.items():
+        if isinstance(feature, datasets.Image | datasets.Audio):
+            stream = stream.cast_column(name, type(feature)(decode=False))
+            # As it is stored: putting a sound into a table as a sound would need an encoder.
+            features[name] = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    stream = stream.shuffle(seed=options.seed, buffer_size=SHUFFLED)
+    records = list(stream.take(options.stream_examples or STREAM_EXAMPLES))
+    return datasets.Dataset.from_list(records, features=datasets.Features(features))
+
+
+def _suffix_in(folder: Path) -> str | None:
+    """The suffix of the tables in a folder, in ``data`` in it, or in a folder for a split."""
+    files: Iterator[Path] = (path for depth in ("*", "*/*") for path in sorted(folder.glob(depth)))
+    return next((path.suffix for path in files if path.suffix.lower() in SUFFIXES and path.is_file()), None)
+
+
+def _told(load: Callable[[], Any], data: str) -> Any:
+    """What ``load`` gives; what goes wrong there is told in one line."""
+    try:
+        return load()
+    except Exception as error:  # datasets raises whatever its readers, the hub and pyarrow raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RltrError(
+            f"the data set {data} cannot be read: {reason.rstrip('.')}; check the path or the name (owner/name "
+            "on the hub), data.subset and the network; with HF_HUB_OFFLINE=1 it must be in the cache already"
+        ) from error
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """No progress bars while local files are indexed; bars of downloads stay."""
+    bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,64 @@
+"""A model's tokenizer: that the two fit, how long a text may be, and what decides which tokens it becomes."""
+
+import json
+
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rltr.errors import RltrError
+from rltr.tasks.source import load_part
+
+
+def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer and make sure that the two fit.
+
+    Raises:
+        RltrError: if it is missing, knows no words, knows more than the model, or cannot pad.
+    """
+    files = "a tokenizer.json and a tokenizer_config.json"
+    tokenizer: PreTrainedTokenizerBase = load_part(AutoTokenizer, source, "tokenizer", files)
+    # Where the files are missing, transformers makes some families a tokenizer to which every word is unknown.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - {"▁"}:
+        raise RltrError(f"the tokenizer of {source!r} knows no words; likely cause: its files ({files}) are missing")
+    table = model.get_input_embeddings()
+    if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
+        raise RltrError(
+            f"the tokenizer of {source!r} has {len(tokenizer)} tokens but the model only {table.num_embeddings}; "
+            "use the tokenizer that the model was trained with, or resize_token_embeddings() and fine-tune"
+        )
+    pad = getattr(model.config, "pad_token_id", None)
+    if tokenizer.pad_token is not None and pad is not None and pad != tokenizer.pad_token_id:
+        raise RltrError(
+            f"the tokenizer of {source!r} pads with token {tokenizer.pad_token_id} but the model with {pad}; likely "
+            "cause: it is another model's. Use the one the model was trained with, or set model.config.pad_token_id"
+        )
+    if tokenizer.pad_token is None:
+        raise RltrError(
+            f"the tokenizer of {source!r} has no padding token, so texts of different lengths cannot share a batch; "
+            "set tokenizer.pad_token and model.config.pad_token_id, and save both to a folder"
+        )
+    return tokenizer
+
+
+def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[str]:
+    """All that decides which tokens a text becomes, for a fingerprint; ``longest`` is what it is cut to."""
+    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
+    settings = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side, longest]
+    return [rules, repr(settings)]
+
+
+def longest_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Most tokens that both model and tokenizer can take; None if neither has a limit."""
+    # A tokenizer without a limit says 1e30.
+    limits = [position_limit(model), tokenizer.model_max_length]
+    return min((int(limit) for limit in limits if limit is not None and 0 < limit < 2**31), default=None)
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Most tokens of a text that a model has positions for; None if it has no limit."""
+    limits = [getattr(model.config, "max_position_embeddings", None)]
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            # RoBERTa and its kin number positions from padding_idx + 1: a table of 514 rows takes 512 tokens.
+            limits.append(table.num_embeddings - table.padding_idx - 1)
+    return min((int(limit) for limit in limits if limit is not None and limit > 0), default=None)

@@ -1,0 +1,92 @@
+"""Results in files: what was written is read, older files too, and what is wrong is refused."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rltr.errors import RltrError
+from rltr.evaluate.pareto import hypervolume
+from rltr.evaluate.report import render
+from rltr.evaluate.results import Evaluation, read_history, read_json, write_csv, write_json
+
+
+def test_json_round_trip_with_what_a_later_version_may_add(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.json"
+    write_json(evaluation, path)
+    data = json.loads(path.read_text())
+    assert data["hypervolumes"]["latency"]["policy (merge)"] == pytest.approx(
+        hypervolume([(0.53, 0.8123), (0.34, 0.7765)], quality=1 / 3)
+    )
+    assert data["fronts"]["latency"]["policy (merge)"] == [[0.34, 0.7765], [0.53, 0.8123]]
+    data["from_the_future"] = data["points"][0]["also"] = {"x": 1}
+    path.write_text(json.dumps(data))
+    assert read_json(path) == evaluation
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+
+
+def test_results_without_right_answers_are_read_and_claim_nothing(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(evaluation, path)
+    data = json.loads(path.read_text())
+    for old in data["points"]:
+        for name in ("per_input", "layers", "schedule"):
+            old.pop(name)
+    path.write_text(json.dumps(data))
+    found = read_json(path)
+    assert found.resampled() == {} and found.curves() == evaluation.curves()
+    assert 'class="good"' not in render(found) and 'class="bad"' not in render(found)
+
+
+def test_results_of_when_all_tasks_were_classifications_are_read(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(replace(evaluation, gallery=[]), path)
+    data = json.loads(path.read_text())
+    for name in ("quality_name", "chance"):
+        data.pop(name)
+    old = {"dense_quality": "dense_accuracy", "dense_quality_interval": "dense_accuracy_interval", "per_input": "right"}
+    for part in (data, *data["points"]):
+        for name in list(part):
+            if name in old or name.startswith("quality"):
+                part[old.get(name, name.replace("quality", "accuracy"))] = part.pop(name)
+    assert "accuracy_change" in data["points"][0]
+    data["gallery"] = [{"example": 0, "name": "x", "label": 0, "dense_prediction": 0, "views": []}]
+    path.write_text(json.dumps(data))
+    assert read_json(path) == replace(evaluation, gallery=[])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ("[1]", "does not hold"), ('{"model": 3}', "does not hold")]
+)
+def test_wrong_results_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(RltrError, match=message):
+        read_json(path)
+    with pytest.raises(RltrError, match="rltr evaluate"):
+        read_json(tmp_path / "missing.json")
+
+
+def test_csv_has_every_point(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_csv(evaluation, tmp_path / "results.csv")
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(evaluation.points)
+    for row, measured in zip(rows, evaluation.points, strict=True):
+        assert row["method"] == measured.method
+        assert float(row["accuracy"]) == measured.quality
+        assert float(row["latency_low"]) == pytest.approx(measured.latency - 0.01)
+        assert row["accuracy_change_low"] == ""
+        assert float(row["prediction_error"]) == pytest.approx(0.1)
+        assert [float(tokens) for tokens in row["kept"].split()] == measured.kept
+
+
+def test_history_skips_what_was_not_logged(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("rollouts,accuracy,kl\n512,,0.1\n1024,0.8,0.2\n")
+    assert read_history(path) == [{"rollouts": 512, "kl": 0.1}, {"rollouts": 1024, "accuracy": 0.8, "kl": 0.2}]
+    path.write_text("rollouts\nmany\n")
+    with pytest.raises(RltrError, match="many"):
+        read_history(path)
