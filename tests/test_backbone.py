@@ -15,19 +15,19 @@ from rltr.backbone import Backbone
 from rltr.errors import RltrError
 from rltr.forward import Choice
 from rltr.reduction import Reduction
-from rltr.selectors import RANKINGS, KeepAll, Selector, ranking
+from rltr.selectors import BASELINES, KeepAll, Selector, baseline
 
 LAYERS = (1, 3)
 DEPTH = 4
 MODES = ("merge", "drop")
 # Every selector in every mode. ToMe merges by definition, but its choice of who stays can be dropped too.
-MATRIX = [(name, mode) for name in ("none", *RANKINGS) for mode in MODES]
+MATRIX = [(name, mode) for name in ("none", *BASELINES) for mode in MODES]
 matrix = pytest.mark.parametrize(("name", "mode"), MATRIX)
 modes = pytest.mark.parametrize("mode", MODES)
 
 
 def selector(name, keep_rate=0.5):
-    return KeepAll() if name == "none" else ranking(name, keep_rate)
+    return KeepAll() if name == "none" else baseline(name, keep_rate)
 
 
 class Replay(Selector):
@@ -240,7 +240,7 @@ def test_bfloat16_keeps_its_own_accuracy(case):
     assert merged.dtype == torch.bfloat16 and merged.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["none", *RANKINGS])
+@pytest.mark.parametrize("name", ["none", *BASELINES])
 @pytest.mark.parametrize("model", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
 def test_results_do_not_depend_on_the_amount_of_padding(request, text_inputs, name, model):
     backbone = Backbone(request.getfixturevalue(model))

@@ -22,7 +22,7 @@ from rltr.errors import RltrError
 from rltr.families import FAMILIES, REFUSED
 from rltr.forward import Choice
 from rltr.reduction import Reduction
-from rltr.selectors import KeepAll, Selector, ranking
+from rltr.selectors import KeepAll, Selector, baseline
 from tests.models_page import PAGE, page
 from tests.zoo import ZOO, batch
 
@@ -234,9 +234,9 @@ def test_fewer_tokens_equal_the_reference_on_the_whole_grid(model, name, padding
 @cases
 def test_rows_do_not_depend_on_their_batch_mates(model, name, padding):
     inputs = batch(ZOO[name], padding)
-    together, trace = run(model, inputs, ranking("norm", 0.5))
+    together, trace = run(model, inputs, baseline("norm", 0.5))
     row = 1
-    alone, own = run(model, {key: value[[row]] for key, value in inputs.items()}, ranking("norm", 0.5))
+    alone, own = run(model, {key: value[[row]] for key, value in inputs.items()}, baseline("norm", 0.5))
     assert torch.equal(own.present[:, 0], trace.present[:, row])
     expected, found = (real(value, stages) for value, stages in ((together[[row]], trace), (alone, own)))
     if expected.shape != found.shape:  # an answer for every token of all rows

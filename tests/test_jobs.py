@@ -44,7 +44,7 @@ from rltr.recipe import Recipe, load_recipe
 from rltr.selectors import RandomChoice
 from rltr.train import run as training
 from rltr.train.checkpoint import TENSORS
-from rltr.train.prices import MAKERS
+from rltr.train.cost_model import MAKERS
 
 # Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")

@@ -13,7 +13,7 @@ from rltr.backbone import Backbone
 from rltr.errors import RltrError
 from rltr.proof import prove
 from rltr.sample import random_inputs
-from rltr.selectors import ranking
+from rltr.selectors import baseline
 from tests.zoo import ZOO, batch
 
 MADE_UP = [name for name in ZOO if name != "vit_mae"]  # masks patches at random unless the noise is given
@@ -96,7 +96,7 @@ def test_either_tower_of_a_clip_can_be_reduced(tower):
     assert prove(backbone, inputs, (1, 3)).holds
     before = model(**inputs).logits_per_image
     with backbone.attached():
-        output, trace = rltr.Reduction(backbone, ranking("norm", 0.5), [1])(inputs)
+        output, trace = rltr.Reduction(backbone, baseline("norm", 0.5), [1])(inputs)
     assert len(trace.stages[-1].counts) == 4 and trace.stages[-1].total < trace.stages[0].total
     assert output["logits_per_image"].shape == before.shape and not torch.equal(output["logits_per_image"], before)
     assert torch.equal(model(**inputs).logits_per_image, before)

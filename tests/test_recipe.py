@@ -24,7 +24,7 @@ from rltr.recipe import (
     with_absolute_paths,
 )
 from rltr.recipe.fields import CostGroup, DataGroup
-from rltr.selectors import RANKINGS, ranking
+from rltr.selectors import BASELINES, baseline
 from rltr.tasks import KINDS, SCORES
 
 
@@ -51,7 +51,7 @@ values_that_fit = st.fixed_dictionaries(
         "learner.learning_rate": st.floats(1e-9, 1, exclude_min=True),
         "learner.cost_weight": st.tuples(st.floats(1e-6, 1), st.floats(1, 1e6)),
         "evaluation.keep_rates": st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
-        "evaluation.methods": st.lists(st.sampled_from(sorted(RANKINGS)), max_size=3),
+        "evaluation.methods": st.lists(st.sampled_from(sorted(BASELINES)), max_size=3),
         "cost.table": st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])).map(Path),
         "out": st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1).map(Path),
     },
@@ -84,7 +84,7 @@ def test_shipped_recipes_are_found_by_name(name: str) -> None:
     recipe = load_recipe(name)
     assert find_recipe(name).suffix == ".yaml"
     for method in recipe.evaluation.methods:
-        ranking(method, keep_rate=0.5)
+        baseline(method, keep_rate=0.5)
 
 
 def test_every_field_is_explained() -> None:

@@ -14,13 +14,13 @@ from rltr.backbone import Backbone
 from rltr.errors import RltrError
 from rltr.forward import Decision
 from rltr.reduction import Reduction
-from rltr.selectors import RANKINGS, ClsAttention, KeepAll, Norm, RandomChoice, Ranking, ToMe, Uniform, ranking
+from rltr.selectors import BASELINES, ClsAttention, KeepAll, Norm, RandomChoice, Ranking, ToMe, Uniform, baseline
 from rltr.selectors.base import keep_best
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 RATES = st.floats(0.01, 1.0) | st.sampled_from([0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 1.0])
 SEEDS = st.integers(0, 1000)
-SCORED = [name for name in RANKINGS if name != "tome"]
+SCORED = [name for name in BASELINES if name != "tome"]
 
 
 def decide_on(counts, leading=1, seed=0, width=6):
@@ -49,8 +49,8 @@ def promised(count, leading, rate):
 @given(counts=COUNTS, leading=st.integers(1, 2), rate=RATES, seed=SEEDS)
 def test_rankings_keep_exactly_the_share_with_the_highest_scores(name, counts, leading, rate, seed):
     decision = decide_on(counts, leading, seed)
-    kept = ranking(name, rate)(decision).keep
-    selector = ranking(name, rate)
+    kept = baseline(name, rate)(decision).keep
+    selector = baseline(name, rate)
     assert isinstance(selector, Ranking)
     score = selector.score(decision)
     assert kept[decision.protected].all()
@@ -144,7 +144,7 @@ def test_redundancy_drops_the_even_twin_first():
     decision.hidden = torch.tensor([[9.0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, 0, 0.5], [1, 0, 0.01], [0, -1, 0.2]])
     order = []
     for rate in (0.8, 0.6):
-        kept = ranking("redundancy", rate)(decision).keep
+        kept = baseline("redundancy", rate)(decision).keep
         order.append([i for i, stays in enumerate(kept.tolist()) if not stays])
     assert order[0] == [4] and order[1] == [2, 4]
 
@@ -154,15 +154,15 @@ def test_keep_all_keeps_all():
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.5, 1.01, math.nan])
-@pytest.mark.parametrize("name", RANKINGS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_keep_rates_out_of_range_are_refused(name, rate):
     with pytest.raises(RltrError, match="above 0 and at most 1"):
-        ranking(name, rate)
+        baseline(name, rate)
 
 
 def test_an_unknown_selector_is_refused_with_the_choices():
     with pytest.raises(RltrError, match="no selector 'magic'.*cls_attention"):
-        ranking("magic", 0.5)
+        baseline("magic", 0.5)
 
 
 # ---- what CLS attended to

@@ -13,7 +13,7 @@ from rltr.export.folder import Policy
 from rltr.forward import Dropped
 from rltr.policies.network import TokenPolicy, decision_flops
 from rltr.reduction import Reduction
-from rltr.selectors import KeepAll, Selector, ranking
+from rltr.selectors import KeepAll, Selector, baseline
 from rltr.selectors.learned import Learned
 
 log = logging.getLogger(__name__)
@@ -82,21 +82,21 @@ def baseline_points(
     """
     points = [_point(backbone, "none", "none", 1.0, KeepAll(), schedules[0])]
     for method in methods:
-        selector = ranking(method, 1.0)
+        selector = baseline(method, 1.0)
         wanted = [tuple(selector.schedule(layers, backbone.depth)) for layers in schedules]
         possible = list(filter(None, dict.fromkeys(_possible(backbone, method, layers) for layers in wanted)))
         for layers in possible:
             schedule = f"layers {' '.join(map(str, layers))}" if len(possible) > 1 else ""
             for dropped in selector.modes:
                 points += [
-                    _point(backbone, method, dropped, rate, ranking(method, rate), layers, schedule) for rate in rates
+                    _point(backbone, method, dropped, rate, baseline(method, rate), layers, schedule) for rate in rates
                 ]
     return points
 
 
 def _possible(backbone: Backbone, method: str, layers: Sequence[int]) -> tuple[int, ...]:
     """The layers at which a baseline can decide, or the next ones where it cannot; if there are none, it says why."""
-    selector, possible, reason = ranking(method, 1.0), [], f"there is no layer to decide at ({backbone.depth} layers)"
+    selector, possible, reason = baseline(method, 1.0), [], f"there is no layer to decide at ({backbone.depth} layers)"
     for layer in layers:
         for instead in range(layer, min(layer + 2, backbone.depth)):
             try:

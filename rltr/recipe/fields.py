@@ -280,10 +280,10 @@ class EvaluationGroup(Group):
     @classmethod
     def _known(cls, methods: list[str]) -> list[str]:
         # Here, because selectors need torch, and the defaults, which are not validated, shall be shown at once.
-        from rltr.selectors import RANKINGS
+        from rltr.selectors import BASELINES
 
-        if unknown := [method for method in methods if method not in RANKINGS]:
-            raise ValueError(f"there is no selector {unknown[0]!r}; choose from {', '.join(RANKINGS)}")
+        if unknown := [method for method in methods if method not in BASELINES]:
+            raise ValueError(f"there is no selector {unknown[0]!r}; choose from {', '.join(BASELINES)}")
         return methods
 
 

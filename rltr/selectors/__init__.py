@@ -10,7 +10,7 @@ from rltr.selectors.redundancy import LeastRedundant
 from rltr.selectors.tome import ToMe
 from rltr.selectors.uniform import Uniform
 
-RANKINGS: dict[str, type[KeepRate]] = {
+BASELINES: dict[str, type[KeepRate]] = {
     "random": RandomChoice,
     "norm": Norm,
     "cls_attention": ClsAttention,
@@ -21,19 +21,19 @@ RANKINGS: dict[str, type[KeepRate]] = {
 """Baselines that take a keep rate, by the name recipes and reports use."""
 
 
-def ranking(name: str, keep_rate: float) -> KeepRate:
+def baseline(name: str, keep_rate: float) -> KeepRate:
     """The baseline ``name`` at a keep rate.
 
     Raises:
         RltrError: if there is no such baseline.
     """
-    if name not in RANKINGS:
-        raise RltrError(f"there is no selector {name!r}; choose one of {', '.join(RANKINGS)}")
-    return RANKINGS[name](keep_rate)
+    if name not in BASELINES:
+        raise RltrError(f"there is no selector {name!r}; choose one of {', '.join(BASELINES)}")
+    return BASELINES[name](keep_rate)
 
 
 __all__ = [
-    "RANKINGS",
+    "BASELINES",
     "ClsAttention",
     "KeepAll",
     "KeepRate",
@@ -44,5 +44,5 @@ __all__ = [
     "Selector",
     "ToMe",
     "Uniform",
-    "ranking",
+    "baseline",
 ]

@@ -29,7 +29,7 @@ from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
 from rltr.tasks import Task
 from rltr.train.checkpoint import read_facts, restore_checkpoint, save_checkpoint
-from rltr.train.prices import check_conditions, make_cost
+from rltr.train.cost_model import check_conditions, make_cost
 from rltr.train.token_ppo import TokenPPO
 from rltr.train.watch import Checkpoints, Watch
 

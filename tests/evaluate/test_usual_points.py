@@ -20,7 +20,7 @@ from rltr.evaluate.usual_points import a_few, baseline_points, fresh, policy_poi
 from rltr.export.folder import Policy, describe
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.reduction import Reduction
-from rltr.selectors import RANKINGS, ClsAttention
+from rltr.selectors import BASELINES, ClsAttention
 from rltr.tasks import TensorExamples
 
 
@@ -38,12 +38,12 @@ def decides_at(point: OperatingPoint) -> tuple[int, ...]:
 
 
 def test_a_baseline_decides_where_it_can(backbone: Backbone, examples: TensorExamples, flops: FlopsCost) -> None:
-    points = baseline_points(backbone, list(RANKINGS), [0.5], (0, 2))
+    points = baseline_points(backbone, list(BASELINES), [0.5], (0, 2))
     where = {point.series: decides_at(point) for point in points}
     assert where.pop("none") == (0, 2)
     assert where.pop("cls_attention (merge)") == where.pop("cls_attention (drop)") == (1, 2)
     assert where.pop("tome (merge)") == (1, 2)
-    assert set(where.values()) == {(0, 2)} and len(where) == 2 * (len(RANKINGS) - 2)
+    assert set(where.values()) == {(0, 2)} and len(where) == 2 * (len(BASELINES) - 2)
     found = measure(backbone, points, examples, flops, batch_size=5, progress=False)
     assert [tuple(point.layers) for point in found.points] == [decides_at(point) for point in points]
 
@@ -83,7 +83,7 @@ def even() -> tuple[Backbone, dict[str, Tensor]]:
     return Backbone(ViTForImageClassification(config).eval()), {"pixel_values": torch.rand(3, 1, 12, 20)}
 
 
-@pytest.mark.parametrize("method", RANKINGS)
+@pytest.mark.parametrize("method", BASELINES)
 def test_a_baselines_own_cost_is_what_torch_counts(even: tuple[Backbone, dict[str, Tensor]], method: str) -> None:
     backbone, inputs = even
 
