@@ -22,7 +22,7 @@ def open_stored(file: StoredFile) -> Path | io.BytesIO:
     content, path = (file or {}).get("bytes"), (file or {}).get("path")
     if content is None and path is None:
         raise ValueError("there is none")
-    return Path(path) if content is None else io.BytesIO(content)
+    return io.BytesIO(content) if content is not None else Path(str(path))
 
 
 def digest_stored(files: Sequence[StoredFile]) -> str | None:
