@@ -53,6 +53,7 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
             subset=data.subset,
             bad_inputs=data.bad_inputs,
             stream_examples=data.stream_examples,
+            max_tokens=data.max_tokens,
             pooling=data.pooling,
             template=data.template,
         )

@@ -316,6 +316,19 @@ def test_a_folder_can_be_attached_by_budget(policy: Policy, tiny_vit: PreTrained
             assert attachment.cost_weight == pytest.approx(weight)
 
 
+def test_the_attention_backend_can_be_chosen(
+    policy: Policy, tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]
+) -> None:
+    answers = []
+    for attention in ("sdpa-per-row", "sdpa-padded"):
+        with rltr.attach(tiny_vit, policy, cost_weight=1.0, attention=attention) as attachment:
+            assert attachment.reduction.backbone.attention == attention
+            answers.append(tiny_vit(**image_inputs).logits)
+    torch.testing.assert_close(*answers)
+    with pytest.raises(RltrError, match="attention='fast' is not a backend"):
+        rltr.attach(tiny_vit, policy, cost_weight=1.0, attention="fast")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -130,6 +130,8 @@ def test_unknown_keys_are_named_with_the_valid_ones(key: str, wrong: str) -> Non
         ("cost.kind=money", "'latency' or 'flops'"),
         ("reduction.layers=[3, 1]", "ascending order"),
         ("reduction.layers=first", "'auto' or a valid list"),
+        ("reduction.attention=fast", "no backend 'fast'; choose from auto, sdpa-per-row"),
+        ("data.max_tokens=2", "greater than or equal to 3"),
         ("evaluation.keep_rates=[0.5, 1.5]", "at most 1"),
         ("evaluation.cost_weights=[]", "at least 1 item"),
         ("evaluation.cost_weights=[0, 1]", "each must be above 0"),

@@ -527,8 +527,21 @@ def test_that_texts_are_cut_is_said_once(tmp_path: Path, caplog: pytest.LogCaptu
     for split in (task.train, task.test, task.train):
         assert split.batch(range(len(split)))["input_ids"].shape[1] == 8
         assert max(split.lengths() or []) == 8
-    said = "texts are cut to the 8 tokens that the model takes; one has 52"
+    said = "texts are cut to 8 tokens; one has 52"
     assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def test_texts_are_cut_to_what_is_asked(tmp_path: Path) -> None:
+    model = bert(tmp_path / "model", ["no", "yes"], longest=20)
+    data = write(tmp_path / "data.csv", [("fine", "0"), ("film " * 50, "1")] * 9)
+    found = {}
+    for asked, cut in ((6, 6), (20, 20), (99, 20), (None, 20)):
+        task = load_task(model, data, options=DataOptions(max_tokens=asked))
+        assert max(task.train.lengths() or []) == task.train.batch(range(len(task.train)))["input_ids"].shape[1] == cut
+        found[asked] = task.train.fingerprint()
+    assert found[6] != found[20] == found[99] == found[None]
+    with pytest.raises(RltrError, match="max_tokens must be 3 or more"):
+        DataOptions(max_tokens=2)
 
 
 def test_fingerprints_follow_what_the_model_sees(tmp_path: Path, animals: Path) -> None:

@@ -70,6 +70,11 @@ class DataGroup(Group):
     test_split: str | None = Field(
         None, min_length=1, description="what it calls the one for the final measurement; null for test"
     )
+    max_tokens: int | None = Field(
+        None,
+        ge=3,
+        description="texts are cut to so many tokens, special ones included; null for as many as the model takes",
+    )
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="what an embedding is made of: the mean of the tokens that are left, or the first one"
     )

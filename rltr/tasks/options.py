@@ -30,6 +30,7 @@ class DataOptions:
             leaves those out, with a warning that names them.
         stream_examples: read so many examples per split from the front of a source that streams, and no further; None
             downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
+        max_tokens: texts are cut to so many tokens, special ones included; None for as many as the model takes.
         pooling: what an embedding is made of: ``mean`` of the tokens that are left, or ``cls``, the first one.
         template: the text that describes a class in zero-shot tasks, with ``{}`` for its name.
 
@@ -50,6 +51,7 @@ class DataOptions:
     subset: str | None = None
     bad_inputs: str = "refuse"
     stream_examples: int | None = None
+    max_tokens: int | None = None
     pooling: Pooling = "mean"
     template: str = "a photo of a {}."
 
@@ -71,6 +73,8 @@ class DataOptions:
             raise RltrError(f"bad_inputs must be refuse or skip, not {self.bad_inputs!r}")
         if self.stream_examples is not None and self.stream_examples < 1:
             raise RltrError(f"stream_examples must be 1 or more, not {self.stream_examples}")
+        if self.max_tokens is not None and self.max_tokens < 3:
+            raise RltrError(f"max_tokens must be 3 or more, for two special tokens and a word, not {self.max_tokens}")
         if "{}" not in self.template:
             raise RltrError(f"the template {self.template!r} has no {{}} for the name of the class")
 

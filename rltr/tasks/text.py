@@ -93,7 +93,7 @@ class TextExamples(Examples):
         if longest > (self.longest_tokens or 0):
             _said.add(self.tokenizer)
             # How long, and not which: a text may be nobody else's business.
-            log.warning("texts are cut to the %d tokens that the model takes; one has %d", self.longest_tokens, longest)
+            log.warning("texts are cut to %d tokens; one has %d", self.longest_tokens, longest)
 
     def fingerprint(self) -> str:
         """See ``Examples``: of the texts and the tokenizer."""
@@ -157,7 +157,7 @@ def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOpt
         if not lines:
             raise RltrError(f"{files[split]} has no records; it needs at least one with a text and a label")
     labelling = read_labels((line.label for split in records.values() for line in split), model.config)
-    longest = longest_text(model, tokenizer)
+    longest = longest_text(model, tokenizer, options.max_tokens)
 
     def examples(split: str) -> TextExamples:
         lines = records[split]
@@ -182,7 +182,7 @@ def load_text_tables(model: PreTrainedModel, tables: Mapping[str, Table], source
         split: table.texts(options.text_column, blank=options.bad_inputs == "skip") for split, table in tables.items()
     }
     labelling, labels = read_table_labels(tables, options.label_column, partial(read_labels, config=model.config))
-    longest = longest_text(model, tokenizer)
+    longest = longest_text(model, tokenizer, options.max_tokens)
 
     def examples(split: str) -> TextExamples:
         own, table = labelling(labels[split]), tables[split]

@@ -47,10 +47,12 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> 
     return [rules, repr(settings)]
 
 
-def longest_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Most tokens that both model and tokenizer can take; None if neither has a limit."""
+def longest_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None = None
+) -> int | None:
+    """Most tokens that both model and tokenizer can take, and ``max_tokens``; None if there is no limit."""
     # A tokenizer without a limit says 1e30.
-    limits = [position_limit(model), tokenizer.model_max_length]
+    limits = [position_limit(model), tokenizer.model_max_length, max_tokens]
     return min((int(limit) for limit in limits if limit is not None and 0 < limit < 2**31), default=None)
 
 

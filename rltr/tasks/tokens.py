@@ -171,7 +171,7 @@ def _task(
             f"the tokenizer of {source!r} cannot say which word a token is of; it needs a tokenizer.json "
             "(a fast tokenizer)"
         )
-    (number, classes), longest = numbered, longest_text(model, tokenizer)
+    (number, classes), longest = numbered, longest_text(model, tokenizer, options.max_tokens)
 
     def examples(split: str) -> TokenExamples:
         made = TokenExamples(sentences[split], number, classes, tokenizer, longest)

@@ -39,7 +39,9 @@ def load_unlabelled(model: PreTrainedModel, data: Path, source: str, options: Da
         named = {split: [path.relative_to(data).as_posix() for path in own] for split, own in paths.items()}
         made = _images(model, source, {split: (own, named[split], None) for split, own in paths.items()})
     else:
-        made = _texts(model, source, {split: _read(path, options) for split, path in _files(data, options).items()})
+        made = _texts(
+            model, source, options, {split: _read(path, options) for split, path in _files(data, options).items()}
+        )
     return _task(model, made, options, data)
 
 
@@ -60,7 +62,7 @@ def load_unlabelled_tables(
         blank = options.bad_inputs == "skip"
         texts = {split: table.texts(options.text_column, blank) for split, table in tables.items()}
         places = {split: [table.place(i) for i in range(len(table))] for split, table in tables.items()}
-        made = _texts(model, source, {split: (own, places[split]) for split, own in texts.items()})
+        made = _texts(model, source, options, {split: (own, places[split]) for split, own in texts.items()})
     return _task(model, made, options, next(iter(tables.values())).data)
 
 
@@ -71,11 +73,14 @@ def _task(model: PreTrainedModel, splits: Mapping[str, Examples], options: DataO
 
 
 def _texts(
-    model: PreTrainedModel, source: str, texts: Mapping[str, tuple[Sequence[str | None], Sequence[str]]]
+    model: PreTrainedModel,
+    source: str,
+    options: DataOptions,
+    texts: Mapping[str, tuple[Sequence[str | None], Sequence[str]]],
 ) -> dict[str, Examples]:
     """Examples of texts, each with the places where they stand."""
     tokenizer = load_tokenizer(model, source)
-    longest = longest_text(model, tokenizer)
+    longest = longest_text(model, tokenizer, options.max_tokens)
     return {
         split: TextExamples(own, torch.zeros(len(own), 0), [], tokenizer, longest, places)
         for split, (own, places) in texts.items()
