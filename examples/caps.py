@@ -18,9 +18,10 @@ baseline   the same of the best of all baselines, the untrained policy included.
 chosen     what a user gets who has not seen the test texts: each policy at the weight that its own calibration on the
            validation split, at the whole length, gives for the same drop.
 
-"growth" in the JSON file is each time at the highest cap over that at the lowest. --long takes only texts of at least
-as many tokens as the highest cap: then no native pass computes padding, and cap and length are the same. "equal
-latency" judges the policies beside the best baseline at the highest cap, as `benchmarks.learning` does.
+A figure of these times over the cap is drawn beside --out; "growth" in the JSON file is each time at the highest cap
+over that at the lowest. --long takes only texts of at least as many tokens as the highest cap: then no native pass
+computes padding, and cap and length are the same. "equal latency" judges the policies beside the best baseline at the
+highest cap, as `benchmarks.learning` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,7 @@ from rltr.cost import FlopsCost
 from rltr.errors import RltrError
 from rltr.evaluate import Evaluation, OperatingPoint, baseline_points, measure, policy_points, read_json, write_json
 from rltr.evaluate.pareto import Point, pareto_front
+from rltr.evaluate.style import ACCENT, INK, OTHERS, dress, new_figure, write_png
 from rltr.evaluate.usual_points import a_few
 from rltr.export import Policy, load_policy, weight_for_drop
 from rltr.folders import POLICY_FOLDER
@@ -46,6 +48,8 @@ from rltr.recipe import Recipe
 from rltr.tasks import Examples
 from rltr.tasks.text import TextExamples
 
+TIMED = ("native", "packed", "policy", "baseline")
+"""What is timed, as in the table."""
 LATENCIES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
 """Relative latencies at which the policies are compared with the baselines."""
 
@@ -152,18 +156,39 @@ def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float
     }
 
 
+def milliseconds(row: Mapping[str, Any], name: str) -> float | None:
+    """Time per text of one of :data:`TIMED`; None where no measured point is that accurate."""
+    speedup = 1.0 if name == "native" else row[name]
+    return None if speedup is None else row["native ms"] / speedup
+
+
 def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Each time at the last row's cap over that at the first's."""
-
-    def milliseconds(row: Mapping[str, Any], column: str | None) -> float | None:
-        speedup = 1.0 if column is None else row[column]
-        return None if speedup is None else row["native ms"] / speedup
-
     found = {}
-    for name, column in (("native", None), ("packed", "packed"), ("policy", "policy"), ("baseline", "baseline")):
-        first, last = (milliseconds(row, column) for row in (rows[0], rows[-1]))
+    for name in TIMED:
+        first, last = (milliseconds(row, name) for row in (rows[0], rows[-1]))
         found[name] = None if first is None or last is None else last / first
     return found
+
+
+def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None:
+    """Time over the length that texts are cut to; the band is from the fastest to the slowest policy."""
+    figure = new_figure(width=6.0)
+    axes = figure.add_subplot()
+    dress(axes, "Time over length", "cut at, tokens", "milliseconds per text")
+    colours = dict(zip(TIMED, (INK, OTHERS[0], ACCENT, OTHERS[1]), strict=True))
+    labels = {"policy": f"policy, {100 * max_drop:g} point less", "baseline": f"best baseline, {100 * max_drop:g} less"}
+    for name, colour in colours.items():
+        known = [(row["cap"], taken) for row in rows if (taken := milliseconds(row, name)) is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), "o-", color=colour, label=labels.get(name, name))
+    seeds = [row for row in rows if row["lowest"] is not None]
+    low, high = ([milliseconds(row, end) for row in seeds] for end in ("highest", "lowest"))
+    axes.fill_between([row["cap"] for row in seeds], low, high, color=ACCENT, alpha=0.18, linewidth=0)
+    axes.set_xticks([row["cap"] for row in rows])
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9.5, labelcolor=INK)
+    write_png(figure, path)
 
 
 def sweep(
@@ -227,6 +252,8 @@ def main() -> None:
         found = sweep(points, texts, backbone, recipe, args, file)
         rows.append(row_of(cap, found, runs, args.max_drop))
     equal, each = at_equal_latency(found, [run.name for run in runs], LATENCIES)
+    if args.out:
+        draw(rows, args.max_drop, args.out.with_suffix(".png"))
     finish(args, backbone, rows, growth=growth(rows), **{"equal latency": equal, "each": each})
 
 

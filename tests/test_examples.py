@@ -265,6 +265,13 @@ def test_growth_compares_the_longest_with_the_shortest() -> None:
     assert example("caps").growth(rows) == {"native": 10.0, "packed": 5.0, "policy": 2.5, "baseline": None}
 
 
+def test_a_figure_shows_times_over_length(tmp_path: Path) -> None:
+    row = {"cap": 64, "native ms": 1.0, "packed": 1.0, "policy": 2.0, "lowest": 1.5, "highest": 3.0, "baseline": None}
+    never = {**row, "cap": 512, "native ms": 9.0, "policy": None, "lowest": None, "highest": None}
+    example("caps").draw([row, never], 0.01, tmp_path / "caps.png")
+    assert (tmp_path / "caps.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_cutting_keeps_labels_with_their_texts() -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
