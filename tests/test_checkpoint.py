@@ -168,10 +168,10 @@ def dense_missing(folder: Path) -> None:
     save_file(tensors, folder / TENSORS)
 
 
-def sampler(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+def fact(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         facts = json.loads((folder / FACTS).read_text())
-        (folder / FACTS).write_text(json.dumps({**facts, "sampler": change(facts["sampler"])}))
+        (folder / FACTS).write_text(json.dumps({**facts, name: change(facts[name])}))
 
     return spoil
 
@@ -191,11 +191,13 @@ SPOILED = {
     "cut short": cut_short,
     "tensor missing": tensor_missing,
     "dense missing": dense_missing,
-    "other batch": sampler(lambda states: states[:1]),
-    "no list of samplers": sampler(lambda states: "PCG64"),
-    "no sampler": sampler(lambda states: [3 for _ in states]),
-    "other generator": sampler(lambda states: [{**state, "bit_generator": "MT19937"} for state in states]),
-    "half a sampler": sampler(lambda states: [{"bit_generator": "PCG64"} for _ in states]),
+    "other batch": fact("sampler", lambda states: states[:1]),
+    "no list of samplers": fact("sampler", lambda states: "PCG64"),
+    "no sampler": fact("sampler", lambda states: [3 for _ in states]),
+    "other generator": fact("sampler", lambda states: [{**state, "bit_generator": "MT19937"} for state in states]),
+    "half a sampler": fact("sampler", lambda states: [{"bit_generator": "PCG64"} for _ in states]),
+    "half a deviation": fact("deviation", lambda numbers: {"decay": 0.5}),
+    "no deviation": fact("deviation", lambda numbers: {**numbers, "variance": None}),
     "file missing": file_missing,
     "gone": gone,
 }
@@ -221,7 +223,7 @@ def test_a_checkpoint_of_another_batch_or_other_data_is_refused(learner: Any, tm
     ppo.episodes.dense.known = torch.zeros(25, dtype=torch.bool)
     with pytest.raises(RltrError, match="24 training examples, but now there are 25"):
         restore_checkpoint(tmp_path / "checkpoint", ppo)
-    sampler(lambda states: [*states, states[0]])(tmp_path / "checkpoint")
+    fact("sampler", lambda states: [*states, states[0]])(tmp_path / "checkpoint")
     with pytest.raises(RltrError, match="3 groups of rollouts per update, but this training has 2: .*learner.batch"):
         ppo.episodes.dense.known = torch.zeros(24, dtype=torch.bool)
         restore_checkpoint(tmp_path / "checkpoint", ppo)

@@ -21,7 +21,7 @@ from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
 from rltr.policies.actor import log_probability
 from rltr.train import restore_checkpoint, save_checkpoint
-from rltr.train.advantages import leave_one_out, own_cost, token_advantage
+from rltr.train.advantages import RunningDeviation, leave_one_out, own_cost, token_advantage
 from rltr.train.token_ppo import TokenPPO
 
 LAYERS = (1, 2)
@@ -121,6 +121,18 @@ def test_token_advantages_by_hand(total: int, rows: int, seed: int) -> None:
     cost, baseline = torch.rand(total, generator=generator), torch.rand(total, generator=generator)
     expected = [shared[row[i]] - weight[row[i]] * (cost[i] - baseline[i]) for i in range(total)]
     torch.testing.assert_close(token_advantage(shared, weight, row, cost, baseline), torch.stack(expected))
+
+
+def test_one_deviation_serves_batches_with_and_without_a_changed_answer() -> None:
+    deviation, batches = (
+        RunningDeviation(decay=0.5),
+        [torch.tensor([0.0, 2.0]), torch.zeros(4), torch.tensor([1.0, 2.0])],
+    )
+    found = [deviation.update(batch) for batch in batches]
+    # Variances 2, 0 and 0.5; the newest weighs 1, the one before a half, and so on.
+    expected = [2.0, (0 + 2.0 / 2) / 1.5, (0.5 + 0 / 2 + 2.0 / 4) / 1.75]
+    assert found == pytest.approx([variance**0.5 for variance in expected])
+    assert RunningDeviation().update(torch.zeros(8)) == 0
 
 
 # Environments

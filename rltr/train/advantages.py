@@ -1,6 +1,7 @@
-"""Who gets the credit: pure functions from scores and prices to one advantage per token."""
+"""Who gets the credit: from scores and prices to one advantage per token, and what it is measured by."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,3 +67,29 @@ def token_advantage(
         baseline: what it was expected to pay.
     """
     return shared[row] - cost_weight[row] * (cost - baseline)
+
+
+@dataclass
+class RunningDeviation:
+    """The standard deviation of what is seen over time, by an exponential mean of variances without start-up bias.
+
+    Advantages are divided by it. A batch's own deviation would not do: where an answer changed it is large, where none
+    did it is small, so that batches that tell what a token is worth would count least, and those that only know its
+    price most. Then too much is dropped, the more the fewer inputs there are in a batch. Correction of the bias as in
+    Adam (Kingma and Ba 2015, section 3).
+
+    Attributes:
+        decay: what is left of the past at every update, 0 to 1.
+        variance: the exponential mean, not corrected.
+        weight: what all weights sum to, 0 before the first update.
+    """
+
+    decay: float = 0.95
+    variance: float = 0.0
+    weight: float = 0.0
+
+    def update(self, values: Float[Tensor, " rows"]) -> float:
+        """Take in one batch of at least two; the deviation over all so far."""
+        self.variance = self.decay * self.variance + (1 - self.decay) * float(values.var())
+        self.weight = self.decay * self.weight + (1 - self.decay)
+        return (self.variance / self.weight) ** 0.5

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.files import atomic_folder
+from rltr.train.advantages import RunningDeviation
 from rltr.train.token_ppo import TokenPPO
 from rltr.version import __version__
 
 TENSORS = "state.safetensors"
 FACTS = "state.json"
-FIELDS = {"version", "timesteps", "updates", "sampler", "extra"}
+FIELDS = {"version", "timesteps", "updates", "deviation", "sampler", "extra"}
 """What the JSON file holds."""
 
 
@@ -48,6 +50,7 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | 
         "version": __version__,
         "timesteps": learner.num_timesteps,
         "updates": learner._n_updates,
+        "deviation": asdict(learner.deviation),
         "sampler": learner.episodes.random_state(),
         "extra": dict(extra or {}),
     }
@@ -97,6 +100,11 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
             f"{len(dense.known)}, or other classes: go on with the data it began with"
         )
 
+    deviation = facts["deviation"]
+    numbers = {field.name for field in fields(RunningDeviation)}
+    if not isinstance(deviation, dict) or {name for name, n in deviation.items() if isinstance(n, float)} != numbers:
+        raise _damaged(folder, f"the deviation of scores must be {', '.join(sorted(numbers))}, not {deviation}")
+
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -116,6 +124,7 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     dense.logits[known] = tensors["dense.logits"]
     learner.num_timesteps = facts["timesteps"]
     learner._n_updates = facts["updates"]
+    learner.deviation = RunningDeviation(**deviation)
     env = learner.get_env()
     assert env is not None
     env._reset_seeds()  # SB3 left the learner's seed there for the next reset, which would replay the first episodes

@@ -15,13 +15,13 @@ from rltr.envs.sb3 import TokenSelectionVecEnv
 from rltr.errors import RltrError
 from rltr.policies.actor import TokenActor, entropy, kl_divergence, log_probability
 from rltr.policies.network import PolicyConfig
-from rltr.train.advantages import token_advantage
+from rltr.train.advantages import RunningDeviation, token_advantage
 from rltr.train.buffer import Step, TokenRolloutBuffer
 
 log = logging.getLogger(__name__)
 
 LEAST_DEVIATION = 0.01
-"""Advantages are divided by the standard deviation of the scores', but by no less than this: where no answer changed,
+"""Advantages are divided by the running deviation of the scores', but by no less than this: while no answer changes,
 prices would become the whole gradient."""
 INSTEAD = (
     "to go on later, call rltr.train.save_checkpoint(folder, learner) after learn(), and "
@@ -82,6 +82,7 @@ class TokenPPO(PPO):
                 "make the episodes with a group_size of at least 2, e.g. 4, and rows a multiple of it"
             )
         self.episodes = env.episodes
+        self.deviation = RunningDeviation()
         env.tensors = True
         steps = env.episodes.steps
         super().__init__(
@@ -115,7 +116,7 @@ class TokenPPO(PPO):
         self._update_learning_rate(self.policy.optimizer)
         # Where every row was dropped down to its protected tokens, there was nothing to decide.
         steps = [step for step in self.rollout_buffer.steps if not bool(step.seen.protected.all())]
-        scale = torch.cat([step.shared for step in steps]).std().clamp_min(LEAST_DEVIATION)
+        scale = max(self.deviation.update(torch.cat([step.shared for step in steps])), LEAST_DEVIATION)
         with torch.no_grad():
             before = [self.policy.network.with_baseline(step.seen) for step in steps]
             gains = [
@@ -136,7 +137,7 @@ class TokenPPO(PPO):
             self.logger.record(f"train/{name}", sum(entry[name] for entry in history) / len(history))
         self.logger.record("train/kl_per_token", divergence)
         self.logger.record("train/epochs", len(history) / len(steps))
-        self.logger.record("train/score_deviation", float(scale))
+        self.logger.record("train/score_deviation", scale)
 
     def save(self, *args: Any, **options: Any) -> NoReturn:
         """Refused before anything is written: stable-baselines3's file holds pickles, and rltr never unpickles.
