@@ -82,10 +82,10 @@ class Trained:
             chosen = None
         return cls(f"policy seed {recipe.learner.seed}", policy, recipe, chosen)
 
-    def points(self, backbone: Backbone) -> list[OperatingPoint]:
-        """The policy at the weights of its recipe, and at the chosen one."""
+    def points(self, backbone: Backbone, weights: Sequence[float]) -> list[OperatingPoint]:
+        """The policy at so many weights, and at the chosen one."""
         self.policy.check_fits(backbone)
-        weights = sorted({*self.recipe.evaluation.cost_weights, *([self.chosen] if self.chosen else [])})
+        weights = sorted({*weights, *([self.chosen] if self.chosen else [])})
         return [replace(point, method=self.name) for point in policy_points(backbone, self.policy, weights)]
 
 
@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--max-drop", type=float, default=0.01, help="accepted loss of accuracy (default 0.01)")
     parser.add_argument("--examples", type=int, help="at most so many test texts")
     parser.add_argument("--long", action="store_true", help="only texts that fill the highest cap")
+    parser.add_argument("--cost-weights", type=float, nargs="+", help="of the policies (default: the recipe's)")
     parser.add_argument("--keep-rates", type=float, nargs="+", help="of the baselines (default: the recipe's)")
     parser.add_argument(
         "--more-layers", action="store_true", help="baselines also at other decision layers: twice as long"
@@ -239,9 +240,10 @@ def main() -> None:
     first = runs[0]
     recipe = first.recipe
     backbone, task = prepare(recipe)
-    points = [point for run in runs for point in run.points(backbone)]
+    weights = args.cost_weights or recipe.evaluation.cost_weights
+    points = [point for run in runs for point in run.points(backbone, weights)]
     # Before training, all seeds are the same policy.
-    points += policy_points(backbone, first.policy, (), untrained=a_few(recipe.evaluation.cost_weights, 5))
+    points += policy_points(backbone, first.policy, (), untrained=a_few(weights, 5))
     schedules = [first.policy.layers, *([usual_layers(backbone.depth)] if args.more_layers else [])]
     rates = args.keep_rates or recipe.evaluation.keep_rates
     points += baseline_points(backbone, recipe.evaluation.methods, rates, *schedules)
