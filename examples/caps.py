@@ -4,8 +4,8 @@
 
 At every cap the texts of the test split are cut to so many tokens, and one sweep measures everything on them, in
 alternation with the native model. The policies are those of the runs, trained at the whole length. Each sweep's own
-results are written beside --out when it is done (caps-512.json, the format of `rltr evaluate`) and read again by the
-next run, so an interrupted one goes on.
+results are written beside --out when it is done, in the format of `rltr evaluate`, under a name that tells by a digest
+of what they are (caps-512-1f0c….json), and read again by the next run, so an interrupted one goes on.
 
 Columns of the table:
 
@@ -33,6 +33,7 @@ from typing import Any
 
 from benchmarks.learning import at_equal_latency, usual_layers
 from benchmarks.results import begin, console, finish, options
+from examples.assets import sha256
 from examples.make_data import show_no_texts
 from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
@@ -42,10 +43,11 @@ from rltr.evaluate.pareto import Point, pareto_front
 from rltr.evaluate.style import ACCENT, INK, OTHERS, dress, new_figure, write_png
 from rltr.evaluate.usual_points import a_few
 from rltr.export import Policy, load_policy, weight_for_drop
-from rltr.folders import POLICY_FOLDER
+from rltr.folders import POLICY_FILE, POLICY_FOLDER
 from rltr.preparation import prepare
 from rltr.recipe import Recipe
 from rltr.tasks import Examples
+from rltr.tasks.examples import digest
 from rltr.tasks.text import TextExamples
 
 TIMED = ("native", "packed", "policy", "baseline")
@@ -196,12 +198,8 @@ def sweep(
 ) -> Evaluation:
     """Measure all points on texts, or read what an earlier run measured."""
     if file and file.exists():
-        found = read_json(file)
-        stored, wanted = ([(p.series, p.setting) for p in part] for part in (found.points, points))
-        if (stored, found.examples) != (wanted, len(texts)):
-            raise RltrError(f"{file} holds another sweep; remove it, or name another file with --out")
         console.print(f"{file}: measured before")
-        return found
+        return read_json(file)
     console.print(f"measuring {len(points)} operating points on {len(texts)} texts")
     found = measure(
         backbone,
@@ -247,10 +245,14 @@ def main() -> None:
     schedules = [first.policy.layers, *([usual_layers(backbone.depth)] if args.more_layers else [])]
     rates = args.keep_rates or recipe.evaluation.keep_rates
     points += baseline_points(backbone, recipe.evaluation.methods, rates, *schedules)
+    settings = [(point.series, point.setting) for point in points], args.batch, args.rounds, args.threads
+    weights_of_runs = [sha256(run / POLICY_FOLDER / POLICY_FILE) for run in args.runs]
+    identity = digest([backbone.fingerprint, *weights_of_runs, repr(settings)])
     rows = []
     for cap in sorted(args.caps):
         texts = cut(task.test, cap, max(args.caps) if args.long else None).at_most(args.examples)
-        file = args.out and args.out.with_name(f"{args.out.stem}-{cap}.json")
+        same = digest([identity, str(texts.fingerprint())])[:12]
+        file = args.out and args.out.with_name(f"{args.out.stem}-{cap}-{same}.json")
         found = sweep(points, texts, backbone, recipe, args, file)
         rows.append(row_of(cap, found, runs, args.max_drop))
     equal, each = at_equal_latency(found, [run.name for run in runs], LATENCIES)

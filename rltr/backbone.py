@@ -47,6 +47,7 @@ class Backbone:
         attention: how uneven rows are computed, see :data:`rltr.kernels.Backend`; ``auto`` is the best for the device.
 
     Attributes:
+        tower: as it was asked for.
         root: the part whose tokens may leave; mostly the model itself.
         config: of the root.
         layers: of the root, in the order in which they run; a layer that runs several times is listed as often.
@@ -68,6 +69,7 @@ class Backbone:
         self.model = model
         self.attention: Backend = attention
         found = find_tower(model, tower, family)
+        self.tower = tower
         self.root = found.root
         self.config = found.root.config
         self.layers = found.layers

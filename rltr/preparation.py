@@ -30,7 +30,7 @@ def prepare_model(recipe: Recipe) -> Backbone:
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     model = load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device))
-    return Backbone(model, attention=cast(Backend, recipe.reduction.attention))  # which the recipe has checked
+    return Backbone(model, recipe.model.tower, attention=cast(Backend, recipe.reduction.attention))  # which the recipe has checked
 
 
 def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:

@@ -22,6 +22,7 @@ from transformers import (
     BertForTokenClassification,
     BertModel,
     CLIPConfig,
+    CLIPForImageClassification,
     CLIPModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -229,6 +230,25 @@ def test_keeping_everything_loses_nothing(folder: Path, case: str) -> None:
     assert ended and episodes.outcome is not None
     torch.testing.assert_close(episodes.outcome.score, torch.zeros(4), atol=1e-5, rtol=0)
     episodes.close()
+
+
+def test_a_part_of_a_classifier_is_reduced(folder: Path, tmp_path: Path) -> None:
+    names = {"id2label": {0: "old_tea", 1: "red_tea"}, "label2id": {"old_tea": 0, "red_tea": 1}}
+    model = str(tmp_path / "model")
+    save(CLIPForImageClassification(CLIPConfig(text_config={**TEXT, **IDS}, vision_config=VISION, **names)), Path(model))
+    values = recipe(folder, tmp_path / "run", "zero-shot").model_dump(mode="json")
+    values["data"]["kind"] = "image"
+    with pytest.raises(RltrError, match="choose one with tower=: vision_model"):
+        run_train(load_recipe({**values, "model": {"source": model}}))
+    run = run_train(load_recipe({**values, "model": {"source": model, "tower": "vision_model"}}))
+    assert run_check(run / POLICY_FOLDER)
+    whole, images = load_model(model), torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        native = whole(pixel_values=images).logits
+        with rltr.attach(whole, run / POLICY_FOLDER, cost_weight=8.0) as attached:
+            reduced = whole(pixel_values=images).logits
+        assert attached.kept is not None and attached.kept.total < 4 * 17 and not torch.equal(reduced, native)
+        assert torch.equal(whole(pixel_values=images).logits, native)
 
 
 # Words

@@ -130,7 +130,7 @@ def attach(
     if model in _attached:
         raise RltrError("a policy is attached to this model already: call rltr.detach(model) first")
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
-    backbone = Backbone(model, attention=attention)
+    backbone = Backbone(model, policy.backbone.get("tower"), attention=attention)
     policy.check_fits(backbone)
     if budget is not None:
         cost_weight = weight_for_budget(policy.calibration, budget)

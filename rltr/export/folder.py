@@ -36,7 +36,8 @@ class Policy:
         layers: its decision layers.
         dropped: what happens to dropped tokens.
         cost: the cost model its prices come from.
-        backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``depth``, ``width``.
+        backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``depth``, ``width``,
+            and ``tower`` if only a part of it is reduced.
         calibration: what cost weights give on the validation split.
         recipe: the recipe it was trained with.
         facts: what it was measured to do, for its card: optionally ``table`` (rows of test results as mappings) and
@@ -82,6 +83,7 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "fingerprint": backbone.fingerprint,
         "depth": backbone.depth,
         "width": backbone.width,
+        "tower": backbone.tower,
     }
 
 

@@ -35,6 +35,12 @@ class ModelGroup(Group):
     """The frozen model that is made cheaper."""
 
     source: str = Field(EMBEDDED, min_length=1, description="'embedded', a folder with a saved model, or a hub id")
+    tower: str | None = Field(
+        None,
+        min_length=1,
+        description="the part that is reduced, for a model of several, such as vision_model; null for the whole, or what "
+        "the family says",
+    )
 
 
 class DataGroup(Group):
