@@ -33,8 +33,8 @@ def page() -> str:
         "",
         "*Causal* models are scorers of whole sequences here: they keep no cache, so `generate()` is refused, and "
         "dropped tokens are merged into later ones only. Where no token is special, the first one stays, so that no "
-        "row is ever empty. Of larger models one part is reduced: the encoder of a Whisper, or the part you name with "
-        '`rltr.Backbone(model, tower="vision_model")`.',
+        "row is ever empty. Where padding is *none*, a mask that hides tokens is refused. Of larger models one part is "
+        'reduced: the encoder of a Whisper, or the part you name with `rltr.Backbone(model, tower="vision_model")`.',
         "",
         "## Refused, with the reason",
         "",

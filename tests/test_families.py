@@ -68,11 +68,22 @@ def answer(output):
     return next(output[name] for name in ("logits", "last_hidden_state") if output.get(name) is not None)
 
 
-def run(model, inputs, chosen, mode="merge", layers=LAYERS, tower=None):
-    """Output and trace of the reduced model."""
+def answers(output):
+    """All that a model says: what its head and its pooler make of the hidden states, too."""
+    names = ("logits", "pooler_output", "last_hidden_state")
+    return {name: output[name] for name in names if output.get(name) is not None}
+
+
+def reduced(model, inputs, chosen, mode="merge", layers=LAYERS, tower=None):
+    """The whole output and the trace of the reduced model."""
     backbone = Backbone(model, tower)
     with backbone.attached(), torch.no_grad():
-        output, trace = Reduction(backbone, chosen, layers, mode)(inputs)
+        return Reduction(backbone, chosen, layers, mode)(inputs)
+
+
+def run(model, inputs, chosen, mode="merge", layers=LAYERS, tower=None):
+    """Output and trace of the reduced model."""
+    output, trace = reduced(model, inputs, chosen, mode, layers, tower)
     return answer(output), trace
 
 
@@ -202,13 +213,15 @@ class Protected(Selector):
 def test_keeping_everything_equals_the_native_forward(model, name, padding):
     inputs = batch(ZOO[name], padding)
     with torch.no_grad():
-        native = answer(model(**inputs))
-    out, trace = run(model, inputs, KeepAll(), layers=(0, 1, 3))
-    expected, found = real(native, trace), real(out, trace)
-    # As near as rounding lets two float32 implementations be: hidden states without a head are larger than logits.
-    torch.testing.assert_close(found, expected, atol=2e-6 * max(1.0, float(expected.abs().max())), rtol=2e-6)
+        native = answers(model(**inputs))
+    output, trace = reduced(model, inputs, KeepAll(), layers=(0, 1, 3))
+    assert answers(output).keys() == native.keys()
+    for key, out in answers(output).items():
+        expected, found = real(native[key], trace), real(out, trace)
+        # As near as rounding lets two float32 implementations be: hidden states without a head are larger than logits.
+        torch.testing.assert_close(found, expected, atol=2e-6 * max(1.0, float(expected.abs().max())), rtol=2e-6)
     with torch.no_grad():
-        assert torch.equal(answer(model(**inputs)), native), "the model is not what it was"
+        assert torch.equal(answer(model(**inputs)), answer(native)), "the model is not what it was"
 
 
 @pytest.mark.parametrize("mode", ["drop", "merge"])
@@ -276,6 +289,25 @@ def test_in_causal_families_nobody_learns_of_what_comes_later(model, name):
     earlier = trace.stages[-1].position < 11
     first, second = (tokens.flatten(0, 1)[earlier] for tokens in packed)
     torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_rows_are_padded_where_that_is_proven_and_nowhere_else(name):
+    assert FAMILIES[name].padded == (ZOO[name].paddings != ("none",))
+
+
+@pytest.mark.parametrize("name", ["siglip_text_model"])
+def test_hidden_tokens_are_refused_where_the_head_reads_them(model, name):
+    """SigLIP's text model reads the last place, whatever the mask says; one that hides nothing is fine."""
+    inputs = batch(ZOO[name], "right")
+    with pytest.raises(RltrError, match="leave attention_mask out.*padding='max_length'"):
+        run(model, inputs, KeepAll())
+    mask = inputs.pop("attention_mask")
+    for masks in ({}, {"attention_mask": torch.ones_like(mask)}):
+        with torch.no_grad():
+            native = model(**inputs, **masks).pooler_output
+        output, _ = reduced(model, inputs | masks, KeepAll())
+        torch.testing.assert_close(output.pooler_output, native, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.cached])
