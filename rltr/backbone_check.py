@@ -89,6 +89,9 @@ def check_backbone(
 ) -> BackboneReport:
     """Prove that a model answers exactly with fewer tokens, and time it.
 
+    In half precision, exact is as near to single precision as the native model is, of which a copy is made: three times
+    the model's memory for the length of the proof.
+
     Args:
         model: in evaluation mode.
         inputs: at least two rows; None makes up random ones of the model's shape.

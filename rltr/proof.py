@@ -5,6 +5,7 @@ left are hidden from everybody's attention instead, by a plain attention functio
 it. Compared is what the last layer gives, so any head will do.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,22 +19,23 @@ from transformers.masking_utils import sdpa_mask
 
 from rltr.backbone import Backbone
 from rltr.forward import Choice, Decision, Trace
+from rltr.rounding import apart, as_its_own, in_single_precision, tolerance
 
 REFERENCE = "rltr-reference"
 """Name under which transformers knows the reference's attention."""
-ROUNDING = 84
-"""Steps of a number's own precision that two orders of the same sums may differ by: 1e-5 in single precision."""
 
 
 @dataclass(frozen=True)
 class Proof:
     """How far the reduced model is from what it should answer: largest differences of hidden states after all layers.
 
+    What a model in half precision should answer is what the same weights do in single precision.
+
     Attributes:
         kept: with everything kept, to the native model.
         dropped: with tokens dropped at random, of those that stay, to the reference.
         alone: of one row with tokens dropped, to the same row without its batch mates.
-        tolerance: how large differences may be: rounding, at the size of the hidden states.
+        tolerance: how large differences may be: rounding, see :func:`rltr.rounding.tolerance`.
         restored: whether the model answers bit for bit as before once it is detached.
     """
 
@@ -46,13 +48,17 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether the model may be run reduced."""
-        # An error of nan does not hold.
-        return self.restored and all(error <= self.tolerance for error in (self.kept, self.dropped, self.alone))
+        # An error of nan does not hold, and where the native model overflows nothing does.
+        errors = (self.kept, self.dropped, self.alone)
+        return self.restored and all(error <= self.tolerance < math.inf for error in errors)
 
 
 @torch.no_grad()
 def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], seed: int = 0) -> Proof:
     """Run ``inputs`` natively, reduced, as the reference, one row alone, and natively again.
+
+    A model in half precision is copied to single precision for the native pass and the reference, which takes twice its
+    memory on top.
 
     Args:
         backbone: the model.
@@ -60,22 +66,23 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
         layers: decision layers, rising.
         seed: decides who leaves: half of the tokens at each decision.
     """
+    exact = in_single_precision(backbone)
     native = last_states(backbone, inputs)
+    expected = native if exact is backbone else last_states(exact, as_its_own(exact, inputs))
     everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(len(layers), *trace.stages[0].present.shape, generator=generator).to(backbone.device) < 0.5
     dropped, left = _reduced(backbone, inputs, layers, _replay(masks))
-    with hidden_keys(backbone, left):
-        reference = last_states(backbone, inputs)
+    with hidden_keys(exact, left):
+        reference = last_states(exact, as_its_own(exact, inputs))
     other = {name: value[1:2] for name, value in inputs.items()}
     alone, _ = _reduced(backbone, other, layers, _replay(masks[:, 1:2]))
     there, stayed = trace.stages[0].present, left.stages[-1].present
-    size = max(1.0, float(native[there].abs().max()))
     return Proof(
-        kept=_apart(everyone[there], native[there]),
-        dropped=_apart(dropped[stayed], reference[stayed]),
-        alone=_apart(alone[stayed[1:2]], dropped[1:2][stayed[1:2]]),
-        tolerance=ROUNDING * torch.finfo(native.dtype).eps * size,
+        kept=apart(everyone[there], expected[there]),
+        dropped=apart(dropped[stayed], reference[stayed]),
+        alone=apart(alone[stayed[1:2]], dropped[1:2][stayed[1:2]]),
+        tolerance=tolerance(native[there], expected[there], backbone.dtype),
         restored=torch.equal(last_states(backbone, inputs), native),
     )
 
@@ -146,10 +153,6 @@ def plain_attention(
     # A token that has left, or is padding, may see nobody; nobody reads it either.
     weights = logits.softmax(-1)[..., : key.shape[2]].nan_to_num()
     return (weights.to(value.dtype) @ value).transpose(1, 2)
-
-
-def _apart(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max())
 
 
 def _keep_all(decision: Decision) -> Choice:

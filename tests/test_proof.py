@@ -1,5 +1,7 @@
 """``check_backbone`` proves what is exact, and does not prove what is not."""
 
+import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,17 +13,21 @@ import rltr
 from rltr import kernels
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.proof import prove
+from rltr.parity import parity
+from rltr.proof import Proof, prove
+from rltr.rounding import in_single_precision
 from rltr.sample import random_inputs
 from rltr.selectors import baseline
 from tests.zoo import ZOO, batch
 
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 MADE_UP = [name for name in ZOO if name != "vit_mae"]  # masks patches at random unless the noise is given
 
 
+@PRECISIONS
 @pytest.mark.parametrize("name", MADE_UP)
-def test_every_family_is_proven_on_made_up_inputs(name):
-    backbone = Backbone(ZOO[name].build())
+def test_every_family_is_proven_on_made_up_inputs(name, dtype):
+    backbone = Backbone(ZOO[name].build().to(dtype))
     inputs = random_inputs(backbone, rows=3)
     if name == "clip_text_model":
         inputs["input_ids"][:, -1] = 2  # its end-of-text token
@@ -42,22 +48,53 @@ def test_inputs_of_ones_own_are_taken(tiny_vit, image_inputs):
     assert rltr.check_backbone(tiny_vit, image_inputs).tokens == (17, 17)
 
 
-@pytest.mark.parametrize("broken", ["rows see each other", "sizes are wrong"])
-def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, monkeypatch, broken):
-    """The proof must be able to fail."""
-    right = kernels.ragged_attention
+def rows_see_each_other(query, key, value, plan, scaling, *pattern):
+    tokens = plan.tokens
+    plan = kernels.Plan(replace(tokens, row=torch.zeros_like(tokens.row), counts=(tokens.total,)))
+    return kernels.ragged_attention(query, key, value, plan, scaling, *pattern)
 
+
+def logits_are_scaled(query, key, value, plan, scaling, *pattern):
+    return kernels.ragged_attention(query, key, value, plan, 1.5 * scaling, *pattern)
+
+
+@PRECISIONS
+@pytest.mark.parametrize("wrong", [rows_see_each_other, logits_are_scaled])
+def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, text_inputs, monkeypatch, wrong, dtype):
+    """The proof must be able to fail, in half precision as well, where rounding hides much."""
+    model = copy.deepcopy(tiny_bert).to(dtype)
+    assert rltr.check_backbone(model).holds
+    backbone = Backbone(model)
+    assert parity(backbone, text_inputs, [1]).holds
+    monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
+    assert not rltr.check_backbone(model).holds
+    assert not parity(backbone, text_inputs, [1]).holds
+
+
+def test_a_slip_of_a_hundredth_is_found_out_in_single_precision(tiny_bert, monkeypatch):
     def wrong(query, key, value, plan, scaling, *pattern):
-        if broken == "rows see each other":
-            tokens = plan.tokens
-            plan = kernels.Plan(replace(tokens, row=torch.zeros_like(tokens.row), counts=(tokens.total,)))
-        else:
-            scaling = scaling * 1.01
-        return right(query, key, value, plan, scaling, *pattern)
+        return kernels.ragged_attention(query, key, value, plan, 1.01 * scaling, *pattern)
 
     monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
-    report = rltr.check_backbone(tiny_bert)
-    assert not report.holds
+    assert not rltr.check_backbone(tiny_bert).holds
+
+
+def test_a_model_in_half_precision_stays_as_it_is(tiny_bert):
+    """What it is compared with is a copy."""
+    model = copy.deepcopy(tiny_bert).bfloat16()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with Backbone(model).attached() as backbone:
+        exact = in_single_precision(backbone)
+        assert exact is not backbone and exact.dtype == torch.float32
+        assert exact.config._attn_implementation == "sdpa", "the copy is native"
+    assert in_single_precision(exact) is exact
+    assert rltr.check_backbone(model).holds
+    assert model.dtype == torch.bfloat16
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_native_model_that_overflows_proves_nothing():
+    assert not Proof(kept=math.inf, dropped=0.0, alone=0.0, tolerance=math.inf, restored=True).holds
 
 
 def test_a_family_of_ones_own_can_be_proven():
