@@ -71,6 +71,7 @@ class BackboneReport:
         table.add_row("attention", "causal" if self.causal else "to both sides")
         table.add_row("everything kept, against native", f"{proof.kept:.1e}")
         table.add_row("tokens dropped, against the reference", f"{proof.dropped:.1e}")
+        table.add_row("tokens merged, against the reference", f"{proof.merged:.1e}")
         table.add_row("a row alone, against the same in a batch", f"{proof.alone:.1e}")
         table.add_row("rounding allows", f"{proof.tolerance:.1e}")
         table.add_row("after detaching", "identical" if proof.restored else "different")

@@ -1,8 +1,7 @@
 """Does a model answer exactly, with fewer tokens, as it should? The proof that every supported family passes.
 
-The reference is the model's own forward pass on the whole grid, in which no token ever leaves: those that should have
-left are hidden from everybody's attention instead, by a plain attention function. Nothing of the ragged runtime runs in
-it. Compared is what the last layer gives, so any head will do.
+Compared is what the last layer gives, so any head will do: with the native model's, and with that of
+:mod:`rltr.reference`, in which no token ever leaves.
 """
 
 import math
@@ -12,17 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
+from rltr import tokens as ragged
 from rltr.backbone import Backbone
-from rltr.forward import Choice, Decision, Trace
+from rltr.forward import Choice, Decide, Decision, Dropped, Trace
+from rltr.reference import Departures, on_the_whole_grid
 from rltr.rounding import apart, as_its_own, in_single_precision, tolerance
-
-REFERENCE = "rltr-reference"
-"""Name under which transformers knows the reference's attention."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class Proof:
     Attributes:
         kept: with everything kept, to the native model.
         dropped: with tokens dropped at random, of those that stay, to the reference.
+        merged: the same with tokens merged; who takes whom in is read off the run, as rounding decides between equals.
         alone: of one row with tokens dropped, to the same row without its batch mates.
         tolerance: how large differences may be: rounding, see :func:`rltr.rounding.tolerance`.
         restored: whether the model answers bit for bit as before once it is detached.
@@ -41,6 +38,7 @@ class Proof:
 
     kept: float
     dropped: float
+    merged: float
     alone: float
     tolerance: float
     restored: bool
@@ -49,7 +47,7 @@ class Proof:
     def holds(self) -> bool:
         """Whether the model may be run reduced."""
         # An error of nan does not hold, and where the native model overflows nothing does.
-        errors = (self.kept, self.dropped, self.alone)
+        errors = (self.kept, self.dropped, self.merged, self.alone)
         return self.restored and all(error <= self.tolerance < math.inf for error in errors)
 
 
@@ -67,20 +65,26 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
         seed: decides who leaves: half of the tokens at each decision.
     """
     exact = in_single_precision(backbone)
+    wide = as_its_own(exact, inputs)
     native = last_states(backbone, inputs)
-    expected = native if exact is backbone else last_states(exact, as_its_own(exact, inputs))
+    expected = native if exact is backbone else last_states(exact, wide)
     everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(len(layers), *trace.stages[0].present.shape, generator=generator).to(backbone.device) < 0.5
     dropped, left = _reduced(backbone, inputs, layers, _replay(masks))
-    with hidden_keys(exact, left):
-        reference = last_states(exact, as_its_own(exact, inputs))
+    with on_the_whole_grid(exact, Departures(left.present, left.layers)):
+        hidden = last_states(exact, wide)
+    merge = _Merge(masks)
+    merged, averaged = _reduced(backbone, inputs, layers, merge, "merge")
+    with on_the_whole_grid(exact, Departures(averaged.present, averaged.layers, torch.stack(merge.into))):
+        average = last_states(exact, wide)
     other = {name: value[1:2] for name, value in inputs.items()}
     alone, _ = _reduced(backbone, other, layers, _replay(masks[:, 1:2]))
-    there, stayed = trace.stages[0].present, left.stages[-1].present
+    there, stayed, took = (each.stages[-1].present for each in (trace, left, averaged))
     return Proof(
         kept=apart(everyone[there], expected[there]),
-        dropped=apart(dropped[stayed], reference[stayed]),
+        dropped=apart(dropped[stayed], hidden[stayed]),
+        merged=apart(merged[took], average[took]),
         alone=apart(alone[stayed[1:2]], dropped[1:2][stayed[1:2]]),
         tolerance=tolerance(native[there], expected[there], backbone.dtype),
         restored=torch.equal(last_states(backbone, inputs), native),
@@ -94,80 +98,39 @@ def last_states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tenso
     return caught[-1]
 
 
-@contextmanager
-def hidden_keys(backbone: Backbone, trace: Trace) -> Iterator[None]:
-    """Let the native model run on the whole grid, with tokens hidden from attention from where they have left."""
-    layer, present, depth = -1, trace.present, backbone.depth
-
-    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal layer
-        layer += 1
-
-    def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, None]:
-        inside = 0 <= layer < depth and key.shape[2] == present.shape[-1]
-        there = present[sum(decision <= layer for decision in trace.layers)] if inside else None
-        return plain_attention(module, query, key, value, mask, there, **kwargs), None
-
-    AttentionInterface.register(REFERENCE, attention)
-    AttentionMaskInterface.register(REFERENCE, sdpa_mask)
-    before = backbone.config._attn_implementation
-    backbone.root.set_attn_implementation(REFERENCE)
-    handles = [module.register_forward_pre_hook(count, with_kwargs=True) for module in dict.fromkeys(backbone.layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        backbone.root.set_attn_implementation(before)
-
-
-def plain_attention(
-    module: nn.Module,
-    query: Float[Tensor, "rows heads queries width"],
-    key: Float[Tensor, "rows key_heads keys width"],
-    value: Float[Tensor, "rows key_heads keys width"],
-    mask: Bool[Tensor, "rows 1 queries keys"] | None,
-    there: Bool[Tensor, "rows keys"] | None,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    softcap: float | None = None,
-    s_aux: Float[Tensor, " heads"] | None = None,
-    **kwargs: Any,
-) -> Float[Tensor, "rows queries heads width"]:
-    """Softmax attention in single precision, as transformers defines it; only keys that are ``there`` are seen."""
-    times = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(times, 1).float(), value.repeat_interleave(times, 1)
-    logits = query.float() @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        logits = softcap * (logits / softcap).tanh()
-    if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf)
-    elif getattr(module, "is_causal", True) if is_causal is None else is_causal:
-        logits = logits.masked_fill(torch.ones_like(logits[0, 0], dtype=torch.bool).triu(1), -torch.inf)
-    if there is not None:
-        logits = logits.masked_fill(~there[:, None, None], -torch.inf)
-    if s_aux is not None:
-        logits = torch.cat([logits, s_aux.float().view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
-    # A token that has left, or is padding, may see nobody; nobody reads it either.
-    weights = logits.softmax(-1)[..., : key.shape[2]].nan_to_num()
-    return (weights.to(value.dtype) @ value).transpose(1, 2)
-
-
 def _keep_all(decision: Decision) -> Choice:
     return Choice(torch.ones_like(decision.protected))
 
 
-def _replay(masks: Bool[Tensor, "decisions rows grid"]) -> Any:
+def _replay(masks: Bool[Tensor, "decisions rows grid"]) -> Decide:
     return lambda decision: Choice(masks[decision.index][decision.tokens.row, decision.tokens.position])
 
 
+class _Merge:
+    """Keeps what masks say, and whoever is like nobody that may take it in; notes who is merged into whom."""
+
+    def __init__(self, masks: Bool[Tensor, "decisions rows grid"]) -> None:
+        self.keep = _replay(masks)
+        self.into: list[Int[Tensor, "rows grid"]] = []
+
+    def __call__(self, decision: Decision) -> Choice:
+        tokens = decision.tokens
+        kept = self.keep(decision).keep | decision.protected
+        into, found = decision.redundancy.partners(kept)
+        leave = ragged.where(~kept)
+        kept[leave[~found]] = True
+        leave, into = leave[found], into[found]
+        places = torch.arange(tokens.grid, device=into.device).repeat(len(tokens.counts), 1)
+        places[tokens.row[leave], tokens.position[leave]] = tokens.position[into]
+        self.into.append(places)
+        return Choice(kept, into)
+
+
 def _reduced(
-    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], decide: Any
+    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], decide: Decide, dropped: Dropped = "drop"
 ) -> tuple[Tensor, Trace]:
     with backbone.attached(), _caught(backbone) as caught:
-        _, trace = backbone.run(backbone.forward(decide, layers, "drop"), inputs)
+        _, trace = backbone.run(backbone.forward(decide, layers, dropped), inputs)
     return caught[-1], trace
 
 

@@ -41,7 +41,7 @@ def test_the_report_says_what_was_found(tiny_bert, capsys):
     assert report.protected == 1 and report.tokens[0] > report.tokens[1]
     Console(width=100).print(report.table())
     shown = capsys.readouterr().out
-    assert "exact" in shown and "BertLayer" in shown and "of native" in shown
+    assert "exact" in shown and "BertLayer" in shown and "of native" in shown and "tokens merged" in shown
 
 
 def test_inputs_of_ones_own_are_taken(tiny_vit, image_inputs):
@@ -54,8 +54,25 @@ def rows_see_each_other(query, key, value, plan, scaling, *pattern):
     return kernels.ragged_attention(query, key, value, plan, scaling, *pattern)
 
 
+def sizes_are_lost(query, key, value, plan, scaling, *pattern):
+    """Tokens that others were merged into are attended like any other."""
+    plan = kernels.Plan(replace(plan.tokens, size=None), plan.backend)
+    return kernels.ragged_attention(query, key, value, plan, scaling, *pattern)
+
+
 def logits_are_scaled(query, key, value, plan, scaling, *pattern):
     return kernels.ragged_attention(query, key, value, plan, 1.5 * scaling, *pattern)
+
+
+@PRECISIONS
+def test_sizes_that_get_lost_are_found_out(tiny_bert, monkeypatch, dtype):
+    """Only merging, which is the default, has sizes."""
+    backbone = Backbone(copy.deepcopy(tiny_bert).to(dtype))
+    inputs = random_inputs(backbone, rows=4)
+    monkeypatch.setattr("rltr.attention.ragged_attention", sizes_are_lost)
+    proof = prove(backbone, inputs, (1, 3))
+    assert not proof.holds
+    assert max(proof.kept, proof.dropped, proof.alone) <= proof.tolerance < proof.merged
 
 
 @PRECISIONS
@@ -94,7 +111,8 @@ def test_a_model_in_half_precision_stays_as_it_is(tiny_bert):
 
 
 def test_a_native_model_that_overflows_proves_nothing():
-    assert not Proof(kept=math.inf, dropped=0.0, alone=0.0, tolerance=math.inf, restored=True).holds
+    proof = Proof(kept=math.inf, dropped=0.0, merged=0.0, alone=0.0, tolerance=math.inf, restored=True)
+    assert not proof.holds
 
 
 def test_a_family_of_ones_own_can_be_proven():
