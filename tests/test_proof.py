@@ -18,14 +18,14 @@ from rltr.proof import Proof, prove
 from rltr.rounding import in_single_precision
 from rltr.sample import random_inputs
 from rltr.selectors import baseline
+from tests.conftest import build
 from tests.zoo import ZOO, batch
 
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-MADE_UP = [name for name in ZOO if name != "vit_mae"]  # masks patches at random unless the noise is given
 
 
 @PRECISIONS
-@pytest.mark.parametrize("name", MADE_UP)
+@pytest.mark.parametrize("name", ZOO)
 def test_every_family_is_proven_on_made_up_inputs(name, dtype):
     backbone = Backbone(ZOO[name].build().to(dtype))
     inputs = random_inputs(backbone, rows=3)
@@ -155,6 +155,40 @@ def test_either_tower_of_a_clip_can_be_reduced(tower):
     assert len(trace.stages[-1].counts) == 4 and trace.stages[-1].total < trace.stages[0].total
     assert output["logits_per_image"].shape == before.shape and not torch.equal(output["logits_per_image"], before)
     assert torch.equal(model(**inputs).logits_per_image, before)
+
+
+SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 16,
+    "patch_size": 4, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}  # fmt: skip
+PRETRAINING = {
+    "vit": lambda: build(hf.ViTMAEForPreTraining, hf.ViTMAEConfig(**SMALL, mask_ratio=0.5)),
+    "videomae": lambda: build(hf.VideoMAEForPreTraining, hf.VideoMAEConfig(**SMALL, num_frames=4, tubelet_size=2)),
+}
+
+
+@pytest.mark.parametrize("tower", PRETRAINING)
+def test_of_two_stacks_of_layers_the_encoder_can_be_reduced(tower):
+    model = PRETRAINING[tower]()
+    with pytest.raises(RltrError, match=f"2 stacks of layers.*decoder_layers.*tower=: {tower}$"):
+        Backbone(model)
+    backbone = Backbone(model, tower=tower)
+    assert backbone.depth == 4
+    if tower == "vit":
+        inputs = random_inputs(backbone, rows=3)
+    else:
+        with pytest.raises(RltrError, match="takes bool_masked_pos, which rltr cannot make up"):
+            random_inputs(backbone, rows=3)
+        hidden = torch.arange(32).expand(3, -1) % 2 == 1
+        inputs = {"pixel_values": torch.randn(3, 4, 3, 16, 16), "bool_masked_pos": hidden}
+    assert prove(backbone, inputs, (1, 3)).holds
+    before = model(**inputs).logits
+    with backbone.attached(), torch.no_grad():
+        output, trace = rltr.Reduction(backbone, baseline("norm", 0.5), [1])(inputs)
+    assert trace.stages[-1].total < trace.stages[0].total
+    assert output["logits"].shape == before.shape and not torch.equal(output["logits"], before)
+    assert torch.equal(model(**inputs).logits, before)
 
 
 def test_what_cannot_be_made_up_is_asked_for(tiny_vit, monkeypatch):
