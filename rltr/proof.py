@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rltr import tokens as ragged
 from rltr.backbone import Backbone
+from rltr.errors import RltrError
 from rltr.forward import Choice, Decide, Decision, Dropped, Trace
 from rltr.reference import Departures, on_the_whole_grid
 from rltr.rounding import apart, as_its_own, in_single_precision, tolerance
@@ -63,7 +64,15 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
         inputs: at least two rows, ragged where the model allows it.
         layers: decision layers, rising.
         seed: decides who leaves: half of the tokens at each decision.
+
+    Raises:
+        RltrError: if there are fewer rows.
     """
+    if (rows := min(map(len, inputs.values()), default=0)) < 2:
+        raise RltrError(
+            f"inputs of {rows} row{'' if rows == 1 else 's'} prove nothing of how rows in a batch affect each other: "
+            "give at least two rows"
+        )
     exact = in_single_precision(backbone)
     wide = as_its_own(exact, inputs)
     native = last_states(backbone, inputs)

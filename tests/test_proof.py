@@ -64,6 +64,12 @@ def logits_are_scaled(query, key, value, plan, scaling, *pattern):
     return kernels.ragged_attention(query, key, value, plan, 1.5 * scaling, *pattern)
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_row_without_batch_mates_proves_nothing(tiny_vit, image_inputs, rows):
+    with pytest.raises(RltrError, match="give at least two rows"):
+        rltr.check_backbone(tiny_vit, {name: value[:rows] for name, value in image_inputs.items()})
+
+
 @PRECISIONS
 def test_sizes_that_get_lost_are_found_out(tiny_bert, monkeypatch, dtype):
     """Only merging, which is the default, has sizes."""
