@@ -100,7 +100,7 @@ def check_backbone(
         family: what is known about a model type that rltr does not know.
 
     Raises:
-        RltrError: if the model cannot be run reduced at all; the message says why.
+        RltrError: if the model cannot be run reduced at all, or ``inputs`` are fewer than two rows.
     """
     backbone = model if isinstance(model, Backbone) else Backbone(model, tower, family)
     inputs = random_inputs(backbone, rows=4) if inputs is None else inputs

@@ -5,7 +5,7 @@ listed once its tests pass (``tests/test_families.py``); everything else is refu
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -28,8 +28,9 @@ class Family:
         leading: tokens at the start of each row that must stay, at least 1, or how to tell from the config. Where no
             token is special the first one stays all the same: a row is never empty.
         trailing: tokens at the end of each row that must stay.
-        causal: whether tokens see only those before them. Then the last token is what a head reads, dropped tokens are
-            merged into later ones only, and forward passes keep no cache.
+        causal: whether tokens see only those before them, if the config does not say otherwise (EmbeddingGemma's does).
+            Then the last token is what a head reads, dropped tokens are merged into later ones only, and forward passes
+            keep no cache.
         tower: name of the part of a larger model whose tokens may leave, where it is not the whole.
         cached: whether the forward pass fills a cache of keys and values unless told otherwise.
         padded: whether rows may be padded, by a mask that hides the padding. False where nobody has proven it, or where
@@ -54,6 +55,11 @@ class Family:
     def leading_tokens(self, config: Config) -> int:
         """``leading`` of a model of this config."""
         return self.leading if isinstance(self.leading, int) else self.leading(config)
+
+    def with_config(self, config: Config) -> "Family":
+        """What is true of a model of this config: a decoder may be told to attend to both sides."""
+        both_sides = getattr(config, "use_bidirectional_attention", False)
+        return replace(self, causal=False) if self.causal and both_sides else self
 
     @property
     def reader(self) -> Reader:

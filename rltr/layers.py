@@ -64,7 +64,7 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
     layers = _in_order(root, [layer for stack in stacks.values() for layer in stack])
     if len(layers) < 2:
         raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two")
-    return Tower(root, family, layers)
+    return Tower(root, family.with_config(root.config), layers)
 
 
 def _part(model: PreTrainedModel, name: str) -> PreTrainedModel:
