@@ -6,7 +6,7 @@ Compared is what the last layer gives, so any head will do: with the native mode
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,9 @@ class Proof:
 
 @torch.no_grad()
 def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], seed: int = 0) -> Proof:
-    """Run ``inputs`` natively, reduced, as the reference, one row alone, and natively again.
+    """Run ``inputs`` natively, reduced, one row alone, natively again, and as the reference.
 
-    A model in half precision is copied to single precision for the native pass and the reference, which takes twice its
-    memory on top.
+    Of a model in half precision, the last two run on a copy in single precision, too: twice its memory on top.
 
     Args:
         backbone: the model.
@@ -74,29 +73,31 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
             "give at least two rows"
         )
     exact = in_single_precision(backbone)
-    wide = as_its_own(exact, inputs)
-    native = last_states(backbone, inputs)
-    expected = native if exact is backbone else last_states(exact, wide)
+    before = last_states(backbone, inputs)
     everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(len(layers), *trace.stages[0].present.shape, generator=generator).to(backbone.device) < 0.5
     dropped, left = _reduced(backbone, inputs, layers, _replay(masks))
-    with on_the_whole_grid(exact, Departures(left.present, left.layers)):
-        hidden = last_states(exact, wide)
     merge = _Merge(masks)
     merged, averaged = _reduced(backbone, inputs, layers, merge, "merge")
-    with on_the_whole_grid(exact, Departures(averaged.present, averaged.layers, torch.stack(merge.into))):
-        average = last_states(exact, wide)
     other = {name: value[1:2] for name, value in inputs.items()}
     alone, _ = _reduced(backbone, other, layers, _replay(masks[:, 1:2]))
-    there, stayed, took = (each.stages[-1].present for each in (trace, left, averaged))
+    ways = [
+        None,
+        Departures(left.present, left.layers),
+        Departures(averaged.present, averaged.layers, torch.stack(merge.into)),
+    ]
+    right = [_whole(exact, inputs, way) for way in ways]
+    native = right if exact is backbone else [_whole(backbone, inputs, way) for way in ways]
+    last = [each.stages[-1].present for each in (trace, left, averaged)]
+    kept, lost, taken = (apart(*pair) for pair in _of(last, [everyone, dropped, merged], right))
     return Proof(
-        kept=apart(everyone[there], expected[there]),
-        dropped=apart(dropped[stayed], hidden[stayed]),
-        merged=apart(merged[took], average[took]),
-        alone=apart(alone[stayed[1:2]], dropped[1:2][stayed[1:2]]),
-        tolerance=tolerance(native[there], expected[there], backbone.dtype),
-        restored=torch.equal(last_states(backbone, inputs), native),
+        kept=kept,
+        dropped=lost,
+        merged=taken,
+        alone=apart(alone[last[1][1:2]], dropped[1:2][last[1][1:2]]),
+        tolerance=max(tolerance(*pair, backbone.dtype) for pair in _of(last, native, right)),
+        restored=torch.equal(native[0], before),
     )
 
 
@@ -105,6 +106,17 @@ def last_states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tenso
     with _caught(backbone) as caught:
         backbone.model(**{**inputs, "use_cache": False} if backbone.family.cached else inputs)
     return caught[-1]
+
+
+def _whole(backbone: Backbone, inputs: Mapping[str, Tensor], departures: Departures | None) -> Tensor:
+    """What the last layer gives natively, or as the reference where somebody leaves."""
+    with on_the_whole_grid(backbone, departures) if departures else nullcontext():
+        return last_states(backbone, as_its_own(backbone, inputs))
+
+
+def _of(present: list[Tensor], ones: list[Tensor], others: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """States of the tokens that are there in the end, of each two runs."""
+    return [(one[there], other[there]) for there, one, other in zip(present, ones, others, strict=True)]
 
 
 def _keep_all(decision: Decision) -> Choice:

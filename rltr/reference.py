@@ -74,10 +74,10 @@ class Reference:
         before, after = self.departures.present[self.stage - 1], self.departures.present[self.stage]
         weight = self.size * before
         total = torch.zeros_like(weight).scatter_add(1, into, weight)
-        wide = into[..., None].expand_as(hidden)
-        sums = torch.zeros_like(hidden).scatter_add(1, wide, hidden * weight[..., None])
+        weighted = hidden * weight[..., None]
+        sums = torch.zeros_like(weighted).scatter_add(1, into[..., None].expand_as(hidden), weighted)
         self.size = total.where(after, self.size)
-        return (sums / total[..., None]).where(after[..., None], hidden)
+        return (sums / total[..., None]).to(hidden.dtype).where(after[..., None], hidden)
 
     def attention(
         self,

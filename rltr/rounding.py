@@ -42,8 +42,8 @@ def tolerance(native: Tensor, exact: Tensor, dtype: torch.dtype) -> float:
     itself is from ``exact``, or one step at that size.
 
     Args:
-        native: what the native model says.
-        exact: what it says in single precision.
+        native: what the native model says, in its own precision.
+        exact: the same in single precision.
         dtype: the precision of the native model.
     """
     size, step = float(exact.abs().max()), torch.finfo(dtype).eps
