@@ -20,7 +20,7 @@ from rltr.attention import IMPLEMENTATION, asked, current
 from rltr.errors import RltrError
 from rltr.families import Family
 from rltr.forward import Decide, Dropped, Forward, Trace
-from rltr.kernels import Backend, check_backend
+from rltr.kernels import Backend, check_backend, check_kernel
 from rltr.layers import find_tower
 from rltr.native_copy import native_copy
 
@@ -45,6 +45,7 @@ class Backbone:
             family says (the encoder of a Whisper).
         family: for a model type that rltr does not know. Prove it with ``rltr.check_backbone`` before you rely on it.
         attention: how uneven rows are computed, see :data:`rltr.kernels.Backend`; ``auto`` is the best for the device.
+            A kernel is checked against the device and the precision that the model has now.
 
     Attributes:
         tower: as it was asked for.
@@ -55,7 +56,8 @@ class Backbone:
         width: of the hidden states.
 
     Raises:
-        RltrError: if the model cannot be run with fewer tokens exactly; the message says why.
+        RltrError: if the model cannot be run with fewer tokens exactly, or ``attention`` not at all; the message says
+            why.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Backbone:
         check_backend(attention)
         self.model = model
         self.attention: Backend = attention
+        check_kernel(attention, model.device, model.dtype)
         found = find_tower(model, tower, family)
         self.tower = tower
         self.root = found.root

@@ -71,6 +71,7 @@ class BackboneReport:
         table.add_row("attention", "causal" if self.causal else "to both sides")
         table.add_row("everything kept, against native", f"{proof.kept:.1e}")
         table.add_row("tokens dropped, against the reference", f"{proof.dropped:.1e}")
+        table.add_row("tokens merged, against the reference", f"{proof.merged:.1e}")
         table.add_row("a row alone, against the same in a batch", f"{proof.alone:.1e}")
         table.add_row("rounding allows", f"{proof.tolerance:.1e}")
         table.add_row("after detaching", "identical" if proof.restored else "different")
@@ -89,6 +90,9 @@ def check_backbone(
 ) -> BackboneReport:
     """Prove that a model answers exactly with fewer tokens, and time it.
 
+    In half precision, exact is as near to single precision as the native model is, of which a copy is made: three times
+    the model's memory for the length of the proof.
+
     Args:
         model: in evaluation mode.
         inputs: at least two rows; None makes up random ones of the model's shape.
@@ -96,7 +100,7 @@ def check_backbone(
         family: what is known about a model type that rltr does not know.
 
     Raises:
-        RltrError: if the model cannot be run reduced at all; the message says why.
+        RltrError: if the model cannot be run reduced at all, or ``inputs`` are fewer than two rows.
     """
     backbone = model if isinstance(model, Backbone) else Backbone(model, tower, family)
     inputs = random_inputs(backbone, rows=4) if inputs is None else inputs

@@ -5,7 +5,7 @@ listed once its tests pass (``tests/test_families.py``); everything else is refu
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -28,10 +28,13 @@ class Family:
         leading: tokens at the start of each row that must stay, at least 1, or how to tell from the config. Where no
             token is special the first one stays all the same: a row is never empty.
         trailing: tokens at the end of each row that must stay.
-        causal: whether tokens see only those before them. Then the last token is what a head reads, dropped tokens are
-            merged into later ones only, and forward passes keep no cache.
+        causal: whether tokens see only those before them, if the config does not say otherwise (EmbeddingGemma's does).
+            Then the last token is what a head reads, dropped tokens are merged into later ones only, and forward passes
+            keep no cache.
         tower: name of the part of a larger model whose tokens may leave, where it is not the whole.
         cached: whether the forward pass fills a cache of keys and values unless told otherwise.
+        padded: whether rows may be padded, by a mask that hides the padding. False where nobody has proven it, or where
+            the head reads what is hidden.
         left_padding: whether padding may be at the start of a row.
         also_protected: from the model's inputs, further tokens that must stay.
         patches_only: whether rotary embeddings come for the tokens behind the leading ones only.
@@ -43,6 +46,7 @@ class Family:
     causal: bool = False
     tower: str | None = None
     cached: bool = False
+    padded: bool = True
     left_padding: bool = False
     also_protected: Callable[[Mapping[str, Any], Config], Bool[Tensor, "rows grid"]] | None = None
     patches_only: bool = False
@@ -51,6 +55,11 @@ class Family:
     def leading_tokens(self, config: Config) -> int:
         """``leading`` of a model of this config."""
         return self.leading if isinstance(self.leading, int) else self.leading(config)
+
+    def with_config(self, config: Config) -> "Family":
+        """What is true of a model of this config: a decoder may be told to attend to both sides."""
+        both_sides = getattr(config, "use_bidirectional_attention", False)
+        return replace(self, causal=False) if self.causal and both_sides else self
 
     @property
     def reader(self) -> Reader:
@@ -96,30 +105,31 @@ def end_of_text(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows
 
 ENCODER = Family(refusal=_as_encoder)
 DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True)
-CLASSLESS = Family()
+IMAGE = Family(padded=False)
+CLASSLESS = IMAGE
 """No token is special, and the first one stays so that no row is empty."""
 
 FAMILIES: dict[str, Family] = {
     # images and video
-    "vit": Family(),
-    "deit": Family(leading=2),
-    "dinov2": Family(),
-    "dinov2_with_registers": Family(leading=_registers),
-    "dinov3_vit": Family(leading=_registers, patches_only=True),
-    "beit": Family(refusal=_relative_positions),
-    "vit_mae": Family(),
-    "vit_msn": Family(),
+    "vit": IMAGE,
+    "deit": Family(leading=2, padded=False),
+    "dinov2": IMAGE,
+    "dinov2_with_registers": Family(leading=_registers, padded=False),
+    "dinov3_vit": Family(leading=_registers, padded=False, patches_only=True),
+    "beit": Family(padded=False, refusal=_relative_positions),
+    "vit_mae": IMAGE,
+    "vit_msn": IMAGE,
     "ijepa": CLASSLESS,
     "videomae": CLASSLESS,
-    "vivit": Family(),
-    "clip_vision_model": Family(),
+    "vivit": IMAGE,
+    "clip_vision_model": IMAGE,
     "siglip_vision_model": CLASSLESS,
-    "siglip2_vision_model": CLASSLESS,
+    "siglip2_vision_model": Family(),  # no token is special here either, but small images are padded
     # sound
-    "audio-spectrogram-transformer": Family(leading=2),
+    "audio-spectrogram-transformer": Family(leading=2, padded=False),
     "wav2vec2": Family(refusal=_weighted_layers),
     "hubert": Family(refusal=_weighted_layers),
-    "whisper": Family(tower="encoder", refusal=_weighted_layers),
+    "whisper": Family(tower="encoder", padded=False, refusal=_weighted_layers),
     # text, read as a whole
     "bert": ENCODER,
     "roberta": ENCODER,
@@ -135,7 +145,7 @@ FAMILIES: dict[str, Family] = {
     "nomic_bert": Family(),
     "eurobert": Family(),
     "clip_text_model": Family(trailing=1, causal=True, also_protected=end_of_text),
-    "siglip_text_model": Family(trailing=1),
+    "siglip_text_model": Family(trailing=1, padded=False),  # its head reads the last place, padding or not
     # text, read from left to right
     "gpt2": Family(trailing=1, causal=True, cached=True, left_padding=True, refusal=_upcast),
     "opt": DECODER,

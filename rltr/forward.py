@@ -146,6 +146,7 @@ class Forward(Stream):
         self.dropped = dropped
         self.family = family
         self.leading = family.leading_tokens(config)
+        self.model_type = config.model_type
         self.layer = -1
         self.also_protected: Bool[Tensor, "rows grid"] | None = None
         self.attended: Attended | None = None
@@ -230,6 +231,12 @@ class Forward(Stream):
         if present is None or bool(present.all()):
             self.tokens = ragged.everything(rows, grid, hidden.device)
         else:
+            if not self.family.padded:
+                raise RltrError(
+                    f"attention_mask hides tokens, but {self.model_type} runs on rows of one length: its head may read "
+                    "what is hidden, as SigLIP's reads the last place, padding or not; leave attention_mask out, and "
+                    "pad texts to the length it was trained with (padding='max_length')"
+                )
             present = present.bool()
             self.tokens = ragged.pack(present)
             begins = present.any(1) if self.family.left_padding else present[:, : self.leading]

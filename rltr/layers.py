@@ -1,6 +1,7 @@
 """Finding the layers between which tokens can leave, through what transformers declares; refuses what is not sure."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -45,9 +46,8 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
         if kind in REFUSED:
             raise refuse(REFUSED[kind])
         if kind not in FAMILIES:
-            towers = _towers(root)
-            also = f"; of its parts these can be reduced, choose one with tower=: {', '.join(towers)}" if towers else ""
-            raise refuse(f"model type {kind!r} has not been proven exact; proven: {', '.join(sorted(FAMILIES))}{also}")
+            known = ", ".join(sorted(FAMILIES))
+            raise refuse(f"model type {kind!r} has not been proven exact; proven: {known}{_choice(root)}")
         family = FAMILIES[kind]
     if reason := family.refusal(root.config):
         raise refuse(reason)
@@ -58,10 +58,13 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
     classes = _layer_classes(root)
     if not classes:
         raise refuse("this version of transformers does not declare its layers; use transformers >= 5")
-    layers = _in_order(root, [module for module in root.modules() if isinstance(module, classes)])
+    stacks = _stacks(root, classes)
+    if len(stacks) > 1:
+        raise refuse(f"it has {len(stacks)} stacks of layers ({', '.join(stacks)}), not one{_choice(root)}")
+    layers = _in_order(root, [layer for stack in stacks.values() for layer in stack])
     if len(layers) < 2:
         raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two")
-    return Tower(root, family, layers)
+    return Tower(root, family.with_config(root.config), layers)
 
 
 def _part(model: PreTrainedModel, name: str) -> PreTrainedModel:
@@ -76,6 +79,24 @@ def _towers(model: PreTrainedModel) -> list[str]:
     """Names of the parts of a model that are of a known family."""
     parts = [(path, module) for path, module in model.named_modules() if path and isinstance(module, PreTrainedModel)]
     return [path for path, module in parts if getattr(module.config, "model_type", "") in FAMILIES]
+
+
+def _choice(root: PreTrainedModel) -> str:
+    """What a refusal of the whole says of its parts."""
+    towers = ", ".join(_towers(root))
+    return f"; of its parts these can be reduced, choose one with tower=: {towers}" if towers else ""
+
+
+def _stacks(root: PreTrainedModel, classes: tuple[type[nn.Module], ...]) -> dict[str, list[nn.Module]]:
+    """Layers by the outermost list that holds them: ViT-MAE's decoder has one of its own beside the encoder's."""
+    modules = dict(root.named_modules())
+    stacks: dict[str, list[nn.Module]] = {}
+    for path, module in modules.items():
+        if isinstance(module, classes):
+            above = accumulate(path.split("."), lambda parent, name: f"{parent}.{name}")
+            stack = next((place for place in above if isinstance(modules[place], nn.ModuleList)), "")
+            stacks.setdefault(stack, []).append(module)
+    return stacks
 
 
 def _layer_classes(root: PreTrainedModel) -> tuple[type[nn.Module], ...]:

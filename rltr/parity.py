@@ -1,5 +1,6 @@
 """Does a reduced model that keeps everything answer like the native one, on this machine?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.forward import Dropped
-from rltr.proof import ROUNDING
 from rltr.reduction import Reduction
+from rltr.rounding import apart, as_its_own, in_single_precision, tolerance
 from rltr.sample import random_inputs
 from rltr.selectors import KeepAll
 from rltr.tasks import TensorExamples
@@ -24,8 +25,9 @@ class Parity:
     """How far keeping everything is from the native model.
 
     Attributes:
-        error: largest difference in an answer: of a logit, for most tasks.
-        tolerance: how large it may be: rounding, at the size of the answers.
+        error: largest difference in an answer: of a logit, for most tasks. In half precision, to what the same weights
+            answer in single precision.
+        tolerance: how large it may be: rounding, see :func:`rltr.rounding.tolerance`.
         restored: whether the model answers bit for bit as before once it is detached.
     """
 
@@ -36,7 +38,8 @@ class Parity:
     @property
     def holds(self) -> bool:
         """Whether the model may be run reduced here."""
-        return self.error <= self.tolerance and self.restored  # an error of nan does not hold
+        # An error of nan does not hold, and where the native model overflows nothing does.
+        return self.error <= self.tolerance < math.inf and self.restored
 
 
 @torch.no_grad()
@@ -49,6 +52,8 @@ def parity(
 ) -> Parity:
     """Run ``inputs`` natively, with decisions that keep everything, and natively again.
 
+    A model in half precision is copied to single precision as well, which takes twice its memory on top.
+
     Args:
         backbone: the model.
         inputs: for it, on its device.
@@ -58,13 +63,16 @@ def parity(
     """
     goal = goal or Classification()
     native = goal.read(backbone.model(**inputs), inputs)
+    exact = in_single_precision(backbone)
+    wide = as_its_own(exact, inputs)
+    expected = native if exact is backbone else goal.read(exact.model(**wide), wide)
     with backbone.attached():
         output, trace = Reduction(backbone, KeepAll(), layers, dropped)(inputs)
     kept = goal.read(output, inputs, trace)
     after = goal.read(backbone.model(**inputs), inputs)
-    precision = ROUNDING * torch.finfo(backbone.dtype).eps
-    size = max(1.0, float(native[native != ABSENT].abs().max()))
-    return Parity(float((kept - native).abs().max()), precision * size, torch.equal(native, after))
+    there = expected != ABSENT
+    allowed = tolerance(native[there], expected[there], backbone.dtype)
+    return Parity(apart(kept, expected), allowed, torch.equal(native, after))
 
 
 def random_examples(

@@ -1,44 +1,45 @@
 """Does a model answer exactly, with fewer tokens, as it should? The proof that every supported family passes.
 
-The reference is the model's own forward pass on the whole grid, in which no token ever leaves: those that should have
-left are hidden from everybody's attention instead, by a plain attention function. Nothing of the ragged runtime runs in
-it. Compared is what the last layer gives, so any head will do.
+Compared is what the last layer gives, so any head will do: with the native model's, and with that of
+:mod:`rltr.reference`, in which no token ever leaves.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
+from rltr import tokens as ragged
 from rltr.backbone import Backbone
-from rltr.forward import Choice, Decision, Trace
-
-REFERENCE = "rltr-reference"
-"""Name under which transformers knows the reference's attention."""
-ROUNDING = 84
-"""Steps of a number's own precision that two orders of the same sums may differ by: 1e-5 in single precision."""
+from rltr.errors import RltrError
+from rltr.forward import Choice, Decide, Decision, Dropped, Trace
+from rltr.reference import Departures, on_the_whole_grid
+from rltr.rounding import apart, as_its_own, in_single_precision, tolerance
 
 
 @dataclass(frozen=True)
 class Proof:
     """How far the reduced model is from what it should answer: largest differences of hidden states after all layers.
 
+    What a model in half precision should answer is what the same weights do in single precision.
+
     Attributes:
         kept: with everything kept, to the native model.
         dropped: with tokens dropped at random, of those that stay, to the reference.
+        merged: the same with tokens merged; who takes whom in is read off the run, as rounding decides between equals.
         alone: of one row with tokens dropped, to the same row without its batch mates.
-        tolerance: how large differences may be: rounding, at the size of the hidden states.
+        tolerance: how large differences may be: rounding, see :func:`rltr.rounding.tolerance`.
         restored: whether the model answers bit for bit as before once it is detached.
     """
 
     kept: float
     dropped: float
+    merged: float
     alone: float
     tolerance: float
     restored: bool
@@ -46,37 +47,57 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether the model may be run reduced."""
-        # An error of nan does not hold.
-        return self.restored and all(error <= self.tolerance for error in (self.kept, self.dropped, self.alone))
+        # An error of nan does not hold, and where the native model overflows nothing does.
+        errors = (self.kept, self.dropped, self.merged, self.alone)
+        return self.restored and all(error <= self.tolerance < math.inf for error in errors)
 
 
 @torch.no_grad()
 def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], seed: int = 0) -> Proof:
-    """Run ``inputs`` natively, reduced, as the reference, one row alone, and natively again.
+    """Run ``inputs`` natively, reduced, one row alone, natively again, and as the reference.
+
+    Of a model in half precision, the last two run on a copy in single precision, too: twice its memory on top.
 
     Args:
         backbone: the model.
         inputs: at least two rows, ragged where the model allows it.
         layers: decision layers, rising.
         seed: decides who leaves: half of the tokens at each decision.
+
+    Raises:
+        RltrError: if there are fewer rows.
     """
-    native = last_states(backbone, inputs)
+    if (rows := min(map(len, inputs.values()), default=0)) < 2:
+        raise RltrError(
+            f"inputs of {rows} row{'' if rows == 1 else 's'} prove nothing of how rows in a batch affect each other: "
+            "give at least two rows"
+        )
+    exact = in_single_precision(backbone)
+    before = last_states(backbone, inputs)
     everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(len(layers), *trace.stages[0].present.shape, generator=generator).to(backbone.device) < 0.5
     dropped, left = _reduced(backbone, inputs, layers, _replay(masks))
-    with hidden_keys(backbone, left):
-        reference = last_states(backbone, inputs)
+    merge = _Merge(masks)
+    merged, averaged = _reduced(backbone, inputs, layers, merge, "merge")
     other = {name: value[1:2] for name, value in inputs.items()}
     alone, _ = _reduced(backbone, other, layers, _replay(masks[:, 1:2]))
-    there, stayed = trace.stages[0].present, left.stages[-1].present
-    size = max(1.0, float(native[there].abs().max()))
+    ways = [
+        None,
+        Departures(left.present, left.layers),
+        Departures(averaged.present, averaged.layers, torch.stack(merge.into)),
+    ]
+    right = [_whole(exact, inputs, way) for way in ways]
+    native = right if exact is backbone else [_whole(backbone, inputs, way) for way in ways]
+    last = [each.stages[-1].present for each in (trace, left, averaged)]
+    kept, lost, taken = (apart(*pair) for pair in _of(last, [everyone, dropped, merged], right))
     return Proof(
-        kept=_apart(everyone[there], native[there]),
-        dropped=_apart(dropped[stayed], reference[stayed]),
-        alone=_apart(alone[stayed[1:2]], dropped[1:2][stayed[1:2]]),
-        tolerance=ROUNDING * torch.finfo(native.dtype).eps * size,
-        restored=torch.equal(last_states(backbone, inputs), native),
+        kept=kept,
+        dropped=lost,
+        merged=taken,
+        alone=apart(alone[last[1][1:2]], dropped[1:2][last[1][1:2]]),
+        tolerance=max(tolerance(*pair, backbone.dtype) for pair in _of(last, native, right)),
+        restored=torch.equal(native[0], before),
     )
 
 
@@ -87,84 +108,50 @@ def last_states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tenso
     return caught[-1]
 
 
-@contextmanager
-def hidden_keys(backbone: Backbone, trace: Trace) -> Iterator[None]:
-    """Let the native model run on the whole grid, with tokens hidden from attention from where they have left."""
-    layer, present, depth = -1, trace.present, backbone.depth
-
-    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal layer
-        layer += 1
-
-    def attention(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, None]:
-        inside = 0 <= layer < depth and key.shape[2] == present.shape[-1]
-        there = present[sum(decision <= layer for decision in trace.layers)] if inside else None
-        return plain_attention(module, query, key, value, mask, there, **kwargs), None
-
-    AttentionInterface.register(REFERENCE, attention)
-    AttentionMaskInterface.register(REFERENCE, sdpa_mask)
-    before = backbone.config._attn_implementation
-    backbone.root.set_attn_implementation(REFERENCE)
-    handles = [module.register_forward_pre_hook(count, with_kwargs=True) for module in dict.fromkeys(backbone.layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        backbone.root.set_attn_implementation(before)
+def _whole(backbone: Backbone, inputs: Mapping[str, Tensor], departures: Departures | None) -> Tensor:
+    """What the last layer gives natively, or as the reference where somebody leaves."""
+    with on_the_whole_grid(backbone, departures) if departures else nullcontext():
+        return last_states(backbone, as_its_own(backbone, inputs))
 
 
-def plain_attention(
-    module: nn.Module,
-    query: Float[Tensor, "rows heads queries width"],
-    key: Float[Tensor, "rows key_heads keys width"],
-    value: Float[Tensor, "rows key_heads keys width"],
-    mask: Bool[Tensor, "rows 1 queries keys"] | None,
-    there: Bool[Tensor, "rows keys"] | None,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    softcap: float | None = None,
-    s_aux: Float[Tensor, " heads"] | None = None,
-    **kwargs: Any,
-) -> Float[Tensor, "rows queries heads width"]:
-    """Softmax attention in single precision, as transformers defines it; only keys that are ``there`` are seen."""
-    times = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(times, 1).float(), value.repeat_interleave(times, 1)
-    logits = query.float() @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        logits = softcap * (logits / softcap).tanh()
-    if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf)
-    elif getattr(module, "is_causal", True) if is_causal is None else is_causal:
-        logits = logits.masked_fill(torch.ones_like(logits[0, 0], dtype=torch.bool).triu(1), -torch.inf)
-    if there is not None:
-        logits = logits.masked_fill(~there[:, None, None], -torch.inf)
-    if s_aux is not None:
-        logits = torch.cat([logits, s_aux.float().view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
-    # A token that has left, or is padding, may see nobody; nobody reads it either.
-    weights = logits.softmax(-1)[..., : key.shape[2]].nan_to_num()
-    return (weights.to(value.dtype) @ value).transpose(1, 2)
-
-
-def _apart(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max())
+def _of(present: list[Tensor], ones: list[Tensor], others: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """States of the tokens that are there in the end, of each two runs."""
+    return [(one[there], other[there]) for there, one, other in zip(present, ones, others, strict=True)]
 
 
 def _keep_all(decision: Decision) -> Choice:
     return Choice(torch.ones_like(decision.protected))
 
 
-def _replay(masks: Bool[Tensor, "decisions rows grid"]) -> Any:
+def _replay(masks: Bool[Tensor, "decisions rows grid"]) -> Decide:
     return lambda decision: Choice(masks[decision.index][decision.tokens.row, decision.tokens.position])
 
 
+class _Merge:
+    """Keeps what masks say, and whoever is like nobody that may take it in; notes who is merged into whom."""
+
+    def __init__(self, masks: Bool[Tensor, "decisions rows grid"]) -> None:
+        self.keep = _replay(masks)
+        self.into: list[Int[Tensor, "rows grid"]] = []
+
+    def __call__(self, decision: Decision) -> Choice:
+        tokens = decision.tokens
+        kept = self.keep(decision).keep | decision.protected
+        into, found = decision.redundancy.partners(kept)
+        leave = ragged.where(~kept)
+        kept[leave[~found]] = True
+        leave, into = leave[found], into[found]
+        places = torch.arange(tokens.grid, device=into.device).repeat(len(tokens.counts), 1)
+        places[tokens.row[leave], tokens.position[leave]] = tokens.position[into]
+        self.into.append(places)
+        return Choice(kept, into)
+
+
 def _reduced(
-    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], decide: Any
+    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], decide: Decide, dropped: Dropped = "drop"
 ) -> tuple[Tensor, Trace]:
     with backbone.attached(), _caught(backbone) as caught:
-        _, trace = backbone.run(backbone.forward(decide, layers, "drop"), inputs)
+        _, trace = backbone.run(backbone.forward(decide, layers, dropped), inputs)
     return caught[-1], trace
 
 

@@ -1,5 +1,7 @@
 """Random inputs of the shape a model takes, for when no data is at hand."""
 
+import inspect
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -25,14 +27,18 @@ def random_inputs(
         ragged: whether texts and sounds have different lengths.
 
     Raises:
-        RltrError: if the model takes something else; then give inputs of your own.
+        RltrError: if the model takes something else, too; then give inputs of your own.
     """
     generator = torch.Generator().manual_seed(seed)
     config, name = backbone.config, backbone.root.main_input_name
     make = {"pixel_values": _pixels, "input_ids": _texts, "input_values": _sound, "input_features": _features}
     if name not in make:
         raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot make up: pass inputs=")
-    inputs = make[name](config, rows, longest, generator, ragged)
+    inputs = make[name](config, rows, longest, generator, ragged and backbone.family.padded)
+    parameters = inspect.signature(backbone.model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    if missing := ", ".join(name for name in needed if name not in inputs):
+        raise RltrError(f"{type(backbone.model).__name__} takes {missing}, which rltr cannot make up: pass inputs=")
     floating = {key: value.to(backbone.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
     return {key: value.to(backbone.device) for key, value in floating.items()}
 
@@ -49,7 +55,11 @@ def _pixels(
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     frames = (config.num_frames,) if hasattr(config, "num_frames") else ()
-    return {"pixel_values": torch.randn(rows, *frames, config.num_channels, height, width, generator=generator)}
+    inputs = {"pixel_values": torch.randn(rows, *frames, config.num_channels, height, width, generator=generator)}
+    if hasattr(config, "mask_ratio"):  # ViT-MAE hides other patches in every pass, unless it is told their order
+        patches = (height // config.patch_size) * (width // config.patch_size)
+        inputs["noise"] = torch.rand(rows, patches, generator=generator).argsort(1)  # half precision would have ties
+    return inputs
 
 
 def _texts(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rltr.families import FAMILIES, REFUSED, Family
+from rltr.families import FAMILIES, REFUSED
 from tests.zoo import ZOO, Entry
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
@@ -20,21 +20,21 @@ def page() -> str:
         "Written by `python -m tests.models_page` from the tables that `tests/test_families.py` runs through; a test "
         "fails if it is out of date.",
         "",
-        f"**{len(ZOO)} families** of transformers are tested one by one with tiny models: everything kept equals the "
-        "native forward in float32 and bfloat16; dropped and merged tokens equal a reference on the whole grid, in "
+        f"**{len(FAMILIES)} families** of transformers are tested one by one with tiny models: everything kept equals "
+        "the native forward in float32 and bfloat16; dropped and merged tokens equal a reference on the whole grid, in "
         "which nothing leaves and those that left are hidden; a row does not depend on its batch mates; causal masks "
         "and sliding windows count original positions; the model is bit for bit what it was after detaching.",
         "",
         "| model type | takes | attention | always stay | padding |",
         "|---|---|---|---|---|",
     ]
-    lines += [_row(name, entry, FAMILIES[name]) for name, entry in sorted(ZOO.items())]
+    lines += [_row(entry) for _, entry in sorted(ZOO.items())]
     lines += [
         "",
         "*Causal* models are scorers of whole sequences here: they keep no cache, so `generate()` is refused, and "
         "dropped tokens are merged into later ones only. Where no token is special, the first one stays, so that no "
-        "row is ever empty. Of larger models one part is reduced: the encoder of a Whisper, or the part you name with "
-        '`rltr.Backbone(model, tower="vision_model")`.',
+        "row is ever empty. Where padding is *none*, a mask that hides tokens is refused. Of larger models one part is "
+        'reduced: the encoder of a Whisper, or the part you name with `rltr.Backbone(model, tower="vision_model")`.',
         "",
         "## Refused, with the reason",
         "",
@@ -59,8 +59,9 @@ def page() -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, entry: Entry, family: Family) -> str:
-    leading = family.leading_tokens(entry.config())
+def _row(entry: Entry) -> str:
+    config, family = entry.config(), entry.family
+    leading = family.leading_tokens(config)
     stay = f"first {leading}" if leading > 1 else "the first"
     if family.trailing:
         stay += ", the last"
@@ -68,7 +69,7 @@ def _row(name: str, entry: Entry, family: Family) -> str:
         stay += ", end of text"
     padding = " or ".join(side for side in entry.paddings if side != "none") or "none"
     attention = "causal" if family.causal else "to both sides"
-    return f"| `{name}` | {KINDS[entry.inputs]} | {attention} | {stay} | {padding} |"
+    return f"| `{config.model_type}` | {KINDS[entry.inputs]} | {attention} | {stay} | {padding} |"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """``check_backbone`` proves what is exact, and does not prove what is not."""
 
+import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,17 +13,21 @@ import rltr
 from rltr import kernels
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.proof import prove
+from rltr.parity import parity
+from rltr.proof import Proof, prove
+from rltr.rounding import in_single_precision
 from rltr.sample import random_inputs
 from rltr.selectors import baseline
+from tests.conftest import build
 from tests.zoo import ZOO, batch
 
-MADE_UP = [name for name in ZOO if name != "vit_mae"]  # masks patches at random unless the noise is given
+PRECISIONS = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
 
-@pytest.mark.parametrize("name", MADE_UP)
-def test_every_family_is_proven_on_made_up_inputs(name):
-    backbone = Backbone(ZOO[name].build())
+@PRECISIONS
+@pytest.mark.parametrize("name", ZOO)
+def test_every_family_is_proven_on_made_up_inputs(name, dtype):
+    backbone = Backbone(ZOO[name].build().to(dtype))
     inputs = random_inputs(backbone, rows=3)
     if name == "clip_text_model":
         inputs["input_ids"][:, -1] = 2  # its end-of-text token
@@ -35,29 +41,84 @@ def test_the_report_says_what_was_found(tiny_bert, capsys):
     assert report.protected == 1 and report.tokens[0] > report.tokens[1]
     Console(width=100).print(report.table())
     shown = capsys.readouterr().out
-    assert "exact" in shown and "BertLayer" in shown and "of native" in shown
+    assert "exact" in shown and "BertLayer" in shown and "of native" in shown and "tokens merged" in shown
 
 
 def test_inputs_of_ones_own_are_taken(tiny_vit, image_inputs):
     assert rltr.check_backbone(tiny_vit, image_inputs).tokens == (17, 17)
 
 
-@pytest.mark.parametrize("broken", ["rows see each other", "sizes are wrong"])
-def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, monkeypatch, broken):
-    """The proof must be able to fail."""
-    right = kernels.ragged_attention
+def rows_see_each_other(query, key, value, plan, scaling, *pattern):
+    tokens = plan.tokens
+    plan = kernels.Plan(replace(tokens, row=torch.zeros_like(tokens.row), counts=(tokens.total,)))
+    return kernels.ragged_attention(query, key, value, plan, scaling, *pattern)
 
+
+def sizes_are_lost(query, key, value, plan, scaling, *pattern):
+    """Tokens that others were merged into are attended like any other."""
+    plan = kernels.Plan(replace(plan.tokens, size=None), plan.backend)
+    return kernels.ragged_attention(query, key, value, plan, scaling, *pattern)
+
+
+def logits_are_scaled(query, key, value, plan, scaling, *pattern):
+    return kernels.ragged_attention(query, key, value, plan, 1.5 * scaling, *pattern)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_row_without_batch_mates_proves_nothing(tiny_vit, image_inputs, rows):
+    with pytest.raises(RltrError, match="give at least two rows"):
+        rltr.check_backbone(tiny_vit, {name: value[:rows] for name, value in image_inputs.items()})
+
+
+@PRECISIONS
+def test_sizes_that_get_lost_are_found_out(tiny_bert, monkeypatch, dtype):
+    """Only merging, which is the default, has sizes."""
+    backbone = Backbone(copy.deepcopy(tiny_bert).to(dtype))
+    inputs = random_inputs(backbone, rows=4)
+    monkeypatch.setattr("rltr.attention.ragged_attention", sizes_are_lost)
+    proof = prove(backbone, inputs, (1, 3))
+    assert not proof.holds
+    assert max(proof.kept, proof.dropped, proof.alone) <= proof.tolerance < proof.merged
+
+
+@PRECISIONS
+@pytest.mark.parametrize("wrong", [rows_see_each_other, logits_are_scaled])
+def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, text_inputs, monkeypatch, wrong, dtype):
+    """The proof must be able to fail, in half precision as well, where rounding hides much."""
+    model = copy.deepcopy(tiny_bert).to(dtype)
+    assert rltr.check_backbone(model).holds
+    backbone = Backbone(model)
+    assert parity(backbone, text_inputs, [1]).holds
+    monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
+    assert not rltr.check_backbone(model).holds
+    assert not parity(backbone, text_inputs, [1]).holds
+
+
+def test_a_slip_of_a_hundredth_is_found_out_in_single_precision(tiny_bert, monkeypatch):
     def wrong(query, key, value, plan, scaling, *pattern):
-        if broken == "rows see each other":
-            tokens = plan.tokens
-            plan = kernels.Plan(replace(tokens, row=torch.zeros_like(tokens.row), counts=(tokens.total,)))
-        else:
-            scaling = scaling * 1.01
-        return right(query, key, value, plan, scaling, *pattern)
+        return kernels.ragged_attention(query, key, value, plan, 1.01 * scaling, *pattern)
 
     monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
-    report = rltr.check_backbone(tiny_bert)
-    assert not report.holds
+    assert not rltr.check_backbone(tiny_bert).holds
+
+
+def test_a_model_in_half_precision_stays_as_it_is(tiny_bert):
+    """What it is compared with is a copy."""
+    model = copy.deepcopy(tiny_bert).bfloat16()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with Backbone(model).attached() as backbone:
+        exact = in_single_precision(backbone)
+        assert exact is not backbone and exact.dtype == torch.float32
+        assert exact.config._attn_implementation == "sdpa", "the copy is native"
+    assert in_single_precision(exact) is exact
+    assert rltr.check_backbone(model).holds
+    assert model.dtype == torch.bfloat16
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_native_model_that_overflows_proves_nothing():
+    proof = Proof(kept=math.inf, dropped=0.0, merged=0.0, alone=0.0, tolerance=math.inf, restored=True)
+    assert not proof.holds
 
 
 def test_a_family_of_ones_own_can_be_proven():
@@ -100,6 +161,40 @@ def test_either_tower_of_a_clip_can_be_reduced(tower):
     assert len(trace.stages[-1].counts) == 4 and trace.stages[-1].total < trace.stages[0].total
     assert output["logits_per_image"].shape == before.shape and not torch.equal(output["logits_per_image"], before)
     assert torch.equal(model(**inputs).logits_per_image, before)
+
+
+SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 16,
+    "patch_size": 4, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}  # fmt: skip
+PRETRAINING = {
+    "vit": lambda: build(hf.ViTMAEForPreTraining, hf.ViTMAEConfig(**SMALL, mask_ratio=0.5)),
+    "videomae": lambda: build(hf.VideoMAEForPreTraining, hf.VideoMAEConfig(**SMALL, num_frames=4, tubelet_size=2)),
+}
+
+
+@pytest.mark.parametrize("tower", PRETRAINING)
+def test_of_two_stacks_of_layers_the_encoder_can_be_reduced(tower):
+    model = PRETRAINING[tower]()
+    with pytest.raises(RltrError, match=f"2 stacks of layers.*decoder_layers.*tower=: {tower}$"):
+        Backbone(model)
+    backbone = Backbone(model, tower=tower)
+    assert backbone.depth == 4
+    if tower == "vit":
+        inputs = random_inputs(backbone, rows=3)
+    else:
+        with pytest.raises(RltrError, match="takes bool_masked_pos, which rltr cannot make up"):
+            random_inputs(backbone, rows=3)
+        hidden = torch.arange(32).expand(3, -1) % 2 == 1
+        inputs = {"pixel_values": torch.randn(3, 4, 3, 16, 16), "bool_masked_pos": hidden}
+    assert prove(backbone, inputs, (1, 3)).holds
+    before = model(**inputs).logits
+    with backbone.attached(), torch.no_grad():
+        output, trace = rltr.Reduction(backbone, baseline("norm", 0.5), [1])(inputs)
+    assert trace.stages[-1].total < trace.stages[0].total
+    assert output["logits"].shape == before.shape and not torch.equal(output["logits"], before)
+    assert torch.equal(model(**inputs).logits, before)
 
 
 def test_what_cannot_be_made_up_is_asked_for(tiny_vit, monkeypatch):

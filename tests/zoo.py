@@ -1,6 +1,7 @@
 """A tiny, randomly initialised model of every supported family, made from its config, and a ragged batch for it.
 
-A new family is one entry here and one in ``rltr/families.py``; the tests and the list in the documentation follow.
+A new family is one entry here and one in ``rltr/families.py``; the tests and the list in the documentation follow. What
+a config makes of a family that differs in that list has an entry of its own.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 import transformers as hf
 from torch import Tensor
 
+from rltr.families import FAMILIES, Family
 from tests.conftest import build
 
 VISION = {
@@ -46,6 +48,11 @@ class Entry:
     inputs: str
     paddings: tuple[str, ...] = ("none",)
     tower: str | None = None
+
+    @property
+    def family(self) -> Family:
+        config = self.config()
+        return FAMILIES[config.model_type].with_config(config)
 
     def build(self) -> hf.PreTrainedModel:
         return build(self.model, self.config())
@@ -232,6 +239,14 @@ ZOO: dict[str, Entry] = {
         "texts",
         BOTH,
     ),
+    "gemma3_text, to both sides": Entry(
+        hf.Gemma3TextModel,
+        lambda: hf.Gemma3TextConfig(
+            **_decoder(head_dim=8, sliding_window=5, sliding_window_pattern=2, use_bidirectional_attention=True)
+        ),
+        "texts",
+        BOTH,
+    ),
     "smollm3": Entry(
         hf.SmolLM3ForSequenceClassification,
         lambda: hf.SmolLM3Config(**_decoder(no_rope_layers=[1, 1, 1, 0])),
@@ -252,7 +267,7 @@ ZOO: dict[str, Entry] = {
         BOTH,
     ),
 }
-"""Every supported family by its name in ``rltr.families.FAMILIES``."""
+"""Every supported family by its name in ``rltr.families.FAMILIES``, and what of it differs."""
 
 LENGTHS = (12, 7, 9, 4)
 """Tokens of the four texts of a padded batch."""

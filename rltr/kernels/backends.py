@@ -1,6 +1,7 @@
 """Which computation runs: by device, precision and pattern, unless somebody says which."""
 
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ packed rows (see :mod:`rltr.kernels.packed`). What these two cannot compute exac
 Rows that have equally many tokens are one call on the tensors as they are, whatever is chosen.
 """
 BACKENDS: tuple[str, ...] = get_args(Backend)
+KERNELS: tuple[Literal["varlen", "flash"], ...] = ("varlen", "flash")
+"""Those of them that are kernels for packed rows, the better one first."""
 
 
 def check_backend(backend: str) -> None:
@@ -32,6 +35,22 @@ def check_backend(backend: str) -> None:
     """
     if backend not in BACKENDS:
         raise RltrError(f"attention={backend!r} is not a backend: choose one of {', '.join(BACKENDS)}")
+
+
+def check_kernel(backend: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse a kernel for packed rows that does not run on this device in this precision.
+
+    Raises:
+        RltrError: if ``backend`` is one, and why.
+    """
+    if backend not in KERNELS:
+        return
+    reason = packed.refusal(device, dtype)
+    if reason is None and _kernel(backend) is None:
+        reason = "this torch has no such kernel, 2.13 has" if backend == "varlen" else "install flash-attn >= 2.6"
+    if reason is not None:
+        usable = ", ".join(name for name in BACKENDS if name not in KERNELS)
+        raise RltrError(f"attention={backend!r} cannot run here: {reason}; choose one of {usable}")
 
 
 def choose(backend: Backend, query: Tensor, sized: bool, pattern: Pattern) -> Backend:
@@ -46,22 +65,20 @@ def choose(backend: Backend, query: Tensor, sized: bool, pattern: Pattern) -> Ba
     Raises:
         RltrError: if a kernel was asked for that does not run here.
     """
-    kernels = {"varlen": packed.varlen_kernel, "flash": packed.flash_kernel}
-    if backend in kernels:
-        reason = packed.refusal(query.device, query.dtype)
-        if reason is None and kernels[backend]() is None:
-            reason = "this torch has no such kernel, 2.13 has" if backend == "varlen" else "install flash-attn >= 2.6"
-        if reason is not None:
-            usable = ", ".join(name for name in BACKENDS if name not in kernels)
-            raise RltrError(f"attention={backend!r} cannot run here: {reason}; choose one of {usable}")
+    if backend in KERNELS:
+        check_kernel(backend, query.device, query.dtype)  # the model may have been moved
     elif backend != "auto" or _on_cpu(query.device):
         return backend
     if packed.refusal(query.device, query.dtype) is None:
-        for name in ("varlen", "flash"):
+        for name in KERNELS:
             fits = packed.can(pattern, query.shape[-1], sized, capped=name == "flash")
-            if backend in ("auto", name) and fits and kernels[name]() is not None:
+            if backend in ("auto", name) and fits and _kernel(name) is not None:
                 return name
     return "sdpa-padded"
+
+
+def _kernel(name: str) -> Callable[..., Any] | None:
+    return packed.varlen_kernel() if name == "varlen" else packed.flash_kernel()
 
 
 def _on_cpu(device: torch.device) -> bool:
