@@ -26,7 +26,7 @@ from rltr.files import atomic_write
 from rltr.tasks import Examples
 from rltr.tasks.goals.goal import Answers
 
-FORMAT = 1
+FORMAT = 2
 """Changes when other numbers would be stored under the same digest."""
 MANY = 32
 """Files of one folder from which on a reader joins them into one."""
