@@ -435,7 +435,7 @@ def test_nothing_in_an_npz_is_unpickled(vit: PreTrainedModel, tmp_path: Path) ->
         ({"label": np.arange(20)}, r"20 classes \(0, 1, 10.* do not fit the model's 2 \(dark, light\)"),
         (
             {"pixel_values": np.zeros((20, 3, 16, 16), np.float32)},
-            r"cannot take these inputs \(pixel_values \(1, 3, 16",
+            r"cannot take these inputs \(pixel_values \(2, 3, 16",
         ),
         ({"pixel_values": np.zeros((20, 3, 8, 8), np.uint8)}, "pixel_values are uint8, so likely no processor"),
     ],

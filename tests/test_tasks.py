@@ -17,6 +17,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -503,7 +505,7 @@ def test_the_processor_of_another_model_is_refused(tmp_path: Path, animals: Path
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
     model.train()
     with pytest.raises(
-        RltrError, match=r"cannot take these inputs \(pixel_values \(1, 3, 16, 16\)\).*processor"
+        RltrError, match=r"cannot take these inputs \(pixel_values \(2, 3, 16, 16\)\).*processor"
     ) as error:
         load_task(model, animals)
     assert "\n" not in str(error.value) and model.training
@@ -515,6 +517,29 @@ def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     BertTokenizer(vocab={word: i for i, word in enumerate(reversed(WORDS))}).save_pretrained(tmp_path / "model")
     with pytest.raises(RltrError, match=r"pads with token 10 but the model with 0; likely cause"):
         load_task(model, write(tmp_path / "x.csv", REVIEWS))
+
+
+def test_a_head_that_takes_no_batch_is_noticed_before_anything_runs(tmp_path: Path) -> None:
+    """Decoders read the last token that is no padding; without a padding token they refuse more than one row."""
+    small: dict[str, Any] = {
+        "n_embd": 8,
+        "n_layer": 1,
+        "n_head": 2,
+        "n_positions": 8,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    config = GPT2Config(**small, **head(["bad", "good"]), vocab_size=len(WORDS), pad_token_id=None)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    tokenizer(tmp_path).save_pretrained(tmp_path / "model")
+    model = GPT2ForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    data = write(tmp_path / "x.csv", REVIEWS)
+    ids = np.array([[2, 5 + i % 3, 8, 3] for i in range(20)])
+    for form in (data, {"input_ids": ids, "label": np.arange(20) % 2}):
+        with pytest.raises(RltrError, match=r"names no padding token.* set model\.config\.pad_token_id"):
+            load_task(model, form)
+    model.config.pad_token_id = 0
+    assert len(load_task(model, data).train) == 16
 
 
 def test_that_texts_are_cut_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
