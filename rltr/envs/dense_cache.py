@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -43,8 +44,8 @@ def cache_folder() -> Path:
 class DenseCache:
     """A folder of dense answers, bounded in size; the model and data used longest ago go first.
 
-    A cache must never end a training: where the disk is full or the folder cannot be written, that is said once, and
-    from then on nothing is stored.
+    What others keep in that folder is neither counted nor removed. A cache must never end a training: where the disk is
+    full or the folder cannot be written, that is said once, and from then on nothing is stored.
 
     Args:
         most_bytes: how large the folder may become.
@@ -60,6 +61,10 @@ class DenseCache:
         """What is stored under ``key``: indices below ``examples``, each once, and the answers; None if nothing is.
 
         A damaged file is removed.
+
+        Args:
+            key: a :func:`dense_key`, 64 hexadecimal digits.
+            examples: how many there are.
         """
         entry = self.folder / key
         files = sorted(entry.glob("*.safetensors"))
@@ -120,8 +125,10 @@ class DenseCache:
         return True
 
     def _trim(self, keep: Path) -> None:
-        """Remove whole folders, the one used longest ago first, until the rest fits."""
-        entries = [entry for entry in self.folder.iterdir() if entry.is_dir() and entry != keep]
+        """Remove whole folders of answers, the one used longest ago first, until the rest fits."""
+        # Only what is named by a digest: RLTR_CACHE may be a folder in which others keep things, too.
+        named = [entry for entry in self.folder.iterdir() if re.fullmatch("[0-9a-f]{64}", entry.name)]
+        entries = [entry for entry in named if entry.is_dir() and entry != keep]
         sizes = {entry: _size(entry) for entry in entries}
         total = _size(keep) + sum(sizes.values())
         for entry in sorted(entries, key=_used):
