@@ -9,7 +9,7 @@ from rich.console import Console
 from rltr.backbone import Backbone
 from rltr.backbone_check import check_backbone
 from rltr.cost import FlopsCost
-from rltr.device import pick_device
+from rltr.device import move_inputs, pick_device
 from rltr.evaluate import measure, policy_points
 from rltr.export.folder import Policy, load_policy
 from rltr.files import at_home, from_here
@@ -42,7 +42,7 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     policy.check_fits(backbone)
     examples, real = _examples_at_hand(recipe, backbone, policy, "data.source" in (changes or {}))
     batch = examples.batch(range(min(CHECKED, len(examples))))
-    inputs = {name: value.to(backbone.device) for name, value in batch.items()}
+    inputs = move_inputs(batch, backbone.device, backbone.dtype)
     found = parity(backbone, inputs, policy.layers, policy.dropped, examples.goal)
     console.print(
         f"everything kept: largest difference in an answer {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "

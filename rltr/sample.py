@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from rltr.backbone import Backbone
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 
 DEFAULT_LONGEST = 64
@@ -32,9 +33,7 @@ def random_inputs(
     make = {"pixel_values": _pixels, "input_ids": _texts, "input_values": _sound, "input_features": _features}
     if name not in make:
         raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot make up: pass inputs=")
-    inputs = make[name](config, rows, longest, generator, ragged)
-    floating = {key: value.to(backbone.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
-    return {key: value.to(backbone.device) for key, value in floating.items()}
+    return move_inputs(make[name](config, rows, longest, generator, ragged), backbone.device, backbone.dtype)
 
 
 def _pixels(

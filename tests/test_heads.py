@@ -343,6 +343,13 @@ def test_numbers_are_read_and_their_spread_is_the_models(folder: Path) -> None:
     assert goal.spread == pytest.approx(float(answers.std(correction=0)), rel=1e-3)
 
 
+def test_the_spread_of_a_model_in_half_precision(folder: Path) -> None:
+    single, half = (load_model(str(folder / "guesser")).to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    found = [load_task(model, folder / "aged").train.goal for model in (single, half)]
+    assert isinstance(found[0], Regression) and isinstance(found[1], Regression)
+    assert found[1].spread == pytest.approx(found[0].spread, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples
 
@@ -25,7 +26,7 @@ def check_fit(model: PreTrainedModel, examples: Examples) -> None:
             )
     # Dropout aside, a batch norm would learn from the input in training mode.
     was_training, inputs = model.training, examples.batch(range(min(2, len(examples))))
-    made = {name: _where(value, model) for name, value in inputs.items()}
+    made = move_inputs(inputs, model.device, model.dtype)
     model.eval()
     try:
         with torch.no_grad():
@@ -65,7 +66,3 @@ def _cure(model: PreTrainedModel, inputs: Mapping[str, Tensor], error: Exception
         "likely cause: another model's processor or tokenizer. Save the one that the model was trained with in its "
         "folder"
     )
-
-
-def _where(value: Tensor, model: PreTrainedModel) -> Tensor:
-    return value.to(model.device, model.dtype if value.is_floating_point() else None)
