@@ -55,6 +55,7 @@ from rltr.tasks.examples import Subset
 from rltr.tasks.goals import Classification, Embedding, MultiLabel, Regression, TokenClassification, ZeroShot
 from rltr.tasks.goals.embedding import mean_of_kept
 from rltr.tasks.goals.token_classes import UNLABELLED
+from rltr.tasks.text import TextExamples
 from rltr.tasks.tokens import TokenExamples
 from rltr.tasks.zero_shot import embed_texts, text_tower, vision_tower
 
@@ -555,6 +556,16 @@ def test_merged_tokens_keep_their_weight_in_the_mean() -> None:
     hidden, left = ragged.merge(states[0], whole, kept, torch.tensor([1]), torch.tensor([True]))
     grid = ragged.grid_of(left, hidden)
     torch.testing.assert_close(mean_of_kept(grid, left), states.mean(1))
+
+
+def test_a_text_ends_where_its_line_does(folder: Path, tmp_path: Path) -> None:
+    texts = ["ann likes\u2028tea", "bob\x0clives\x1cin\x85rome", "red tea"]
+    (tmp_path / "x.txt").write_bytes(("\ufeff" + "\r\n".join([texts[0], "", *texts[1:]] * 5)).encode())
+    task = load_task(load_model(str(folder / "embedder"), "embedding"), tmp_path / "x.txt", kind="embedding")
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 15
+    assert isinstance(task.train, Subset) and isinstance(task.train.examples, TextExamples)
+    assert list(task.train.examples.texts[1:3]) == texts[1:]
+    assert task.train.examples.places is not None and task.train.examples.places[1].endswith("line 3")
 
 
 @pytest.mark.parametrize(

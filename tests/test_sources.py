@@ -244,6 +244,26 @@ def test_a_damaged_table_is_one_line(bert: PreTrainedModel, tmp_path: Path) -> N
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["dataset_info.json"], "holds no train, validation and test file"),
+        (["state.json"], "holds no train, validation and test file"),
+        (["dataset_info.json", "state.json"], "cannot be read"),
+        (["dataset_dict.json"], "cannot be read"),
+    ],
+)
+def test_a_folder_without_the_table_it_describes(
+    bert: PreTrainedModel, tmp_path: Path, names: list[str], said: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in names:
+        (tmp_path / "data" / name).write_text("{}")
+    with pytest.raises(RltrError, match=f"data.* {said}") as error:
+        load_task(bert, tmp_path / "data")
+    assert "\n" not in str(error.value)
+
+
 def test_a_hub_name_that_cannot_be_reached_is_one_line(bert: PreTrainedModel) -> None:
     with pytest.raises(
         RltrError, match=r"'nobody/nothing' \(looked for '.*nobody.nothing'\) cannot be read: .*HF_HUB_OFFLINE"

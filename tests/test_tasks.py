@@ -1,5 +1,6 @@
 """Reading people's own data, and scoring what a model says about it."""
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -376,6 +377,13 @@ def test_a_bad_text_file_is_refused(tmp_path: Path, name: str, content: str, sai
     (tmp_path / name).write_text(content)
     with pytest.raises(RltrError, match=said):
         load_task(bert(tmp_path / "model", ["bad", "good"]), tmp_path / name)
+
+
+def test_a_long_text_is_no_damage(tmp_path: Path) -> None:
+    csv.field_size_limit(131_072)  # as Python starts with
+    data = write(tmp_path / "x.csv", [*REVIEWS, ("film " * 40_000, "good")])
+    whole = whole_of(load_task(bert(tmp_path / "model", ["bad", "good"]), data))
+    assert len(whole) == 21 and whole.batch([20])["input_ids"].shape == (1, 8)
 
 
 def test_a_text_file_in_another_encoding_is_refused(tmp_path: Path) -> None:

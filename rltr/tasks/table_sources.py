@@ -32,8 +32,7 @@ def holds_tables(data: Path) -> bool:
     """Whether a file or folder is for :func:`open_files`."""
     if data.is_file():
         return data.suffix.lower() in SUFFIXES
-    saved = ("dataset_dict.json", "dataset_info.json")
-    return any((data / name).is_file() for name in saved) or _suffix_in(data) is not None
+    return _is_saved(data) or _suffix_in(data) is not None
 
 
 def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
@@ -45,13 +44,12 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
     datasets = import_datasets()
 
     def load() -> Any:
-        if (data / "dataset_dict.json").is_file() or (data / "state.json").is_file():
+        if _is_saved(data):
             return datasets.load_from_disk(str(data))
+        streams = options.stream_examples is not None
         if data.is_file():
-            streams = options.stream_examples is not None
             return datasets.load_dataset(SUFFIXES[data.suffix.lower()], data_files=str(data), streaming=streams)
-        suffix = _suffix_in(data)
-        return datasets.load_dataset(str(data), streaming=options.stream_examples is not None) if suffix else None
+        return datasets.load_dataset(str(data), streaming=streams)
 
     with _quiet(datasets):
         return tables_of(_told(load, repr(str(data))), options, str(data))
@@ -114,6 +112,12 @@ def _take(datasets: Any, stream: Any, options: DataOptions) -> Any:
     stream = stream.shuffle(seed=options.seed, buffer_size=min(SHUFFLED, wanted))
     records = list(islice(stream, wanted))  # stream.take asks for one more, which can fill the buffer again
     return datasets.Dataset.from_list(records, features=datasets.Features(features))
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote a folder: one data set, or several by split."""
+    one = all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
+    return one or (folder / "dataset_dict.json").is_file()
 
 
 def _suffix_in(folder: Path) -> str | None:
