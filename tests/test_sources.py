@@ -395,7 +395,11 @@ def item(**changes: Any) -> dict[str, Any]:
         ([item(), item(extra=1)], "item 1: it has pixel_values, extra, but those before it pixel_values"),
         ([item(extra=1), item()], "item 1: it has pixel_values, but those before it pixel_values, extra"),
         ([item(label=[1, 0])], r"item 0: pixel_values has shape \(3, 8, 8\) but there are 2 labels"),
-        ([item(), item(pixel_values=np.zeros((8, 8), np.float32))], "row 1 is float32"),
+        (
+            [item(), item(pixel_values=np.zeros((8, 8), np.float32))],
+            r"the data, pixel_values: row 1 is float32 \(8, 8\), but those before it are float32 \(3, 8, 8\)",
+        ),
+        ([item(), item(pixel_values=np.zeros((3, 8, 8), np.uint8))], r"pixel_values: row 1 is uint8 .* are float32"),
         ([item(), item(pixel_values=np.zeros((3, 9, 8), np.float32))], "pixel_values have different shapes"),
         (7, "int is no data"),
     ],
@@ -407,7 +411,7 @@ def test_a_bad_iterable_is_refused(vit: PreTrainedModel, items: Any, said: str) 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=8))
 def test_a_spool_gives_back_what_it_got(rows: list[list[int]]) -> None:
-    spool = Spool(np.dtype(np.int64))
+    spool = Spool("tokens", np.dtype(np.int64))
     for row in rows:
         spool.append(np.array(row, np.int64))
     found = spool.rows()
@@ -492,6 +496,25 @@ def test_tokens_of_different_lengths_are_padded_and_masked(bert: PreTrainedModel
     for i in range(len(task.train)):
         one, two = task.train.batch([i, 0]), same.train.batch([i, 0])
         assert all(torch.equal(one[name], two[name]) for name in ("input_ids", "attention_mask"))
+
+
+def test_rows_of_different_lengths_may_be_packed_as_objects(bert: PreTrainedModel) -> None:
+    rows = [[2, 5 + i % 3, *[8] * (i % 4), 3] for i in range(20)]
+    packed = np.empty(20, object)
+    packed[:] = rows
+    for one, other in zip(*(splits(load_task(bert, tokens(form))) for form in (rows, packed)), strict=True):
+        batch, same = one.batch(range(len(one))), other.batch(range(len(other)))
+        assert all(torch.equal(batch[name], same[name]) for name in ("input_ids", "attention_mask"))
+
+
+@pytest.mark.parametrize("row", [None, "a film", [0.5, 1.0], [[2, 3]], {"a": 1}])
+def test_rows_that_are_no_tokens_are_refused(bert: PreTrainedModel, row: Any) -> None:
+    packed = np.empty(10, object)
+    for i in range(10):
+        packed[i] = row if i else [2, 3]
+    for form in (packed, packed[1:]):
+        with pytest.raises(RltrError, match="input_ids must be whole numbers, one row of tokens for each example"):
+            load_task(bert, {"input_ids": form, "label": np.arange(len(form)) % 2})
 
 
 @pytest.mark.parametrize(

@@ -94,11 +94,12 @@ class SoundExamples(Examples):
         return self._lengths
 
     def fingerprint(self) -> str | None:
-        """See ``Examples``: of the files, the feature extractor and the version of scipy, which resamples."""
+        """See ``Examples``: of the files, the feature extractor, and the versions of what decodes and resamples."""
         identity = self.identity or digest_stored(self.files)
         if identity is None:
             return None
-        return digest([identity, type(self.extractor).__name__, self.extractor.to_json_string(), scipy.__version__])
+        versions = [import_soundfile().__libsndfile_version__, scipy.__version__]
+        return digest([identity, type(self.extractor).__name__, self.extractor.to_json_string(), *versions])
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``; what has one does not count for the length of the others' rows."""
