@@ -4,6 +4,7 @@ import ast
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from transformers import (
 )
 
 from rltr.errors import RltrError
-from rltr.preparation import prepare_data
+from rltr.preparation import data_options, prepare_data
 from rltr.recipe import is_hub_name, load_recipe
+from rltr.recipe.fields import DataGroup
 from rltr.tasks import DataOptions, Task, load_task
 from rltr.tasks.array_examples import ArrayExamples
 from rltr.tasks.spool import Spool
@@ -540,6 +542,24 @@ def test_arrays_are_copied_and_pictured(vit: PreTrainedModel) -> None:
     picture = ArrayExamples(torch.tensor([0]), ["x"], ["a"], {"pixel_values": pixels}).picture(0)
     assert picture is not None and [picture.getpixel(at) for at in ((0, 0), (1, 0))] == [0, 255]
     assert ArrayExamples(torch.tensor([0]), ["x"], ["a"], {"input_ids": np.ones((1, 2), int)}).picture(0) is None
+
+
+# Settings
+
+
+def test_a_recipe_says_all_that_can_be_said_about_data() -> None:
+    said: dict[str, Any] = {
+        "fractions": (0.5, 0.25, 0.25),
+        "bad_inputs": "skip",
+        "stream_examples": 7,
+        "max_tokens": 9,
+        "pooling": "cls",
+        "template": "{}, painted",
+    }
+    names = [field.name for field in fields(DataOptions) if field.name not in ("seed", *said)]
+    said |= {name: f"own {name}" for name in names}
+    assert data_options(DataGroup(**said, split_seed=3)) == DataOptions(**said, seed=3)
+    assert data_options(DataGroup()) == DataOptions()
 
 
 # Splits
