@@ -595,6 +595,18 @@ def test_fingerprints_follow_what_the_model_sees(tmp_path: Path, animals: Path) 
     assert before == again != whole_of(load_task(text, data)).fingerprint()
 
 
+def test_what_was_asked_before_changes_no_fingerprint(tmp_path: Path) -> None:
+    """A fast tokenizer keeps how it padded and cut the last time."""
+    model, data = bert(tmp_path / "model", ["bad", "good"]), write(tmp_path / "x.csv", [*REVIEWS, ("film " * 9, "bad")])
+    whole = whole_of(load_task(model, data))
+    asked: list[Callable[[], Any]] = [lambda: whole.batch([0]), whole.lengths, lambda: whole.words(0)]
+    prints = {whole.fingerprint()}
+    for ask in asked:
+        ask()
+        prints.add(whole.fingerprint())
+    assert len(prints) == 1
+
+
 # Kinds and sources
 
 
