@@ -18,7 +18,7 @@ import torch
 import transformers
 from jaxtyping import Int
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from rltr.backbone import Backbone
@@ -114,11 +114,12 @@ class DenseCache:
             if _size(entry) + index.nbytes + answers.nbytes > self.most_bytes:
                 raise OSError(f"this data set alone takes more than the {self.most_bytes / 2**20:.0f} MB allowed")
             with atomic_write(entry / f"{uuid.uuid4().hex}.safetensors") as temporary:
-                save_file({"index": index.contiguous(), "answers": answers.float().contiguous()}, temporary)
+                # Not save_file, which says neither of a full disk nor of a folder that is gone what they are.
+                temporary.write_bytes(save({"index": index.contiguous(), "answers": answers.float().contiguous()}))
             self._trim(keep=entry)
         except FileNotFoundError:
             return False  # another process removed the folder to make room
-        except (OSError, SafetensorError) as error:  # the latter wraps a full disk
+        except OSError as error:
             self._stores = False
             log.warning("dense answers are not cached any more (%s: %s)", self.folder, " ".join(str(error).split()))
             return False
