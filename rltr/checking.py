@@ -9,7 +9,7 @@ from rich.console import Console
 from rltr.backbone import Backbone
 from rltr.backbone_check import check_backbone
 from rltr.cost import FlopsCost
-from rltr.device import pick_device
+from rltr.device import move_inputs, pick_device
 from rltr.evaluate import measure, policy_points
 from rltr.export.folder import Policy, load_policy
 from rltr.files import at_home, from_here
@@ -30,7 +30,8 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     Args:
         policy_folder: the policy.
         changes: fields of its recipe that are different here, by dotted key: where model and data are, device, threads.
-            Data that is not here is replaced by random inputs, which do for everything but quality.
+            Data that is not here, or that is on the hub and not named in ``changes``, is replaced by random inputs,
+            which do for everything but quality.
 
     Returns:
         Whether the model answers as the native one.
@@ -42,7 +43,7 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     policy.check_fits(backbone)
     examples, real = _examples_at_hand(recipe, backbone, policy, "data.source" in (changes or {}))
     batch = examples.batch(range(min(CHECKED, len(examples))))
-    inputs = {name: value.to(backbone.device) for name, value in batch.items()}
+    inputs = move_inputs(batch, backbone.device, backbone.dtype)
     found = parity(backbone, inputs, policy.layers, policy.dropped, examples.goal)
     console.print(
         f"everything kept: largest difference in an answer {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
@@ -89,13 +90,18 @@ def run_model_check(source: str, tower: str | None = None, device: str = "auto",
 
 
 def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named: bool) -> tuple[Examples, bool]:
-    """The validation split, or random inputs where the data is not on this machine; and whether it is the former."""
+    """The validation split, or random inputs where the data is not at hand; and whether it is the former.
+
+    Nobody waits for a download that they did not ask for: data on the hub is read if it was ``named``.
+    """
     source = recipe.data.source
     if named or source == EMBEDDED or at_home(source).exists():
         return prepare_data(recipe, backbone.model).validation, True
-    place = repr(source) if is_hub_name(source) else from_here(source)
+    place = (
+        f"{source!r} on the hub, is not loaded unasked" if is_hub_name(source) else f"{from_here(source)}, is not here"
+    )
     console.print(
-        f"the data it was trained on, {place}, is not here: checking on random inputs, of which the policy may keep "
-        f"more or less than of yours; name data with --data to see its {policy.quality_name}, too"
+        f"the data it was trained on, {place}: checking on random inputs, of which the policy may keep more or less "
+        f"than of yours; name data with --data to see its {policy.quality_name}, too"
     )
     return random_examples(backbone, 2 * CHECKED, policy.network.config.grid, pooling=recipe.data.pooling), False

@@ -1,6 +1,9 @@
-"""Which device a run uses."""
+"""Which device a run uses, and inputs on it."""
+
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from rltr.errors import RltrError
 
@@ -34,3 +37,14 @@ def pick_device(name: str = "auto") -> torch.device:
     if full not in here:
         raise RltrError(f"device {name!r} is not there, or this build of torch cannot use it; {valid}")
     return device
+
+
+def move_inputs(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Model inputs where the model is; floating ones in its precision, since layers refuse any but their weights'.
+
+    Args:
+        inputs: by name.
+        device: the model's.
+        dtype: the model's. Whole numbers (tokens, masks) stay what they are.
+    """
+    return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}

@@ -1,5 +1,6 @@
 """From a recipe to what every job works with: the frozen model and its data."""
 
+from dataclasses import fields
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from rltr.errors import RltrError
 from rltr.kernels import Backend
 from rltr.loading import load_model
 from rltr.recipe import EMBEDDED, Recipe
+from rltr.recipe.fields import DataGroup
 from rltr.tasks import DataOptions, Task, load_task
 
 
@@ -40,26 +42,15 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
         task = load_embedded_task()
         _refuse_unlike(model, recipe.model.source, task)
     else:
-        options = DataOptions(
-            fractions=data.fractions,
-            seed=data.split_seed,
-            text_column=data.text_column,
-            label_column=data.label_column,
-            image_column=data.image_column,
-            audio_column=data.audio_column,
-            train_split=data.train_split,
-            validation_split=data.validation_split,
-            test_split=data.test_split,
-            subset=data.subset,
-            bad_inputs=data.bad_inputs,
-            stream_examples=data.stream_examples,
-            max_tokens=data.max_tokens,
-            pooling=data.pooling,
-            template=data.template,
-        )
-        task = load_task(model, data.source, kind=_kind(recipe), options=options)
+        task = load_task(model, data.source, kind=_kind(recipe), options=data_options(data))
     # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.
     return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
+
+
+def data_options(data: DataGroup) -> DataOptions:
+    """What a recipe says about how its data are read: the fields that both have, and ``split_seed`` for ``seed``."""
+    shared = [field.name for field in fields(DataOptions) if field.name != "seed"]
+    return DataOptions(seed=data.split_seed, **{name: getattr(data, name) for name in shared})
 
 
 def _kind(recipe: Recipe) -> str | None:

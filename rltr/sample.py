@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from rltr.backbone import Backbone
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 
 DEFAULT_LONGEST = 64
@@ -39,8 +40,7 @@ def random_inputs(
     needed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     if missing := ", ".join(name for name in needed if name not in inputs):
         raise RltrError(f"{type(backbone.model).__name__} takes {missing}, which rltr cannot make up: pass inputs=")
-    floating = {key: value.to(backbone.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
-    return {key: value.to(backbone.device) for key, value in floating.items()}
+    return move_inputs(inputs, backbone.device, backbone.dtype)
 
 
 def _pixels(

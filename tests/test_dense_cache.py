@@ -226,25 +226,44 @@ def size(folder: Path) -> int:
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     store = cache(tmp_path)
-    for number, key in enumerate("abc"):
-        store.write(key, *rows(list(range(100))))
-        os.utime(store.folder / key, (number, number))
-    assert store.read("a", 100) is not None  # used now
+    for number, letter in enumerate("abc"):
+        store.write(64 * letter, *rows(list(range(100))))
+        os.utime(store.folder / (64 * letter), (number, number))
+    assert store.read(64 * "a", 100) is not None  # used now
     store.most_bytes = size(store.folder) + 10
-    assert store.write("d", *rows(list(range(100))))
-    assert sorted(entry.name for entry in store.folder.iterdir()) == ["a", "c", "d"]
+    assert store.write(64 * "d", *rows(list(range(100))))
+    assert sorted(entry.name for entry in store.folder.iterdir()) == [64 * letter for letter in "acd"]
     assert size(store.folder) <= store.most_bytes
+
+
+def test_what_others_keep_beside_it_is_left_alone(tmp_path: Path) -> None:
+    """``RLTR_CACHE`` may be a folder of data, which has a folder ``dense`` of its own."""
+    store = cache(tmp_path)
+    others = ["embeddings", "a" * 63, "a" * 65, "A" * 64, "." + "a" * 64, "g" * 64]
+    for name in others:
+        (store.folder / name).mkdir(parents=True)
+        (store.folder / name / "index.safetensors").write_bytes(bytes(5000))
+        os.utime(store.folder / name, (1, 1))
+    (store.folder / ("f" * 64)).write_bytes(bytes(5000))  # a file
+    for letter in "bc":
+        assert store.write(64 * letter, *rows([1]))
+    store.most_bytes = 2 * size(store.folder / (64 * "b")) + 10
+    assert store.write(64 * "b", *rows([2]))  # makes room: theirs do not count, but there are three files of its own
+    kept = {entry.name for entry in store.folder.iterdir()}
+    assert kept == {*others, "f" * 64, "b" * 64}
+    assert all((store.folder / name / "index.safetensors").stat().st_size == 5000 for name in others)
 
 
 def test_what_is_larger_than_all_is_not_stored_and_that_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = cache(tmp_path, 2**20)
-    store.write("small", *rows([1]))
+    small, large = 64 * "a", 64 * "b"
+    store.write(small, *rows([1]))
     for _ in range(3):
-        assert not store.write("large", *rows(list(range(200_000))))
+        assert not store.write(large, *rows(list(range(200_000))))
     assert len(caplog.records) == 1 and "1 MB allowed" in caplog.text
-    assert cache(tmp_path).read("small", 2) is not None and cache(tmp_path).read("large", 200_000) is None
+    assert cache(tmp_path).read(small, 2) is not None and cache(tmp_path).read(large, 200_000) is None
 
 
 def cut_short(file: Path) -> None:
@@ -307,7 +326,7 @@ def busy(folder: Path, seed: int, seconds: float) -> None:
     store, until = DenseCache(40_000, folder), time.monotonic() + seconds
     generator = torch.Generator().manual_seed(seed)
     while time.monotonic() < until:
-        key = f"key{int(torch.randint(4, (1,), generator=generator))}"
+        key = f"{int(torch.randint(4, (1,), generator=generator)):064x}"
         store.write(key, *rows(torch.randperm(200, generator=generator)[:50].tolist()))
         found = store.read(key, 200)
         if found is not None and not torch.equal(found[1], rows(found[0].tolist())[1]):

@@ -509,6 +509,20 @@ def test_an_outcome_says_what_happened(options: dict[str, Any]) -> None:
     episodes.close()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_in_half_precision_take_inputs_in_single(dtype: torch.dtype) -> None:
+    """As processors give them; what only rounding changed scores next to nothing."""
+    episodes = make_episodes(image_model().to(dtype), images(), rows=4, layers=LAYERS, scoring="fidelity")
+    for keep, most in ((torch.ones(4, episodes.grid), 0.02), (torch.zeros(4, episodes.grid), 3.0)):
+        episodes.reset()
+        for _ in range(episodes.steps):
+            _, reward, ended = episodes.step(keep > 0)
+            assert reward.dtype == torch.float32 and bool(reward.isfinite().all())
+        assert ended and episodes.outcome is not None
+        assert -most <= float(episodes.outcome.score.min()) <= float(episodes.outcome.score.max()) <= 0
+    episodes.close()
+
+
 def test_default_layers_leave_the_end_alone() -> None:
     assert default_layers(12) == (0, 2, 4, 6, 8)
     assert default_layers(6) == (0, 2)

@@ -485,6 +485,18 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
         assert point.quality == pytest.approx(float(right))
 
 
+def test_a_model_in_half_precision_is_calibrated_as_well(
+    policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task
+) -> None:
+    weights = [0.1, 10.0]
+    tables = [
+        calibrate(Backbone(model), policy.network, policy.pricing, "merge", tiny_task.validation, weights)
+        for model in (tiny_vit, copy.deepcopy(tiny_vit).to(torch.bfloat16))
+    ]
+    for single, half in zip(*tables, strict=True):
+        assert half.cost == pytest.approx(single.cost, abs=0.1) and 0 <= half.quality <= 1
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> list[Operating]:
     """Calibrations with costs that mostly fall, as measured ones do."""

@@ -196,6 +196,9 @@ def test_a_score_that_cannot_be_computed_is_an_error(
 
 # One class per token
 
+MASKS = ([1, 1, 0], [0, 1, 1])
+"""A text of two tokens, padded at its end and at its start."""
+
 
 def test_padding_and_unlabelled_tokens_count_for_nothing() -> None:
     goal = TokenClassification(longest=4)
@@ -238,6 +241,17 @@ def test_labels_that_are_no_token_labels(labels: list[list[int]], said: str) -> 
     dense = goal.read({"logits": torch.zeros(2, 3, 3)}, {"attention_mask": present})
     with pytest.raises(RltrError, match=said):
         score("both", goal, dense, dense, torch.tensor(labels))
+
+
+def test_answers_at_other_places_are_refused() -> None:
+    """A row that is padded at its start in one batch, and alone in another."""
+    goal, logits = TokenClassification(longest=3), torch.zeros(1, 3, 3)
+    dense, shifted = (goal.read({"logits": logits}, {"attention_mask": torch.tensor([own])}) for own in MASKS)
+    labels = torch.tensor([[UNLABELLED, 0, UNLABELLED]])
+    score("both", goal, dense, dense, labels)
+    for one, other in ((dense, shifted), (shifted, dense)):
+        with pytest.raises(RltrError, match="at other places of their rows; .*padding_side"):
+            score("both", goal, one, other, labels)
 
 
 def test_heads_that_do_not_speak_per_token() -> None:
@@ -311,6 +325,9 @@ def test_pooling_counts_what_is_left_by_what_it_stands_for() -> None:
     mean = Embedding(2).read({"last_hidden_state": states}, {"attention_mask": present})
     assert mean.tolist() == [[2.0, 3.0], [7.0, 8.0]]
     assert Embedding(2, "cls").read({"last_hidden_state": states}, {}).tolist() == [[0.0, 1.0], [6.0, 7.0]]
+    for mask in (present, present.flip(1)):
+        first = Embedding(2, "cls").read({"last_hidden_state": states}, {"attention_mask": mask})
+        assert first.tolist() == [[0.0, 1.0], states[1, 1 - int(mask[1, 0])].tolist()]
     torch.testing.assert_close(mean_of_kept(states, everything(2, 3)), states.mean(1))
     kept = Tokens(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]), (2, 1), 3, torch.tensor([1.0, 3.0, 2.0]))
     assert mean_of_kept(states, kept).tolist() == [[3.0, 4.0], [8.0, 9.0]]

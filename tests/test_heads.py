@@ -24,6 +24,8 @@ from transformers import (
     CLIPConfig,
     CLIPForImageClassification,
     CLIPModel,
+    LlamaConfig,
+    LlamaForTokenClassification,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     SiglipConfig,
@@ -37,7 +39,7 @@ from transformers import (
 import rltr
 from rltr.backbone import Backbone
 from rltr.checking import run_check
-from rltr.envs import make_episodes
+from rltr.envs import DenseCache, DenseLogits, make_episodes
 from rltr.errors import RltrError
 from rltr.evaluate.results import read_json
 from rltr.folders import POLICY_FOLDER
@@ -50,9 +52,12 @@ from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
 from rltr.selectors.random import RandomChoice
 from rltr.tasks import KINDS, DataOptions, TensorExamples, load_task
+from rltr.tasks.examples import Subset
 from rltr.tasks.goals import Classification, Embedding, MultiLabel, Regression, TokenClassification, ZeroShot
 from rltr.tasks.goals.embedding import mean_of_kept
 from rltr.tasks.goals.token_classes import UNLABELLED
+from rltr.tasks.text import TextExamples
+from rltr.tasks.tokens import TokenExamples
 from rltr.tasks.zero_shot import embed_texts, text_tower, vision_tower
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
@@ -61,12 +66,12 @@ SIZE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 3, "num_attentio
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ann", "lives", "in", "old", "rome", "bob", "likes", "red", "tea"]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(**options: Any) -> PreTrainedTokenizerFast:
     own = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     own.pre_tokenizer = Whitespace()
     own.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=own, model_max_length=16, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=own, model_max_length=16, **special, **options)
 
 
 def save(model: PreTrainedModel, folder: Path) -> str:
@@ -100,6 +105,10 @@ def siglip() -> SiglipModel:
     return SiglipModel(SiglipConfig(text_config={**TEXT, **IDS, "projection_size": 16}, vision_config=VISION))
 
 
+def llama(**head: Any) -> LlamaConfig:
+    return LlamaConfig(**TEXT, num_key_value_heads=1, bos_token_id=2, eos_token_id=3, pad_token_id=0, **head)
+
+
 TAGS = {"id2label": {0: "O", 1: "NAME", 2: "PLACE"}, "label2id": {"O": 0, "NAME": 1, "PLACE": 2}}
 
 
@@ -108,6 +117,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Saved models and data of every kind."""
     folder = tmp_path_factory.mktemp("heads")
     save(BertForTokenClassification(bert(**TAGS)), folder / "tagger")
+    save(LlamaForTokenClassification(llama(**TAGS)), folder / "decoder")
+    left = tokenizer(padding_side="left", model_input_names=["input_ids", "attention_mask"])
+    left.save_pretrained(folder / "decoder")
     save(BertForSequenceClassification(bert(num_labels=1)), folder / "rater")
     topics = {"id2label": {0: "food", 1: "travel"}, "label2id": {"food": 0, "travel": 1}}
     save(BertForSequenceClassification(bert(**topics, problem_type="multi_label_classification")), folder / "topics")
@@ -147,6 +159,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CASES: dict[str, tuple[str, str, dict[str, Any], type, str]] = {
     "tokens": (
         "tagger",
+        "tagged.jsonl",
+        {"text_column": "tokens", "label_column": "tags"},
+        TokenClassification,
+        "token accuracy",
+    ),
+    "tokens of a decoder": (
+        "decoder",
         "tagged.jsonl",
         {"text_column": "tokens", "label_column": "tags"},
         TokenClassification,
@@ -298,6 +317,23 @@ def test_words_without_proper_classes(folder: Path, tmp_path: Path, name: str, c
         load_task(load_model(str(folder / "tagger")), tmp_path / name)
 
 
+def test_a_tokenizer_that_pads_at_the_start_moves_no_label(folder: Path, tmp_path: Path) -> None:
+    """As most decoders' tokenizers do; cached answers are of rows that went alone, without any padding."""
+    backbone = Backbone(load_model(str(folder / "decoder")))
+    options = DataOptions((0.5, 0.25, 0.25), text_column="tokens", label_column="tags")
+    examples = load_task(backbone.model, folder / "tagged.jsonl", options=options).train
+    assert isinstance(examples, Subset) and isinstance(examples.examples, TokenExamples)
+    assert examples.examples.tokenizer.padding_side == "left"
+    batch, lengths = examples.batch(range(len(examples))), examples.lengths()
+    assert lengths is not None and len(set(lengths)) > 1
+    assert torch.equal(batch["attention_mask"] > 0, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+    alone = DenseLogits(backbone, examples, cache=DenseCache(2**20, tmp_path))(torch.arange(len(examples)))
+    with torch.no_grad():
+        together = examples.goal.read(backbone.model(**batch), batch)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    examples.goal.check(alone, together, examples.labels)
+
+
 def test_dropped_words_keep_the_class_of_their_last_state(folder: Path) -> None:
     model: Any = load_model(str(folder / "tagger"))
     backbone = Backbone(model)
@@ -326,6 +362,13 @@ def test_numbers_are_read_and_their_spread_is_the_models(folder: Path) -> None:
     with torch.no_grad():
         answers = model(**task.train.batch(range(len(task.train)))).logits
     assert goal.spread == pytest.approx(float(answers.std(correction=0)), rel=1e-3)
+
+
+def test_the_spread_of_a_model_in_half_precision(folder: Path) -> None:
+    single, half = (load_model(str(folder / "guesser")).to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    found = [load_task(model, folder / "aged").train.goal for model in (single, half)]
+    assert isinstance(found[0], Regression) and isinstance(found[1], Regression)
+    assert found[1].spread == pytest.approx(found[0].spread, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -533,6 +576,16 @@ def test_merged_tokens_keep_their_weight_in_the_mean() -> None:
     hidden, left = ragged.merge(states[0], whole, kept, torch.tensor([1]), torch.tensor([True]))
     grid = ragged.grid_of(left, hidden)
     torch.testing.assert_close(mean_of_kept(grid, left), states.mean(1))
+
+
+def test_a_text_ends_where_its_line_does(folder: Path, tmp_path: Path) -> None:
+    texts = ["ann likes\u2028tea", "bob\x0clives\x1cin\x85rome", "red tea"]
+    (tmp_path / "x.txt").write_bytes(("\ufeff" + "\r\n".join([texts[0], "", *texts[1:]] * 5)).encode())
+    task = load_task(load_model(str(folder / "embedder"), "embedding"), tmp_path / "x.txt", kind="embedding")
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 15
+    assert isinstance(task.train, Subset) and isinstance(task.train.examples, TextExamples)
+    assert list(task.train.examples.texts[1:3]) == texts[1:]
+    assert task.train.examples.places is not None and task.train.examples.places[1].endswith("line 3")
 
 
 @pytest.mark.parametrize(

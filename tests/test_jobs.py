@@ -536,16 +536,16 @@ def test_checking_needs_no_data(
     folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = run_train(recipe(folder, tmp_path / "text", "text"))
-    for run in (trained, text):
+    for run, source, where in ((trained, "some/photos", "is not loaded unasked"), (text, "gone", "is not here")):
         policy = shutil.copytree(run / POLICY_FOLDER, tmp_path / f"{run.name} policy")
         config = json.loads((policy / "config.json").read_text())
-        config["recipe"]["data"]["source"] = "gone"
+        config["recipe"]["data"]["source"] = source
         (policy / "config.json").write_text(json.dumps(config))
         assert run_check(policy)
         said = " ".join(capsys.readouterr().out.split())
         assert (
-            "'gone'" in said
-            and "random inputs" in said
+            f"'{source}'" in said
+            and f"{where}: checking on random inputs" in said
             and "cost weight" in said
             and "accuracy" not in (said.partition("cost weight")[2])
         )

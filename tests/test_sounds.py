@@ -249,12 +249,16 @@ def test_bad_sounds_are_named_and_left_out_if_asked(
         assert bool(rows.isfinite().all()) and (name == "ast" or rows.shape[1] <= 2900)
 
 
-def test_a_fingerprint_follows_the_files(folder: Path, tmp_path: Path) -> None:
+def test_a_fingerprint_follows_the_files_and_who_decodes_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, model = tmp_path / "data", load_model(str(folder / "wav2vec2"))
     shutil.copytree(folder / "data", data)
     first, again = (load_task(model, data).train.fingerprint() for _ in range(2))
     wavfile.write(data / "low" / "4.wav", RATE, wave(1234, 300))
-    assert first == again != load_task(model, data).train.fingerprint()
+    changed = load_task(model, data).train.fingerprint()
+    monkeypatch.setattr("soundfile.__libsndfile_version__", "0.0.1")
+    assert first == again and len({first, changed, load_task(model, data).train.fingerprint()}) == 3
 
 
 def tabled(folder: Path, damaged: int | None = None) -> Any:

@@ -4,6 +4,7 @@ import ast
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from transformers import (
 )
 
 from rltr.errors import RltrError
-from rltr.preparation import prepare_data
+from rltr.preparation import data_options, prepare_data
 from rltr.recipe import is_hub_name, load_recipe
+from rltr.recipe.fields import DataGroup
 from rltr.tasks import DataOptions, Task, load_task
 from rltr.tasks.array_examples import ArrayExamples
 from rltr.tasks.spool import Spool
@@ -244,6 +246,26 @@ def test_a_damaged_table_is_one_line(bert: PreTrainedModel, tmp_path: Path) -> N
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["dataset_info.json"], "holds no train, validation and test file"),
+        (["state.json"], "holds no train, validation and test file"),
+        (["dataset_info.json", "state.json"], "cannot be read"),
+        (["dataset_dict.json"], "cannot be read"),
+    ],
+)
+def test_a_folder_without_the_table_it_describes(
+    bert: PreTrainedModel, tmp_path: Path, names: list[str], said: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in names:
+        (tmp_path / "data" / name).write_text("{}")
+    with pytest.raises(RltrError, match=f"data.* {said}") as error:
+        load_task(bert, tmp_path / "data")
+    assert "\n" not in str(error.value)
+
+
 def test_a_hub_name_that_cannot_be_reached_is_one_line(bert: PreTrainedModel) -> None:
     with pytest.raises(
         RltrError, match=r"'nobody/nothing' \(looked for '.*nobody.nothing'\) cannot be read: .*HF_HUB_OFFLINE"
@@ -316,7 +338,11 @@ def test_an_endless_iterable_is_read_no_further_than_asked(vit: PreTrainedModel)
     assert all(int(values[i]) % 2 == int(task.train.labels[i]) for i in range(16))
 
 
-def test_a_stream_of_datasets_is_read_no_further_than_asked(bert: PreTrainedModel) -> None:
+@pytest.mark.parametrize(("mixed", "most"), [(1_000, 60), (4, 34)])
+def test_a_stream_of_datasets_is_read_little_further_than_asked(
+    bert: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, mixed: int, most: int
+) -> None:
+    monkeypatch.setattr("rltr.tasks.table_sources.SHUFFLED", mixed)
     read = []
 
     def endless() -> Iterator[dict[str, Any]]:
@@ -326,7 +352,7 @@ def test_a_stream_of_datasets_is_read_no_further_than_asked(bert: PreTrainedMode
 
     stream = datasets.IterableDataset.from_generator(endless)
     task = load_task(bert, stream, options=DataOptions(stream_examples=30))
-    assert sum(sizes(task)) == 30 and len(read) < 1500
+    assert sum(sizes(task)) == 30 and 30 <= max(read) + 1 <= most
     assert [name == "a fine film" for name in task.train.names] == task.train.labels.bool().tolist()
 
 
@@ -371,7 +397,11 @@ def item(**changes: Any) -> dict[str, Any]:
         ([item(), item(extra=1)], "item 1: it has pixel_values, extra, but those before it pixel_values"),
         ([item(extra=1), item()], "item 1: it has pixel_values, but those before it pixel_values, extra"),
         ([item(label=[1, 0])], r"item 0: pixel_values has shape \(3, 8, 8\) but there are 2 labels"),
-        ([item(), item(pixel_values=np.zeros((8, 8), np.float32))], "row 1 is float32"),
+        (
+            [item(), item(pixel_values=np.zeros((8, 8), np.float32))],
+            r"the data, pixel_values: row 1 is float32 \(8, 8\), but those before it are float32 \(3, 8, 8\)",
+        ),
+        ([item(), item(pixel_values=np.zeros((3, 8, 8), np.uint8))], r"pixel_values: row 1 is uint8 .* are float32"),
         ([item(), item(pixel_values=np.zeros((3, 9, 8), np.float32))], "pixel_values have different shapes"),
         (7, "int is no data"),
     ],
@@ -383,7 +413,7 @@ def test_a_bad_iterable_is_refused(vit: PreTrainedModel, items: Any, said: str) 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=8))
 def test_a_spool_gives_back_what_it_got(rows: list[list[int]]) -> None:
-    spool = Spool(np.dtype(np.int64))
+    spool = Spool("tokens", np.dtype(np.int64))
     for row in rows:
         spool.append(np.array(row, np.int64))
     found = spool.rows()
@@ -435,7 +465,7 @@ def test_nothing_in_an_npz_is_unpickled(vit: PreTrainedModel, tmp_path: Path) ->
         ({"label": np.arange(20)}, r"20 classes \(0, 1, 10.* do not fit the model's 2 \(dark, light\)"),
         (
             {"pixel_values": np.zeros((20, 3, 16, 16), np.float32)},
-            r"cannot take these inputs \(pixel_values \(1, 3, 16",
+            r"cannot take these inputs \(pixel_values \(2, 3, 16",
         ),
         ({"pixel_values": np.zeros((20, 3, 8, 8), np.uint8)}, "pixel_values are uint8, so likely no processor"),
     ],
@@ -470,6 +500,25 @@ def test_tokens_of_different_lengths_are_padded_and_masked(bert: PreTrainedModel
         assert all(torch.equal(one[name], two[name]) for name in ("input_ids", "attention_mask"))
 
 
+def test_rows_of_different_lengths_may_be_packed_as_objects(bert: PreTrainedModel) -> None:
+    rows = [[2, 5 + i % 3, *[8] * (i % 4), 3] for i in range(20)]
+    packed = np.empty(20, object)
+    packed[:] = rows
+    for one, other in zip(*(splits(load_task(bert, tokens(form))) for form in (rows, packed)), strict=True):
+        batch, same = one.batch(range(len(one))), other.batch(range(len(other)))
+        assert all(torch.equal(batch[name], same[name]) for name in ("input_ids", "attention_mask"))
+
+
+@pytest.mark.parametrize("row", [None, "a film", [0.5, 1.0], [[2, 3]], {"a": 1}])
+def test_rows_that_are_no_tokens_are_refused(bert: PreTrainedModel, row: Any) -> None:
+    packed = np.empty(10, object)
+    for i in range(10):
+        packed[i] = row if i else [2, 3]
+    for form in (packed, packed[1:]):
+        with pytest.raises(RltrError, match="input_ids must be whole numbers, one row of tokens for each example"):
+            load_task(bert, {"input_ids": form, "label": np.arange(len(form)) % 2})
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -493,6 +542,24 @@ def test_arrays_are_copied_and_pictured(vit: PreTrainedModel) -> None:
     picture = ArrayExamples(torch.tensor([0]), ["x"], ["a"], {"pixel_values": pixels}).picture(0)
     assert picture is not None and [picture.getpixel(at) for at in ((0, 0), (1, 0))] == [0, 255]
     assert ArrayExamples(torch.tensor([0]), ["x"], ["a"], {"input_ids": np.ones((1, 2), int)}).picture(0) is None
+
+
+# Settings
+
+
+def test_a_recipe_says_all_that_can_be_said_about_data() -> None:
+    said: dict[str, Any] = {
+        "fractions": (0.5, 0.25, 0.25),
+        "bad_inputs": "skip",
+        "stream_examples": 7,
+        "max_tokens": 9,
+        "pooling": "cls",
+        "template": "{}, painted",
+    }
+    names = [field.name for field in fields(DataOptions) if field.name not in ("seed", *said)]
+    said |= {name: f"own {name}" for name in names}
+    assert data_options(DataGroup(**said, split_seed=3)) == DataOptions(**said, seed=3)
+    assert data_options(DataGroup()) == DataOptions()
 
 
 # Splits

@@ -1,5 +1,6 @@
 """Reading people's own data, and scoring what a model says about it."""
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -376,6 +379,13 @@ def test_a_bad_text_file_is_refused(tmp_path: Path, name: str, content: str, sai
         load_task(bert(tmp_path / "model", ["bad", "good"]), tmp_path / name)
 
 
+def test_a_long_text_is_no_damage(tmp_path: Path) -> None:
+    csv.field_size_limit(131_072)  # as Python starts with
+    data = write(tmp_path / "x.csv", [*REVIEWS, ("film " * 40_000, "good")])
+    whole = whole_of(load_task(bert(tmp_path / "model", ["bad", "good"]), data))
+    assert len(whole) == 21 and whole.batch([20])["input_ids"].shape == (1, 8)
+
+
 def test_a_text_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes("text,label\ncafé,good\n".encode("latin-1"))
     with pytest.raises(RltrError, match="not UTF-8"):
@@ -503,7 +513,7 @@ def test_the_processor_of_another_model_is_refused(tmp_path: Path, animals: Path
     ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "model")
     model.train()
     with pytest.raises(
-        RltrError, match=r"cannot take these inputs \(pixel_values \(1, 3, 16, 16\)\).*processor"
+        RltrError, match=r"cannot take these inputs \(pixel_values \(2, 3, 16, 16\)\).*processor"
     ) as error:
         load_task(model, animals)
     assert "\n" not in str(error.value) and model.training
@@ -515,6 +525,29 @@ def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     BertTokenizer(vocab={word: i for i, word in enumerate(reversed(WORDS))}).save_pretrained(tmp_path / "model")
     with pytest.raises(RltrError, match=r"pads with token 10 but the model with 0; likely cause"):
         load_task(model, write(tmp_path / "x.csv", REVIEWS))
+
+
+def test_a_head_that_takes_no_batch_is_noticed_before_anything_runs(tmp_path: Path) -> None:
+    """Decoders read the last token that is no padding; without a padding token they refuse more than one row."""
+    small: dict[str, Any] = {
+        "n_embd": 8,
+        "n_layer": 1,
+        "n_head": 2,
+        "n_positions": 8,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    }
+    config = GPT2Config(**small, **head(["bad", "good"]), vocab_size=len(WORDS), pad_token_id=None)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    tokenizer(tmp_path).save_pretrained(tmp_path / "model")
+    model = GPT2ForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    data = write(tmp_path / "x.csv", REVIEWS)
+    ids = np.array([[2, 5 + i % 3, 8, 3] for i in range(20)])
+    for form in (data, {"input_ids": ids, "label": np.arange(20) % 2}):
+        with pytest.raises(RltrError, match=r"names no padding token.* set model\.config\.pad_token_id"):
+            load_task(model, form)
+    model.config.pad_token_id = 0
+    assert len(load_task(model, data).train) == 16
 
 
 def test_that_texts_are_cut_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -560,6 +593,18 @@ def test_fingerprints_follow_what_the_model_sees(tmp_path: Path, animals: Path) 
     before, again = (whole_of(load_task(text, data)).fingerprint() for _ in range(2))
     write(tmp_path / "x.csv", [*REVIEWS[1:], ("a fine", "good")])
     assert before == again != whole_of(load_task(text, data)).fingerprint()
+
+
+def test_what_was_asked_before_changes_no_fingerprint(tmp_path: Path) -> None:
+    """A fast tokenizer keeps how it padded and cut the last time."""
+    model, data = bert(tmp_path / "model", ["bad", "good"]), write(tmp_path / "x.csv", [*REVIEWS, ("film " * 9, "bad")])
+    whole = whole_of(load_task(model, data))
+    asked: list[Callable[[], Any]] = [lambda: whole.batch([0]), whole.lengths, lambda: whole.words(0)]
+    prints = {whole.fingerprint()}
+    for ask in asked:
+        ask()
+        prints.add(whole.fingerprint())
+    assert len(prints) == 1
 
 
 # Kinds and sources

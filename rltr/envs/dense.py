@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rltr.backbone import Backbone
+from rltr.device import move_inputs
 from rltr.envs.dense_cache import DenseCache, dense_key
 from rltr.errors import RltrError
 from rltr.tasks import Examples
@@ -94,7 +95,7 @@ class DenseLogits:
         return [torch.arange(start, min(end, len(self.examples))) for start, end in bounds]
 
     def _compute(self, part: Int[Tensor, " rows"]) -> Answers:
-        inputs = {name: value.to(self.backbone.device) for name, value in self.examples.batch(part).items()}
+        inputs = move_inputs(self.examples.batch(part), self.backbone.device, self.backbone.dtype)
         with torch.no_grad():
             answers = self.examples.goal.read(self.backbone.model(**inputs), inputs).float().cpu()
         bad = (~answers.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 import transformers
 from jaxtyping import Int
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from rltr.backbone import Backbone
@@ -26,7 +27,7 @@ from rltr.files import atomic_write
 from rltr.tasks import Examples
 from rltr.tasks.goals.goal import Answers
 
-FORMAT = 1
+FORMAT = 2
 """Changes when other numbers would be stored under the same digest."""
 MANY = 32
 """Files of one folder from which on a reader joins them into one."""
@@ -43,8 +44,8 @@ def cache_folder() -> Path:
 class DenseCache:
     """A folder of dense answers, bounded in size; the model and data used longest ago go first.
 
-    A cache must never end a training: where the disk is full or the folder cannot be written, that is said once, and
-    from then on nothing is stored.
+    What others keep in that folder is neither counted nor removed. A cache must never end a training: where the disk is
+    full or the folder cannot be written, that is said once, and from then on nothing is stored.
 
     Args:
         most_bytes: how large the folder may become.
@@ -60,6 +61,10 @@ class DenseCache:
         """What is stored under ``key``: indices below ``examples``, each once, and the answers; None if nothing is.
 
         A damaged file is removed.
+
+        Args:
+            key: a :func:`dense_key`, 64 hexadecimal digits.
+            examples: how many there are.
         """
         entry = self.folder / key
         files = sorted(entry.glob("*.safetensors"))
@@ -109,19 +114,22 @@ class DenseCache:
             if _size(entry) + index.nbytes + answers.nbytes > self.most_bytes:
                 raise OSError(f"this data set alone takes more than the {self.most_bytes / 2**20:.0f} MB allowed")
             with atomic_write(entry / f"{uuid.uuid4().hex}.safetensors") as temporary:
-                save_file({"index": index.contiguous(), "answers": answers.float().contiguous()}, temporary)
+                # Not save_file, which says neither of a full disk nor of a folder that is gone what they are.
+                temporary.write_bytes(save({"index": index.contiguous(), "answers": answers.float().contiguous()}))
             self._trim(keep=entry)
         except FileNotFoundError:
             return False  # another process removed the folder to make room
-        except (OSError, SafetensorError) as error:  # the latter wraps a full disk
+        except OSError as error:
             self._stores = False
             log.warning("dense answers are not cached any more (%s: %s)", self.folder, " ".join(str(error).split()))
             return False
         return True
 
     def _trim(self, keep: Path) -> None:
-        """Remove whole folders, the one used longest ago first, until the rest fits."""
-        entries = [entry for entry in self.folder.iterdir() if entry.is_dir() and entry != keep]
+        """Remove whole folders of answers, the one used longest ago first, until the rest fits."""
+        # Only what is named by a digest: RLTR_CACHE may be a folder in which others keep things, too.
+        named = [entry for entry in self.folder.iterdir() if re.fullmatch("[0-9a-f]{64}", entry.name)]
+        entries = [entry for entry in named if entry.is_dir() and entry != keep]
         sizes = {entry: _size(entry) for entry in entries}
         total = _size(keep) + sum(sizes.values())
         for entry in sorted(entries, key=_used):

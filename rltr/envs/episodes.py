@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rltr.backbone import Backbone
+from rltr.device import move_inputs
 from rltr.envs.dense import DenseLogits
 from rltr.errors import RltrError
 from rltr.forward import Choice, Decision, Dropped, Trace
@@ -141,10 +142,8 @@ class Episodes:
         self.index = once.repeat_interleave(self.group_size)
         self.cost_weight = torch.tensor([weight for _, weight in drawn]).repeat_interleave(self.group_size)
         self._dense_answers = self.dense(self.index)
-        self._inputs = {
-            name: value.repeat_interleave(self.group_size, 0).to(self.backbone.device)
-            for name, value in self.examples.batch(once).items()
-        }
+        rows = {name: value.repeat_interleave(self.group_size, 0) for name, value in self.examples.batch(once).items()}
+        self._inputs = move_inputs(rows, self.backbone.device, self.backbone.dtype)
         self._pass = PausedForward(self.backbone, self._inputs, self.pricing.layers, self.dropped)
         decision = self._pass.start()
         self._begun = decision.tokens.count.cpu()
@@ -224,5 +223,5 @@ def row_length(backbone: Backbone, inputs: Mapping[str, Tensor]) -> int:
     """Tokens per row, padding and special ones included, that a model makes of ``inputs``."""
     with backbone.attached(), torch.no_grad():
         forward = backbone.forward(KeepAll(), [0])
-        _, trace = backbone.run(forward, {name: value.to(backbone.device) for name, value in inputs.items()})
+        _, trace = backbone.run(forward, move_inputs(inputs, backbone.device, backbone.dtype))
     return trace.grid

@@ -1,7 +1,7 @@
 """The sweep: every operating point and the native model over one split, quality and time from the same passes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.cost import CostModel
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.evaluate.environment import describe_environment
 from rltr.evaluate.points import POLICY, OperatingPoint, Shown
@@ -84,7 +85,7 @@ def measure(
     model.eval()
     try:
         with torch_threads(threads) as used_threads, torch.inference_mode():
-            warm_up = _to_device(examples.batch(batches[0]), backbone)
+            warm_up = move_inputs(examples.batch(batches[0]), device, backbone.dtype)
             model(**warm_up)
             for point in points:
                 with point.attached():
@@ -98,7 +99,7 @@ def measure(
                 disable=not progress,
             )
             for number, index in bar:
-                inputs = _to_device(examples.batch(index), backbone)
+                inputs = move_inputs(examples.batch(index), device, backbone.dtype)  # outside of every timer
                 order = schedule(len(points), number, native_every)
                 seconds: list[float] = []
                 first = number < len(batches)
@@ -170,14 +171,6 @@ def measure(
 def _said(goal: Goal, answers: Tensor, examples: Examples) -> list[str | None]:
     """The answers to a batch, each in a word."""
     return [goal.say(decided, examples.classes) for decided in goal.decide(answers)]
-
-
-def _to_device(inputs: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
-    """Model inputs where the model is, floating ones in its precision; outside of every timer."""
-    return {
-        key: value.to(backbone.device, backbone.dtype if value.is_floating_point() else None)
-        for key, value in inputs.items()
-    }
 
 
 def _spread_evenly(count: int, examples: int) -> list[int]:

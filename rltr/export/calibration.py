@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 
 from rltr.backbone import Backbone
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.forward import Dropped
 from rltr.policies.network import TokenPolicy
@@ -74,13 +75,13 @@ def calibrate(
     with torch.no_grad(), backbone.attached():
         reductions = {w: Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights}
         for part in torch.arange(len(examples)).split(batch_size):
-            inputs = {name: value.to(device) for name, value in examples.batch(part).items()}
+            inputs = move_inputs(examples.batch(part), device, backbone.dtype)
             labels = examples.labels[part].to(device)
-            dense = goal.read(backbone.model(**inputs), inputs)
+            dense = goal.read(backbone.model(**inputs), inputs).float()
             dense_quality += float(goal.quality(dense, dense, labels).sum())
             for weight, reduction in reductions.items():
                 output, trace = reduction(inputs)
-                answers = goal.read(output, inputs, trace)
+                answers = goal.read(output, inputs, trace).float()
                 goal.check(dense, answers, labels)
                 quality[weight] += float(goal.quality(dense, answers, labels).sum())
                 cost[weight] += float(pricing.relative([torch.tensor(stage.counts) for stage in trace.stages]).sum())

@@ -100,8 +100,8 @@ class DataGroup(Group):
     stream_examples: int | None = Field(
         None,
         ge=1,
-        description="read hub data sets, Parquet and Arrow only so far, so many examples of each split, and hold these "
-        "in memory; null takes all, from disk",
+        description="read hub data sets, Parquet and Arrow only so far: so many examples of each split, held in memory "
+        "(and up to 1,000 more, to mix their order); null takes all, from disk",
     )
     cache_megabytes: int = Field(
         1024,

@@ -111,7 +111,7 @@ def _collect(items: Any, where: str, options: DataOptions) -> dict[str, Any]:
             own, inputs = _rows_of(item, f"{where}, item {number}", options)
             if number == 0:
                 for name, rows in inputs.items():
-                    spools[name] = stack.enter_context(closing(Spool(rows.dtype)))
+                    spools[name] = stack.enter_context(closing(Spool(f"{where}, {name}", rows.dtype)))
             if spools.keys() != inputs.keys():
                 raise RltrError(
                     f"{where}, item {number}: it has {', '.join(inputs)}, but those before it {', '.join(spools)}"

@@ -1,18 +1,21 @@
 """Whether a model can take the inputs of a task at all: tried before anything is measured, trained or written."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples
 
 
 def check_fit(model: PreTrainedModel, examples: Examples) -> None:
-    """Run one input through the model.
+    """Run two inputs through the model together: some heads take one, but no batch.
 
     Raises:
-        RltrError: if the model's weights are not finite, it cannot take the input, or its answer is not
+        RltrError: if the model's weights are not finite, it cannot take the inputs, or its answers are not
             there or not finite.
     """
     for name, weights in model.named_parameters():
@@ -22,8 +25,8 @@ def check_fit(model: PreTrainedModel, examples: Examples) -> None:
                 "load a sound checkpoint"
             )
     # Dropout aside, a batch norm would learn from the input in training mode.
-    was_training, inputs = model.training, examples.batch([0])
-    made = {name: _where(value, model) for name, value in inputs.items()}
+    was_training, inputs = model.training, examples.batch(range(min(2, len(examples))))
+    made = move_inputs(inputs, model.device, model.dtype)
     model.eval()
     try:
         with torch.no_grad():
@@ -32,8 +35,7 @@ def check_fit(model: PreTrainedModel, examples: Examples) -> None:
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in inputs.items())
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise RltrError(
-            f"{type(model).__name__} cannot take these inputs ({shapes}): {reason}; likely cause: another model's "
-            "processor or tokenizer. Save the one that the model was trained with in its folder"
+            f"{type(model).__name__} cannot take these inputs ({shapes}): {reason}; {_cure(model, inputs, error)}"
         ) from error
     finally:
         model.train(was_training)
@@ -44,11 +46,23 @@ def check_fit(model: PreTrainedModel, examples: Examples) -> None:
             f"{type(model).__name__} gives no {error}, which says here what is right; load the model with the head "
             "that it was trained with"
         ) from error
-    if not answers.isfinite().all():
+    finite = answers.isfinite().flatten(1).all(1).tolist()
+    if not all(finite):
         bad = [name for name, value in inputs.items() if value.is_floating_point() and not value.isfinite().all()]
         cause = f"{', '.join(bad)} holds NaN or infinity" if bad else "an overflow in half precision"
-        raise RltrError(f"the model's answer to {examples.names[0]!r} is NaN or infinite; likely cause: {cause}")
+        name = examples.names[finite.index(False)]
+        raise RltrError(f"the model's answer to {name!r} is NaN or infinite; likely cause: {cause}")
 
 
-def _where(value: Tensor, model: PreTrainedModel) -> Tensor:
-    return value.to(model.device, model.dtype if value.is_floating_point() else None)
+def _cure(model: PreTrainedModel, inputs: Mapping[str, Tensor], error: Exception) -> str:
+    """What most likely made a model refuse its inputs, and what to do."""
+    # A head that reads the last token finds it by the padding token. Wrong shapes and numbers are other errors.
+    if isinstance(error, ValueError) and "input_ids" in inputs and model.config.get_text_config().pad_token_id is None:
+        return (
+            "likely cause: the model's config names no padding token, so its head cannot tell where a text ends; set "
+            "model.config.pad_token_id to the tokenizer's pad_token_id, and save the model"
+        )
+    return (
+        "likely cause: another model's processor or tokenizer. Save the one that the model was trained with in its "
+        "folder"
+    )

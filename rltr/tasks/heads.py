@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples
 from rltr.tasks.goals import Classification, Embedding, Goal, MultiLabel, Regression, TokenClassification
@@ -110,7 +111,7 @@ def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:
     answers = []
     with torch.no_grad():
         for part in chosen.split(32):
-            inputs = {name: value.to(model.device) for name, value in examples.batch(part).items()}
+            inputs = move_inputs(examples.batch(part), model.device, model.dtype)
             answers.append(goal.read(model(**inputs), inputs).float().cpu())
     spread = spread_of(torch.cat(answers))
     if not 0 < spread < math.inf:

@@ -6,7 +6,6 @@ two processes, which hand back 600 kB for each. Nearly all of it is the processo
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,27 +16,20 @@ from PIL import Image
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Index, digest
+from rltr.tasks.examples import Index
 from rltr.tasks.image_files import read_image
-from rltr.tasks.recent import Recent
-from rltr.tasks.stored_files import StoredFile, digest_stored
-
-CACHE_BYTES = 2**28
-"""Prepared images that one data set keeps in memory: 256 MiB, 445 of 224-pixel RGB."""
+from rltr.tasks.stored_examples import CACHE_BYTES, StoredExamples
+from rltr.tasks.stored_files import StoredFile
 
 
-class ImageExamples(Examples):
-    """Images on disk, read when they are asked for; the last ones used stay in memory, prepared.
+class ImageExamples(StoredExamples):
+    """Images, prepared by the model's own processor.
 
     Args:
-        files: one per example.
-        labels: what is true of each.
-        names: a short name per example.
-        classes: the names of the classes, by label.
+        files, labels, names, classes: see ``StoredExamples``.
         processor: the model's own image processor.
         channels: 1 or 3: whether the model sees grey or RGB.
-        cache_bytes: most bytes of prepared images to keep.
-        identity: a digest of all files; None takes paths, sizes and times of change.
+        cache_bytes, identity: see ``StoredExamples``.
     """
 
     def __init__(
@@ -51,12 +43,9 @@ class ImageExamples(Examples):
         cache_bytes: int = CACHE_BYTES,
         identity: str | None = None,
     ) -> None:
-        super().__init__(labels, names, classes)
-        self.files = files
+        super().__init__(files, labels, names, classes, cache_bytes, identity)
         self.processor = processor
         self.channels = channels
-        self.identity = identity
-        self._prepared = Recent(self._prepare, cache_bytes)
 
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``: ``pixel_values (rows, channels, height, width)``."""
@@ -80,35 +69,16 @@ class ImageExamples(Examples):
         grey = (values / factor).round().clamp(0, 255).to(torch.uint8).numpy()
         return Image.fromarray(grey[0] if len(grey) == 1 else np.ascontiguousarray(grey.transpose(1, 2, 0)))
 
-    def fingerprint(self) -> str | None:
-        """See ``Examples``: of the files, the processor and the version of PIL."""
-        identity = self.identity or digest_stored(self.files)
-        if identity is None:
-            return None
+    def _facts(self) -> list[str]:
         settings = self.processor.to_json_string()
-        return digest([identity, type(self.processor).__name__, settings, str(self.channels), PIL.__version__])
+        return [type(self.processor).__name__, settings, str(self.channels), PIL.__version__]
 
-    def fault(self, i: int) -> str | None:
-        """See ``Examples``."""
-        try:
-            read_image(self.files[i], self.channels, self._called(i))
-        except RltrError as error:
-            return str(error)
-        return None
+    def _read(self, i: int) -> Image.Image:
+        return read_image(self.files[i], self.channels, self._called(i))
 
-    def _called(self, i: int) -> str:
-        """What messages call an image: the whole path, where it has one."""
-        file = self.files[i]
-        return str(file) if isinstance(file, Path) else self.names[i]
-
-    def _prepare(self, i: int) -> Float[Tensor, "channels height width"]:
-        """One image as the model takes it."""
-        try:
-            image = read_image(self.files[i], self.channels, self._called(i))
-        except RltrError as error:
-            raise RltrError(f"{error}; replace or remove it, or leave such images out: data.bad_inputs=skip") from error
+    def _process(self, content: Image.Image) -> Float[Tensor, "channels height width"]:
         # The image has the model's channels already; a processor that makes everything RGB would undo grey.
-        values: Tensor = self.processor(images=[image], do_convert_rgb=False, return_tensors="pt")["pixel_values"][0]
+        values: Tensor = self.processor(images=[content], do_convert_rgb=False, return_tensors="pt")["pixel_values"][0]
         return values
 
 

@@ -98,7 +98,9 @@ def _written(model: PreTrainedModel, labels: NDArray[Any], what: str) -> list[st
 
 
 def _rows(values: Any) -> Rows:
-    """One array, or a list of arrays where their lengths differ."""
+    """One array, or a list of arrays where their lengths differ; numpy packs such into an array of objects."""
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        values = values.tolist()
     if isinstance(values, list) and len({np.shape(row) for row in values}) > 1:
         return [as_array(row) for row in values]
     return as_array(values)
@@ -113,7 +115,7 @@ def input_names(model: PreTrainedModel) -> list[str]:
 def _check_tokens(model: PreTrainedModel, ids: Rows, where: str) -> None:
     table, limit = model.get_input_embeddings(), position_limit(model)
     for i, row in enumerate(ids):
-        if row.dtype.kind not in "iu" or row.ndim != 1:
+        if not isinstance(row, np.ndarray) or row.dtype.kind not in "iu" or row.ndim != 1:
             raise RltrError(f"{where}: input_ids must be whole numbers, one row of tokens for each example")
         if limit is not None and len(row) > limit:
             raise RltrError(

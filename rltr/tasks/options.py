@@ -28,7 +28,8 @@ class DataOptions:
         subset: which configuration of a hub data set that has several; None for its only or default one.
         bad_inputs: ``refuse`` stops at an input that cannot be used, and names it; ``skip`` reads all of them first and
             leaves those out, with a warning that names them.
-        stream_examples: read so many examples per split from the front of a source that streams, and no further; None
+        stream_examples: take so many examples per split from the front of a source that streams. Iterables are read no
+            further; of what ``datasets`` streams as many again are read, up to 1,000, to mix their order. None
             downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
         max_tokens: texts are cut to so many tokens, special ones included; None for as many as the model takes.
         pooling: what an embedding is made of: ``mean`` of the tokens that are left, or ``cls``, the first one.

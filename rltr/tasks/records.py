@@ -11,6 +11,8 @@ from rltr.tasks.heads import SEPARATOR
 from rltr.tasks.options import DataOptions
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
+LONGEST_FIELD = 2**31 - 1
+"""Most characters of a field in a table, as many as csv can be told on every system; left alone it reads 131,072."""
 
 
 class Record(NamedTuple):
@@ -55,6 +57,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _table(path: Path, file: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    csv.field_size_limit(LONGEST_FIELD)  # the process has one for all readers, so it stays
     reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
     try:
         for record in reader:

@@ -8,39 +8,32 @@ import numpy as np
 import scipy
 import torch
 from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.tasks.class_folders import read_class_folders
-from rltr.tasks.examples import Examples, Index, Task, digest
+from rltr.tasks.examples import Index, Task
 from rltr.tasks.heads import read_labels
 from rltr.tasks.options import DataOptions
-from rltr.tasks.recent import Recent
 from rltr.tasks.sound_files import SUFFIXES, count_samples, import_soundfile, read_sound
 from rltr.tasks.source import load_part
 from rltr.tasks.splits import assemble
-from rltr.tasks.stored_files import StoredFile, digest_stored
+from rltr.tasks.stored_examples import CACHE_BYTES, CURE, StoredExamples
+from rltr.tasks.stored_files import StoredFile
 from rltr.tasks.table_labels import read_table_labels
 from rltr.tasks.tables import Table
 
-CACHE_BYTES = 2**28
-"""Prepared sounds that one data set keeps in memory: 256 MiB, 70 minutes at 16 kHz."""
-CURE = "replace or remove it, or leave such sounds out: data.bad_inputs=skip"
 
-
-class SoundExamples(Examples):
-    """Sounds on disk, read when they are asked for, at the model's sampling rate; several channels are averaged.
+class SoundExamples(StoredExamples):
+    """Sounds at the model's sampling rate; several channels are averaged.
 
     Args:
-        files: one per example.
-        labels: what is true of each.
-        names: a short name per example.
-        classes: the names of the classes, by label.
+        files, labels, names, classes: see ``StoredExamples``.
         extractor: the model's own feature extractor.
-        cache_bytes: most bytes of prepared sounds to keep.
-        identity: a digest of all files; None takes paths, sizes and times of change.
+        cache_bytes, identity: see ``StoredExamples``.
     """
 
     def __init__(
@@ -53,11 +46,8 @@ class SoundExamples(Examples):
         cache_bytes: int = CACHE_BYTES,
         identity: str | None = None,
     ) -> None:
-        super().__init__(labels, names, classes)
-        self.files = files
+        super().__init__(files, labels, names, classes, cache_bytes, identity)
         self.extractor = extractor
-        self.identity = identity
-        self._prepared = Recent(self._prepare, cache_bytes)
         self._unusable: set[int] = set()
         self._lengths: list[int] | None = None
 
@@ -93,33 +83,22 @@ class SoundExamples(Examples):
                 raise RltrError(f"{error}; {CURE}") from error
         return self._lengths
 
-    def fingerprint(self) -> str | None:
-        """See ``Examples``: of the files, the feature extractor and the version of scipy, which resamples."""
-        identity = self.identity or digest_stored(self.files)
-        if identity is None:
-            return None
-        return digest([identity, type(self.extractor).__name__, self.extractor.to_json_string(), scipy.__version__])
-
     def fault(self, i: int) -> str | None:
         """See ``Examples``; what has one does not count for the length of the others' rows."""
-        try:
-            read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))
-        except RltrError as error:
+        fault = super().fault(i)
+        if fault is not None:
             self._unusable.add(i)
-            return str(error)
-        return None
+        return fault
 
-    def _called(self, i: int) -> str:
-        """What messages call a sound: the whole path, where it has one."""
-        file = self.files[i]
-        return str(file) if isinstance(file, Path) else self.names[i]
+    def _facts(self) -> list[str]:
+        decoders = [import_soundfile().__libsndfile_version__, scipy.__version__]
+        return [type(self.extractor).__name__, self.extractor.to_json_string(), *decoders]
 
-    def _prepare(self, i: int) -> Float[Tensor, "*shape"]:
-        try:
-            wave = read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))
-        except RltrError as error:
-            raise RltrError(f"{error}; {CURE}") from error
-        made = self.extractor(wave, sampling_rate=self.extractor.sampling_rate, return_tensors="np")
+    def _read(self, i: int) -> Float[NDArray[np.float32], " samples"]:
+        return read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))
+
+    def _process(self, content: Float[NDArray[np.float32], " samples"]) -> Float[Tensor, "*shape"]:
+        made = self.extractor(content, sampling_rate=self.extractor.sampling_rate, return_tensors="np")
         return torch.from_numpy(np.asarray(made[self.extractor.model_input_names[0]][0], dtype=np.float32))
 
 

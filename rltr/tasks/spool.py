@@ -16,10 +16,12 @@ class Spool:
     The file has no name (it lies in ``TMPDIR``), and is gone once it is closed and no array of :meth:`rows` is left.
 
     Args:
-        dtype: of all rows.
+        name: what messages call these rows.
+        dtype: of all of them.
     """
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
+    def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
+        self.name = name
         self.dtype = dtype
         self._file = tempfile.TemporaryFile(prefix="rltr-")  # noqa: SIM115 - closed in close
         self._shapes: list[tuple[int, ...]] = []
@@ -28,11 +30,15 @@ class Spool:
         """Add a row.
 
         Raises:
-            RltrError: if its data type or its number of axes is not that of the rows before, or the disk is full.
+            RltrError: if its data type or its number of axes is not that of the rows before (with ``name``), or the
+                disk is full.
         """
         if row.dtype != self.dtype or (self._shapes and row.ndim != len(self._shapes[0])):
             was = self._shapes[0] if self._shapes else ()
-            raise RltrError(f"row {len(self._shapes)} is {row.dtype} {row.shape}, those before it {self.dtype} {was}")
+            raise RltrError(
+                f"{self.name}: row {len(self._shapes)} is {row.dtype} {row.shape}, but those before it are "
+                f"{self.dtype} {was}; all rows of an input need one data type and equally many axes"
+            )
         try:
             self._file.write(np.ascontiguousarray(row).tobytes())
         except OSError as error:

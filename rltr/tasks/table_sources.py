@@ -2,16 +2,17 @@
 
 That library is an extra, ``pip install rltr[data]``: what it reads stays on disk, memory-mapped, and so it is here.
 
-A source that streams is read once, from the front, and no further than so many examples of each split; those are then
-held in memory (images and sounds as the bytes they were stored as). Rollouts need random access: inputs are drawn again
-and again, each is compared with the dense model's answer to it, and a training that goes on must draw what it would
-have drawn. So there is a fixed set to draw from. Little is lost: a training draws rollouts / group_size inputs, and a
-set of several times that size has hardly any of them drawn twice.
+A source that streams is read once, from the front, so many examples of each split and up to 1,000 more, of which those
+are drawn: many sources are sorted. They are then held in memory (images and sounds as the bytes they were stored as).
+Rollouts need random access: inputs are drawn again and again, each is compared with the dense model's answer to it, and
+a training that goes on must draw what it would have drawn. So there is a fixed set to draw from. Little is lost: a
+training draws rollouts / group_size inputs, and a set of several times that size has hardly any of them drawn twice.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,14 @@ from rltr.tasks.tables import Table, import_datasets
 SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
 """What ``datasets`` calls the files it is asked to read here."""
 SHUFFLED = 1_000
-"""Examples held at a time to mix the order of a hub stream, whose shards are shuffled as well."""
+"""Examples held at a time to mix the order of a stream, whose shards are shuffled as well: so many more are read."""
 
 
 def holds_tables(data: Path) -> bool:
     """Whether a file or folder is for :func:`open_files`."""
     if data.is_file():
         return data.suffix.lower() in SUFFIXES
-    saved = ("dataset_dict.json", "dataset_info.json")
-    return any((data / name).is_file() for name in saved) or _suffix_in(data) is not None
+    return _is_saved(data) or _suffix_in(data) is not None
 
 
 def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
@@ -44,13 +44,12 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
     datasets = import_datasets()
 
     def load() -> Any:
-        if (data / "dataset_dict.json").is_file() or (data / "state.json").is_file():
+        if _is_saved(data):
             return datasets.load_from_disk(str(data))
+        streams = options.stream_examples is not None
         if data.is_file():
-            streams = options.stream_examples is not None
             return datasets.load_dataset(SUFFIXES[data.suffix.lower()], data_files=str(data), streaming=streams)
-        suffix = _suffix_in(data)
-        return datasets.load_dataset(str(data), streaming=options.stream_examples is not None) if suffix else None
+        return datasets.load_dataset(str(data), streaming=streams)
 
     with _quiet(datasets):
         return tables_of(_told(load, repr(str(data))), options, str(data))
@@ -59,7 +58,8 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
 def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
     """A data set of the hub, from the local cache if it is there; ``HF_HUB_OFFLINE`` is respected.
 
-    No code that comes with a data set is run. With ``options.stream_examples`` no more is downloaded than is taken.
+    No code that comes with a data set is run. With ``options.stream_examples`` only that part of its files is
+    downloaded which is read.
 
     Raises:
         RltrError: if it cannot be had, or lacks a split.
@@ -99,7 +99,7 @@ def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
 
 
 def _take(datasets: Any, stream: Any, options: DataOptions) -> Any:
-    """The first examples of a stream, as a data set in memory; images and sounds stay encoded."""
+    """Examples from the front of a stream, as a data set in memory; images and sounds stay encoded."""
     if stream.features is None:
         stream = stream._resolve_features()
     features = dict(stream.features)
@@ -108,9 +108,16 @@ def _take(datasets: Any, stream: Any, options: DataOptions) -> Any:
             stream = stream.cast_column(name, type(feature)(decode=False))
             # As it is stored: putting a sound into a table as a sound would need an encoder.
             features[name] = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-    stream = stream.shuffle(seed=options.seed, buffer_size=SHUFFLED)
-    records = list(stream.take(options.stream_examples or STREAM_EXAMPLES))
+    wanted = options.stream_examples or STREAM_EXAMPLES
+    stream = stream.shuffle(seed=options.seed, buffer_size=min(SHUFFLED, wanted))
+    records = list(islice(stream, wanted))  # stream.take asks for one more, which can fill the buffer again
     return datasets.Dataset.from_list(records, features=datasets.Features(features))
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote a folder: one data set, or several by split."""
+    one = all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
+    return one or (folder / "dataset_dict.json").is_file()
 
 
 def _suffix_in(folder: Path) -> str | None:

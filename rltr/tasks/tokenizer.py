@@ -1,6 +1,8 @@
 """A model's tokenizer: that the two fit, how long a text may be, and what decides which tokens it becomes."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -42,9 +44,12 @@ def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBa
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[str]:
     """All that decides which tokens a text becomes, for a fingerprint; ``longest`` is what it is cut to."""
-    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab())
+    rules: Mapping[str, Any] = tokenizer.get_vocab()
+    if tokenizer.is_fast:
+        # How it padded and cut in its last call is written there, too, which the next call sets anew.
+        rules = {**json.loads(tokenizer.backend_tokenizer.to_str()), "padding": None, "truncation": None}
     settings = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side, longest]
-    return [rules, repr(settings)]
+    return [json.dumps(rules), repr(settings)]
 
 
 def longest_text(

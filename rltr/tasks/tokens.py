@@ -37,6 +37,8 @@ class Sentence(NamedTuple):
 class TokenExamples(Examples):
     """Sentences of words; the first token of a word carries its class, all others none.
 
+    Rows are padded at their end, wherever the tokenizer itself would: a token's place is that of its label.
+
     Args:
         sentences: one per example.
         number: the number of each class.
@@ -78,7 +80,8 @@ class TokenExamples(Examples):
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``: ``input_ids`` and ``attention_mask``, ``(rows, tokens)``, and what else the model takes."""
         words = [self.sentences[i].words for i in torch.as_tensor(index, dtype=torch.long).tolist()]
-        return dict(self._encode(words, padding=True, return_tensors="pt", return_attention_mask=True))
+        padded = {"padding": True, "padding_side": "right", "return_attention_mask": True}
+        return dict(self._encode(words, return_tensors="pt", **padded))
 
     def lengths(self) -> Sequence[int]:
         """See ``Examples``; special tokens count."""

@@ -111,7 +111,8 @@ def _column(path: Path, options: DataOptions) -> Iterator[tuple[int, str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        # Not splitlines, which also divides at form feeds and U+2028, which stand within texts.
+        for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
             if text.strip():
                 yield line, text.strip()
     except OSError as error:

@@ -25,7 +25,7 @@ class Embedding(Goal):
     Args:
         width: of the embedding.
         pooling: ``mean`` over the tokens that are left, each as heavy as the tokens it stands for, or ``cls``, the
-            first token. Unused where the model pools itself.
+            first token of each row, behind any padding. Unused where the model pools itself.
         output: the field of the model's output: ``last_hidden_state``, which has one state per token, or one with a
             vector per input, such as ``image_embeds``.
     """
@@ -40,11 +40,14 @@ class Embedding(Goal):
         states: Tensor = output[self.output]
         if states.ndim == 2:
             return states
+        present = inputs.get("attention_mask")
         if self.pooling == "cls":
-            return states[:, 0]
+            if present is None:
+                return states[:, 0]
+            first = present.int().argmax(1)  # of equal places the first
+            return states[torch.arange(len(states), device=states.device), first]
         if trace is not None:
             return mean_of_kept(states, trace.stages[-1])
-        present = inputs.get("attention_mask")
         if present is None:
             return states.mean(1)
         weight = present.to(states.dtype)

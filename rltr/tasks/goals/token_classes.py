@@ -84,12 +84,22 @@ class TokenClassification(Goal):
         return 1 / len(classes) if classes else 0.0
 
     def check(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> None:
-        """See ``Goal``; every row must have a labelled token, and labels only where it has tokens."""
+        """See ``Goal``; every row must have a labelled token, labels only where it has tokens, and both answers there.
+
+        Raises:
+            RltrError: if one of these does not hold, shapes do not fit each other, or answers are not finite.
+        """
         if dense.ndim != 3 or dense.shape != reduced.shape or labels.shape != dense.shape[:2]:
             raise RltrError(
                 "a score per token needs logits of shape (rows, tokens, classes) from both models and labels of shape "
                 f"(rows, tokens), but got dense {tuple(dense.shape)}, reduced {tuple(reduced.shape)} and labels "
                 f"{tuple(labels.shape)}"
+            )
+        super().check(dense, reduced, labels)
+        if not torch.equal(_there(dense), _there(reduced)):
+            raise RltrError(
+                "the dense and the reduced model's answers are at other places of their rows; likely cause: inputs are "
+                "padded at the start. Pad them at the end: tokenizer.padding_side = 'right'"
             )
         labelled = labels != UNLABELLED
         refuse_outside(labels[labelled], dense.shape[2])
@@ -97,7 +107,6 @@ class TokenClassification(Goal):
             raise RltrError("a label stands where its row has no token: make labels with the model's own tokenizer")
         if not bool(labelled.any(1).all()):
             raise RltrError(f"a row has no labelled token, only {UNLABELLED}: leave such inputs out")
-        super().check(dense, reduced, labels)
 
 
 def _there(answers: TokenLogits) -> Bool[Tensor, "rows tokens"]:

@@ -1,0 +1,88 @@
+"""What images and sounds have in common as examples: stored files, read when they are asked for."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from rltr.errors import RltrError
+from rltr.tasks.examples import Examples, digest
+from rltr.tasks.recent import Recent
+from rltr.tasks.stored_files import StoredFile, digest_stored
+
+CACHE_BYTES = 2**28
+"""Prepared files that one data set keeps in memory: 256 MiB, 445 RGB images of 224 pixels or 70 minutes at 16 kHz."""
+CURE = "replace or remove it, or leave such inputs out: data.bad_inputs=skip"
+
+
+class StoredExamples(Examples):
+    """Files on disk or in a table, read when they are asked for; the last ones used stay in memory, prepared.
+
+    A kind of its own gives ``batch``, out of ``_prepared``, and for that ``_read``, ``_process`` and ``_facts``.
+
+    Args:
+        files: one per example.
+        labels: what is true of each.
+        names: a short name per example.
+        classes: the names of the classes, by label.
+        cache_bytes: most bytes of prepared files to keep.
+        identity: a digest of all files; None takes paths, sizes and times of change.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[StoredFile],
+        labels: Shaped[Tensor, "examples *label"],
+        names: Sequence[str],
+        classes: Sequence[str],
+        cache_bytes: int,
+        identity: str | None,
+    ) -> None:
+        super().__init__(labels, names, classes)
+        self.files = files
+        self.identity = identity
+        self._prepared = Recent(self._prepare, cache_bytes)
+
+    @abstractmethod
+    def _read(self, i: int) -> Any:
+        """File ``i``, decoded.
+
+        Raises:
+            RltrError: if it cannot be used; with its name (``_called``).
+        """
+
+    @abstractmethod
+    def _process(self, content: Any) -> Float[Tensor, "*shape"]:
+        """What the model takes of a decoded file."""
+
+    @abstractmethod
+    def _facts(self) -> list[str]:
+        """All that decides what becomes of a file: settings, and versions of who decodes it."""
+
+    def fingerprint(self) -> str | None:
+        """See ``Examples``: of the files, and of what becomes of them."""
+        identity = self.identity or digest_stored(self.files)
+        return None if identity is None else digest([identity, *self._facts()])
+
+    def fault(self, i: int) -> str | None:
+        """See ``Examples``."""
+        try:
+            self._read(i)
+        except RltrError as error:
+            return str(error)
+        return None
+
+    def _called(self, i: int) -> str:
+        """What messages call a file: its whole path, where it has one."""
+        file = self.files[i]
+        return str(file) if isinstance(file, Path) else self.names[i]
+
+    def _prepare(self, i: int) -> Float[Tensor, "*shape"]:
+        try:
+            content = self._read(i)
+        except RltrError as error:
+            raise RltrError(f"{error}; {CURE}") from error
+        return self._process(content)
