@@ -24,6 +24,7 @@ computes padding, and cap and length are the same. "equal latency" judges the po
 highest cap, as `benchmarks.learning` does.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -180,14 +181,17 @@ def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None
     dress(axes, "Time over length", "cut at, tokens", "milliseconds per text")
     colours = dict(zip(TIMED, (INK, OTHERS[0], ACCENT, OTHERS[1]), strict=True))
     labels = {"policy": f"policy, {100 * max_drop:g} point less", "baseline": f"best baseline, {100 * max_drop:g} less"}
+    caps = [row["cap"] for row in rows]
+
+    def drawn(name: str) -> list[float]:
+        """Lines break where nothing measured is that accurate."""
+        return [math.nan if (taken := milliseconds(row, name)) is None else taken for row in rows]
+
     for name, colour in colours.items():
-        known = [(row["cap"], taken) for row in rows if (taken := milliseconds(row, name)) is not None]
-        if known:
-            axes.plot(*zip(*known, strict=True), "o-", color=colour, label=labels.get(name, name))
-    seeds = [row for row in rows if row["lowest"] is not None]
-    low, high = ([milliseconds(row, end) for row in seeds] for end in ("highest", "lowest"))
-    axes.fill_between([row["cap"] for row in seeds], low, high, color=ACCENT, alpha=0.18, linewidth=0)
-    axes.set_xticks([row["cap"] for row in rows])
+        axes.plot(caps, drawn(name), "o-", color=colour, label=labels.get(name, name))
+    low, high = (drawn(end) for end in ("highest", "lowest"))
+    axes.fill_between(caps, low, high, color=ACCENT, alpha=0.18, linewidth=0)
+    axes.set_xticks(caps)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9.5, labelcolor=INK)
     write_png(figure, path)
