@@ -32,7 +32,8 @@ def prepare_model(recipe: Recipe) -> Backbone:
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     model = load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device))
-    return Backbone(model, recipe.model.tower, attention=cast(Backend, recipe.reduction.attention))  # which the recipe has checked
+    attention = cast(Backend, recipe.reduction.attention)  # the recipe has checked that
+    return Backbone(model, recipe.model.tower, attention=attention)
 
 
 def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:

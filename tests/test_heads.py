@@ -254,7 +254,9 @@ def test_keeping_everything_loses_nothing(folder: Path, case: str) -> None:
 def test_a_part_of_a_classifier_is_reduced(folder: Path, tmp_path: Path) -> None:
     names = {"id2label": {0: "old_tea", 1: "red_tea"}, "label2id": {"old_tea": 0, "red_tea": 1}}
     model = str(tmp_path / "model")
-    save(CLIPForImageClassification(CLIPConfig(text_config={**TEXT, **IDS}, vision_config=VISION, **names)), Path(model))
+    save(
+        CLIPForImageClassification(CLIPConfig(text_config={**TEXT, **IDS}, vision_config=VISION, **names)), Path(model)
+    )
     values = recipe(folder, tmp_path / "run", "zero-shot").model_dump(mode="json")
     values["data"]["kind"] = "image"
     with pytest.raises(RltrError, match="choose one with tower=: vision_model"):

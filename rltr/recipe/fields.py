@@ -38,8 +38,8 @@ class ModelGroup(Group):
     tower: str | None = Field(
         None,
         min_length=1,
-        description="the part that is reduced, for a model of several, such as vision_model; null for the whole, or what "
-        "the family says",
+        description="the part that is reduced, for a model of several, such as vision_model; null for the whole, or "
+        "what the family says",
     )
 
 
