@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
@@ -52,6 +54,7 @@ from rltr.policies.network import decision_flops
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 from rltr.tasks import Task
+from tests.conftest import IMAGE, build
 
 LAYERS = (1, 2)
 TABLE = [
@@ -485,13 +488,12 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
         assert point.quality == pytest.approx(float(right))
 
 
-def test_a_model_in_half_precision_is_calibrated_as_well(
-    policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task
-) -> None:
-    weights = [0.1, 10.0]
+def test_a_model_in_half_precision_is_calibrated_as_well(tiny_task: Task) -> None:
+    beit, weights = build(BeitForImageClassification, BeitConfig(**IMAGE)), [0.1, 10.0]
+    policy = policy_for(beit)
     tables = [
         calibrate(Backbone(model), policy.network, policy.pricing, "merge", tiny_task.validation, weights)
-        for model in (tiny_vit, copy.deepcopy(tiny_vit).to(torch.bfloat16))
+        for model in (beit, copy.deepcopy(beit).to(torch.bfloat16))
     ]
     for single, half in zip(*tables, strict=True):
         assert half.cost == pytest.approx(single.cost, abs=0.1) and 0 <= half.quality <= 1
