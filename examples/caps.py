@@ -198,7 +198,7 @@ def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None
 
 
 def sweep(
-    points: Sequence[OperatingPoint], texts: Examples, backbone: Backbone, recipe: Recipe, args: Any, file: Path | None
+    points: Sequence[OperatingPoint], texts: Examples, backbone: Backbone, name: str, args: Any, file: Path | None
 ) -> Evaluation:
     """Measure all points on texts, or read what an earlier run measured."""
     if file and file.exists():
@@ -210,7 +210,7 @@ def sweep(
         points,
         texts,
         FlopsCost.count(backbone.layers),
-        name=recipe.model.source,
+        name=name,
         batch_size=args.batch,
         repeats=args.rounds,
         threads=args.threads,
@@ -257,7 +257,7 @@ def main() -> None:
         texts = cut(task.test, cap, max(args.caps) if args.long else None).at_most(args.examples)
         same = digest([identity, str(texts.fingerprint())])[:12]
         file = args.out and args.out.with_name(f"{args.out.stem}-{cap}-{same}.json")
-        found = sweep(points, texts, backbone, recipe, args, file)
+        found = sweep(points, texts, backbone, first.policy.backbone["name"], args, file)
         rows.append(row_of(cap, found, runs, args.max_drop))
     equal, each = at_equal_latency(found, [run.name for run in runs], LATENCIES)
     if args.out:
