@@ -75,8 +75,8 @@ class RunningDeviation:
 
     Advantages are divided by it. A batch's own deviation would not do: where an answer changed it is large, where none
     did it is small, so that batches that tell what a token is worth would count least, and those that only know its
-    price most. Then too much is dropped, the more the fewer inputs there are in a batch. Correction of the bias as in
-    Adam (Kingma and Ba 2015, section 3).
+    price most, the more so the fewer inputs there are in a batch. Correction of the bias as in Adam (Kingma and Ba
+    2015, section 3).
 
     Attributes:
         decay: what is left of the past at every update, 0 to 1.
