@@ -86,7 +86,8 @@ def tune(reduce: Reduction, network: TokenPolicy, pricing: Pricing, inputs: dict
         for _ in range(10):
             nn.init.constant_(bias, (low + high) / 2)
             _, trace = reduce(inputs)
-            found = pricing.relative([torch.tensor(stage.counts) for stage in trace.stages]).mean().item()
+            counts = [torch.tensor(stage.counts) for stage in trace.stages]
+            found = (pricing.total(counts).sum() / pricing.dense(counts[0]).sum()).item()
             low, high = (low, (low + high) / 2) if found > cost else ((low + high) / 2, high)
 
 
@@ -100,7 +101,7 @@ def measure_one(name: str, backbone: Backbone, inputs: dict[str, Tensor], args: 
     else:
         layers = trained.layers if trained else default_layers(backbone.depth)
         network = uneven_policy(backbone, tokens_per_row(backbone))
-        pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth)
+        pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth, tokens_per_row(backbone))
         reduce = Reduction(backbone, Learned(network, pricing, 0.5), layers, args.dropped)
         if cost < 1:
             tune(reduce, network, pricing, {key: value[:16] for key, value in inputs.items()}, cost)

@@ -48,11 +48,11 @@ class StockChoice(Selector):
         """Who stays."""
         count, begun = decision.tokens.count, decision.begun
         if decision.index == 0:
-            self._spent = self.pricing.before_first(begun) / self.pricing.dense(begun)
+            self._spent = self.pricing.before_first(begun) / self.pricing.unit
         else:
             paid = self.pricing.until_next(decision.index - 1, count)
-            self._spent = self._spent + paid / self.pricing.dense(begun)
-        price = self.cost_weight * self.pricing.per_token(decision.index, count, begun)
+            self._spent = self._spent + paid / self.pricing.unit
+        price = self.cost_weight * self.pricing.per_token(decision.index, count)
         shown: dict[str, Tensor] = Observation.of_decision(decision, price, count / begun).to_grid()
         shown["cost_weight"] = torch.full_like(price, self.cost_weight)[:, None]
         shown["spent"] = self._spent[:, None]

@@ -1,4 +1,4 @@
-"""What keeping tokens costs, in shares of the dense model: the bridge from a cost model to prices and rewards."""
+"""What keeping tokens costs, in dense passes: the bridge from a cost model to prices and rewards."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,24 +6,32 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rltr.cost import CostModel, span
+from rltr.cost import CostModel, dense, span
 
 
 class Pricing:
     """Prices of one backbone with one set of decision layers.
 
-    Costs are shares of what the dense model costs for the same row (padding excluded), so 1 is "nothing saved".
+    The unit is the dense model's cost for an input of typical length, the same for all rows: a second is a second,
+    whatever input it was spent on. Shares of a row's *own* dense cost would let a short text, whose tokens save next to
+    nothing, pay as much as one of ten times its length.
 
     Args:
         cost: the cost model.
         layers: the decision layers, rising.
         depth: number of layers of the backbone.
+        typical: tokens of a typical input, padding excluded.
+
+    Attributes:
+        unit: the dense model's cost for such an input, in the cost model's unit.
     """
 
-    def __init__(self, cost: CostModel, layers: Sequence[int], depth: int) -> None:
+    def __init__(self, cost: CostModel, layers: Sequence[int], depth: int, typical: int) -> None:
         self.cost = cost
         self.layers = tuple(layers)
         self.depth = depth
+        self.typical = typical
+        self.unit = dense(cost, depth, typical)
         self._tables: dict[str, Tensor] = {}
 
     def dense(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
@@ -41,17 +49,14 @@ class Pricing:
 
         return self._look_up(f"decision {decision}", counts, compute)
 
-    def per_token(
-        self, decision: int, counts: Int[Tensor, " rows"], begun: Int[Tensor, " rows"]
-    ) -> Float[Tensor, " rows"]:
-        """What each of a row's ``counts`` tokens costs until the next decision, as a share of the dense cost.
+    def per_token(self, decision: int, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """What each of a row's ``counts`` tokens costs until the next decision, in typical dense passes.
 
         Args:
             decision: index of the decision.
             counts: tokens of each row, at least 1.
-            begun: tokens each row had before the first decision.
         """
-        return self.until_next(decision, counts) / counts / self.dense(begun)
+        return self.until_next(decision, counts) / counts / self.unit
 
     def before_first(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Cost of everything up to and including the first decision, in the cost model's unit."""
@@ -61,8 +66,8 @@ class Pricing:
             lambda tokens: span(self.cost, 0, self.layers[0], tokens) + self.cost.decision(tokens),
         )
 
-    def relative(self, counts_per_stage: Sequence[Int[Tensor, " rows"]]) -> Float[Tensor, " rows"]:
-        """Cost of a whole reduced forward pass as a share of the dense one, selector included.
+    def total(self, counts_per_stage: Sequence[Int[Tensor, " rows"]]) -> Float[Tensor, " rows"]:
+        """Cost of a whole reduced forward pass in the cost model's unit, selector included.
 
         Args:
             counts_per_stage: tokens before the first decision, then after each.
@@ -70,7 +75,7 @@ class Pricing:
         total = self.before_first(counts_per_stage[0])
         for decision, counts in enumerate(counts_per_stage[1:]):
             total = total + self.until_next(decision, counts)
-        return total / self.dense(counts_per_stage[0])
+        return total
 
     def _look_up(self, name: str, counts: Int[Tensor, " rows"], compute: Callable[[Tensor], Tensor]) -> Tensor:
         """The cost of each row from a table over all counts so far: a decision must not interpolate layer by layer."""

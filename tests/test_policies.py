@@ -18,7 +18,7 @@ from rltr.envs.spaces import action_space, observation_space
 from rltr.policies import Observation, PolicyConfig, TokenActor, TokenPolicy
 from rltr.policies.actor import entropy, kl_divergence, log_probability
 from rltr.policies.network import decision_flops
-from rltr.policies.observation import CLUES
+from rltr.policies.observation import CLUES, turns
 from rltr.redundancy import redundancy
 from rltr.tokens import Tokens
 
@@ -156,13 +156,39 @@ def test_everything_it_sees_matters(name: str) -> None:
 def test_a_new_policy_is_its_prior() -> None:
     """Before anything is learned, tokens with a twin leave first, and more of them where tokens are dear."""
     seen = observation([9, 6])
-    policy = TokenPolicy(replace(CONFIG, redundancy_prior=3.0, attention_prior=5.0, initial_logit=1.0, thrift=2.0))
-    dear = 2.0 * (seen.price * GRID * 10).log10()
-    expected = 1.0 + 3.0 * (0.5 - seen.clues[:, 2]) + 5.0 * seen.clues[:, 3] - dear[seen.tokens.row]
+    priors = {"redundancy_prior": 3.0, "attention_prior": 5.0, "spread_prior": 7.0}
+    policy = TokenPolicy(replace(CONFIG, **priors, initial_logit=1.0, thrift=2.0))
+    whole = seen.price * torch.tensor([9.0, 6.0]) / seen.kept
+    _, _, rank, attention, turn = seen.clues.unbind(1)
+    expected = 1.0 + 3.0 * (0.5 - rank) + 5.0 * attention + 7.0 * (turn - 0.5)
+    expected = expected - (2.0 * (whole * 10).log10())[seen.tokens.row]
     torch.testing.assert_close(policy(seen), expected)
     torch.testing.assert_close(policy.with_baseline(seen)[1], torch.zeros(15))
     blank = TokenPolicy(replace(CONFIG, redundancy_prior=0.0, attention_prior=0.0, initial_logit=2.0, thrift=0.0))
     torch.testing.assert_close(blank(seen), torch.full((15,), 2.0))
+
+
+@given(count=st.integers(3, 300), rate=st.floats(0.05, 0.95))
+@settings(max_examples=30)
+def test_turns_thin_a_row_evenly(count: int, rate: float) -> None:
+    """Whatever share has its turn, no part of the row has much more of it, nor one side, and fewer are among more."""
+    turn = turns(torch.arange(count))
+    chosen = turn > 1 - rate
+    so_far = chosen.float().cumsum(0) - rate * torch.arange(1, count + 1)
+    assert so_far.max() - so_far.min() < 4
+    assert abs(int(chosen[::2].sum()) - int(chosen[1::2].sum())) <= 4
+    assert ((turn >= 0) & (turn < 1)).all() and torch.equal(turns(torch.tensor([count - 1])), turn[-1:])
+
+
+def test_long_rows_keep_a_smaller_share_at_the_same_price_of_a_token() -> None:
+    """A token of a long row tells less of it; at a row's price it is treated alike."""
+    policy = TokenPolicy(replace(CONFIG, spread_prior=8.0))
+    seen = observation([9, 3])
+    seen = replace(seen, price=torch.full((2,), 0.02), kept=torch.ones(2))
+    long, short = policy.features(seen)[1].tolist()
+    assert long < short
+    scaled = policy.features(replace(seen, price=torch.tensor([0.02, 0.06])))[1]
+    torch.testing.assert_close(scaled[0], scaled[1])
 
 
 def test_the_baseline_sends_no_gradient_into_the_actor() -> None:

@@ -176,7 +176,7 @@ def test_the_buffer_holds_what_happened(build: Any) -> None:
         torch.testing.assert_close(step.shared, leave_one_out(outcome.score, 4), rtol=1e-4, atol=1e-5)
     # All tokens' own costs from the first decision on are what the rows cost after it.
     start = ppo.episodes.pricing
-    before_first = start.before_first(outcome.trace.stages[0].count) / start.dense(outcome.trace.stages[0].count)
+    before_first = start.before_first(outcome.trace.stages[0].count) / start.unit
     own = torch.zeros(8).index_add_(0, last[0].seen.tokens.row, last[0].cost)
     torch.testing.assert_close(own, outcome.cost - before_first, rtol=1e-4, atol=1e-5)
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost
 from rltr.envs.dense import DenseLogits
-from rltr.envs.episodes import Episodes, longest_row
+from rltr.envs.episodes import Episodes, longest_row, typical_row
 from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, decision_flops
 from rltr.pricing import Pricing
@@ -57,7 +57,7 @@ def make_episodes(
     if cost is None:
         policy = PolicyConfig(backbone.width, backbone.depth, longest_row(backbone, examples), backbone.family.reader)
         cost = FlopsCost.count(backbone.layers, *decision_flops(policy))
-    pricing = Pricing(cost, layers, backbone.depth)
+    pricing = Pricing(cost, layers, backbone.depth, typical_row(backbone, examples))
     return Episodes(DenseLogits(backbone, examples), pricing, rows, cost_weight, scoring, dropped, group_size)
 
 

@@ -35,7 +35,7 @@ class Outcome:
         score: task score.
         quality: how good the reduced model's answer is, by the task's goal; 1 or 0 for classes, right or wrong.
         dense_quality: how good the dense model's is.
-        cost: cost of the whole pass, selector included, as a share of the dense cost.
+        cost: cost of the whole pass, selector included, in typical dense passes.
         reward: sum of the episode's rewards.
         trace: which tokens were kept.
     """
@@ -54,7 +54,7 @@ class Episodes:
     """A batch of inputs that go through the frozen model together, a decision at a time.
 
     The reward of a step is minus the price of what was kept until the next decision; the last step adds the task score.
-    Prices are ``cost_weight`` times the cost of a token, as a share of the dense cost. The weight is drawn
+    Prices are ``cost_weight`` times the cost of a token, in dense passes of a typical input. The weight is drawn
     log-uniformly per episode.
 
     Args:
@@ -68,7 +68,7 @@ class Episodes:
 
     Attributes:
         cost_weight: weight of each row of the current batch.
-        step_cost: what each row paid in the last step, as a share of the dense cost.
+        step_cost: what each row paid in the last step, in typical dense passes.
         outcome: how the last finished batch ended; None before.
     """
 
@@ -147,8 +147,7 @@ class Episodes:
         self._pass = PausedForward(self.backbone, self._inputs, self.pricing.layers, self.dropped)
         decision = self._pass.start()
         self._begun = decision.tokens.count.cpu()
-        self._dense_cost = self.pricing.dense(self._begun)
-        self.spent = self.pricing.before_first(self._begun) / self._dense_cost
+        self.spent = self.pricing.before_first(self._begun) / self.pricing.unit
         self._rewards = torch.zeros(self.rows)
         return self._observe(decision)
 
@@ -168,7 +167,7 @@ class Episodes:
         choice = Choice(keep.to(tokens.row.device)[tokens.row, tokens.position])
         following = self._pass.resume(choice)
         counts = torch.tensor(self._pass.trace.stages[-1].counts)
-        self.step_cost = self.pricing.until_next(decision.index, counts) / self._dense_cost
+        self.step_cost = self.pricing.until_next(decision.index, counts) / self.pricing.unit
         self.spent = self.spent + self.step_cost
         reward = -self.cost_weight * self.step_cost
         if following is not None:
@@ -201,7 +200,7 @@ class Episodes:
 
     def _observe(self, decision: Decision) -> Observation:
         count = decision.tokens.count.cpu()
-        per_token = self.pricing.per_token(decision.index, count, self._begun)
+        per_token = self.pricing.per_token(decision.index, count)
         device = decision.hidden.device
         seen = Observation.of_decision(
             decision, (self.cost_weight * per_token).to(device), (count / self._begun).to(device)
@@ -214,6 +213,11 @@ def longest_row(backbone: Backbone, examples: Examples) -> int:
     return row_length(backbone, longest_inputs(examples))
 
 
+def typical_row(backbone: Backbone, examples: Examples) -> int:
+    """Tokens, special ones included but not padding, of an example of median length."""
+    return _row(backbone, examples.batch([examples.typical()])).stages[0].counts[0]
+
+
 def longest_inputs(examples: Examples) -> dict[str, Tensor]:
     """Model inputs, of one row, of the example that has most tokens."""
     return examples.batch([examples.longest()])
@@ -221,7 +225,10 @@ def longest_inputs(examples: Examples) -> dict[str, Tensor]:
 
 def row_length(backbone: Backbone, inputs: Mapping[str, Tensor]) -> int:
     """Tokens per row, padding and special ones included, that a model makes of ``inputs``."""
+    return _row(backbone, inputs).grid
+
+
+def _row(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Trace:
     with backbone.attached(), torch.no_grad():
         forward = backbone.forward(KeepAll(), [0])
-        _, trace = backbone.run(forward, move_inputs(inputs, backbone.device, backbone.dtype))
-    return trace.grid
+        return backbone.run(forward, move_inputs(inputs, backbone.device, backbone.dtype))[1]

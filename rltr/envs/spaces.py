@@ -14,11 +14,11 @@ FINITE = np.finfo(np.float32)
 def observation_space(grid: int, width: int, depth: int) -> spaces.Dict:
     """What one environment shows.
 
-    ``tokens (grid, width)`` hidden states and ``clues (grid, 4)``, zeros where a token is gone; ``present
+    ``tokens (grid, width)`` hidden states and ``clues (grid, 5)``, zeros where a token is gone; ``present
     (grid,)`` which are still in the stream; ``alive (grid,)`` which of those may still be dropped; ``price (1,)`` what
-    keeping one until the next decision costs, in reward units; ``cost_weight (1,)`` reward units per dense pass;
-    ``layer (1,)`` the layer about to run; ``kept (1,)`` share of tokens left; ``spent (1,)`` cost so far as a share of
-    the dense cost.
+    keeping one until the next decision costs, in reward units; ``cost_weight (1,)`` reward units per dense pass of a
+    typical input; ``layer (1,)`` the layer about to run; ``kept (1,)`` share of tokens left; ``spent (1,)`` cost so far
+    in such passes.
     """
 
     def numbers(*shape: int, low: float = float(FINITE.min), high: float = float(FINITE.max)) -> spaces.Box:

@@ -71,7 +71,7 @@ def calibrate(
     goal = examples.goal
     quality = {weight: 0.0 for weight in weights}
     cost = {weight: 0.0 for weight in weights}
-    dense_quality = 0.0
+    dense_quality, dense_cost = 0.0, 0.0
     with torch.no_grad(), backbone.attached():
         reductions = {w: Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights}
         for part in torch.arange(len(examples)).split(batch_size):
@@ -84,9 +84,11 @@ def calibrate(
                 answers = goal.read(output, inputs, trace).float()
                 goal.check(dense, answers, labels)
                 quality[weight] += float(goal.quality(dense, answers, labels).sum())
-                cost[weight] += float(pricing.relative([torch.tensor(stage.counts) for stage in trace.stages]).sum())
+                counts = [torch.tensor(stage.counts) for stage in trace.stages]
+                cost[weight] += float(pricing.total(counts).sum())
+            dense_cost += float(pricing.dense(counts[0]).sum())
     count = len(examples)
-    return [Operating(w, cost[w] / count, quality[w] / count, dense_quality / count) for w in weights]
+    return [Operating(w, cost[w] / dense_cost, quality[w] / count, dense_quality / count) for w in weights]
 
 
 def weight_for_budget(table: Sequence[Operating], budget: float) -> float:

@@ -23,8 +23,8 @@ from rltr.version import __version__
 
 CONFIG = "config.json"
 CARD = "README.md"
-FORMAT = 1
-"""Raised when older versions could no longer read a folder."""
+FORMAT = 2
+"""Raised when older versions could no longer read a folder, or its policy would decide otherwise now."""
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Policy:
         layers: its decision layers.
         dropped: what happens to dropped tokens.
         cost: the cost model its prices come from.
+        typical_tokens: tokens of a typical training input, the unit of its prices.
         backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``depth``, ``width``,
             and ``tower`` if only a part of it is reduced.
         calibration: what cost weights give on the validation split.
@@ -49,6 +50,7 @@ class Policy:
     layers: tuple[int, ...]
     dropped: Dropped
     cost: CostModel
+    typical_tokens: int
     backbone: dict[str, Any]
     calibration: list[Operating] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Policy:
     @property
     def pricing(self) -> Pricing:
         """Prices of the backbone it was trained for."""
-        return Pricing(self.cost, self.layers, self.backbone["depth"])
+        return Pricing(self.cost, self.layers, self.backbone["depth"], self.typical_tokens)
 
     def check_fits(self, backbone: Backbone) -> None:
         """Refuse any model but the one this policy was trained for.
@@ -101,6 +103,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
         "dropped": policy.dropped,
         "policy": policy.network.config.to_dict(),
         "cost": policy.cost.to_dict(),
+        "typical_tokens": policy.typical_tokens,
         "calibration": [point.to_dict() for point in policy.calibration],
         "recipe": policy.recipe,
         "facts": policy.facts,
@@ -117,7 +120,7 @@ def load_policy(folder: Path | str) -> Policy:
     """Read a policy folder.
 
     Raises:
-        RltrError: if it is not one, it is damaged, or a newer rltr wrote it.
+        RltrError: if it is not one, it is damaged, or it is from a newer rltr or one too old.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
@@ -128,6 +131,11 @@ def load_policy(folder: Path | str) -> Policy:
             raise RltrError(
                 f"{folder} was written by rltr {config['rltr']}, which this {__version__} cannot read: update rltr"
             )
+        if config["format"] < FORMAT:
+            raise RltrError(
+                f"{folder} is from an older rltr {config['rltr']}, whose prices had another unit: this one would drop "
+                f"other tokens than were measured. Train it again, or run it with the rltr it is from"
+            )
         network = TokenPolicy(PolicyConfig(**config["policy"]))
         network.load_state_dict(load_file(folder / WEIGHTS))
         return Policy(
@@ -135,11 +143,12 @@ def load_policy(folder: Path | str) -> Policy:
             tuple(config["layers"]),
             config["dropped"],
             costs.from_dict(config["cost"]),
+            config["typical_tokens"],
             config["backbone"],
             [Operating.from_dict(point) for point in config["calibration"]],
             config["recipe"],
-            config.get("facts", {}),  # this and the next came later
-            config.get("quality_name", "accuracy"),
+            config["facts"],
+            config["quality_name"],
         )
     except RltrError:
         raise  # says what is wrong already

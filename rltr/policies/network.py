@@ -24,6 +24,7 @@ class PolicyConfig:
         width: width of its own layers.
         redundancy_prior: how strongly, at first, tokens with a twin leave before others; 0 starts from nothing.
         attention_prior: how strongly, at first, tokens that the reader attends to stay; 0 starts from nothing.
+        spread_prior: how strongly, at first, tokens stay that are spread evenly over the input; 0 starts from nothing.
         initial_logit: keep logit that tokens start with, before the priors, where a row's tokens cost a tenth of a unit
             of reward until the next decision.
         thrift: how much of it is lost, at first, when everything costs ten times as much.
@@ -36,6 +37,7 @@ class PolicyConfig:
     width: int = 32
     redundancy_prior: float = 4.0
     attention_prior: float = 8.0
+    spread_prior: float = 0.0
     initial_logit: float = 1.5
     thrift: float = 2.0
 
@@ -48,7 +50,7 @@ class TokenPolicy(nn.Module):
     """Keep logits and cost baselines, one per token.
 
     A token is read with the one that the head reads, the mean of its row, its place, the layer, the price and how much
-    is left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus two priors. So
+    is left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus priors. So
     before anything is learned, tokens with a twin and those that the reader ignores leave first, and more leave where
     tokens are dear: the knob works from the first update on, and what is learned is how to do better.
 
@@ -72,6 +74,7 @@ class TokenPolicy(nn.Module):
         self.threshold = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), row_logit)
         self.redundancy_prior = nn.Parameter(torch.tensor(float(config.redundancy_prior)))
         self.attention_prior = nn.Parameter(torch.tensor(float(config.attention_prior)))
+        self.spread_prior = nn.Parameter(torch.tensor(float(config.spread_prior)))
         self.thrift = nn.Parameter(torch.tensor(float(config.thrift)))
         self.cost = nn.Linear(width, 1)
         nn.init.normal_(self.position.weight, std=0.02)
@@ -85,8 +88,8 @@ class TokenPolicy(nn.Module):
         tokens, grid = seen.tokens, self.config.grid
         reader = seen.hidden.index_select(0, tokens.readers(self.config.reader))
         mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
-        # The price of a whole row is of order 0.01 to 1 whatever the row's length; its logarithm is what varies.
-        price = (seen.price * grid).log10()
+        # What all tokens that the row began with would cost: each of a long row's is worth less, as there are more.
+        price = (seen.price * tokens.count / seen.kept).log10()
         row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
         context = self._read(self.reader, reader) + self._read(self.mean, mean) + row
         place = self.position.weight.index_select(0, tokens.position.clamp_max(grid - 1))
@@ -110,6 +113,7 @@ class TokenPolicy(nn.Module):
             + threshold.index_select(0, seen.tokens.row)
             + self.redundancy_prior * (0.5 - seen.clues[:, 2])
             + self.attention_prior * seen.clues[:, 3]
+            + self.spread_prior * (seen.clues[:, 4] - 0.5)
         )
 
     def forward(self, seen: Observation) -> Float[Tensor, " total"]:

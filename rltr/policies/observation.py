@@ -11,8 +11,9 @@ from rltr import tokens as ragged
 from rltr.forward import Decision
 from rltr.tokens import Tokens
 
-CLUES = 4
+CLUES = 5
 """Numbers per token in :func:`clues`."""
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Observation:
 
     Attributes:
         hidden: hidden states before the decision layer, with mean 0 and length 1 each.
-        clues: four numbers that tell how dispensable each token is, each in -1 to 1: its cosine, side and rank (see
-            :mod:`rltr.redundancy`), and how much the token that the head reads attended to it in the layer before.
+        clues: five numbers that tell how dispensable each token is, each in -1 to 1: its cosine, side and rank (see
+            :mod:`rltr.redundancy`), how much the token that the head reads attended to it in the layer before, and its
+            turn in an even thinning.
         tokens: the ragged batch they belong to.
         protected: tokens that cannot leave.
         layer: the decision layer of each row.
@@ -83,6 +85,8 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
     that, over 4: 0 if it got as much as their average, and also before layer 0, where nothing has attended yet. Among
     unprotected ones, because the first token of some models gives itself nine tenths and more: relative to all, every
     other token would seem dispensable.
+
+    The turn is that of :func:`turns`, of original places.
     """
     tokens, similar = decision.tokens, decision.redundancy.features
     if decision.attended is None:
@@ -94,4 +98,13 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
         # A row whose tokens are all protected has no average, and nobody to decide on.
         relative = share / average.clamp(min=torch.finfo(share.dtype).tiny).index_select(0, tokens.row)
         attention = (relative.log() / 4).clamp_(-1, 1)
-    return torch.cat([similar, attention[:, None]], 1)
+    return torch.cat([similar, torch.stack([attention, turns(tokens.position)], 1)], 1)
+
+
+def turns(position: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
+    """The fraction of each place times the golden ratio, 0 to 1: an order in which to thin out a row evenly.
+
+    Tokens above any threshold are spread evenly over the input, those above a higher one are among them, and even and
+    odd places stay about equally many (a low-discrepancy sequence; Kuipers and Niederreiter 1974, chapter 2).
+    """
+    return (position * GOLDEN_RATIO).frac()

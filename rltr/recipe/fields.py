@@ -202,7 +202,7 @@ class LearnerGroup(Group):
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     cost_weight: tuple[float, float] = Field(
         (0.01, 8.0),
-        description="lowest and highest cost weight trained for: score given up for the whole dense cost",
+        description="lowest and highest cost weight trained for: score given up for a dense pass of a typical input",
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="decides the policy's first weights, the inputs' order and every draw"
@@ -237,7 +237,7 @@ class PolicyGroup(Group):
         0.85,
         gt=0,
         lt=1,
-        description="probability that an untrained policy keeps a token, before the two priors and where its row's "
+        description="probability that an untrained policy keeps a token, before the priors and where its row's "
         "tokens cost a tenth of a unit of reward until the next decision; where they cost more, fewer stay",
     )
     redundancy_prior: float = Field(
@@ -250,6 +250,12 @@ class PolicyGroup(Group):
         ge=0,
         description="how strongly an untrained policy prefers to keep what the first token attends to; "
         "0 starts from nothing",
+    )
+    spread_prior: float = Field(
+        0.0,
+        ge=0,
+        description="how strongly an untrained policy keeps tokens spread evenly over the input; for long texts, which "
+        "can be told from any part of them",
     )
 
 

@@ -15,7 +15,7 @@ class Learned(Selector):
     Args:
         policy: the token policy.
         pricing: the prices it was trained with.
-        cost_weight: reward units per dense forward pass: the higher, the fewer tokens stay.
+        cost_weight: reward units per dense forward pass of a typical input: the higher, the fewer tokens stay.
     """
 
     def __init__(self, policy: TokenPolicy, pricing: Pricing, cost_weight: float) -> None:
@@ -28,6 +28,6 @@ class Learned(Selector):
         if decision.hidden.device != self.policy.keep.weight.device:  # the model was moved
             self.policy.to(decision.hidden.device)
         count = decision.tokens.count
-        price = self.cost_weight * self.pricing.per_token(decision.index, count, decision.begun)
+        price = self.cost_weight * self.pricing.per_token(decision.index, count)
         seen = Observation.of_decision(decision, price, count / decision.begun)
         return Choice(self.policy(seen) > 0)

@@ -71,6 +71,11 @@ class Examples(ABC):
         lengths = self.lengths()
         return 0 if lengths is None else max(range(len(lengths)), key=lengths.__getitem__)
 
+    def typical(self) -> int:
+        """The example of median length; any, where all have equally many tokens."""
+        lengths = self.lengths()
+        return 0 if lengths is None else sorted(range(len(lengths)), key=lengths.__getitem__)[len(lengths) // 2]
+
     def fingerprint(self) -> str | None:
         """A digest of the model inputs, the same in another process; None if there is none: then nothing is cached."""
         return None

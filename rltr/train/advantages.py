@@ -61,9 +61,9 @@ def token_advantage(
 
     Args:
         shared: leave-one-out score advantage.
-        cost_weight: reward units per dense pass.
+        cost_weight: reward units per dense pass of a typical input.
         row: each token's row.
-        cost: what the token itself pays from here to the end, as a share of the dense cost.
+        cost: what the token itself pays from here to the end, in such passes.
         baseline: what it was expected to pay.
     """
     return shared[row] - cost_weight[row] * (cost - baseline)

@@ -24,8 +24,8 @@ class Step:
         keep: what it did, protected tokens included.
         log_prob: log-probability of each token's bit when it acted.
         cost_weight: of each row.
-        price: what one kept token of each row paid until the next decision, as a share of the dense cost.
-        cost: what each token itself pays from here to the end, as a share of the dense cost.
+        price: what one kept token of each row paid until the next decision, in typical dense passes.
+        cost: what each token itself pays from here to the end, in typical dense passes.
         shared: each row's leave-one-out advantage in task score.
     """
 
@@ -44,7 +44,7 @@ class TokenRolloutBuffer(RolloutBuffer):
     Args:
         steps: decisions per episode.
         group_size: neighbouring rows that share input and weight.
-        step_cost: what each row paid in the step just taken, as a share of the dense cost.
+        step_cost: what each row paid in the step just taken, in typical dense passes.
         options: what stable-baselines3 passes to every buffer.
     """
 

@@ -15,7 +15,7 @@ from rltr import cost as costs
 from rltr.backbone import Backbone
 from rltr.cost import LatencyCost
 from rltr.envs import DenseCache, DenseLogits, Episodes, TokenSelectionVecEnv, default_layers
-from rltr.envs.episodes import longest_inputs, longest_row, row_length
+from rltr.envs.episodes import longest_inputs, longest_row, row_length, typical_row
 from rltr.errors import RltrError
 from rltr.export.calibration import calibrate
 from rltr.export.folder import Policy, describe
@@ -71,7 +71,7 @@ def train_policy(
     sample = max(samples, key=lambda inputs: row_length(backbone, inputs))
     cost = costs.from_dict(saved["cost"]) if saved else make_cost(backbone, config, recipe.cost, sample, dropped)
     check_conditions(cost, backbone)
-    pricing = Pricing(cost, layers, backbone.depth)
+    pricing = Pricing(cost, layers, backbone.depth, typical_row(backbone, task.train))
     episodes = Episodes(
         DenseLogits(backbone, task.train, cache=_dense_cache(recipe.data.cache_megabytes)),
         pricing,
@@ -115,7 +115,8 @@ def train_policy(
     table = calibrate(backbone, network, pricing, dropped, task.validation, weights)
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
-    return Policy(network, layers, dropped, cost, about, table, kept_recipe, quality_name=name)
+    typical = pricing.typical
+    return Policy(network, layers, dropped, cost, typical, about, table, kept_recipe, quality_name=name)
 
 
 def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyConfig:
@@ -128,6 +129,7 @@ def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyC
         width=wanted.width,
         redundancy_prior=wanted.redundancy_prior,
         attention_prior=wanted.attention_prior,
+        spread_prior=wanted.spread_prior,
         initial_logit=math.log(wanted.keep / (1 - wanted.keep)),
     )
 

@@ -16,9 +16,9 @@ class Watch(BaseCallback):
     """Logs every finished batch of episodes.
 
     ``rltr/accuracy`` (or what the task's quality is called) of the sampled (not the deterministic) policy on training
-    inputs at random cost weights and ``rltr/dense_accuracy`` of the whole model, ``rltr/cost`` as a share of the dense
-    cost, ``rltr/score`` and ``rltr/price`` the two parts of the reward, ``rltr/keep_rate/N`` the share of tokens that
-    stayed at each decision, and ``rltr/kept/…`` pictures.
+    inputs at random cost weights and ``rltr/dense_accuracy`` of the whole model, ``rltr/cost`` in dense passes of a
+    typical input, ``rltr/score`` and ``rltr/price`` the two parts of the reward, ``rltr/keep_rate/N`` the share of
+    tokens that stayed at each decision, and ``rltr/kept/…`` pictures.
 
     Args:
         examples: where its inputs come from.

@@ -29,7 +29,7 @@ def trained(backbone: Backbone, cost: CostModel | None = None, layers: tuple[int
     network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, grid=17, width=8))
     torch.nn.init.normal_(network.keep.weight, std=3.0, generator=torch.Generator().manual_seed(3))
     cost = cost or FlopsCost.count(backbone.layers)
-    return Policy(network.eval().requires_grad_(False), layers, "merge", cost, describe(backbone))
+    return Policy(network.eval().requires_grad_(False), layers, "merge", cost, network.config.grid, describe(backbone))
 
 
 def decides_at(point: OperatingPoint) -> tuple[int, ...]:
