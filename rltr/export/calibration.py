@@ -71,7 +71,8 @@ def calibrate(
     goal = examples.goal
     quality = {weight: 0.0 for weight in weights}
     cost = {weight: 0.0 for weight in weights}
-    dense_quality, dense_cost = 0.0, 0.0
+    dense_cost = {weight: 0.0 for weight in weights}
+    dense_quality = 0.0
     with torch.no_grad(), backbone.attached():
         reductions = {w: Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights}
         for part in torch.arange(len(examples)).split(batch_size):
@@ -86,9 +87,9 @@ def calibrate(
                 quality[weight] += float(goal.quality(dense, answers, labels).sum())
                 counts = [torch.tensor(stage.counts) for stage in trace.stages]
                 cost[weight] += float(pricing.total(counts).sum())
-            dense_cost += float(pricing.dense(counts[0]).sum())
+                dense_cost[weight] += float(pricing.dense(counts[0]).sum())
     count = len(examples)
-    return [Operating(w, cost[w] / dense_cost, quality[w] / count, dense_quality / count) for w in weights]
+    return [Operating(w, cost[w] / dense_cost[w], quality[w] / count, dense_quality / count) for w in weights]
 
 
 def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
