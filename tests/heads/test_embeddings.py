@@ -1,0 +1,106 @@
+"""Embeddings: pooled over the tokens that stay, judged by whether similarities agree."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertModel
+
+import rltr
+from rltr.backbone import Backbone
+from rltr.errors import RltrError
+from rltr.folders import POLICY_FOLDER
+from rltr.jobs import run_train
+from rltr.loading import load_model
+from rltr.recipe import load_recipe
+from rltr.tasks import load_task
+from rltr.tasks.examples import Subset
+from rltr.tasks.goals.embedding import mean_of_kept
+from rltr.tasks.text import TextExamples
+from tests.heads.conftest import bert, recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+
+
+def test_an_embedding_has_to_be_asked_for(folder: Path) -> None:
+    with pytest.raises(RltrError, match="data.kind=embedding"):
+        load_model(str(folder / "embedder"))
+    with pytest.raises(RltrError, match="name the kind of task, embedding"):
+        load_task(BertModel.from_pretrained(folder / "embedder"), folder / "plain.txt")
+    with pytest.raises(RltrError, match="takes tokens inputs, but the data is of kind 'text'"):
+        load_model(str(folder / "tagger"), "text")
+    assert type(load_model(str(folder / "tagger"), "embedding")) is BertModel
+
+
+def test_a_pooler_that_nobody_trained_is_left_out(folder: Path, tmp_path: Path) -> None:
+    BertModel(bert(), add_pooling_layer=False).save_pretrained(tmp_path)
+    prints = {Backbone(load_model(str(tmp_path), "embedding")).fingerprint for _ in "ab"}
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize("dropped", ["merge", "drop"])
+def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, dropped: str) -> None:
+    wanted = recipe(folder, tmp_path / "run", "embeddings").model_dump(mode="json")
+    run = run_train(load_recipe(wanted, (), {"reduction.dropped": dropped}))
+    model = load_model(str(folder / "embedder"), "embedding")
+    task = load_task(model, folder / "plain.txt", kind="embedding")
+    inputs = task.test.batch(range(len(task.test)))
+    with torch.no_grad(), rltr.attach(model, run / POLICY_FOLDER, cost_weight=8.0) as attached:
+        none_yet = attached.kept
+        states = model(**inputs).last_hidden_state
+        kept = attached.kept
+        assert kept is not None and kept.total < int(inputs["attention_mask"].sum())
+        pooled = rltr.mean_of_kept(states, kept)
+    assert none_yet is None
+    with torch.no_grad(), attached.reduction.backbone.attached():
+        output, trace = attached.reduction(inputs)
+    assert torch.equal(pooled, task.test.goal.read(output, inputs, trace))
+    by_hand = []
+    for row in range(len(kept.counts)):
+        mine = kept.row == row
+        size = torch.ones(int(mine.sum())) if kept.size is None else kept.size[mine]
+        by_hand.append((states[row, kept.position[mine]] * size[:, None]).sum(0) / size.sum())
+    torch.testing.assert_close(pooled, torch.stack(by_hand))
+
+
+def test_merged_tokens_keep_their_weight_in_the_mean() -> None:
+    """Two equal tokens merged into one pool to what they were."""
+    from rltr import tokens as ragged
+
+    states = torch.tensor([[[1.0, 0.0], [4.0, 2.0], [4.0, 2.0]]])
+    whole = ragged.everything(1, 3)
+    kept = torch.tensor([True, True, False])
+    hidden, left = ragged.merge(states[0], whole, kept, torch.tensor([1]), torch.tensor([True]))
+    grid = ragged.grid_of(left, hidden)
+    torch.testing.assert_close(mean_of_kept(grid, left), states.mean(1))
+
+
+def test_a_text_ends_where_its_line_does(folder: Path, tmp_path: Path) -> None:
+    texts = ["ann likes\u2028tea", "bob\x0clives\x1cin\x85rome", "red tea"]
+    (tmp_path / "x.txt").write_bytes(("\ufeff" + "\r\n".join([texts[0], "", *texts[1:]] * 5)).encode())
+    task = load_task(load_model(str(folder / "embedder"), "embedding"), tmp_path / "x.txt", kind="embedding")
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 15
+    assert isinstance(task.train, Subset) and isinstance(task.train.examples, TextExamples)
+    assert list(task.train.examples.texts[1:3]) == texts[1:]
+    assert task.train.examples.places is not None and task.train.examples.places[1].endswith("line 3")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.txt", b"\n\n", "no texts"),
+        ("x.txt", b"caf\xe9\n", "not UTF-8"),
+        ("x.csv", b"sentence\ntea\n", "no column 'text'"),
+        ("x.md", b"tea\n", "no data file"),
+    ],
+)
+def test_texts_that_cannot_be_read(folder: Path, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    model = load_model(str(folder / "embedder"), "embedding")
+    with pytest.raises(RltrError, match=said):
+        load_task(model, tmp_path / name, kind="embedding")
+
+
+def test_a_folder_without_images(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RltrError, match="no images in"):
+        load_task(load_model(str(folder / "seer"), "embedding"), tmp_path, kind="embedding")

@@ -1,0 +1,29 @@
+"""A recipe knows every kind of task."""
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rltr.backbone import Backbone
+from rltr.recipe.fields import DataGroup
+from rltr.reduction import Reduction
+from rltr.selectors import KeepAll
+from rltr.tasks import KINDS
+from rltr.tasks.goals import Classification
+
+pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+
+
+def test_a_recipe_knows_every_kind() -> None:
+    assert set(get_args(DataGroup.model_fields["kind"].annotation)) == {"auto", *KINDS}
+
+
+def test_classes_stay_what_they_were(tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
+    goal, logits = Classification(), tiny_vit(**image_inputs).logits
+    assert torch.equal(goal.read({"logits": logits}, image_inputs), logits)
+    with Backbone(tiny_vit).attached() as backbone:
+        output, trace = Reduction(backbone, KeepAll(), [1])(image_inputs)
+        assert torch.equal(goal.read(output, image_inputs, trace), output["logits"])

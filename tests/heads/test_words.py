@@ -1,0 +1,98 @@
+"""One class per word."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rltr.backbone import Backbone
+from rltr.envs import DenseCache, DenseLogits
+from rltr.errors import RltrError
+from rltr.loading import load_model
+from rltr.parity import random_examples
+from rltr.reduction import Reduction
+from rltr.selectors.random import RandomChoice
+from rltr.tasks import DataOptions, load_task
+from rltr.tasks.examples import Subset
+from rltr.tasks.goals import TokenClassification
+from rltr.tasks.goals.token_classes import UNLABELLED
+from rltr.tasks.tokens import TokenExamples
+
+pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+
+
+def test_only_the_first_token_of_a_word_has_its_class(folder: Path) -> None:
+    model = load_model(str(folder / "tagger"))
+    options = DataOptions((0.5, 0.25, 0.25), text_column="tokens", label_column="tags")
+    examples = load_task(model, folder / "tagged.jsonl", options=options).train
+    by_name = {name: i for i, name in enumerate(examples.names)}
+    row = by_name["bob likes red-ish tea"]
+    assert examples.words(row) == ["[CLS]", "bob", "likes", "red", "##[UNK]", "##[UNK]", "tea", "[SEP]"]
+    no = UNLABELLED
+    assert examples.labels[row].tolist() == [no, 1, 0, no, no, no, 0, no]
+    lengths = examples.lengths()
+    assert lengths is not None and lengths[row] == 8
+    batch = examples.batch([row, by_name["tea"]])
+    assert batch["input_ids"].shape == (2, 8) and batch["attention_mask"].sum(1).tolist() == [8, 3]
+    assert examples.labels.shape[1] == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.csv", "text,label\n", "no .jsonl"),
+        ("x.jsonl", "", "no records"),
+        ("x.jsonl", '{"words": ["a"], "label": [0]}', "no 'text'; there are 'words', 'label'.*data.text_column"),
+        ("x.jsonl", '{"text": "ann", "label": [0]}', "list of strings"),
+        ("x.jsonl", '{"text": ["ann"], "label": [0.5]}', "list of strings or whole numbers"),
+        ("x.jsonl", '{"text": ["ann", "lives"], "label": [0]}', "2 words but 1 labels"),
+        ("x.jsonl", '{"text": ["ann"], "label": ["ANIMAL"]}', r"\(ANIMAL\) do not fit"),
+        (
+            "x.jsonl",
+            '{"text": ["ann"], "label": [-100]}\n' + '{"text": ["ann"], "label": ["O"]}',
+            "line 1: no labelled word",
+        ),
+        (
+            "x.jsonl",
+            json.dumps({"text": ["ann"] * 20, "label": [-100] * 15 + ["O"] * 5}),
+            "line 1: no labelled word is left.* 16",
+        ),
+    ],
+)
+def test_words_without_proper_classes(folder: Path, tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RltrError, match=said):
+        load_task(load_model(str(folder / "tagger")), tmp_path / name)
+
+
+def test_a_tokenizer_that_pads_at_the_start_moves_no_label(folder: Path, tmp_path: Path) -> None:
+    """As most decoders' tokenizers do; cached answers are of rows that went alone, without any padding."""
+    backbone = Backbone(load_model(str(folder / "decoder")))
+    options = DataOptions((0.5, 0.25, 0.25), text_column="tokens", label_column="tags")
+    examples = load_task(backbone.model, folder / "tagged.jsonl", options=options).train
+    assert isinstance(examples, Subset) and isinstance(examples.examples, TokenExamples)
+    assert examples.examples.tokenizer.padding_side == "left"
+    batch, lengths = examples.batch(range(len(examples))), examples.lengths()
+    assert lengths is not None and len(set(lengths)) > 1
+    assert torch.equal(batch["attention_mask"] > 0, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
+    alone = DenseLogits(backbone, examples, cache=DenseCache(2**20, tmp_path))(torch.arange(len(examples)))
+    with torch.no_grad():
+        together = examples.goal.read(backbone.model(**batch), batch)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    examples.goal.check(alone, together, examples.labels)
+
+
+def test_dropped_words_keep_the_class_of_their_last_state(folder: Path) -> None:
+    model: Any = load_model(str(folder / "tagger"))
+    backbone = Backbone(model)
+    inputs = random_examples(backbone, 4, 9).batch(range(4))
+    goal = TokenClassification(9)
+    with backbone.attached(), torch.no_grad():
+        output, trace = Reduction(backbone, RandomChoice(0.5), [0], "drop")(inputs)
+        embedded = model.bert.embeddings(inputs["input_ids"])
+        logits = model.classifier(embedded)
+    gone = trace.present[0] & ~trace.present[1]
+    assert bool(gone.any())
+    torch.testing.assert_close(goal.read(output, inputs, trace)[gone], logits[gone])
