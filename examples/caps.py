@@ -32,6 +32,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import torch
+
 from benchmarks.learning import at_equal_latency, usual_layers
 from benchmarks.results import begin, console, finish, options
 from examples.assets import sha256
@@ -48,7 +50,7 @@ from rltr.folders import POLICY_FILE, POLICY_FOLDER
 from rltr.preparation import prepare
 from rltr.recipe import Recipe
 from rltr.tasks import Examples
-from rltr.tasks.examples import digest
+from rltr.tasks.examples import Subset, digest
 from rltr.tasks.text import TextExamples
 
 TIMED = ("native", "packed", "policy", "baseline")
@@ -100,9 +102,13 @@ def cut(test: Examples, cap: int, longest: int | None) -> TextExamples:
         cap: tokens, special ones included.
         longest: leave out texts of fewer tokens than this; None for all.
     """
+    index = torch.arange(len(test))
+    while isinstance(test, Subset):  # a share of one file, or at most so many of a split
+        test, index = test.examples, test.index[index]
     if not isinstance(test, TextExamples):
         raise SystemExit("caps: error: only texts can be cut; name runs whose data are texts")
-    rows = [i for i, count in enumerate(test.lengths()) if longest is None or count >= longest]
+    lengths = test.lengths()
+    rows = [i for i in index.tolist() if longest is None or lengths[i] >= longest]
     if not rows:
         raise SystemExit(f"caps: error: no test text has {longest} tokens; leave out --long or lower the highest cap")
     return TextExamples([test.texts[i] for i in rows], test.labels[rows], test.classes, test.tokenizer, cap)

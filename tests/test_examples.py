@@ -280,6 +280,8 @@ def test_cutting_keeps_labels_with_their_texts() -> None:
     assert cut(texts, 4, None).batch(range(4))["attention_mask"].sum(1).tolist() == [4, 4, 3, 4]
     long = cut(texts, 4, 5)  # two special tokens count
     assert long.texts == ["a a a a", "a a a"] and long.labels.tolist() == [1, 1]
+    some = cut(texts.subset([3, 1, 0]).subset([1, 2]), 4, None)
+    assert some.texts == ["a a a a", "a a"] and some.labels.tolist() == [1, 0]
     with pytest.raises(SystemExit, match="no test text has 7 tokens"):
         cut(texts, 7, 7)
 

@@ -1,0 +1,91 @@
+"""The sweep over caps of a text's length reads finished runs, measures each cap once, and says what it found."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rltr.evaluate import read_json
+from rltr.evaluate.points import UNTRAINED
+from rltr.folders import POLICY_FILE, POLICY_FOLDER
+from rltr.jobs import run_train
+from tests.jobs.conftest import recipe
+
+# Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+
+
+@pytest.fixture
+def caps(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    return importlib.import_module("examples.caps")
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two seeds on texts."""
+    out = tmp_path_factory.mktemp("runs")
+    wanted = [
+        recipe(folder, out / str(seed), "text", **{"learner.seed": seed, "learner.rollouts": 8}) for seed in (0, 1)
+    ]
+    return [run_train(one) for one in wanted]
+
+
+def sweep(caps: ModuleType, runs: list[Path], out: Path, patch: pytest.MonkeyPatch, *more: str) -> dict:
+    command = ["caps", "--runs", *map(str, runs), "--caps", "4", "8", "--batch", "4", "--threads", "1"]
+    patch.setattr(sys, "argv", [*command, "--max-drop", "1", "--out", str(out), *more])
+    caps.main()
+    return json.loads(out.read_text())
+
+
+def test_every_cap_has_its_line_and_is_measured_once(
+    caps: ModuleType,
+    runs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = sweep(caps, runs, tmp_path / "caps.json", monkeypatch)
+    assert [row["cap"] for row in found["rows"]] == [4, 8]
+    for row in found["rows"]:
+        assert row["tokens"] <= row["tokens, padded"] <= row["cap"]
+        # A loss of everything is accepted: each curve answers with the fastest point that was measured.
+        points = json.loads(next(tmp_path.glob(f"caps-{row['cap']}-*.json")).read_text())["points"]
+        fastest = [1 / min(p["latency"] for p in points if p["method"] == f"policy seed {seed}") for seed in (0, 1)]
+        assert row["policy"] == pytest.approx(sum(fastest) / 2)
+        assert (row["lowest"], row["highest"]) == pytest.approx((min(fastest), max(fastest)))
+        others = [p for p in points if not p["method"].startswith("policy seed") and p["method"] != "none"]
+        assert row["baseline"] == pytest.approx(1 / min(p["latency"] for p in others))
+    assert "measured before" not in capsys.readouterr().out
+
+    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
+    assert sweep(caps, runs, tmp_path / "caps.json", monkeypatch)["rows"] == found["rows"]
+    assert capsys.readouterr().out.count("measured before") == 2
+    assert before == {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
+
+
+def test_what_a_seed_never_reaches_is_not_averaged(
+    caps: ModuleType, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(caps, runs, tmp_path / "caps.json", monkeypatch)
+    measured = read_json(next(tmp_path.glob("caps-8-*.json")))
+    points = [  # as if seed 1 had lost everything, and all others nothing
+        replace(point, quality=0.0 if point.method == "policy seed 1" else measured.dense_quality)
+        for point in measured.points
+    ]
+    trained = [caps.Trained.load(run, 1.0) for run in runs]
+    row = caps.row_of(8, replace(measured, points=points), trained, max_drop=0.01)
+    assert row["policy"] is None and row["lowest"] is None and row["highest"] is None
+    assert row["baseline"] == pytest.approx(1 / min(p.latency for p in points if p.method in ("random", UNTRAINED)))
+
+
+def test_runs_of_one_seed_are_no_spread(
+    caps: ModuleType, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="same seed"):
+        sweep(caps, [runs[0], runs[0]], tmp_path / "caps.json", monkeypatch)
+    assert (runs[0] / POLICY_FOLDER / POLICY_FILE).exists() and not (tmp_path / "caps.json").exists()
