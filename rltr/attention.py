@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -101,7 +102,10 @@ def attention(
             return sdpa_attention_forward(
                 module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
             )
-        # sdpa can do neither, so models that need them have no native sdpa path to fall back to.
+        # sdpa can do neither, so models that need them have no native sdpa path to fall back to. The native mask relies
+        # on sdpa's own way to be causal: where that would do, there is none.
+        if attention_mask is None and query.shape[2] > 1 and _is_causal(module, is_causal):
+            attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         out = products(query, key, value, attention_mask, scale, Pattern(None, softcap, s_aux))
         return out.transpose(1, 2), None
     if kwargs.get("position_bias") is not None:
@@ -110,10 +114,15 @@ def attention(
             "follow tokens that leave: this model is not supported"
         )
     allowed = stream.allowed
-    if allowed is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal):
+    if allowed is None and _is_causal(module, is_causal):
         allowed = causal_mask_function  # what sdpa does without a mask
     stream.saw(Attended(query, key, scale, stream.tokens, stream.reader))
     return ragged_attention(query, key, value, stream.plan(), scale, Pattern(allowed, softcap, s_aux)), None
+
+
+def _is_causal(module: nn.Module, said: bool | None) -> bool:
+    """Whether a module attends causally where it has no mask, by transformers' rule."""
+    return bool(getattr(module, "is_causal", True) if said is None else said)
 
 
 def mask(

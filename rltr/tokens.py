@@ -16,6 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+TINY_VARIANCE = 1e-12
+"""What keeps states that are constant over their width from a division by zero: far below that of any real state, since
+the usual 1e-5 would make bare embeddings shorter than 1, and the more so the smaller they are."""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -72,6 +76,15 @@ class Tokens:
     def grid_index(self) -> Int[Tensor, " total"]:
         """Where each token lies in a flattened ``(rows, grid)`` batch."""
         return self.row * self.grid + self.position
+
+    @cached_property
+    def place(self) -> Int[Tensor, " total"]:
+        """Original place of each token, counted from its row's first one, which must still be there.
+
+        Unlike ``position`` it does not depend on how much padding stands at the start of the row.
+        """
+        first = self.position.index_select(0, self.start.clamp_max(self.total - 1))  # empty rows have no first token
+        return self.position - first.index_select(0, self.row)
 
     @cached_property
     def log_size(self) -> Float[Tensor, " total"]:
@@ -220,9 +233,11 @@ def merge(
     """
     stay, leave = where(kept), where(~kept)
     remaining = select(tokens, stay)
+    if not bool(found.all()):  # a weight of 0 would not do: if what is lost is not finite, its product is not either
+        leave, into = leave[found], into[found]
     size = tokens.size if tokens.size is not None else hidden.new_ones(tokens.total, dtype=torch.float32)
     place = (kept.cumsum(0) - 1).index_select(0, into)
-    weight = size.index_select(0, leave) * found
+    weight = size.index_select(0, leave)
     own = size.index_select(0, stay)
     total = own.index_add(0, place, weight)
     # Selecting copies, so the rest can be done in place: fresh memory is most of what this costs.
@@ -232,9 +247,10 @@ def merge(
 
 
 def unit_length(hidden: Float[Tensor, "total width"]) -> Float[Tensor, "total width"]:
-    """Hidden states with mean 0 over their width and length 1, in float32: one fused pass."""
+    """Hidden states with mean 0 over their width and length 1, in float32: one fused pass. Zeros stay zeros."""
     width = hidden.shape[-1]
-    return F.layer_norm(hidden.float(), (width,), hidden.new_full((width,), width**-0.5, dtype=torch.float32))
+    scale = hidden.new_full((width,), width**-0.5, dtype=torch.float32)
+    return F.layer_norm(hidden.float(), (width,), scale, eps=TINY_VARIANCE)
 
 
 def grid_of(tokens: Tokens, values: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "rows grid *rest"]:

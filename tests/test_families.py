@@ -224,6 +224,18 @@ def test_keeping_everything_equals_the_native_forward(model, name, padding):
         assert torch.equal(answer(model(**inputs)), answer(native)), "the model is not what it was"
 
 
+@cases
+def test_an_attached_model_that_is_not_reduced_answers_natively(model, name, padding):
+    inputs = batch(ZOO[name], padding)
+    with torch.no_grad():
+        native = answers(model(**inputs))
+        with Backbone(model).attached():
+            attached = answers(model(**inputs))
+    for key, expected in native.items():
+        scale = max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(attached[key], expected, atol=2e-6 * scale, rtol=2e-6)
+
+
 @pytest.mark.parametrize("mode", ["drop", "merge"])
 @cases
 def test_fewer_tokens_equal_the_reference_on_the_whole_grid(model, name, padding, mode):

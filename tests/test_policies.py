@@ -130,6 +130,14 @@ def test_rows_do_not_see_each_other(counts: list[int], seed: int) -> None:
     torch.testing.assert_close(backwards, torch.cat([alone[row][0] for row in order]), rtol=1e-4, atol=1e-5)
 
 
+@given(FEW_COUNTS, st.integers(1, 5))
+def test_padding_at_the_start_changes_nothing(counts: list[int], shift: int) -> None:
+    policy, seen = lively_policy(), observation(counts)
+    tokens = replace(seen.tokens, position=seen.tokens.position + shift, grid=GRID + shift)
+    assert torch.equal(tokens.place, seen.tokens.place)
+    assert torch.equal(policy(replace(seen, tokens=tokens)), policy(seen))
+
+
 def test_gradients_of_a_batch_are_the_sum_over_its_rows() -> None:
     policy, seen = lively_policy(), observation([9, 1, 4, 4, 7, 10, 2, 3])
 

@@ -12,9 +12,20 @@ from rltr import tokens as ragged
 from rltr.attended import Attended
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Decision
+from rltr.forward import Choice, Decision
 from rltr.reduction import Reduction
-from rltr.selectors import BASELINES, ClsAttention, KeepAll, Norm, RandomChoice, Ranking, ToMe, Uniform, baseline
+from rltr.selectors import (
+    BASELINES,
+    ClsAttention,
+    KeepAll,
+    Norm,
+    RandomChoice,
+    Ranking,
+    Selector,
+    ToMe,
+    Uniform,
+    baseline,
+)
 from rltr.selectors.base import keep_best
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -212,3 +223,25 @@ def test_first_token_attention_counts_sizes(counts, sized, seed):
         many = logits.exp() * (size[row] if sized else 1)
         torch.testing.assert_close(weights[row], (many / many.sum(1, keepdim=True)).mean(0), atol=1e-6, rtol=1e-5)
         assert weights[row].sum().item() == pytest.approx(1, abs=1e-5)
+
+
+class Positive(Selector):
+    """Keeps what is above 0 in some channel, as a policy keeps what has a positive logit."""
+
+    def __call__(self, decision: Decision) -> Choice:
+        return Choice(decision.hidden[:, 3] > 0)
+
+
+@pytest.mark.parametrize("mode", ["merge", "drop"])
+def test_a_row_that_is_not_finite_touches_no_other(tiny_vit, image_inputs, mode) -> None:
+    # No comparison with NaN is true: all of that row that may leave does, and nobody in it is like anybody.
+    broken = {"pixel_values": image_inputs["pixel_values"].clone()}
+    broken["pixel_values"][0] = torch.nan
+    good = {"pixel_values": image_inputs["pixel_values"][1:]}
+    with Backbone(tiny_vit).attached() as backbone, torch.no_grad():
+        reduce = Reduction(backbone, Positive(), [1, 2], mode)
+        together, trace = reduce(broken)
+        alone, own = reduce(good)
+    assert torch.equal(trace.present[:, 1:], own.present) and not trace.present[1, 0, 1:].any()
+    assert together["logits"][0].isnan().all()
+    torch.testing.assert_close(together["logits"][1:], alone["logits"], atol=1e-5, rtol=1e-5)

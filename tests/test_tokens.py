@@ -196,6 +196,23 @@ def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
     assert merged.dtype == torch.bfloat16 and torch.equal(merged, torch.ones(1, 2).bfloat16())
 
 
+def test_unit_length_does_not_depend_on_the_scale():
+    hidden = torch.randn(6, 32)
+    for scale in (1e-3, 1e3):
+        torch.testing.assert_close(ragged.unit_length(scale * hidden), ragged.unit_length(hidden), rtol=1e-4, atol=1e-5)
+    assert (ragged.unit_length(torch.zeros(2, 32)) == 0).all()
+
+
+def test_what_is_lost_touches_nobody_even_if_it_is_not_finite():
+    tokens = ragged.everything(2, 3)
+    hidden = torch.ones(6, 4)
+    hidden[1:3] = torch.nan
+    kept = torch.tensor([True, False, False, True, True, False])
+    into, found = torch.tensor([3, 4, 4]), torch.tensor([False, False, True])
+    merged, _ = ragged.merge(hidden, tokens, kept, into, found)
+    assert (merged == 1).all()
+
+
 def test_unit_length_is_centred_and_of_length_one():
     hidden = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     unit = ragged.unit_length(hidden)

@@ -27,7 +27,7 @@ from rltr.files import atomic_write
 from rltr.tasks import Examples
 from rltr.tasks.goals.goal import Answers
 
-FORMAT = 2
+FORMAT = 3
 """Changes when other numbers would be stored under the same digest."""
 MANY = 32
 """Files of one folder from which on a reader joins them into one."""

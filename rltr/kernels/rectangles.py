@@ -65,7 +65,9 @@ def products(
     if pattern.softcap is not None:
         logits = logits.div_(pattern.softcap).tanh_().mul_(pattern.softcap)
     if mask is not None:
-        logits = logits.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else logits.add_(mask)
+        # Not minus infinity: a query that may attend to nobody (padding in a window) must not spread NaN.
+        lowest = torch.finfo(logits.dtype).min
+        logits = logits.masked_fill_(~mask, lowest) if mask.dtype == torch.bool else logits.add_(mask)
     if pattern.sinks is not None:
         sinks = pattern.sinks.to(logits.dtype).view(1, -1, 1, 1).expand(*logits.shape[:3], 1)
         weights = torch.cat([logits, sinks], -1).softmax(-1, dtype=torch.float32)[..., :-1]

@@ -92,7 +92,7 @@ class TokenPolicy(nn.Module):
         price = (seen.price * tokens.count / seen.kept).log10()
         row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
         context = self._read(self.reader, reader) + self._read(self.mean, mean) + row
-        place = self.position.weight.index_select(0, tokens.position.clamp_max(grid - 1))
+        place = self.position.weight.index_select(0, tokens.place.clamp_max(grid - 1))
         # 3: clues differ by tenths, the rest by ones.
         z = torch.addmm(self._read(self.token, seen.hidden), seen.clues, self.clues.weight.T, alpha=3)
         # In place: most of what a decision costs is memory traffic.

@@ -86,7 +86,7 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
     unprotected ones, because the first token of some models gives itself nine tenths and more: relative to all, every
     other token would seem dispensable.
 
-    The turn is that of :func:`turns`, of original places.
+    The turn is that of :func:`turns`, of original places, counted from the row's first token.
     """
     tokens, similar = decision.tokens, decision.redundancy.features
     if decision.attended is None:
@@ -98,13 +98,13 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
         # A row whose tokens are all protected has no average, and nobody to decide on.
         relative = share / average.clamp(min=torch.finfo(share.dtype).tiny).index_select(0, tokens.row)
         attention = (relative.log() / 4).clamp_(-1, 1)
-    return torch.cat([similar, torch.stack([attention, turns(tokens.position)], 1)], 1)
+    return torch.cat([similar, torch.stack([attention, turns(tokens.place)], 1)], 1)
 
 
-def turns(position: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
+def turns(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
     """The fraction of each place times the golden ratio, 0 to 1: an order in which to thin out a row evenly.
 
     Tokens above any threshold are spread evenly over the input, those above a higher one are among them, and even and
     odd places stay about equally many (a low-discrepancy sequence; Kuipers and Niederreiter 1974, chapter 2).
     """
-    return (position * GOLDEN_RATIO).frac()
+    return (place * GOLDEN_RATIO).frac()
