@@ -37,7 +37,6 @@ import torch
 from benchmarks.learning import at_equal_latency, usual_layers
 from benchmarks.results import begin, console, finish, options
 from examples.assets import sha256
-from examples.make_data import show_no_texts
 from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.errors import RltrError
@@ -102,16 +101,18 @@ def cut(test: Examples, cap: int, longest: int | None) -> TextExamples:
         cap: tokens, special ones included.
         longest: leave out texts of fewer tokens than this; None for all.
     """
-    index = torch.arange(len(test))
-    while isinstance(test, Subset):  # a share of one file, or at most so many of a split
-        test, index = test.examples, test.index[index]
-    if not isinstance(test, TextExamples):
+    index, whole = torch.arange(len(test)), test
+    while isinstance(whole, Subset):  # a share of one file, or at most so many of a split
+        index, whole = whole.index[index], whole.examples
+    if not isinstance(whole, TextExamples):
         raise SystemExit("caps: error: only texts can be cut; name runs whose data are texts")
-    lengths = test.lengths()
+    lengths = whole.lengths()
     rows = [i for i in index.tolist() if longest is None or lengths[i] >= longest]
     if not rows:
         raise SystemExit(f"caps: error: no test text has {longest} tokens; leave out --long or lower the highest cap")
-    return TextExamples([test.texts[i] for i in rows], test.labels[rows], test.classes, test.tokenizer, cap)
+    made = TextExamples([whole.texts[i] for i in rows], whole.labels[rows], whole.classes, whole.tokenizer, cap)
+    made.goal = whole.goal
+    return made
 
 
 def time_at(points: Sequence[Point], accuracy: float) -> float | None:
@@ -241,7 +242,6 @@ def main() -> None:
         "--more-layers", action="store_true", help="baselines also at other decision layers: twice as long"
     )
     args = begin(parser)
-    show_no_texts()
     runs = [Trained.load(run, args.max_drop) for run in args.runs]
     if len({run.name for run in runs}) < len(runs):
         raise SystemExit("caps: error: two of the runs have the same seed; name runs of different seeds")

@@ -8,7 +8,6 @@ some of the old spam is not for everybody.
 """
 
 import argparse
-import logging
 from pathlib import Path
 
 from examples.assets import SPAM_ASSASSIN, VADER, find
@@ -22,11 +21,6 @@ CLASSES = {"spam": ["ham", "spam"], "vader": ["negative", "positive"]}
 SOURCES = {"spam": (SPAM_ASSASSIN, read_mails), "vader": (VADER, read_sentences)}
 BUILT = Path("runs/examples")
 """Where the examples' data and heads go, unless another place is named."""
-
-
-def show_no_texts() -> None:
-    """Keep rltr from saying which text is cut: it would show how that one begins."""
-    logging.getLogger("rltr.tasks.text").setLevel(logging.ERROR)
 
 
 def make(name: str, assets: Path | None, built: Path, seed: int) -> None:

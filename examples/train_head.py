@@ -30,7 +30,7 @@ from transformers.utils import logging
 
 from examples.assets import MINILM, find
 from examples.features import Features, cached
-from examples.make_data import BUILT, CLASSES, show_no_texts
+from examples.make_data import BUILT, CLASSES
 from examples.splits import NAMES
 from rltr.errors import RltrError
 from rltr.files import atomic_folder
@@ -198,7 +198,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    show_no_texts()
     logging.set_verbosity_error()  # it warns of a head that is missing, which is what this is about
     logging.disable_progress_bar()
     try:

@@ -223,6 +223,10 @@ class Backbone:
             )
         if self.family.also_protected is not None:
             forward.also_protected = self.family.also_protected(inputs, self.config)
+        return self.uncached(inputs)
+
+    def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """``inputs`` for a pass that keeps no keys and values: what a native pass is compared with keeps none."""
         return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
 
     def _copy_model(self, memo: dict[int, Any]) -> PreTrainedModel:

@@ -149,8 +149,7 @@ class _EverySecond(Selector):
 
 def _relative_times(backbone: Backbone, inputs: Mapping[str, Tensor], reductions: list[Reduction]) -> list[float]:
     """Median time of each reduced pass over that of the native one just before it."""
-    native_inputs = {**inputs, "use_cache": False} if backbone.family.cached else dict(inputs)
-    native = partial(backbone.model, **native_inputs)
+    native = partial(backbone.model, **backbone.uncached(inputs))
     ratios: list[list[float]] = [[] for _ in reductions]
     for _ in range(ROUNDS + 1):
         for reduction, found in zip(reductions, ratios, strict=True):

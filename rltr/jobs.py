@@ -166,5 +166,6 @@ def _report(
     history: list[dict[str, float]],
 ) -> None:
     test = task.test.at_most(recipe.evaluation.examples)
-    patches = Patches.of(backbone.config, policy.network.config.grid) if task.kind == "image" else None
+    shows_images = test.picture(0) is not None
+    patches = Patches.of(backbone.config, policy.network.config.grid) if shows_images else None
     write_report(evaluation, recipe.out, examples=test, patches=patches, history=history)

@@ -62,14 +62,14 @@ def parity(
         goal: which part of the output is compared; None for logits.
     """
     goal = goal or Classification()
-    native = goal.read(backbone.model(**inputs), inputs)
+    native = goal.read(backbone.model(**backbone.uncached(inputs)), inputs)
     exact = in_single_precision(backbone)
     wide = as_its_own(exact, inputs)
-    expected = native if exact is backbone else goal.read(exact.model(**wide), wide)
+    expected = native if exact is backbone else goal.read(exact.model(**exact.uncached(wide)), wide)
     with backbone.attached():
         output, trace = Reduction(backbone, KeepAll(), layers, dropped)(inputs)
     kept = goal.read(output, inputs, trace)
-    after = goal.read(backbone.model(**inputs), inputs)
+    after = goal.read(backbone.model(**backbone.uncached(inputs)), inputs)
     there = expected != ABSENT
     allowed = tolerance(native[there], expected[there], backbone.dtype)
     return Parity(apart(kept, expected), allowed, torch.equal(native, after))

@@ -104,7 +104,7 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
 def last_states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "rows grid width"]:
     """What the last layer gives in a forward pass of the model."""
     with _caught(backbone) as caught:
-        backbone.model(**{**inputs, "use_cache": False} if backbone.family.cached else inputs)
+        backbone.model(**backbone.uncached(inputs))
     return caught[-1]
 
 

@@ -194,7 +194,7 @@ def _arguments(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[nn.Modu
 
     handles = [layer.register_forward_pre_hook(catch, with_kwargs=True) for layer in dict.fromkeys(backbone.layers)]
     try:
-        backbone.model(**{**inputs, "use_cache": False} if backbone.family.cached else inputs)
+        backbone.model(**backbone.uncached(inputs))
     finally:
         for handle in handles:
             handle.remove()

@@ -78,7 +78,7 @@ def calibrate(
         for part in torch.arange(len(examples)).split(batch_size):
             inputs = move_inputs(examples.batch(part), device, backbone.dtype)
             labels = examples.labels[part].to(device)
-            dense = goal.read(backbone.model(**inputs), inputs).float()
+            dense = goal.read(backbone.model(**backbone.uncached(inputs)), inputs).float()
             dense_quality += float(goal.quality(dense, dense, labels).sum())
             for weight, reduction in reductions.items():
                 output, trace = reduction(inputs)

@@ -248,14 +248,14 @@ class PolicyGroup(Group):
     attention_prior: float = Field(
         8.0,
         ge=0,
-        description="how strongly an untrained policy prefers to keep what the first token attends to; "
+        description="how strongly an untrained policy prefers to keep what the token that the head reads attends to; "
         "0 starts from nothing",
     )
     spread_prior: float = Field(
         0.0,
         ge=0,
         description="how strongly an untrained policy keeps tokens spread evenly over the input; for long texts, which "
-        "can be told from any part of them",
+        "can be told from any part of them; 0 starts from nothing",
     )
 
 

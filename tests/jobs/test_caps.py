@@ -19,6 +19,9 @@ from tests.jobs.conftest import recipe
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
+NAMES = ("policy seed 0", "policy seed 1")
+
+
 @pytest.fixture
 def caps(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
@@ -37,7 +40,7 @@ def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def sweep(caps: ModuleType, runs: list[Path], out: Path, patch: pytest.MonkeyPatch, *more: str) -> dict:
     command = ["caps", "--runs", *map(str, runs), "--caps", "4", "8", "--batch", "4", "--threads", "1"]
-    patch.setattr(sys, "argv", [*command, "--max-drop", "1", "--out", str(out), *more])
+    patch.setattr(sys, "argv", [*command, "--max-drop", "0.999", "--out", str(out), *more])
     caps.main()
     return json.loads(out.read_text())
 
@@ -60,6 +63,12 @@ def test_every_cap_has_its_line_and_is_measured_once(
         assert (row["lowest"], row["highest"]) == pytest.approx((min(fastest), max(fastest)))
         others = [p for p in points if not p["method"].startswith("policy seed") and p["method"] != "none"]
         assert row["baseline"] == pytest.approx(1 / min(p["latency"] for p in others))
+        chosen = [caps.Trained.load(run, 0.999).chosen for run in runs]
+        there = [p for p in points if (p["method"], p["setting"]) in zip(NAMES, chosen, strict=True)]
+        assert None not in chosen and len(there) == 2
+        assert row["chosen"] == pytest.approx(sum(1 / p["latency"] for p in there) / 2)
+        assert row["its accuracy"] == pytest.approx(sum(p["quality"] for p in there) / 2)
+        assert row["packed"] == pytest.approx(1 / next(p["latency"] for p in points if p["method"] == "none"))
     assert "measured before" not in capsys.readouterr().out
 
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
@@ -77,7 +86,7 @@ def test_what_a_seed_never_reaches_is_not_averaged(
         replace(point, quality=0.0 if point.method == "policy seed 1" else measured.dense_quality)
         for point in measured.points
     ]
-    trained = [caps.Trained.load(run, 1.0) for run in runs]
+    trained = [caps.Trained.load(run, 0.999) for run in runs]
     row = caps.row_of(8, replace(measured, points=points), trained, max_drop=0.01)
     assert row["policy"] is None and row["lowest"] is None and row["highest"] is None
     assert row["baseline"] == pytest.approx(1 / min(p.latency for p in points if p.method in ("random", UNTRAINED)))
