@@ -29,6 +29,11 @@ COMPUTED = (
     "rms_norm_eps", "patch_size", "image_size", "sliding_window", "rope_parameters",
 )  # fmt: skip
 """Fields of a config that decide how weights are used, and that no weight's shape tells."""
+ALSO_COMPUTED = (
+    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "layer_types", "local_attention",
+    "layer_norm_epsilon", "norm_eps",
+)  # fmt: skip
+"""More of them, which count only where a config has them: the fingerprints of all other models stay what they were."""
 _attached: "WeakKeyDictionary[PreTrainedModel, ReferenceType[Backbone]]" = WeakKeyDictionary()
 
 
@@ -122,6 +127,8 @@ class Backbone:
         in float32 and in bfloat16. Of the config counts what changes answers without changing a weight.
         """
         computed = [[name, getattr(self.config, name, None)] for name in COMPUTED]
+        also = [[name, getattr(self.config, name, None)] for name in ALSO_COMPUTED]
+        computed += [[name, value] for name, value in also if value is not None]
         digest = hashlib.sha256(json.dumps([self.config.model_type, computed], default=str).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(json.dumps([name, list(value.shape)]).encode())

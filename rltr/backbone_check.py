@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
@@ -95,7 +95,8 @@ def check_backbone(
 
     Args:
         model: in evaluation mode.
-        inputs: at least two rows; None makes up random ones of the model's shape.
+        inputs: at least two rows; None makes up random ones of the model's shape. Where only a part is reduced they are
+            for that part, which is then proven alone: the whole may want other inputs beside them.
         tower: the part whose tokens may leave; see :class:`rltr.Backbone`.
         family: what is known about a model type that rltr does not know.
 
@@ -103,7 +104,11 @@ def check_backbone(
         RltrError: if the model cannot be run reduced at all, or ``inputs`` are fewer than two rows.
     """
     backbone = model if isinstance(model, Backbone) else Backbone(model, tower, family)
-    inputs = random_inputs(backbone, rows=4) if inputs is None else inputs
+    name = backbone.name
+    if inputs is None:
+        if backbone.root is not backbone.model:
+            backbone = Backbone(backbone.root, family=replace(backbone.family, tower=None))
+        inputs = random_inputs(backbone, rows=4)
     quarter = backbone.depth // 4
     proof = prove(backbone, inputs, sorted({quarter, backbone.depth - 1}))
     protected = _Protected()
@@ -116,7 +121,7 @@ def check_backbone(
     counts = trace.stages[0].counts
     kinds = Counter(type(layer).__name__ for layer in backbone.layers)
     return BackboneReport(
-        name=backbone.name,
+        name=name,
         model_type=backbone.config.model_type,
         known=backbone.config.model_type in FAMILIES,
         layers=", ".join(f"{count} × {kind}" for kind, count in kinds.items()),

@@ -36,7 +36,7 @@ class Family:
         padded: whether rows may be padded, by a mask that hides the padding. False where nobody has proven it, or where
             the head reads what is hidden.
         left_padding: whether padding may be at the start of a row.
-        also_protected: from the model's inputs, further tokens that must stay.
+        also_protected: from the model's inputs, further tokens that must stay; it may give None for none.
         patches_only: whether rotary embeddings come for the tokens behind the leading ones only.
         refusal: why a model of this config cannot work; None if it can.
     """
@@ -48,7 +48,7 @@ class Family:
     cached: bool = False
     padded: bool = True
     left_padding: bool = False
-    also_protected: Callable[[Mapping[str, Any], Config], Bool[Tensor, "rows grid"]] | None = None
+    also_protected: Callable[[Mapping[str, Any], Config], Bool[Tensor, "rows grid"] | None] | None = None
     patches_only: bool = False
     refusal: Callable[[Config], str | None] = lambda config: None
 
@@ -103,8 +103,21 @@ def end_of_text(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows
     return torch.arange(ids.shape[-1], device=ids.device) == place[:, None]
 
 
+def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
+    """The last token of each row that is not the padding token.
+
+    Transformers' sequence classifiers read that one, whatever the mask says: it is not the row's last token if a text
+    itself ends with the token that stands for padding, or if padding is not masked.
+    """
+    ids, padding = inputs.get("input_ids"), getattr(config, "pad_token_id", None)
+    if not isinstance(ids, Tensor) or padding is None:
+        return None
+    place = torch.arange(ids.shape[-1], device=ids.device)
+    return place == (place * (ids != padding)).argmax(-1, keepdim=True)
+
+
 ENCODER = Family(refusal=_as_encoder)
-DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True)
+DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True, also_protected=last_word)
 IMAGE = Family(padded=False)
 CLASSLESS = IMAGE
 """No token is special, and the first one stays so that no row is empty."""

@@ -16,6 +16,7 @@ from rltr.errors import RltrError
 from rltr.forward import Choice
 from rltr.reduction import Reduction
 from rltr.selectors import BASELINES, KeepAll, Selector, baseline
+from tests.conftest import build
 
 LAYERS = (1, 3)
 DEPTH = 4
@@ -432,6 +433,25 @@ def test_threads_do_not_see_each_other(case):
             thread.join(60)
     assert results.keys() == expected.keys()
     assert all(torch.equal(results[name], expected[name]) for name in expected)
+
+
+def test_the_fingerprint_tells_what_is_computed_with_the_weights():
+    small = {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+        "intermediate_size": 16, "vocab_size": 20, "pad_token_id": 0,
+    }  # fmt: skip
+
+    def fingerprint(**changes):
+        return Backbone(build(hf.Gemma2Model, hf.Gemma2Config(**small | changes))).fingerprint
+
+    same = fingerprint()
+    assert fingerprint() == same
+    for changes in (
+        {"attn_logit_softcapping": 7.0},
+        {"query_pre_attn_scalar": 9},
+        {"layer_types": ["full_attention"] * 2},
+    ):
+        assert fingerprint(**changes) != same
 
 
 def test_the_fingerprint_tells_weights_apart(tiny_vit, tiny_deit):

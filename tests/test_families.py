@@ -19,7 +19,7 @@ from rltr.backbone import Backbone
 from rltr.cost import FlopsCost, LatencyCost, dense, span
 from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
-from rltr.families import FAMILIES, REFUSED
+from rltr.families import FAMILIES, PAIRWISE, REFUSED
 from rltr.forward import Choice
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll, Selector, baseline
@@ -395,6 +395,16 @@ UNFIT = {
     "fnet": lambda: hf.FNetModel(
         hf.FNetConfig(hidden_size=16, num_hidden_layers=2, intermediate_size=16, vocab_size=20)
     ),
+    "hiera": lambda: hf.HieraModel(
+        hf.HieraConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 2], image_size=[32, 32], num_query_pool=1)
+    ),
+    "mt5": lambda: hf.MT5EncoderModel(
+        hf.MT5Config(d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, vocab_size=20)
+    ),
+    "wavlm": lambda: hf.WavLMModel(hf.WavLMConfig(**SOUND)),
+    "big_bird": lambda: hf.BigBirdModel(hf.BigBirdConfig(**WORDS)),
+    "xlnet": lambda: hf.XLNetModel(hf.XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=16, vocab_size=20)),
+    "convnext": lambda: hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2)),
     "beit with a bias": lambda: hf.BeitModel(hf.BeitConfig(**IMAGE, use_relative_position_bias=True)),
     "wav2vec2 that sums layers": lambda: hf.Wav2Vec2Model(hf.Wav2Vec2Config(**SOUND, use_weighted_layer_sum=True)),
 }
@@ -404,11 +414,31 @@ UNFIT = {
 @pytest.mark.parametrize("name", UNFIT)
 def test_what_cannot_work_is_refused_with_the_reason(name):
     model = UNFIT[name]().eval()
-    reasons = set(REFUSED.values()) | {"use_weighted_layer_sum"}
+    others = {"beit with a bias": PAIRWISE, "wav2vec2 that sums layers": "use_weighted_layer_sum"}
+    reason = REFUSED.get(name) or others[name]
     with pytest.raises(RltrError, match="is not supported") as error:
         Backbone(model)
     assert type(model).__name__ in str(error.value)
-    assert any(reason in str(error.value) for reason in reasons)
+    assert reason in str(error.value)
+
+
+def test_every_refused_family_has_a_model_here():
+    assert REFUSED.keys() <= UNFIT.keys()
+
+
+@pytest.mark.parametrize("padding", ["none", "right"])
+def test_the_last_token_that_is_no_padding_stays(padding):
+    """Transformers' classifiers read it, whatever the mask says."""
+    model = ZOO["llama"].build()
+    inputs = {"input_ids": batch(ZOO["llama"])["input_ids"].clone()}
+    ends = [5, 7, 9, inputs["input_ids"].shape[1]]
+    for row, end in enumerate(ends):
+        inputs["input_ids"][row, end:] = model.config.pad_token_id
+    if padding == "right":  # a text may itself end with the token that stands for padding
+        inputs["attention_mask"] = (torch.arange(inputs["input_ids"].shape[1]) < torch.tensor(ends)[:, None] + 1).long()
+    fixed = Protected()
+    run(model, inputs, fixed)
+    assert all(fixed.mask[row, end - 1] for row, end in enumerate(ends))
 
 
 def test_no_family_is_both_supported_and_refused():

@@ -155,12 +155,24 @@ def test_either_tower_of_a_clip_can_be_reduced(tower):
     inputs = batch(ZOO["clip_vision_model"]) | batch(ZOO["clip_text_model"], "right")
     backbone = Backbone(model, tower=tower)
     assert prove(backbone, inputs, (1, 3)).holds
+    report = rltr.check_backbone(model, tower=tower)  # without inputs, of which the whole takes two kinds
+    assert report.proof.holds and report.model_type == backbone.config.model_type
     before = model(**inputs).logits_per_image
     with backbone.attached():
         output, trace = rltr.Reduction(backbone, baseline("norm", 0.5), [1])(inputs)
     assert len(trace.stages[-1].counts) == 4 and trace.stages[-1].total < trace.stages[0].total
     assert output["logits_per_image"].shape == before.shape and not torch.equal(output["logits_per_image"], before)
     assert torch.equal(model(**inputs).logits_per_image, before)
+
+
+def test_an_encoder_beside_a_decoder_is_checked_alone():
+    config = hf.WhisperConfig(
+        d_model=32, encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=64, decoder_layers=1,
+        decoder_attention_heads=2, decoder_ffn_dim=64, vocab_size=60, num_mel_bins=8, max_source_positions=20,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    report = rltr.check_backbone(build(hf.WhisperForConditionalGeneration, config))
+    assert report.proof.holds and report.name == "WhisperForConditionalGeneration"
 
 
 SMALL = {

@@ -84,7 +84,10 @@ def layer_flops(layer: nn.Module) -> tuple[int, int]:
             that is no linear map's (a convolution, experts).
     """
     refusal = f"cannot count the FLOPs of a {type(layer).__name__}"
-    fix = "Use the cost model 'latency', which measures instead of counting"
+    fix = (
+        "The cost model 'latency' measures instead of counting, so the model can be trained and attached with it; "
+        "evaluation reports FLOPs and cannot do without"
+    )
     linear, queries = 0, []
     for name, module in layer.named_modules():
         path, _, last = name.rpartition(".")

@@ -1,5 +1,6 @@
 """Images from one folder per class (or per number), or from a table with a column of them."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -94,8 +95,14 @@ def load_processor(model: PreTrainedModel, source: str) -> tuple[Any, int]:
     """The model's image processor, and how many channels it sees.
 
     Raises:
-        RltrError: if it cannot be loaded, or the channels are neither grey nor RGB.
+        RltrError: if it cannot be loaded, the channels are neither grey nor RGB, or the model takes any shape of image.
     """
+    if "spatial_shapes" in inspect.signature(model.forward).parameters:
+        raise RltrError(
+            f"{type(model).__name__} takes images of any shape (spatial_shapes, pixel_attention_mask), and rltr reads "
+            "files as images of one size: pass what its processor makes as an iterable (see rltr.tasks.load_task), or "
+            "take a checkpoint of one size"
+        )
     # Only PIL is required: the torchvision form of a processor differs in speed, and not in what it is for.
     processor = load_part(AutoImageProcessor, source, "image processor", "a preprocessor_config.json", backend="pil")
     channels = getattr(model.config, "num_channels", 3)

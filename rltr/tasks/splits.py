@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rltr.errors import RltrError
@@ -118,6 +119,9 @@ def assemble(
 def deal(labels: Shaped[Tensor, "examples *label"], fractions: Sequence[float], seed: int) -> list[list[int]]:
     """Which examples go to which part: at random within each class, so that all parts know it.
 
+    Where classes are so small that a part would get nothing at all, each class is cut at places of its own instead:
+    then a part knows only some of them.
+
     Args:
         labels: whole numbers ``(examples,)``; of anything else (numbers to predict, several labels, one per token) all
             examples count as one class.
@@ -127,10 +131,20 @@ def deal(labels: Shaped[Tensor, "examples *label"], fractions: Sequence[float], 
     generator = np.random.default_rng(seed)
     has_classes = labels.ndim == 1 and not labels.is_floating_point()
     classes = labels.numpy() if has_classes else np.zeros(len(labels), np.int64)
-    place = np.empty(len(classes))
-    for label in np.unique(classes):
-        mine = (classes == label).nonzero()[0]
-        # The middle of its share of 0 to 1, so that a class of any size is cut at the nearest possible places.
-        place[generator.permutation(mine)] = (np.arange(len(mine)) + 0.5) / len(mine)
-    part = np.searchsorted(np.cumsum(fractions)[:-1], place, side="right")
+    members = [generator.permutation((classes == label).nonzero()[0]) for label in np.unique(classes)]
+    # The middle of its share of 0 to 1, so that a class of any size is cut at the nearest possible places.
+    parts = _cut(members, fractions, np.full(len(members), 0.5))
+    if not all(parts):
+        parts = _cut(members, fractions, generator.random(len(members)))
+    return parts
+
+
+def _cut(
+    members: Sequence[NDArray[np.int64]], fractions: Sequence[float], offsets: NDArray[np.float64]
+) -> list[list[int]]:
+    """Lay the members of each class out over 0 to 1, begun by ``offsets`` of a member's share, and cut them."""
+    ends = np.cumsum(fractions)[:-1]
+    part = np.empty(sum(map(len, members)), np.int64)
+    for mine, offset in zip(members, offsets, strict=True):
+        part[mine] = np.searchsorted(ends, (np.arange(len(mine)) + offset) / len(mine), side="right")
     return [(part == number).nonzero()[0].tolist() for number in range(len(fractions))]

@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertTokenizer, GPT2Config, GPT2ForSequenceClassification, ViTImageProcessorPil
+from transformers import (
+    BertTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    Siglip2Config,
+    Siglip2ForImageClassification,
+    ViTImageProcessorPil,
+)
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, load_task
-from tests.tasks.conftest import REVIEWS, WORDS, bert, damage, find, head, no_image, paint, tokenizer, vit, write
+from tests.tasks.conftest import REVIEWS, SMALL, WORDS, bert, damage, find, head, no_image, paint, tokenizer, vit, write
 
 
 def test_bad_images_are_left_out_if_asked(tmp_path: Path, animals: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -157,3 +164,11 @@ def test_texts_are_cut_to_what_is_asked(tmp_path: Path) -> None:
     assert found[6] != found[20] == found[99] == found[None]
     with pytest.raises(RltrError, match="max_tokens must be 3 or more"):
         DataOptions(max_tokens=2)
+
+
+def test_models_of_images_of_any_shape_do_not_read_files(tmp_path: Path, animals: Path) -> None:
+    vision = {**SMALL, "num_patches": 16, "patch_size": 4}
+    text = {**SMALL, "vocab_size": 10, "bos_token_id": 1, "eos_token_id": 2}
+    model = Siglip2ForImageClassification(Siglip2Config(vision_config=vision, text_config=text))
+    with pytest.raises(RltrError, match="images of any shape.*as an iterable"):
+        load_task(model, animals, source=str(tmp_path))

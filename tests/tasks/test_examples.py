@@ -123,6 +123,16 @@ def test_every_example_is_dealt_out_once(labels: list[int], seed: int) -> None:
             assert abs(sum(labels[i] == label for i in part) - fraction * labels.count(label)) <= 1
 
 
+@pytest.mark.parametrize("each", [2, 3, 4, 5])
+def test_small_classes_leave_no_part_empty(each: int) -> None:
+    labels = torch.arange(100).repeat_interleave(each)
+    fractions = (0.8, 0.1, 0.1)
+    parts = deal(labels, fractions, 0)
+    assert sorted(i for part in parts for i in part) == list(range(len(labels)))
+    for part, fraction in zip(parts, fractions, strict=True):
+        assert len(part) == pytest.approx(fraction * len(labels), abs=0.05 * len(labels))
+
+
 def numbers(count: int = 6) -> TensorExamples:
     rows = torch.arange(count)
     return TensorExamples(rows % 2, [f"n{i}" for i in range(count)], ["even", "odd"], {"x": rows[:, None] * 10})
