@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rltr.families import FAMILIES, REFUSED, end_of_text, last_word
+from rltr.families import FAMILIES, REFUSED, end_of_text
 from tests.zoo import ZOO, Entry
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
@@ -66,7 +66,7 @@ def _row(entry: Entry) -> str:
     if family.trailing:
         stay += ", the last"
     if family.also_protected is not None:
-        stay += {end_of_text: ", end of text", last_word: ", the last but padding"}[family.also_protected]
+        stay += ", end of text" if family.also_protected is end_of_text else ", the last but padding"
     padding = " or ".join(side for side in entry.paddings if side != "none") or "none"
     attention = "causal" if family.causal else "to both sides"
     return f"| `{config.model_type}` | {KINDS[entry.inputs]} | {attention} | {stay} | {padding} |"

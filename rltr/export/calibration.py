@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import torch
+from scipy.optimize import isotonic_regression
 
 from rltr.backbone import Backbone
 from rltr.device import move_inputs
@@ -19,6 +20,9 @@ from rltr.tasks import Examples
 
 MOST_BUDGET = 2.0
 """Above the dense cost everything is kept; far above, somebody meant percent."""
+
+ROUNDING = 1e-12
+"""Means that are equal on paper may differ by this."""
 
 
 @dataclass(frozen=True)
@@ -122,16 +126,23 @@ def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
 def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
     """The cheapest calibrated cost weight whose quality is at most ``max_drop`` (0.01: one point) below the dense one.
 
+    Qualities are first smoothed, on the grounds that they fall as the weight grows: the best of many noisy numbers is
+    better than what it stands for, and would promise too much.
+
     Raises:
         RltrError: if no calibrated weight is that good, or the table is empty.
     """
     if not 0 <= max_drop < 1:
         raise RltrError(f"max_drop={max_drop} is no share of quality: 0.01 means one point")
     monotone(table)  # refuses an empty table
-    within = [point for point in table if point.dense_quality - point.quality <= max_drop]
+    rising = sorted(table, key=lambda point: point.cost_weight)
+    drops = isotonic_regression([point.dense_quality - point.quality for point in rising]).x
+    within = [point for point, drop in zip(rising, drops, strict=True) if drop <= max_drop + ROUNDING]
     if not within:
-        best = min(point.dense_quality - point.quality for point in table)
-        raise RltrError(f"max_drop={max_drop}: the smallest drop this policy was calibrated with is {best:.4f}")
+        raise RltrError(
+            f"max_drop={max_drop}: the smallest drop this policy was calibrated with is {drops[0]:.4f}. Accept more, "
+            f"or pass a cost_weight= below {rising[0].cost_weight:.2g} and measure it"
+        )
     return min(within, key=lambda point: point.cost).cost_weight
 
 

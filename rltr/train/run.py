@@ -33,8 +33,10 @@ from rltr.train.cost_model import check_conditions, make_cost
 from rltr.train.token_ppo import TokenPPO
 from rltr.train.watch import Checkpoints, Watch
 
-CALIBRATED_WEIGHTS = 12
-"""Cost weights at which a policy is calibrated, evenly spread over the logarithm of the trained range."""
+CALIBRATED_WEIGHTS = 14
+"""Cost weights at which a policy is calibrated, evenly spread over their logarithm."""
+GENTLER = 4
+"""How far below the trained range calibration begins: who accepts next to no loss may need a weight outside of it."""
 log = logging.getLogger(__name__)
 
 
@@ -111,7 +113,7 @@ def train_policy(
                 ppo.learn(left, callbacks, reset_num_timesteps=False, progress_bar=True)
     network = ppo.policy.network.eval().requires_grad_(False)
     low, high = learner.cost_weight
-    weights = np.geomspace(low, high, CALIBRATED_WEIGHTS).tolist()
+    weights = np.geomspace(low / GENTLER, high, CALIBRATED_WEIGHTS).tolist()
     table = calibrate(backbone, network, pricing, dropped, task.validation, weights)
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
