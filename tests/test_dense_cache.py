@@ -321,9 +321,24 @@ def test_a_file_in_the_way_never_ends_a_training(
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
 
 
+def test_a_folder_removed_while_it_is_listed_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, scandir = cache(tmp_path), os.scandir
+    store.write(KEY, *rows([1]))
+
+    def scandir_after_another_process(path: Any) -> Any:
+        if (gone := tmp_path / "dense" / KEY).exists():
+            gone.rename(tmp_path / "removed")
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", scandir_after_another_process)
+        assert store.read(KEY, 10) is None
+    assert store.write(KEY, *rows([2])) and store.read(KEY, 10) is not None  # and the cache goes on
+
+
 def busy(folder: Path, seed: int, seconds: float) -> None:
     """One of several processes that read, write and make room at once; an exception is its exit code 1."""
-    store, until = DenseCache(40_000, folder), time.monotonic() + seconds
+    store, until = DenseCache(60_000, folder), time.monotonic() + seconds
     generator = torch.Generator().manual_seed(seed)
     while time.monotonic() < until:
         key = f"{int(torch.randint(4, (1,), generator=generator)):064x}"

@@ -67,7 +67,7 @@ class DenseCache:
             examples: how many there are.
         """
         entry = self.folder / key
-        files = sorted(entry.glob("*.safetensors"))
+        files = [file for file in _listed(entry) if file.suffix == ".safetensors"]
         found: list[tuple[Tensor, Tensor]] = []
         for file in files:
             try:
@@ -99,8 +99,8 @@ class DenseCache:
         index, inverse = every.unique(return_inverse=True)
         place = torch.empty_like(index).scatter_(0, inverse, torch.arange(len(every)))
         answers = torch.cat([rows for _, rows in found])[place]
-        # While they are joined, both are there.
-        if len(found) > MANY and 2 * _size(entry) <= self.most_bytes and self.write(key, index, answers):
+        fits = _size(entry) + index.nbytes + answers.nbytes <= self.most_bytes  # while they are joined, both are there
+        if len(found) > MANY and fits and self.write(key, index, answers):
             for file in files:
                 _remove(file)
         return index, answers
@@ -117,8 +117,8 @@ class DenseCache:
                 # Not save_file, which says neither of a full disk nor of a folder that is gone what they are.
                 temporary.write_bytes(save({"index": index.contiguous(), "answers": answers.float().contiguous()}))
             self._trim(keep=entry)
-        except FileNotFoundError:
-            return False  # another process removed the folder to make room
+        except (FileNotFoundError, FileExistsError):
+            return False  # another process removed the folder to make room, perhaps just as this one made sure of it
         except OSError as error:
             self._stores = False
             log.warning("dense answers are not cached any more (%s: %s)", self.folder, " ".join(str(error).split()))
@@ -146,10 +146,20 @@ def _remove(file: Path) -> None:
         log.warning("cannot remove %s", file)
 
 
+def _listed(entry: Path) -> list[Path]:
+    """A folder's files by name; none where it cannot be listed, or is not there, or no more."""
+    try:
+        # Not glob: it looks whether the folder is there and then lists it, and another process may remove it between.
+        with os.scandir(entry) as found:
+            return sorted(Path(file.path) for file in found)
+    except OSError:
+        return []
+
+
 def _size(entry: Path) -> int:
     """Bytes of a folder's files; 0 for one that is not there, or no more."""
     size = 0
-    for file in entry.glob("*"):
+    for file in _listed(entry):
         try:
             size += file.stat().st_size
         except FileNotFoundError:
