@@ -15,6 +15,7 @@ from rltr.loading import load_model
 from rltr.recipe import EMBEDDED, Recipe
 from rltr.recipe.fields import DataGroup
 from rltr.tasks import DataOptions, Task, load_task
+from rltr.tasks.goals import Consistency
 
 
 def prepare(recipe: Recipe) -> tuple[Backbone, Task]:
@@ -42,6 +43,9 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
     if data.source == EMBEDDED:
         task = load_embedded_task()
         _refuse_unlike(model, recipe.model.source, task)
+        if data.labels == "none":
+            for split in (task.train, task.validation, task.test):
+                split.goal = Consistency(split.goal, split.goal.shape(split.labels, split.classes))
     else:
         task = load_task(model, data.source, kind=_kind(recipe), options=data_options(data))
     # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.

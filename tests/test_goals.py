@@ -13,6 +13,7 @@ from rltr.errors import RltrError
 from rltr.tasks import score
 from rltr.tasks.goals import (
     Classification,
+    Consistency,
     Embedding,
     Goal,
     MultiLabel,
@@ -34,6 +35,7 @@ GOALS: dict[str, Goal] = {
     "several labels": MultiLabel(),
     "embedding": Embedding(width=6),
     "zero-shot": ZeroShot(torch.eye(3, 6), scale=10.0),
+    "consistency": Consistency(MultiLabel(), (3,)),
 }
 
 
@@ -98,8 +100,9 @@ def test_what_cannot_be_scored_is_refused(goal: Goal) -> None:
     labels = goal.decide(good)
     with pytest.raises(RltrError):
         score("both", goal, good, good[:2], labels)
-    with pytest.raises(RltrError):
-        score("both", goal, good[None], good[None], labels[None])
+    if not isinstance(goal, Consistency):  # it makes the labels first, and the types of that are checked only here
+        with pytest.raises(RltrError):
+            score("both", goal, good[None], good[None], labels[None])
     with pytest.raises(RltrError, match=r"reduced model's answers are NaN or infinite in rows \[1\]"):
         score("both", goal, good, good.clone().index_fill_(0, torch.tensor(1), torch.inf), labels)
 
@@ -114,7 +117,7 @@ def test_accuracy_is_another_name_of_quality() -> None:
 def test_a_goals_fingerprint_follows_what_it_reads() -> None:
     anchors = torch.eye(3, 6)
     others = [
-        *GOALS.values(),
+        *(goal for goal in GOALS.values() if not isinstance(goal, Consistency)),
         TokenClassification(longest=6),
         Embedding(width=6, pooling="cls"),
         Embedding(width=6, output="text_embeds"),
@@ -123,6 +126,7 @@ def test_a_goals_fingerprint_follows_what_it_reads() -> None:
     ]
     assert len({goal.fingerprint() for goal in others}) == len(others)
     assert ZeroShot(anchors.clone(), scale=10.0).fingerprint() == GOALS["zero-shot"].fingerprint()
+    assert GOALS["consistency"].fingerprint() == GOALS["several labels"].fingerprint()
     assert Regression(deviation=2.0, spread=3.0).fingerprint() == GOALS["regression"].fingerprint()
 
 
@@ -353,3 +357,20 @@ def test_logits_are_scaled_cosines() -> None:
     torch.testing.assert_close(logits, torch.tensor([[9.0, -1.0], [10 * 0.5**0.5 - 1, 10 * 0.5**0.5 - 1]]))
     other = ZeroShot(anchors, scale=1.0, output="text_embeds")
     assert other.read({"text_embeds": embeddings}, {}).argmax(-1)[0] == 0
+
+
+# Without labels
+
+
+@pytest.mark.parametrize("name", [name for name in GOALS if name not in ("embedding", "zero-shot", "consistency")])
+def test_without_labels_the_dense_model_is_right(name: str) -> None:
+    own = GOALS[name]
+    goal, dense, reduced = Consistency(own, (1,)), answers(own, 6, 0), answers(own, 6, 1)
+    nothing = torch.zeros(6, 0)
+    goal.check(dense, reduced, nothing)
+    assert torch.equal(goal.quality(dense, reduced, nothing), own.quality(dense, reduced, own.decide(dense)))
+    assert goal.quality(dense, reduced, nothing).mean() < 1
+    torch.testing.assert_close(goal.quality(dense, dense, nothing), torch.ones(6))
+    assert goal.say(nothing[0], CLASSES) is None
+    with pytest.raises(RltrError, match="NaN"):
+        goal.check(dense, torch.full_like(dense, torch.nan), nothing)

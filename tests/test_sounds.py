@@ -35,6 +35,7 @@ from rltr.parity import parity, random_examples
 from rltr.recipe import load_recipe
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples import Subset
+from rltr.tasks.goals import Consistency
 from rltr.tasks.sound_files import count_samples, read_sound
 from rltr.tasks.sounds import SoundExamples
 
@@ -290,6 +291,19 @@ def test_a_table_of_sounds_is_the_folder_of_them(folder: Path, tmp_path: Path) -
             for i in range(len(examples))
         }
     assert load_task(model, table).train.fingerprint() == load_task(model, table).train.fingerprint() is not None
+
+
+def test_sounds_without_labels(folder: Path) -> None:
+    model, options = load_model(str(folder / "hubert")), DataOptions((0.5, 0.25, 0.25), labels="none")
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"audio": [str(path) for path in sorted((folder / "data").rglob("*.wav"))]})
+    table = table.cast_column("audio", datasets.Audio(decode=False))
+    for data in (folder / "data", table):
+        task = load_task(model, data, source=str(folder / "hubert"), options=options)
+        assert task.kind == "audio" and isinstance(task.train.goal, Consistency) and len(task.train) == 10
+        assert task.train.classes == ["high", "low"] and task.train.batch([0])["input_values"].shape[0] == 1
+    with pytest.raises(RltrError, match="no sounds in"):
+        load_task(model, folder / "hubert", options=options)
 
 
 def test_bad_sounds_in_a_table(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

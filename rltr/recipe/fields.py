@@ -44,7 +44,7 @@ class ModelGroup(Group):
 
 
 class DataGroup(Group):
-    """The labelled inputs to learn from and to measure on."""
+    """The inputs to learn from and to measure on."""
 
     source: str = Field(
         EMBEDDED,
@@ -56,6 +56,11 @@ class DataGroup(Group):
         "auto",
         description="images, texts or sounds with a label each, words with one each (tokens), images among described "
         "classes (zero-shot), or no labels (embedding); auto looks at the model's head",
+    )
+    labels: Literal["read", "none"] = Field(
+        "read",
+        description="none needs none: texts (.txt with one in each line, or the text column), images or sounds in any "
+        "folder; what the whole model says is right, and reports show consistency with that",
     )
     text_column: str = Field("text", min_length=1, description="the column of a file or table with the text")
     label_column: str = Field("label", min_length=1, description="the column of a file or table with the label")
@@ -308,7 +313,7 @@ class Recipe(Group):
     """Everything that decides how a run goes."""
 
     model: ModelGroup = Field(ModelGroup(), description="The frozen model that is made cheaper")
-    data: DataGroup = Field(DataGroup(), description="The labelled inputs to learn from and to measure on")
+    data: DataGroup = Field(DataGroup(), description="The inputs to learn from and to measure on")
     reduction: ReductionGroup = Field(ReductionGroup(), description="Where tokens may leave, and what becomes of them")
     cost: CostGroup = Field(CostGroup(), description="What a kept token costs")
     score: Literal["quality", "accuracy", "fidelity", "both"] = Field(

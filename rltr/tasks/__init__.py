@@ -1,6 +1,7 @@
 """Tasks: inputs, what is true of them, and what counts as right. One file per kind; ``KINDS`` lists them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,7 @@ class Kind(NamedTuple):
             processor or tokenizer), and the options.
         load_tables: the same for tables (hub data sets, Parquet, Arrow), given by split in place of the path.
         arrays: whether model inputs with their labels may come as arrays, which need no loader of their own.
+        unlabelled: whether it can do without labels, where the options say that there are none.
         asked: whether it is only taken when it is asked for, because every model is fit for it.
         part: what of a loaded model is reduced; None for the whole.
     """
@@ -71,6 +73,7 @@ class Kind(NamedTuple):
     load: Callable[[PreTrainedModel, Path, str, DataOptions], Task]
     load_tables: Callable[[PreTrainedModel, Mapping[str, Table], str, DataOptions], Task]
     arrays: bool = False
+    unlabelled: bool = False
     asked: bool = False
     part: Callable[[PreTrainedModel], PreTrainedModel] | None = None
 
@@ -89,6 +92,7 @@ KINDS = {
         load_images,
         load_image_tables,
         arrays=True,
+        unlabelled=True,
     ),
     "text": Kind(
         ("input_ids",),
@@ -97,6 +101,7 @@ KINDS = {
         load_texts,
         load_text_tables,
         arrays=True,
+        unlabelled=True,
     ),
     "tokens": Kind(
         ("input_ids",),
@@ -104,6 +109,7 @@ KINDS = {
         auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
         load_tokens,
         load_token_tables,
+        unlabelled=True,
     ),
     "audio": Kind(
         ("input_values", "input_features"),
@@ -112,6 +118,7 @@ KINDS = {
         load_sounds,
         load_sound_tables,
         arrays=True,
+        unlabelled=True,
     ),
     "zero-shot": Kind(
         ("pixel_values",),
@@ -169,8 +176,10 @@ def load_task(
             f"{type(model).__name__} takes {model.main_input_name}, which is for "
             f"{' or '.join(fitting) or 'no'} tasks, not {kind or 'one of ' + ', '.join(KINDS)}"
         )
-    options = options or DataOptions()
-    task = _load(model, data, source or model.name_or_path or "", kind or _kind_of(model, fitting), options)
+    options, kind = options or DataOptions(), kind or _kind_of(model, fitting)
+    if options.labels == "none" and not KINDS[kind].unlabelled and not KINDS[kind].asked:
+        raise RltrError(f"{kind} tasks need labels, which say what the classes are called; leave out data.labels=none")
+    task = _load(model, data, source or model.name_or_path or "", kind, options)
     if options.bad_inputs == "skip":
         task = task.without_faults()
     check_fit(model, task.train)
@@ -210,13 +219,21 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
         return _load_arrays(model, data, kind, options, "the data")
     if not source:
         raise RltrError("this model was not loaded from a folder or the hub; give its folder as source")
+    load, load_tables = KINDS[kind].load, KINDS[kind].load_tables
+    if options.labels == "none" and KINDS[kind].unlabelled:
+        load, load_tables = partial(load_unlabelled, kind=kind), partial(load_unlabelled_tables, kind=kind)
     if tables is None:
         assert path is not None
-        return KINDS[kind].load(model, path, source, options)
-    return KINDS[kind].load_tables(model, tables, source, options)
+        return load(model, path, source, options)
+    return load_tables(model, tables, source, options)
 
 
 def _load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:
+    if options.labels == "none":
+        raise RltrError(
+            f"{name}: arrays and iterables of model inputs need labels; give the model's own answers as such, which is "
+            "what data.labels=none does for texts, images and sounds"
+        )
     if not KINDS[kind].arrays:
         able = ", ".join(own for own, known in KINDS.items() if known.arrays)
         raise RltrError(f"{kind} tasks do not read arrays or iterables of model inputs; these do: {able}")

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Examples(ABC):
-    """The labelled inputs of one split.
+    """The inputs of one split, and what is true of each.
 
     A kind of its own gives ``batch``, and ``picture`` or ``words`` if the gallery shall show its inputs.
 

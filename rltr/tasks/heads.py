@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples
-from rltr.tasks.goals import Classification, Embedding, Goal, MultiLabel, Regression, TokenClassification
+from rltr.tasks.goals import Classification, Consistency, Embedding, Goal, MultiLabel, Regression, TokenClassification
 from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.regression import deviation_of, spread_of
 from rltr.tasks.labels import number_classes
@@ -88,6 +88,11 @@ def goal_of(model: PreTrainedModel, longest: int, pooling: Pooling = "mean") -> 
         return Embedding(config.projection_dim, output="image_embeds" if "Vision" in name else "text_embeds")
     if not name.endswith("Classification"):
         return Embedding(config.hidden_size, pooling)
+    return goal_of_classifier(config)
+
+
+def goal_of_classifier(config: PreTrainedConfig) -> Goal:
+    """What the head of a classifier is for: a class, several, or numbers."""
     if _predicts_numbers(config):
         return Regression()
     return MultiLabel() if config.problem_type == "multi_label_classification" else Classification()
@@ -101,11 +106,14 @@ def _predicts_numbers(config: PreTrainedConfig) -> bool:
 def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:
     """The goal of ``examples``; for numbers with the spread of the model's answers to at most 256 of them.
 
+    Without labels the answers give the deviation as well.
+
     Raises:
         RltrError: if the model answers the same to all of them.
     """
     goal = examples.goal
-    if not isinstance(goal, Regression):
+    own = goal.goal if isinstance(goal, Consistency) else goal
+    if not isinstance(own, Regression):
         return goal
     chosen = torch.linspace(0, len(examples) - 1, min(len(examples), MEASURED)).round().long()
     answers = []
@@ -119,7 +127,9 @@ def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:
             f"the model gives the same number to {len(chosen)} training inputs, or none at all: check that it is the "
             "fine-tuned model, and that the data is what it was trained for"
         )
-    return replace(goal, spread=spread)
+    if not isinstance(goal, Consistency):
+        return replace(own, spread=spread)
+    return replace(goal, goal=replace(own, spread=spread, deviation=deviation_of(torch.cat(answers))))
 
 
 def _parts(text: str) -> list[str]:

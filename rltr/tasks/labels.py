@@ -37,8 +37,7 @@ def number_classes(names: Iterable[str], config: PreTrainedConfig) -> tuple[dict
             f"the model's head has {count} output(s) and problem type {config.problem_type!r}; "
             "rltr scores single-label classifiers with two or more classes"
         )
-    given: dict[Any, str] = dict(config.id2label or {})
-    own = [str(given.get(i, f"LABEL_{i}")) for i in range(count)]
+    own = class_names(config)
     by_name: Callable[[str], str]
     for by_name in (str, str.casefold, _plain):
         known = {by_name(name): number for number, name in enumerate(own)}
@@ -57,6 +56,12 @@ def number_classes(names: Iterable[str], config: PreTrainedConfig) -> tuple[dict
         "name them as the model does, or by its label numbers, or give the model as many classes as the data has"
         f"{hidden if '-1' in found else ''}"
     )
+
+
+def class_names(config: PreTrainedConfig) -> list[str]:
+    """The names of a head's classes, by label."""
+    given: dict[Any, str] = dict(config.id2label or {})
+    return [str(given.get(i, f"LABEL_{i}")) for i in range(config.num_labels or 0)]
 
 
 def _listed(names: list[str], most: int = 12) -> str:

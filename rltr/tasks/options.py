@@ -26,6 +26,8 @@ class DataOptions:
             is none, it is cut from train, by ``fractions`` and ``seed``.
         test_split: the same for test; None for ``test``.
         subset: which configuration of a hub data set that has several; None for its only or default one.
+        labels: ``read`` or ``none``. Without, the dense model's own decisions count as right, and only what
+            it reads is looked for: texts, images and sounds, as for embeddings.
         bad_inputs: ``refuse`` stops at an input that cannot be used, and names it; ``skip`` reads all of them first and
             leaves those out, with a warning that names them.
         stream_examples: take so many examples per split from the front of a source that streams. Iterables are read no
@@ -50,6 +52,7 @@ class DataOptions:
     validation_split: str | None = None
     test_split: str | None = None
     subset: str | None = None
+    labels: str = "read"
     bad_inputs: str = "refuse"
     stream_examples: int | None = None
     max_tokens: int | None = None
@@ -70,6 +73,8 @@ class DataOptions:
             raise RltrError(
                 f"{', '.join(named)}: train, validation and test must be three different splits, which share no example"
             )
+        if self.labels not in ("read", "none"):
+            raise RltrError(f"labels must be read or none, not {self.labels!r}")
         if self.bad_inputs not in ("refuse", "skip"):
             raise RltrError(f"bad_inputs must be refuse or skip, not {self.bad_inputs!r}")
         if self.stream_examples is not None and self.stream_examples < 1:

@@ -112,7 +112,7 @@ def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOp
             or the model's feature extractor cannot be loaded.
     """
     files = read_class_folders(data, SUFFIXES, "sounds", options)
-    extractor = _load_extractor(model, source)
+    extractor = load_extractor(model, source)
     labelling = read_labels((name for split in files.values() for name in split), model.config)
 
     def examples(split: str) -> SoundExamples:
@@ -133,7 +133,7 @@ def load_sound_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
         RltrError: if a column is missing or holds something else, the labels do not fit the model's head, or the
             model's feature extractor cannot be loaded.
     """
-    extractor = _load_extractor(model, source)
+    extractor = load_extractor(model, source)
     columns = {split: table.sounds(options.audio_column) for split, table in tables.items()}
     labelling, labels = read_table_labels(tables, options.label_column, lambda own: read_labels(own, model.config))
 
@@ -147,7 +147,7 @@ def load_sound_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
     return assemble(list(tables), examples, "audio", options, next(iter(tables.values())).data)
 
 
-def _load_extractor(model: PreTrainedModel, source: str) -> Any:
+def load_extractor(model: PreTrainedModel, source: str) -> Any:
     """The model's feature extractor, if it makes what the model takes; sounds can be read from here on."""
     import_soundfile()
     extractor = load_part(AutoFeatureExtractor, source, "feature extractor", "a preprocessor_config.json")

@@ -1,4 +1,4 @@
-"""Texts or images without labels, for models that embed them: right is what the dense model says."""
+"""Texts, images or sounds without labels, for models that embed them or whose own decisions count as right."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,14 +7,17 @@ import torch
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.tasks import image_files
+from rltr.tasks import image_files, sound_files
 from rltr.tasks.class_folders import split_folders
 from rltr.tasks.examples import Examples, Task
-from rltr.tasks.goals import Embedding
+from rltr.tasks.goals import Consistency, Embedding, Goal, TokenClassification
+from rltr.tasks.heads import goal_of_classifier
 from rltr.tasks.image_examples import ImageExamples
 from rltr.tasks.images import load_processor
+from rltr.tasks.labels import class_names
 from rltr.tasks.options import DataOptions
 from rltr.tasks.records import SUFFIXES, read_field, read_rows
+from rltr.tasks.sounds import SoundExamples, load_extractor
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
 from rltr.tasks.stored_files import StoredFile
 from rltr.tasks.tables import Table
@@ -23,67 +26,98 @@ from rltr.tasks.tokenizer import load_tokenizer, longest_text
 
 TEXTS = (".txt", *SUFFIXES)
 
+Stored = tuple[Sequence[StoredFile], Sequence[str], str | None]
+"""Files, what each of them is called, and a digest of them all, if there is one."""
+Written = tuple[Sequence[str | None], Sequence[str]]
+"""Texts, and where each of them stands."""
 
-def load_unlabelled(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
-    """Read texts or images, whichever the model takes.
 
-    Texts: a .txt with one in each line, or a .csv, .tsv or .jsonl with a column of them. Images: a folder, however
-    deep. Either may come as a folder with ``train``, ``test`` and, unless it shall be cut from train, ``validation``
-    (or ``val``); else it is divided by ``options.fractions``.
+def load_unlabelled(
+    model: PreTrainedModel, data: Path, source: str, options: DataOptions, kind: str = "embedding"
+) -> Task:
+    """Read texts, images or sounds, whichever the model takes.
+
+    Texts: a .txt with one in each line, or a .csv, .tsv or .jsonl with a column of them. Images and sounds: a folder,
+    however deep. Any may come as a folder with ``train``, ``test`` and, unless it shall be cut from train,
+    ``validation`` (or ``val``); else it is divided by ``options.fractions``.
 
     Raises:
         RltrError: if there is nothing of that kind, something is damaged, or processor or tokenizer cannot be loaded.
     """
-    if model.main_input_name == "pixel_values":
-        paths = _image_files(data, options)
-        named = {split: [path.relative_to(data).as_posix() for path in own] for split, own in paths.items()}
-        made = _images(model, source, {split: (own, named[split], None) for split, own in paths.items()})
-    else:
-        made = _texts(
-            model, source, options, {split: _read(path, options) for split, path in _files(data, options).items()}
-        )
-    return _task(model, made, options, data)
+    if model.main_input_name == "input_ids":
+        texts = {split: _read(path, options) for split, path in _files(data, options).items()}
+        return _task(model, _texts(model, source, options, texts), kind, options, data)
+    paths = _stored_files(model, data, options)
+    named = {split: [path.relative_to(data).as_posix() for path in own] for split, own in paths.items()}
+    made = _stored(model, source, {split: (own, named[split], None) for split, own in paths.items()})
+    return _task(model, made, kind, options, data)
 
 
 def load_unlabelled_tables(
-    model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
+    model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions, kind: str = "embedding"
 ) -> Task:
-    """The same from tables, with a column of texts or images.
+    """The same from tables, with a column of texts, images or sounds.
 
     Raises:
         RltrError: if the column is missing or holds something else, or processor or tokenizer cannot be loaded.
     """
-    if model.main_input_name == "pixel_values":
-        columns = {split: table.images(options.image_column) for split, table in tables.items()}
-        made = _images(
-            model, source, {split: (own, tables[split].places(), same) for split, (own, same) in columns.items()}
-        )
-    else:
+    if model.main_input_name == "input_ids":
         blank = options.bad_inputs == "skip"
         texts = {split: table.texts(options.text_column, blank) for split, table in tables.items()}
         places = {split: [table.place(i) for i in range(len(table))] for split, table in tables.items()}
         made = _texts(model, source, options, {split: (own, places[split]) for split, own in texts.items()})
-    return _task(model, made, options, next(iter(tables.values())).data)
+    else:
+        images = model.main_input_name == "pixel_values"
+        columns = {
+            split: table.images(options.image_column) if images else table.sounds(options.audio_column)
+            for split, table in tables.items()
+        }
+        made = _stored(
+            model, source, {split: (own, tables[split].places(), same) for split, (own, same) in columns.items()}
+        )
+    return _task(model, made, kind, options, next(iter(tables.values())).data)
 
 
-def _task(model: PreTrainedModel, splits: Mapping[str, Examples], options: DataOptions, data: object) -> Task:
+def _task(
+    model: PreTrainedModel, splits: Mapping[str, Examples], kind: str, options: DataOptions, data: object
+) -> Task:
+    goal: Goal
+    classes: list[str] = []
+    if kind == "embedding":
+        goal = Embedding(model.config.hidden_size, options.pooling)
+    else:
+        classes = class_names(model.config)
+        goal = Consistency(goal_of_classifier(model.config), (len(classes),))
+    if kind == "tokens":
+        longest = max(length for examples in splits.values() for length in examples.lengths() or ())
+        goal = Consistency(TokenClassification(longest), (longest, len(classes)))
     for examples in splits.values():
-        examples.goal = Embedding(model.config.hidden_size, options.pooling)
-    return assemble(list(splits), splits.__getitem__, "embedding", options, data)
+        examples.goal, examples.classes = goal, classes
+    return assemble(list(splits), splits.__getitem__, kind, options, data)
 
 
 def _texts(
-    model: PreTrainedModel,
-    source: str,
-    options: DataOptions,
-    texts: Mapping[str, tuple[Sequence[str | None], Sequence[str]]],
+    model: PreTrainedModel, source: str, options: DataOptions, texts: Mapping[str, Written]
 ) -> dict[str, Examples]:
-    """Examples of texts, each with the places where they stand."""
     tokenizer = load_tokenizer(model, source)
     longest = longest_text(model, tokenizer, options.max_tokens)
     return {
         split: TextExamples(own, torch.zeros(len(own), 0), [], tokenizer, longest, places)
         for split, (own, places) in texts.items()
+    }
+
+
+def _stored(model: PreTrainedModel, source: str, files: Mapping[str, Stored]) -> dict[str, Examples]:
+    if model.main_input_name == "pixel_values":
+        processor, channels = load_processor(model, source)
+        return {
+            split: ImageExamples(own, torch.zeros(len(own), 0), names, [], processor, channels, identity=identity)
+            for split, (own, names, identity) in files.items()
+        }
+    extractor = load_extractor(model, source)
+    return {
+        split: SoundExamples(own, torch.zeros(len(own), 0), names, [], extractor, identity=identity)
+        for split, (own, names, identity) in files.items()
     }
 
 
@@ -121,26 +155,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise RltrError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
 
 
-def _images(
-    model: PreTrainedModel, source: str, files: Mapping[str, tuple[Sequence[StoredFile], Sequence[str], str | None]]
-) -> dict[str, Examples]:
-    """Examples of images, each with their names and a digest of them all, if there is one."""
-    processor, channels = load_processor(model, source)
-    return {
-        split: ImageExamples(own, torch.zeros(len(own), 0), names, [], processor, channels, identity=identity)
-        for split, (own, names, identity) in files.items()
-    }
-
-
-def _image_files(data: Path, options: DataOptions) -> dict[str, list[Path]]:
+def _stored_files(model: PreTrainedModel, data: Path, options: DataOptions) -> dict[str, list[Path]]:
+    images = model.main_input_name == "pixel_values"
+    what, suffixes = ("images", image_files.SUFFIXES) if images else ("sounds", sound_files.SUFFIXES)
     if not data.is_dir():
-        raise RltrError(f"{data} is not a folder; an image model needs a folder of images")
+        raise RltrError(f"{data} is not a folder; this model needs a folder of {what}")
     found = {}
     for split, root in split_folders(data, options).items():
-        paths = sorted(
-            path for path in root.rglob("*") if path.suffix.lower() in image_files.SUFFIXES and path.is_file()
-        )
+        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
         if not paths:
-            raise RltrError(f"no images in {root} (looked for {' '.join(sorted(image_files.SUFFIXES))})")
+            raise RltrError(f"no {what} in {root} (looked for {' '.join(sorted(suffixes))})")
         found[split] = paths
     return found

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from rltr.recipe import Recipe, load_recipe
-from rltr.tasks.goals import Embedding, MultiLabel, Regression, TokenClassification, ZeroShot
+from rltr.tasks.goals import Consistency, Embedding, MultiLabel, Regression, TokenClassification, ZeroShot
 
 SIZE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -154,6 +154,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any], type, str]] = {
     "numbers of images": ("guesser", "aged", {}, Regression, "D²"),
     "zero-shot": ("clip", "drinks", {"template": "ann likes {}"}, ZeroShot, "accuracy"),
     "zero-shot by SigLIP": ("siglip", "drinks", {}, ZeroShot, "accuracy"),
+    "texts without labels": ("topics", "plain.txt", {"labels": "none"}, Consistency, "consistency"),
+    "words without labels": ("tagger", "plain.txt", {"labels": "none"}, Consistency, "consistency"),
+    "numbers without labels": ("rater", "rated.csv", {"labels": "none"}, Consistency, "consistency"),
+    "images without labels": ("guesser", "drinks", {"labels": "none"}, Consistency, "consistency"),
     "image embeddings": ("seer", "aged", {"kind": "embedding", "pooling": "cls"}, Embedding, "cosine"),
 }
 

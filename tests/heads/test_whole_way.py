@@ -23,7 +23,7 @@ from tests.heads.conftest import CASES, IDS, TEXT, VISION, recipe, save
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
-WHOLE_WAY = ["tokens", "numbers", "embeddings", "zero-shot"]
+WHOLE_WAY = ["tokens", "numbers", "embeddings", "zero-shot", "words without labels", "images without labels"]
 """A few of them, because figures take their time."""
 
 
@@ -77,7 +77,8 @@ def test_keeping_everything_loses_nothing(folder: Path, case: str) -> None:
     for _ in range(episodes.steps):
         _, _, ended = episodes.step(torch.ones(4, episodes.grid, dtype=torch.bool))
     assert ended and episodes.outcome is not None
-    torch.testing.assert_close(episodes.outcome.score, torch.zeros(4), atol=1e-5, rtol=0)
+    # In units of a tiny model's own answers, which hardly differ, rounding is not quite as small as elsewhere.
+    torch.testing.assert_close(episodes.outcome.score, torch.zeros(4), atol=1e-4, rtol=0)
     episodes.close()
 
 
