@@ -62,7 +62,7 @@ DataOption = Annotated[
         "--data",
         "-d",
         help="Folder with one folder of images or sounds per class; CSV or JSONL of texts; Parquet, Arrow or .npz; "
-        "owner/name on the hub; or 'embedded'.",
+        "owner/name on the hub; or 'embedded'. Without labels (data.labels=none) also .txt, or any folder.",
         show_default=False,
     ),
 ]

@@ -1,5 +1,6 @@
 """What the commands do, one function each: a recipe goes in, a folder comes out."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from rltr.tasks import Task
 from rltr.train.run import read_progress, train_policy
 
 console = Console()
+log = logging.getLogger(__name__)
 
 
 def run_train(recipe: Recipe, resume: bool = False) -> Path:
@@ -49,6 +51,11 @@ def run_evaluate(policy_folder: Path, recipe: Recipe) -> Evaluation:
     policy = load_policy(policy_folder)
     backbone, task = prepare(recipe)
     policy.check_fits(backbone)
+    if policy.recipe.get("data", {}).get("labels", "read") != recipe.data.labels:
+        log.warning(
+            "data.labels is another one than in training: data that do not come in splits are then divided in another "
+            "way, and some of these test inputs may have been trained on; give data in splits, or others"
+        )
     evaluation = _measure(recipe, backbone, task, policy)
     clear_out(recipe.out)
     save_recipe(with_absolute_paths(recipe), recipe.out / EVALUATION_FILE)
@@ -68,8 +75,8 @@ def run_demo(recipe: Recipe, quick: bool = False) -> None:
     found = highlighted(evaluation.points)
     if found is not None:
         console.print(
-            f"\nAt {found.latency:.2f} of the native time the policy is right on {found.quality:.1%} of the test "
-            f"images; the whole model on {evaluation.dense_quality:.1%}."
+            f"\nAt {found.latency:.2f} of the native time the policy has {found.quality:.1%} {evaluation.quality_name} "
+            f"on the test images; the whole model {evaluation.dense_quality:.1%}."
         )
     if quick:
         console.print(

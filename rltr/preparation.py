@@ -15,7 +15,7 @@ from rltr.loading import load_model
 from rltr.recipe import EMBEDDED, Recipe
 from rltr.recipe.fields import DataGroup
 from rltr.tasks import DataOptions, Task, load_task
-from rltr.tasks.goals import Consistency
+from rltr.tasks.unlabelled import forget_labels
 
 
 def prepare(recipe: Recipe) -> tuple[Backbone, Task]:
@@ -45,7 +45,7 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
         _refuse_unlike(model, recipe.model.source, task)
         if data.labels == "none":
             for split in (task.train, task.validation, task.test):
-                split.goal = Consistency(split.goal, split.goal.shape(split.labels, split.classes))
+                forget_labels(split)
     else:
         task = load_task(model, data.source, kind=_kind(recipe), options=data_options(data))
     # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.

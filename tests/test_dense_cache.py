@@ -1,5 +1,6 @@
 """Dense logits on disk: found again to the last bit, bounded, safe to share, and never a reason to fail."""
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -334,6 +335,33 @@ def test_a_folder_removed_while_it_is_listed_is_a_miss(tmp_path: Path, monkeypat
         patched.setattr(os, "scandir", scandir_after_another_process)
         assert store.read(KEY, 10) is None
     assert store.write(KEY, *rows([2])) and store.read(KEY, 10) is not None  # and the cache goes on
+
+
+def test_a_folder_removed_while_it_is_made_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, mkdir = cache(tmp_path), Path.mkdir
+    store.write(KEY, *rows([1]))
+
+    def mkdir_before_another_process(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self.name == KEY:
+            raise FileExistsError(errno.EEXIST, "was there, and is not any more", str(self))
+        mkdir(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", mkdir_before_another_process)
+        assert not store.write(KEY, *rows([2]))
+    assert store.write(KEY, *rows([2]))
+
+
+@pytest.mark.parametrize("way", ["the folder is a link to nowhere", "a file has the name of an answer"])
+def test_what_is_in_the_way_for_good_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    if way == "the folder is a link to nowhere":
+        (tmp_path / "dense").symlink_to(tmp_path / "gone")
+    else:
+        (tmp_path / "dense").mkdir()
+        (tmp_path / "dense" / KEY).write_text("a file")
+    store = cache(tmp_path)
+    assert not store.write(KEY, *rows([1])) and not store.write(KEY, *rows([2]))
+    assert len(caplog.records) == 1 and "not cached any more" in caplog.text
 
 
 def busy(folder: Path, seed: int, seconds: float) -> None:

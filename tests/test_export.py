@@ -337,7 +337,7 @@ def test_the_attention_backend_can_be_chosen(
         ({"cost_weight": 0.0}, "above 0"),
         ({"cost_weight": -1.0}, "above 0"),
         ({"cost_weight": math.nan}, "above 0"),
-        ({"cost_weight": math.inf}, "finite; this policy was trained for 0.02 to 2"),
+        ({"cost_weight": math.inf}, "finite; this policy was calibrated for 0.02 to 2"),
         ({"budget": math.nan}, "budget"),
     ],
 )

@@ -117,9 +117,9 @@ class DenseCache:
                 # Not save_file, which says neither of a full disk nor of a folder that is gone what they are.
                 temporary.write_bytes(save({"index": index.contiguous(), "answers": answers.float().contiguous()}))
             self._trim(keep=entry)
-        except (FileNotFoundError, FileExistsError):
-            return False  # another process removed the folder to make room, perhaps just as this one made sure of it
         except OSError as error:
+            if _removed_meanwhile(entry, error):
+                return False  # another process made room
             self._stores = False
             log.warning("dense answers are not cached any more (%s: %s)", self.folder, " ".join(str(error).split()))
             return False
@@ -154,6 +154,14 @@ def _listed(entry: Path) -> list[Path]:
             return sorted(Path(file.path) for file in found)
     except OSError:
         return []
+
+
+def _removed_meanwhile(entry: Path, error: OSError) -> bool:
+    """Whether a folder could not be written because it was removed, perhaps just as ``mkdir`` found it there."""
+    if isinstance(error, FileNotFoundError):
+        return True
+    in_the_way = os.path.lexists(entry) and not entry.is_dir()
+    return isinstance(error, FileExistsError) and entry.parent.is_dir() and not in_the_way
 
 
 def _size(entry: Path) -> int:

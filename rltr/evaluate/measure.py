@@ -49,7 +49,7 @@ def measure(
     Args:
         backbone: the frozen model, which must not be hooked outside of a point's ``attached``.
         points: at least one.
-        examples: a labelled split the policy was not trained on; at least two.
+        examples: a split the policy was not trained on; at least two.
         flops: analytic cost, for points without their own.
         name: of the model, for the report; its ``name_or_path`` if empty.
         batch_size: inputs per pass, at least 1.

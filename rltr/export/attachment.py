@@ -139,7 +139,8 @@ def attach(
     assert cost_weight is not None
     if not 0 < cost_weight < math.inf:
         raise RltrError(
-            f"cost_weight={cost_weight} must be above 0 and finite; this policy was trained for {_trained(policy)}"
+            f"cost_weight={cost_weight} must be above 0 and finite; this policy was calibrated for "
+            f"{_calibrated(policy)}"
         )
     _say_if_measured_elsewhere(policy, backbone)
     # A network of its own: the same policy may be attached to another model on another device.
@@ -159,7 +160,7 @@ def _say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
         log.warning("budget and price are those of the machine the policy was trained on: %s", error)
 
 
-def _trained(policy: Policy) -> str:
+def _calibrated(policy: Policy) -> str:
     weights = [point.cost_weight for point in policy.calibration]
     return f"{min(weights):.3g} to {max(weights):.3g}" if weights else "an unknown range"
 

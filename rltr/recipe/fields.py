@@ -50,7 +50,8 @@ class DataGroup(Group):
         EMBEDDED,
         min_length=1,
         description="'embedded'; a folder with one folder of images or sounds per class; a CSV, JSONL, Parquet, Arrow "
-        "or .npz file, or a folder with one for each split; or owner/name on the hub",
+        "or .npz file, or a folder with one for each split; or owner/name on the hub; without labels also a .txt, or "
+        "any folder of images or sounds",
     )
     kind: Literal["auto", "image", "text", "tokens", "audio", "zero-shot", "embedding"] = Field(
         "auto",

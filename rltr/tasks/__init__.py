@@ -134,6 +134,7 @@ KINDS = {
         auto.MODEL_MAPPING_NAMES,
         load_unlabelled,
         load_unlabelled_tables,
+        unlabelled=True,
         asked=True,
     ),
 }
@@ -158,6 +159,7 @@ def load_task(
             * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images, texts, words or sounds,
               and one of labels;
             * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not;
+            * without labels (``options.labels``) a .txt with one text in each line, or any folder of images or sounds;
             * .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with model
               inputs and labels, as processors give them (see :func:`rltr.tasks.arrays.load_arrays`). Splits of these
               are a mapping, too.
@@ -177,7 +179,7 @@ def load_task(
             f"{' or '.join(fitting) or 'no'} tasks, not {kind or 'one of ' + ', '.join(KINDS)}"
         )
     options, kind = options or DataOptions(), kind or _kind_of(model, fitting)
-    if options.labels == "none" and not KINDS[kind].unlabelled and not KINDS[kind].asked:
+    if options.labels == "none" and not KINDS[kind].unlabelled:
         raise RltrError(f"{kind} tasks need labels, which say what the classes are called; leave out data.labels=none")
     task = _load(model, data, source or model.name_or_path or "", kind, options)
     if options.bad_inputs == "skip":
@@ -229,12 +231,12 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
 
 
 def _load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:
+    if not KINDS[kind].arrays:
+        able = ", ".join(own for own, known in KINDS.items() if known.arrays)
+        raise RltrError(f"{kind} tasks do not read arrays or iterables of model inputs; these do: {able}")
     if options.labels == "none":
         raise RltrError(
             f"{name}: arrays and iterables of model inputs need labels; give the model's own answers as such, which is "
             "what data.labels=none does for texts, images and sounds"
         )
-    if not KINDS[kind].arrays:
-        able = ", ".join(own for own, known in KINDS.items() if known.arrays)
-        raise RltrError(f"{kind} tasks do not read arrays or iterables of model inputs; these do: {able}")
     return load_arrays(model, data, kind, options, name)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rltr.errors import RltrError
-from rltr.tasks.options import DataOptions
+from rltr.tasks.options import WITHOUT_LABELS, DataOptions
 from rltr.tasks.splits import WHOLE, find_splits, is_split
 
 
@@ -49,7 +49,10 @@ def _files_by_class(root: Path, suffixes: Collection[str], what: str) -> dict[st
         for folder in _folders(root)
     }
     if not classes:
-        raise RltrError(f"{root} has no subfolders; it should have one for each class, with that class's {what} in it")
+        raise RltrError(
+            f"{root} has no subfolders; it should have one for each class, with that class's {what} in it; "
+            f"or {WITHOUT_LABELS}"
+        )
     empty = [name for name, paths in classes.items() if not paths]
     if empty:
         raise RltrError(

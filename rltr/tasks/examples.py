@@ -1,4 +1,4 @@
-"""Labelled inputs, ready for a model: what training, evaluation and the gallery ask of data, whatever it is."""
+"""Inputs, ready for a model: what training, evaluation and the gallery ask of data, whatever it is."""
 
 import hashlib
 import logging

@@ -74,7 +74,7 @@ def _one_at_a_time(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def goal_of(model: PreTrainedModel, longest: int, pooling: Pooling = "mean") -> Goal:
-    """What a model's head is for, where there are no data to tell.
+    """What a model's head is for, where there are no labels to tell.
 
     Args:
         model: with a head, or without one, which then embeds.
@@ -82,17 +82,12 @@ def goal_of(model: PreTrainedModel, longest: int, pooling: Pooling = "mean") -> 
         pooling: of an embedding.
     """
     config, name = model.config, type(model).__name__
-    if name.endswith("ForTokenClassification"):
+    if "ForTokenClassification" in name:
         return TokenClassification(longest)
     if name.endswith("ModelWithProjection"):
         return Embedding(config.projection_dim, output="image_embeds" if "Vision" in name else "text_embeds")
-    if not name.endswith("Classification"):
+    if "Classification" not in name:  # not as an ending: DeiT's distilled one is a ForImageClassificationWithTeacher
         return Embedding(config.hidden_size, pooling)
-    return goal_of_classifier(config)
-
-
-def goal_of_classifier(config: PreTrainedConfig) -> Goal:
-    """What the head of a classifier is for: a class, several, or numbers."""
     if _predicts_numbers(config):
         return Regression()
     return MultiLabel() if config.problem_type == "multi_label_classification" else Classification()

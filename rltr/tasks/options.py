@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from rltr.errors import RltrError
 from rltr.tasks.goals.embedding import Pooling
 
+WITHOUT_LABELS = "learn without labels: data.labels=none"
+"""What messages offer where labels are missing."""
 STREAM_EXAMPLES = 10_000
 """Examples per split that are taken from an iterable unless somebody says otherwise."""
 
@@ -26,8 +28,9 @@ class DataOptions:
             is none, it is cut from train, by ``fractions`` and ``seed``.
         test_split: the same for test; None for ``test``.
         subset: which configuration of a hub data set that has several; None for its only or default one.
-        labels: ``read`` or ``none``. Without, the dense model's own decisions count as right, and only what
-            it reads is looked for: texts, images and sounds, as for embeddings.
+        labels: ``read``, or ``none`` where there are none, or none shall be read: then the dense model's own decisions
+            count as right, and texts, images and sounds are found as for embeddings. Whole data are then divided in
+            another way than with labels, class by class: train and test in the same way, or give splits.
         bad_inputs: ``refuse`` stops at an input that cannot be used, and names it; ``skip`` reads all of them first and
             leaves those out, with a warning that names them.
         stream_examples: take so many examples per split from the front of a source that streams. Iterables are read no

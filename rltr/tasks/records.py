@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rltr.errors import RltrError
 from rltr.tasks.heads import SEPARATOR
-from rltr.tasks.options import DataOptions
+from rltr.tasks.options import WITHOUT_LABELS, DataOptions
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 LONGEST_FIELD = 2**31 - 1
@@ -46,7 +46,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         RltrError: naming file and line, if it cannot be read.
     """
     if path.suffix not in SUFFIXES:
-        raise RltrError(f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}")
+        raise RltrError(f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}, and .txt {WITHOUT_LABELS}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)
@@ -98,7 +98,10 @@ def read_field(record: Mapping[str, Any], column: str, where: str, may_lack: boo
         RltrError: if there is none, or it is neither text nor number.
     """
     if column not in record:
-        raise RltrError(f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}")
+        raise RltrError(
+            f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}; name others with "
+            f"data.text_column and data.label_column, or {WITHOUT_LABELS}"
+        )
     value = record[column]
     if may_lack and (value is None or not str(value).strip()):
         return ""

@@ -6,6 +6,7 @@ from typing import Any
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import digest
+from rltr.tasks.options import WITHOUT_LABELS
 from rltr.tasks.stored_files import StoredFile
 
 
@@ -51,9 +52,10 @@ class Table:
             RltrError: if there is none of that name.
         """
         if name not in self.rows.column_names:
+            or_else = f", or {WITHOUT_LABELS}" if setting == "data.label_column" else ""
             raise RltrError(
                 f"{self.data} has no column {name!r}; there are {', '.join(map(repr, self.rows.column_names))}; name "
-                f"one of them with {setting}"
+                f"one of them with {setting}{or_else}"
             )
         column: Sequence[Any] = self.rows[name]
         return column

@@ -1,11 +1,9 @@
 """Texts with a label each (a class, several, or a number), from a CSV, TSV or JSONL file, or from a table."""
 
-import logging
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from weakref import WeakSet
 
 import torch
 from jaxtyping import Shaped
@@ -20,13 +18,10 @@ from rltr.tasks.records import SUFFIXES, read_records
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
 from rltr.tasks.table_labels import read_table_labels
 from rltr.tasks.tables import Table
-from rltr.tasks.tokenizer import load_tokenizer, longest_text, tokenizer_facts
+from rltr.tasks.tokenizer import load_tokenizer, longest_text, say_if_cut, tokenizer_facts
 
 TOKENIZED = 1_000
 """Texts that are read and tokenized at a time where all of them are."""
-log = logging.getLogger(__name__)
-_said: WeakSet[PreTrainedTokenizerBase] = WeakSet()
-"""Tokenizers of which it was said that texts are cut: once is enough for all splits."""
 
 
 class TextExamples(Examples):
@@ -71,7 +66,8 @@ class TextExamples(Examples):
             )
         )
         lengths = inputs["attention_mask"].sum(1).tolist()
-        self._say_if_cut([text for text, length in zip(texts, lengths, strict=True) if length == self.longest_tokens])
+        full = [text for text, length in zip(texts, lengths, strict=True) if length == self.longest_tokens]
+        say_if_cut(self.tokenizer, self.longest_tokens, full)
         return inputs
 
     def lengths(self) -> Sequence[int]:
@@ -83,17 +79,6 @@ class TextExamples(Examples):
                 cut = self.tokenizer(texts, truncation=self.longest_tokens is not None, max_length=self.longest_tokens)
                 self._lengths += [len(tokens) for tokens in cut["input_ids"]]
         return self._lengths
-
-    def _say_if_cut(self, texts: Sequence[str]) -> None:
-        """Say that texts are cut, if one of these is, which are as long as may be."""
-        if self.tokenizer in _said or not texts:
-            return
-        whole = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        longest = max(map(len, whole))
-        if longest > (self.longest_tokens or 0):
-            _said.add(self.tokenizer)
-            # How long, and not which: a text may be nobody else's business.
-            log.warning("texts are cut to %d tokens; one has %d", self.longest_tokens, longest)
 
     def fingerprint(self) -> str:
         """See ``Examples``: of the texts and the tokenizer."""

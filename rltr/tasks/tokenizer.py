@@ -1,14 +1,20 @@
 """A model's tokenizer: that the two fit, how long a text may be, and what decides which tokens it becomes."""
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
 from rltr.tasks.source import load_part
+
+log = logging.getLogger(__name__)
+_said: WeakSet[PreTrainedTokenizerBase] = WeakSet()
+"""Tokenizers of which it was said that texts are cut: once is enough for all splits."""
 
 
 def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
@@ -69,3 +75,21 @@ def position_limit(model: PreTrainedModel) -> int | None:
             # RoBERTa and its kin number positions from padding_idx + 1: a table of 514 rows takes 512 tokens.
             limits.append(table.num_embeddings - table.padding_idx - 1)
     return min((int(limit) for limit in limits if limit is not None and limit > 0), default=None)
+
+
+def say_if_cut(tokenizer: PreTrainedTokenizerBase, longest: int | None, texts: list[Any], **options: Any) -> None:
+    """Say, once for a tokenizer, that texts are cut, if one of these is.
+
+    Args:
+        tokenizer: the model's own.
+        longest: what texts are cut to; None for no limit.
+        texts: those that are as long as may be.
+        options: how the tokenizer is called.
+    """
+    if longest is None or not texts or tokenizer in _said:
+        return
+    whole = tokenizer(texts, truncation=False, verbose=False, **options)["input_ids"]
+    if (most := max(map(len, whole))) > longest:
+        _said.add(tokenizer)
+        # How long, and not which: a text may be nobody else's business.
+        log.warning("texts are cut to %d tokens; one has %d", longest, most)

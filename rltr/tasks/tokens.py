@@ -20,7 +20,7 @@ from rltr.tasks.records import read_rows
 from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
 from rltr.tasks.table_labels import Written, fit_labels
 from rltr.tasks.tables import Table
-from rltr.tasks.tokenizer import load_tokenizer, longest_text, tokenizer_facts
+from rltr.tasks.tokenizer import load_tokenizer, longest_text, say_if_cut, tokenizer_facts
 
 Classes: TypeAlias = tuple[dict[str, int], list[str]]
 """The number of each class as it is written, and the names of all classes of the head."""
@@ -60,6 +60,8 @@ class TokenExamples(Examples):
         self.longest_tokens = longest
         all_places = self._places()
         self._tokens = [len(places) for places in all_places]
+        full = [own.words for own, tokens in zip(self.sentences, self._tokens, strict=True) if tokens == longest]
+        say_if_cut(tokenizer, longest, full, is_split_into_words=True)
         labels = torch.full((len(sentences), max(self._tokens)), UNLABELLED)
         for row, (sentence, places) in enumerate(zip(self.sentences, all_places, strict=True)):
             for token, (before, word) in enumerate(pairwise([None, *places])):
@@ -122,7 +124,10 @@ def load_tokens(model: PreTrainedModel, data: Path, source: str, options: DataOp
             has no fast tokenizer.
     """
     if data.is_dir():
-        files = find_splits(data, [path for path in data.glob("*.jsonl") if is_split(path.stem, options)], options)
+        entries = [path for path in data.glob("*.jsonl") if is_split(path.stem, options)]
+        if not entries:
+            raise RltrError(f"{data} holds no train, validation and test .jsonl")
+        files = find_splits(data, entries, options)
     elif data.suffix == ".jsonl":
         files = {WHOLE: data}
     else:

@@ -10,8 +10,8 @@ from rltr.errors import RltrError
 from rltr.tasks import image_files, sound_files
 from rltr.tasks.class_folders import split_folders
 from rltr.tasks.examples import Examples, Task
-from rltr.tasks.goals import Consistency, Embedding, Goal, TokenClassification
-from rltr.tasks.heads import goal_of_classifier
+from rltr.tasks.goals import Consistency, Embedding, Goal, Regression, TokenClassification
+from rltr.tasks.heads import goal_of
 from rltr.tasks.image_examples import ImageExamples
 from rltr.tasks.images import load_processor
 from rltr.tasks.labels import class_names
@@ -41,12 +41,20 @@ def load_unlabelled(
     however deep. Any may come as a folder with ``train``, ``test`` and, unless it shall be cut from train,
     ``validation`` (or ``val``); else it is divided by ``options.fractions``.
 
+    Args:
+        model: whatever takes texts, images or sounds.
+        data: a file or a folder.
+        source: the model's folder or hub id.
+        options: how to read and divide.
+        kind: ``embedding`` compares vectors; any other with ``unlabelled`` in ``KINDS`` reads the model's head, whose
+            goal becomes a ``Consistency``.
+
     Raises:
         RltrError: if there is nothing of that kind, something is damaged, or processor or tokenizer cannot be loaded.
     """
     if model.main_input_name == "input_ids":
         texts = {split: _read(path, options) for split, path in _files(data, options).items()}
-        return _task(model, _texts(model, source, options, texts), kind, options, data)
+        return _task(model, _texts(model, source, options, kind, texts), kind, options, data)
     paths = _stored_files(model, data, options)
     named = {split: [path.relative_to(data).as_posix() for path in own] for split, own in paths.items()}
     made = _stored(model, source, {split: (own, named[split], None) for split, own in paths.items()})
@@ -65,7 +73,7 @@ def load_unlabelled_tables(
         blank = options.bad_inputs == "skip"
         texts = {split: table.texts(options.text_column, blank) for split, table in tables.items()}
         places = {split: [table.place(i) for i in range(len(table))] for split, table in tables.items()}
-        made = _texts(model, source, options, {split: (own, places[split]) for split, own in texts.items()})
+        made = _texts(model, source, options, kind, {split: (own, places[split]) for split, own in texts.items()})
     else:
         images = model.main_input_name == "pixel_values"
         columns = {
@@ -78,6 +86,12 @@ def load_unlabelled_tables(
     return _task(model, made, kind, options, next(iter(tables.values())).data)
 
 
+def forget_labels(examples: Examples) -> None:
+    """Take labels away: from now on, the dense model's own decisions count as right."""
+    answer = examples.goal.shape(examples.labels, examples.classes)
+    examples.goal, examples.labels = Consistency(examples.goal, answer), torch.zeros(len(examples), 0)
+
+
 def _task(
     model: PreTrainedModel, splits: Mapping[str, Examples], kind: str, options: DataOptions, data: object
 ) -> Task:
@@ -86,20 +100,22 @@ def _task(
     if kind == "embedding":
         goal = Embedding(model.config.hidden_size, options.pooling)
     else:
-        classes = class_names(model.config)
-        goal = Consistency(goal_of_classifier(model.config), (len(classes),))
-    if kind == "tokens":
-        longest = max(length for examples in splits.values() for length in examples.lengths() or ())
-        goal = Consistency(TokenClassification(longest), (longest, len(classes)))
+        lengths = [examples.lengths() or () for examples in splits.values()] if kind == "tokens" else []
+        longest = max((length for split in lengths for length in split), default=0)
+        goal, outputs = goal_of(model, longest), model.config.num_labels or 0
+        classes = [] if isinstance(goal, Regression) else class_names(model.config)
+        goal = Consistency(goal, (longest, outputs) if isinstance(goal, TokenClassification) else (outputs,))
     for examples in splits.values():
         examples.goal, examples.classes = goal, classes
     return assemble(list(splits), splits.__getitem__, kind, options, data)
 
 
 def _texts(
-    model: PreTrainedModel, source: str, options: DataOptions, texts: Mapping[str, Written]
+    model: PreTrainedModel, source: str, options: DataOptions, kind: str, texts: Mapping[str, Written]
 ) -> dict[str, Examples]:
     tokenizer = load_tokenizer(model, source)
+    if kind == "tokens":  # a token's place is that of its answer, whatever the batch
+        tokenizer.padding_side = "right"
     longest = longest_text(model, tokenizer, options.max_tokens)
     return {
         split: TextExamples(own, torch.zeros(len(own), 0), [], tokenizer, longest, places)

@@ -5,15 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
+from rltr.backbone import Backbone
+from rltr.envs import DenseLogits
+from rltr.envs.dense_cache import DenseCache, dense_key
 from rltr.errors import RltrError
-from rltr.jobs import run_train
+from rltr.folders import POLICY_FOLDER
+from rltr.jobs import run_evaluate, run_train
 from rltr.loading import load_model
 from rltr.preparation import prepare
 from rltr.recipe import load_recipe
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.goals import Consistency, MultiLabel, Regression, TokenClassification
-from tests.heads.conftest import recipe
+from rltr.tasks.goals import Classification, Consistency, MultiLabel, Regression, TokenClassification
+from rltr.tasks.heads import goal_of
+from tests.heads.conftest import VISION, recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 BLIND = DataOptions((0.5, 0.25, 0.25), labels="none")
@@ -25,10 +31,7 @@ def test_each_head_keeps_its_own_goal(folder: Path) -> None:
         task = load_task(load_model(str(folder / name)), folder / "plain.txt", options=BLIND)
         assert isinstance(task.train.goal, Consistency) and task.train.goal == task.test.goal
         goals[name] = task.train.goal.goal
-        assert (
-            task.train.classes
-            == {"topics": ["food", "travel"], "tagger": ["O", "NAME", "PLACE"], "rater": ["LABEL_0"]}[name]
-        )
+        assert task.train.classes == {"topics": ["food", "travel"], "tagger": ["O", "NAME", "PLACE"], "rater": []}[name]
     assert isinstance(goals["topics"], MultiLabel) and goals["tagger"] == TokenClassification(8)
     # In units of the model's own answers: constant ones have none.
     assert isinstance(goals["rater"], Regression) and goals["rater"].deviation != 1 != goals["rater"].spread
@@ -57,18 +60,54 @@ def test_what_needs_labels_says_so(folder: Path) -> None:
         load_task(load_model(str(folder / "topics")), {"input_ids": torch.ones(9, 4).long()}, options=BLIND)
 
 
-def test_the_same_answers_are_cached_with_and_without_labels(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RLTR_CACHE", str(tmp_path / "cache"))
-    values = recipe(folder, tmp_path / "run", "numbers").model_dump(mode="json")
-    run_train(load_recipe(values))
-    entries = sorted((tmp_path / "cache" / "dense").iterdir())
-    values["data"]["labels"], values["out"] = "none", str(tmp_path / "other")
-    run_train(load_recipe(values))
-    assert sorted((tmp_path / "cache" / "dense").iterdir()) == entries
+def test_the_same_answers_are_cached_with_and_without_labels(folder: Path, tmp_path: Path) -> None:
+    """Where both are divided alike: numbers are not divided class by class."""
+    backbone = Backbone(load_model(str(folder / "rater")))
+    with_labels = DataOptions((0.5, 0.25, 0.25), label_column="stars")
+    tasks = [load_task(backbone.model, folder / "rated.csv", options=options) for options in (with_labels, BLIND)]
+    first, second = (dense_key(backbone, task.train, 32) for task in tasks)
+    assert first is not None and first == second
+
+
+def test_padding_at_the_start_moves_no_answer(folder: Path, tmp_path: Path) -> None:
+    """As with labels: cached answers are of texts that went alone, without any padding."""
+    backbone = Backbone(load_model(str(folder / "decoder")))
+    examples = load_task(backbone.model, folder / "plain.txt", options=BLIND).train
+    batch, lengths = examples.batch(range(len(examples))), examples.lengths()
+    assert lengths is not None and len(set(lengths)) > 1
+    alone = DenseLogits(backbone, examples, cache=DenseCache(2**20, tmp_path))(torch.arange(len(examples)))
+    with torch.no_grad():
+        together = examples.goal.read(backbone.model(**batch), batch)
+    examples.goal.check(alone, together, examples.labels)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_embedded_data_without_their_labels() -> None:
     _, task = prepare(load_recipe({"data": {"labels": "none", "test_limit": 8}, "device": "cpu"}))
-    assert all(isinstance(split.goal, Consistency) for split in (task.train, task.validation, task.test))
+    for split in (task.train, task.validation, task.test):
+        assert isinstance(split.goal, Consistency) and split.labels.shape == (len(split), 0)
+        assert split.goal.shape(split.labels, split.classes) == (10,)
+        assert split.goal.say(split.labels[0], split.classes) is None
+
+
+def test_measuring_on_other_splits_than_in_training_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blind, seeing = recipe(folder, tmp_path / "run", "texts without labels"), recipe(folder, tmp_path, "several labels")
+    run = run_train(blind)
+    for number, (wanted, said) in enumerate([(blind, 0), (seeing, 1)]):
+        run_evaluate(run / POLICY_FOLDER, wanted.model_copy(update={"out": tmp_path / f"measured-{number}"}))
+        assert sum("data.labels is another one than in training" in one.getMessage() for one in caplog.records) == said
+
+
+@pytest.mark.parametrize(
+    ("model", "data"), [("topics", "plain.txt"), ("topics", "rated.csv"), ("guesser", "drinks/red_tea")]
+)
+def test_where_labels_are_missing_the_way_without_is_named(folder: Path, model: str, data: str) -> None:
+    with pytest.raises(RltrError, match="learn without labels: data.labels=none"):
+        load_task(load_model(str(folder / model)), folder / data)
+
+
+def test_distilled_deit_has_a_classifier() -> None:
+    config = DeiTConfig(**VISION, num_labels=3)
+    assert isinstance(goal_of(DeiTForImageClassificationWithTeacher(config), 17), Classification)

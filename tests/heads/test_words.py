@@ -84,6 +84,19 @@ def test_a_tokenizer_that_pads_at_the_start_moves_no_label(folder: Path, tmp_pat
     examples.goal.check(alone, together, examples.labels)
 
 
+def test_that_sentences_are_cut_is_said_once(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["tea"] * 30
+    records = [{"text": words, "label": ["O"] * len(words)}, {"text": ["ann"], "label": ["NAME"]}] * 6
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
+    load_task(load_model(str(folder / "tagger")), tmp_path / "x.jsonl")
+    assert [one.getMessage() for one in caplog.records] == ["texts are cut to 16 tokens; one has 32"]
+
+
+def test_a_folder_without_sentences(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RltrError, match=r"holds no train, validation and test \.jsonl"):
+        load_task(load_model(str(folder / "tagger")), tmp_path)
+
+
 def test_dropped_words_keep_the_class_of_their_last_state(folder: Path) -> None:
     model: Any = load_model(str(folder / "tagger"))
     backbone = Backbone(model)

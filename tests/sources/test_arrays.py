@@ -140,6 +140,7 @@ def test_arrays_are_copied_and_pictured(vit: PreTrainedModel) -> None:
 def test_a_recipe_says_all_that_can_be_said_about_data() -> None:
     said: dict[str, Any] = {
         "fractions": (0.5, 0.25, 0.25),
+        "labels": "none",
         "bad_inputs": "skip",
         "stream_examples": 7,
         "max_tokens": 9,
