@@ -21,7 +21,8 @@ chosen     what a user gets who has not seen the test texts: each policy at the 
 A figure of these times over the cap is drawn beside --out; "growth" in the JSON file is each time at the highest cap
 over that at the lowest. --long takes only texts of at least as many tokens as the highest cap: then no native pass
 computes padding, and cap and length are the same. "equal latency" judges the policies beside the best baseline at the
-highest cap, as `benchmarks.learning` does.
+highest cap, as `benchmarks.learning` does; "equal latency, agreement" has the share of the native model's own answers
+that stay, which has less chance in it: an answer that changes may also become right.
 """
 
 import math
@@ -41,7 +42,7 @@ from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.errors import RltrError
 from rltr.evaluate import Evaluation, OperatingPoint, baseline_points, measure, policy_points, read_json, write_json
-from rltr.evaluate.pareto import Point, pareto_front
+from rltr.evaluate.pareto import Point, pareto_front, quality_at
 from rltr.evaluate.style import ACCENT, INK, OTHERS, dress, new_figure, write_png
 from rltr.evaluate.usual_points import a_few
 from rltr.export import Policy, load_policy, weight_for_drop
@@ -181,6 +182,36 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return found
 
 
+def agreements(found: Evaluation, names: Sequence[str], latencies: Sequence[float]) -> list[dict[str, Any]]:
+    """The share of the native model's answers that stay: mean over the policies, and the best baseline, by latency."""
+    curves = {
+        series: quality_at(latencies, [(point.latency, point.agreement) for point in points])
+        for series, points in found.series().items()
+    }
+    own = [series for series in curves if any(series.startswith(f"{name} ") for name in names)]
+    rows = []
+    for place, latency in enumerate(latencies):
+        mine = [value for series in own if (value := curves[series][place]) is not None]
+        others = {
+            series: value
+            for series, values in curves.items()
+            if series not in own and (value := values[place]) is not None
+        }
+        best = max(others, key=lambda series: others[series], default=None)
+        complete = len(mine) == len(names)
+        rows.append(
+            {
+                "latency": latency,
+                "policy": mean(mine) if complete else None,
+                "lowest": min(mine) if complete else None,
+                "highest": max(mine) if complete else None,
+                "best baseline": best,
+                "its agreement": None if best is None else others[best],
+            }
+        )
+    return rows
+
+
 def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None:
     """Time over the length that texts are cut to; the band is from the fastest to the slowest policy."""
     figure = new_figure(width=6.0)
@@ -265,10 +296,12 @@ def main() -> None:
         file = args.out and args.out.with_name(f"{args.out.stem}-{cap}-{same}.json")
         found = sweep(points, texts, backbone, first.policy.backbone["name"], args, file)
         rows.append(row_of(cap, found, runs, args.max_drop))
-    equal, each = at_equal_latency(found, [run.name for run in runs], LATENCIES)
+    names = [run.name for run in runs]
+    equal, each = at_equal_latency(found, names, LATENCIES)
+    judged = {"equal latency": equal, "each": each, "equal latency, agreement": agreements(found, names, LATENCIES)}
     if args.out:
         draw(rows, args.max_drop, args.out.with_suffix(".png"))
-    finish(args, backbone, rows, growth=growth(rows), **{"equal latency": equal, "each": each})
+    finish(args, backbone, rows, growth=growth(rows), **judged)
 
 
 if __name__ == "__main__":

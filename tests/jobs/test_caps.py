@@ -92,6 +92,24 @@ def test_what_a_seed_never_reaches_is_not_averaged(
     assert row["baseline"] == pytest.approx(1 / min(p.latency for p in points if p.method in ("random", UNTRAINED)))
 
 
+def test_agreement_is_read_at_equal_latency(
+    caps: ModuleType, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sweep(caps, runs, tmp_path / "caps.json", monkeypatch)["equal latency, agreement"]
+    measured = read_json(next(tmp_path.glob("caps-8-*.json")))
+    kept = {"policy seed 0": 0.9, "policy seed 1": 0.7, "random": 0.6, "none": 1.0}
+    points = [
+        replace(point, agreement=kept.get(point.method, 0.5), latency=latency)
+        for point in measured.points
+        for latency in ((0.8, 1.0) if point.method == "none" else (0.2, 0.4))
+    ]
+    few, many, most = caps.agreements(replace(measured, points=points), NAMES, (0.1, 0.3, 0.9))
+    assert few["policy"] is None and few["best baseline"] is None and few["its agreement"] is None
+    assert (many["policy"], many["lowest"], many["highest"]) == pytest.approx((0.8, 0.7, 0.9))
+    assert many["best baseline"].startswith("random") and many["its agreement"] == 0.6
+    assert most["policy"] is None and most["best baseline"] == "none" and most["its agreement"] == 1.0
+
+
 def test_runs_of_one_seed_are_no_spread(
     caps: ModuleType, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
