@@ -61,6 +61,7 @@ def run_evaluate(policy_folder: Path, recipe: Recipe) -> Evaluation:
     save_recipe(with_absolute_paths(recipe), recipe.out / EVALUATION_FILE)
     history = history_of(policy_folder.resolve().parent) if is_run_policy(policy_folder) else []
     _report(recipe, backbone, task, policy, evaluation, history)
+    console.print(f"measured; look at it: open {recipe.out / 'report.html'}", highlight=False)
     return evaluation
 
 

@@ -46,7 +46,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         RltrError: naming file and line, if it cannot be read.
     """
     if path.suffix not in SUFFIXES:
-        raise RltrError(f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}, and .txt {WITHOUT_LABELS}")
+        raise RltrError(
+            f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}; from a .txt it can {WITHOUT_LABELS}"
+        )
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _jsonl(path, file) if path.suffix == ".jsonl" else _table(path, file)

@@ -39,6 +39,7 @@ def test_from_files_to_a_report_that_names_its_quality(
     assert f"rltr/{column}" in progress and f"rltr/dense_{column}" in progress
 
     run_evaluate(run / POLICY_FOLDER, wanted.model_copy(update={"out": tmp_path / "measured"}))
+    assert "look at it: open" in capsys.readouterr().out
     found = read_json(tmp_path / "measured" / "results.json")
     assert found.quality_name == name
     everything = next(point for point in found.points if point.method == "none")
