@@ -1,0 +1,170 @@
+"""Selectors to test with, and the reduced forward pass of one row, as plain and slow as possible."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from rltr.backbone import Backbone
+from rltr.forward import Choice
+from rltr.reduction import Reduction
+from rltr.selectors import BASELINES, KeepAll, Selector, baseline
+
+LAYERS = (1, 3)
+DEPTH = 4
+MODES = ("merge", "drop")
+# Every selector in every mode. ToMe merges by definition, but its choice of who stays can be dropped too.
+MATRIX = [(name, mode) for name in ("none", *BASELINES) for mode in MODES]
+matrix = pytest.mark.parametrize(("name", "mode"), MATRIX)
+modes = pytest.mark.parametrize("mode", MODES)
+
+
+def selector(name, keep_rate=0.5):
+    return KeepAll() if name == "none" else baseline(name, keep_rate)
+
+
+class Replay(Selector):
+    """Keeps what masks over the original tokens say, one mask for each decision."""
+
+    def __init__(self, masks):
+        self.masks = masks
+
+    def __call__(self, decision):
+        return Choice(self.masks[decision.index][decision.tokens.row, decision.tokens.position])
+
+
+class Recorder(Selector):
+    """Another selector, whose choices it writes down in terms of original tokens."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.masks, self.into = [], []
+
+    def check(self, backbone, layers):
+        self.inner.check(backbone, layers)
+
+    def __call__(self, decision):
+        choice, tokens = self.inner(decision), decision.tokens
+        mask = torch.zeros_like(tokens.present)
+        mask[tokens.row, tokens.position] = choice.keep
+        self.masks.append(mask)
+        into: list[dict[int, int]] = [{} for _ in tokens.counts]
+        if choice.into is not None:
+            for p, partner in zip((~choice.keep).nonzero()[:, 0], choice.into, strict=True):
+                into[tokens.row[p]][int(tokens.position[p])] = int(tokens.position[partner])
+        self.into.append(into)
+        return choice
+
+
+class Boom(Selector):
+    """Fails at its second decision."""
+
+    def __call__(self, decision):
+        if decision.index == 1:
+            raise ZeroDivisionError("boom")
+        return Choice(decision.protected)
+
+
+def random_masks(case, seed=0, share=0.5, decisions=2):
+    """A mask for each decision; protected tokens are sometimes told to leave."""
+    return torch.rand(decisions, *case.present.shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+@contextmanager
+def last_hidden_state(model):
+    """Catch the base model's ``last_hidden_state``, the grid that the head gets."""
+    caught = []
+    handle = model.base_model.register_forward_hook(lambda module, args, out: caught.append(out.last_hidden_state))
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+def entering(args, kwargs):
+    """The hidden states a layer was called with."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def before_layer(model, layer, inputs):
+    """The hidden states that enter a layer of the model itself."""
+    caught = []
+    handle = (
+        Backbone(model)
+        .layers[layer]
+        .register_forward_pre_hook(lambda module, args, kwargs: caught.append(entering(args, kwargs)), with_kwargs=True)
+    )
+    with torch.no_grad():
+        model(**inputs)
+    handle.remove()
+    return caught[0]
+
+
+def native(case, rows=slice(None)):
+    """Logits and last hidden state of the model itself."""
+    with torch.no_grad(), last_hidden_state(case.model) as states:
+        logits = case.model(**{name: value[rows] for name, value in case.inputs.items()}).logits
+    return logits, states[0]
+
+
+def reduced(case, chosen, mode="merge", inputs=None, layers=LAYERS):
+    """Logits, last hidden state and trace of the reduced model."""
+    backbone = Backbone(case.model)
+    with backbone.attached(), torch.no_grad(), last_hidden_state(case.model) as states:
+        output, trace = Reduction(backbone, chosen, layers, mode)(case.inputs if inputs is None else inputs)
+    return output["logits"], states[0], trace
+
+
+def most_similar(value, p, others):
+    """The one of ``others`` whose centred value has the largest cosine with that of ``p``."""
+    centred = {q: value[q] - value[q].mean() for q in (p, *others)}
+    return max(others, key=lambda q: torch.cosine_similarity(centred[p], centred[q], 0).item())
+
+
+def reference(case, row, masks, mode, into=None, layers=LAYERS):
+    """One row's reduced forward pass, as plain and slow as possible: native layers on a batch of one kept token set.
+
+    Tokens are plain dictionary entries by original position; sizes weigh the attention by a bias mask.
+    """
+    model, modules = case.model, Backbone(case.model).layers
+    inputs = {name: value[row : row + 1] for name, value in case.inputs.items()}
+    grid = before_layer(model, 0, inputs)[0].clone()
+    there = case.present[row].nonzero()[:, 0].tolist()
+    value = {p: grid[p] for p in there}
+    size = dict.fromkeys(there, 1.0)
+    for index, layer in enumerate(modules):
+        if index in layers:
+            mask = masks[layers.index(index)][row]
+            stay = [p for place, p in enumerate(there) if place < case.leading or mask[p]]
+            side = {p: place % 2 for place, p in enumerate(there)}
+            groups = {p: [p] for p in stay}
+            gone = [p for p in there if p not in groups]
+            grid[gone] = torch.stack([value[p] for p in gone]) if gone else grid[gone]
+            if mode == "merge":
+                for p in gone:
+                    if into is not None and p in into[layers.index(index)][row]:
+                        groups[into[layers.index(index)][row][p]].append(p)
+                    elif others := [q for q in stay[case.leading :] if side[q] != side[p]] or stay[case.leading :]:
+                        groups[most_similar(value, p, others)].append(p)
+                merged = {q: sum(size[p] * value[p] for p in group) for q, group in groups.items()}
+                size = {q: sum(size[p] for p in group) for q, group in groups.items()}
+                value = {q: merged[q] / size[q] for q in stay}
+            there = stay
+        stacked = torch.stack([value[p] for p in there])[None]
+        bias = torch.tensor([size[p] for p in there]).log().expand(1, 1, len(there), len(there))
+        with torch.no_grad():
+            out = layer(stacked, attention_mask=bias if mode == "merge" else None)
+        value = dict(zip(there, (out[0] if isinstance(out, tuple) else out)[0], strict=True))
+    for p in there:
+        grid[p] = value[p]
+    handle = modules[-1].register_forward_hook(
+        lambda module, args, out: (grid[None], *out[1:]) if isinstance(out, tuple) else grid[None]
+    )
+    with torch.no_grad(), last_hidden_state(model) as states:
+        logits = model(**inputs).logits
+    handle.remove()
+    return logits[0], states[0][0]
+
+
+def close(actual, expected, tolerance=1e-5):
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)

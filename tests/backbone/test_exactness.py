@@ -1,0 +1,151 @@
+"""The reduced forward pass is exact, whatever leaves, and no row depends on its batch mates."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rltr.backbone import Backbone
+from rltr.reduction import Reduction
+from rltr.selectors import BASELINES, KeepAll
+from tests.backbone.conftest import (
+    DEPTH,
+    LAYERS,
+    Recorder,
+    Replay,
+    before_layer,
+    close,
+    entering,
+    matrix,
+    modes,
+    native,
+    random_masks,
+    reduced,
+    reference,
+    selector,
+)
+
+
+@matrix
+def test_keeping_everything_equals_the_native_forward(case, name, mode):
+    logits, states = native(case)
+    out, grid, trace = reduced(case, selector(name, 1.0), mode)
+    close(out, logits, 1e-6)
+    # As near as rounding lets two float32 implementations be: hidden states are larger than logits.
+    close(grid[case.present], states[case.present], 1e-6 * states[case.present].abs().max().item())
+    assert all(torch.equal(stage.present, case.present) for stage in trace.stages)
+
+
+@matrix
+def test_every_selector_is_exact_and_independent_of_batch_mates(case, name, mode):
+    """A row's result is that of the row-by-row reference, and that of the row alone."""
+    recorder, row = Recorder(selector(name)), 1
+    logits, states, trace = reduced(case, recorder, mode)
+    expected, grid = reference(case, row, recorder.masks, mode, recorder.into if name == "tome" else None)
+    close(logits[row], expected)
+    close(states[row], grid)
+    # A random choice is drawn for the whole batch, so here it is replayed.
+    again = Replay([mask[[row]] for mask in recorder.masks]) if name == "random" else selector(name)
+    alone, _, own = reduced(case, again, mode, {key: value[[row]] for key, value in case.inputs.items()})
+    close(alone[0], logits[row])
+    assert torch.equal(own.present[:, 0], trace.present[:, row])
+
+
+@modes
+@pytest.mark.parametrize("share", [0.7, 0.3, 0.0])
+def test_random_masks_equal_the_row_by_row_reference(case, mode, share):
+    layers = (0, 2, 3)
+    masks = random_masks(case, share=share, decisions=3)
+    logits, states, trace = reduced(case, Replay(masks), mode, layers=layers)
+    for row in range(len(logits)):
+        expected, grid = reference(case, row, masks, mode, layers=layers)
+        close(logits[row], expected)
+        close(states[row], grid)
+    # The comparison would mean nothing if it did not matter which tokens leave.
+    assert (logits - native(case)[0]).abs().max() > 1e-2
+    gone = torch.stack([case.present, *masks]).cumprod(0).bool()
+    gone[:, :, : case.leading] = True
+    assert torch.equal(trace.present, gone)
+
+
+def test_bfloat16_keeps_its_own_accuracy(case):
+    logits, _ = native(case)
+    half = replace(case, model=copy.deepcopy(case.model).bfloat16())
+    half.inputs = {n: v.bfloat16() if v.is_floating_point() else v for n, v in case.inputs.items()}
+    own, _ = native(half)
+    out, _, _ = reduced(half, KeepAll())
+    assert out.dtype == torch.bfloat16
+    # Two bfloat16 runs that are both right may lie on either side of it: twice as far apart as one from float32.
+    error = max((own - logits).abs().max(), logits.abs().max() * 2**-8)
+    assert (out - own).abs().max() <= 2 * error
+    masks = random_masks(case)
+    exact, _, _ = reduced(case, Replay(masks), "drop")
+    rough, _, _ = reduced(half, Replay(masks), "drop")
+    assert (rough - exact).abs().max() <= 3 * error
+    merged, _, _ = reduced(half, Replay(masks), "merge")
+    assert merged.dtype == torch.bfloat16 and merged.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["none", *BASELINES])
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
+def test_results_do_not_depend_on_the_amount_of_padding(request, text_inputs, name, model):
+    backbone = Backbone(request.getfixturevalue(model))
+    longer = {key: torch.nn.functional.pad(value, (0, 5)) for key, value in text_inputs.items()}
+    with backbone.attached(), torch.no_grad():
+        out, _ = Reduction(backbone, selector(name), LAYERS)(text_inputs)
+        padded, trace = Reduction(backbone, selector(name), LAYERS)(longer)
+    close(padded["logits"], out["logits"], 1e-6)
+    assert trace.grid == text_inputs["input_ids"].shape[1] + 5
+
+
+@pytest.mark.parametrize("model", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
+def test_holes_in_the_attention_mask_are_padding_too(request, text_inputs, model):
+    text_inputs["attention_mask"][0, 3:6] = 0
+    loaded = request.getfixturevalue(model)
+    backbone = Backbone(loaded)
+    with backbone.attached(), torch.no_grad():
+        out, trace = Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+    close(out["logits"], loaded(**text_inputs).logits, 1e-6)
+    assert torch.equal(trace.stages[0].present, text_inputs["attention_mask"].bool())
+
+
+@modes
+def test_a_dropped_token_keeps_its_last_value(case, mode):
+    """Dropped before layer 2, it has the value that layer 1 gave it."""
+    masks = random_masks(case, decisions=1)
+    _, grid, trace = reduced(case, Replay(masks), mode, layers=(2,))
+    value = before_layer(case.model, 2, case.inputs)
+    gone = trace.stages[0].present & ~trace.stages[1].present
+    assert gone.any()
+    final = next((m for m in case.model.base_model.children() if isinstance(m, torch.nn.LayerNorm)), None)
+    close(grid[gone], (value if final is None else final(value))[gone], 1e-6)
+
+
+@modes
+def test_protected_tokens_stay_whatever_the_selector_says(case, mode):
+    nobody = torch.zeros(len(LAYERS), *case.present.shape, dtype=torch.bool)
+    logits, _, trace = reduced(case, Replay(nobody), mode)
+    leading = torch.arange(case.present.shape[1]) < case.leading
+    assert torch.equal(trace.stages[-1].present, leading.expand_as(case.present))
+    assert logits.isfinite().all()
+
+
+def test_the_trace_counts_what_each_layer_worked_on(case):
+    masks = random_masks(case)
+    worked = []
+    backbone = Backbone(case.model)
+    with backbone.attached():
+        # Behind rltr's own hooks, so that they see what the layers see.
+        handles = [
+            layer.register_forward_pre_hook(
+                lambda module, args, kwargs: worked.append(entering(args, kwargs).shape[:2].numel()), with_kwargs=True
+            )
+            for layer in backbone.layers
+        ]
+        _, trace = Reduction(backbone, Replay(masks), LAYERS)(case.inputs)
+        for handle in handles:
+            handle.remove()
+    counts = trace.counts_per_layer(DEPTH)
+    assert counts.sum(1).tolist() == worked
+    assert torch.equal(counts[0], case.present.sum(1)) and torch.equal(counts[1], trace.present[1].sum(1))

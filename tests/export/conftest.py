@@ -1,0 +1,64 @@
+"""A policy with lively weights for a tiny model, and what it must answer."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    PreTrainedModel,
+)
+
+from rltr.backbone import Backbone
+from rltr.cost import FlopsCost
+from rltr.export import (
+    Operating,
+    Policy,
+    describe,
+)
+from rltr.policies import PolicyConfig, TokenPolicy
+from rltr.policies.network import decision_flops
+from rltr.reduction import Reduction
+from rltr.selectors.learned import Learned
+
+LAYERS = (1, 2)
+TABLE = [
+    Operating(0.02, 0.95, 0.90, 0.90),
+    Operating(0.2, 0.70, 0.89, 0.90),
+    Operating(2.0, 0.40, 0.80, 0.90),
+]
+
+
+def policy_for(model: PreTrainedModel, grid: int = 17) -> Policy:
+    """A policy with lively weights, so that what is kept depends on the input."""
+    torch.manual_seed(3)
+    backbone = Backbone(model)
+    config = PolicyConfig(backbone.width, backbone.depth, grid, width=8)
+    network = TokenPolicy(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    cost = FlopsCost.count(backbone.layers, *decision_flops(config))
+    recipe = {"learner": {"rollouts": 64, "seed": 0}}
+    network = network.eval().requires_grad_(False)
+    return Policy(network, LAYERS, "merge", cost, grid, describe(backbone), list(TABLE), recipe)
+
+
+def expected(model: PreTrainedModel, policy: Policy, inputs: dict[str, Tensor], weight: float) -> Tensor:
+    """What the selector gives without ``attach``."""
+    backbone = Backbone(model)
+    with backbone.attached(), torch.no_grad():
+        reduce = Reduction(backbone, Learned(policy.network, policy.pricing, weight), policy.layers, policy.dropped)
+        output, trace = reduce(inputs)
+    assert trace.stages[-1].total < trace.stages[0].total, "nothing was dropped, so nothing is shown"
+    return output["logits"]
+
+
+@pytest.fixture
+def policy(tiny_vit: PreTrainedModel) -> Iterator[Policy]:
+    """A policy for ``tiny_vit``, which is checked to be as it was in the end."""
+    before = {name: value.clone() for name, value in tiny_vit.state_dict().items()}
+    yield policy_for(tiny_vit)
+    assert all(torch.equal(value, before[name]) for name, value in tiny_vit.state_dict().items())
+    assert tiny_vit.config._attn_implementation == "sdpa"
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_vit.modules())

@@ -1,0 +1,132 @@
+"""The policy folder: whole, readable, replaced as one, and refused in one line where it is damaged."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rltr.errors import RltrError
+from rltr.export import (
+    Operating,
+    Policy,
+    load_policy,
+    save_policy,
+)
+from rltr.export.folder import CARD, CONFIG, WEIGHTS
+from rltr.files import recover_folder
+from rltr.policies import PolicyConfig
+from tests.export.conftest import LAYERS, TABLE
+
+
+def test_a_policy_survives_its_folder(policy: Policy, tmp_path: Path) -> None:
+    save_policy(policy, tmp_path / "policy")
+    again = load_policy(str(tmp_path / "policy"))
+    assert (again.layers, again.dropped, again.cost) == (policy.layers, policy.dropped, policy.cost)
+    assert (again.backbone, again.calibration, again.recipe) == (policy.backbone, policy.calibration, policy.recipe)
+    assert again.network.config == policy.network.config and not again.network.training
+    weights = policy.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in again.network.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in again.network.parameters())
+
+
+def test_the_folder_holds_nothing_that_can_run_code(policy: Policy, tmp_path: Path) -> None:
+    save_policy(policy, tmp_path / "policy")
+    assert sorted(path.name for path in (tmp_path / "policy").iterdir()) == [CARD, CONFIG, WEIGHTS]
+    json.loads((tmp_path / "policy" / CONFIG).read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_the_card_says_what_it_is(policy: Policy, tmp_path: Path) -> None:
+    facts = {"table": [{"accuracy": "80.00%", "time": "0.50×"}], "environment": "torch 1"}
+    save_policy(replace(policy, facts=facts), tmp_path / "first")
+    save_policy(load_policy(tmp_path / "first"), tmp_path / "policy")  # results travel with the folder
+    card = (tmp_path / "policy" / CARD).read_text()
+    for said in ("rltr.attach(", "| 0.2 | 0.700 | 89.00% | 90.00% |", "| 80.00% | 0.50× |", "torch 1", "64 rollouts"):
+        assert said in card, said
+    assert policy.backbone["fingerprint"][:16] in card
+
+
+def test_saving_again_replaces_the_whole_folder(policy: Policy, tmp_path: Path) -> None:
+    save_policy(policy, tmp_path / "policy")
+    (tmp_path / "policy" / "left_over").touch()
+    save_policy(replace(policy, layers=(2,)), tmp_path / "policy")
+    assert load_policy(tmp_path / "policy").layers == (2,)
+    assert not (tmp_path / "policy" / "left_over").exists()
+
+
+def test_a_calibration_of_when_all_tasks_were_classifications_is_read() -> None:
+    old = {"cost_weight": 0.2, "cost": 0.7, "accuracy": 0.89, "dense_accuracy": 0.9}
+    assert Operating.from_dict(old) == Operating(0.2, 0.7, 0.89, 0.9) == Operating.from_dict(TABLE[1].to_dict())
+
+
+def test_the_folder_in_use_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_policy(policy, tmp_path / "policy")
+    monkeypatch.chdir(tmp_path / "policy")
+    for folder in (Path("."), Path(".."), tmp_path / "policy"):
+        with pytest.raises(RltrError, match="while you are in it; name a folder below"):
+            save_policy(policy, folder)
+    assert load_policy(tmp_path / "policy").layers == LAYERS
+    save_policy(policy, Path("below"))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_folder_has_the_permissions_of_any_other(policy: Policy, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_policy(policy, tmp_path / "policy")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "policy").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_a_folder_set_aside_is_not_lost(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two renames, the next writer finds the old folder, and nothing is left lying about."""
+    save_policy(policy, tmp_path / "policy")
+    (tmp_path / "policy").rename(tmp_path / ".policy.old")
+    recover_folder(tmp_path / "policy")
+    assert load_policy(tmp_path / "policy").layers == LAYERS
+    shutil.copytree(tmp_path / "policy", tmp_path / ".policy.old")  # killed after them
+    save_policy(replace(policy, layers=(2,)), tmp_path / "policy")
+    assert load_policy(tmp_path / "policy").layers == (2,)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **changes}))
+
+
+def drop_key(folder: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    del config["layers"]
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "newer": (lambda folder: rewrite(folder, format=99, rltr="9.9"), "9.9.*update rltr"),
+    "too old": (lambda folder: rewrite(folder, format=1, rltr="0.0"), "older rltr 0.0.*Train it again"),
+    "no json": (lambda folder: (folder / CONFIG).write_text("{"), "damaged"),
+    "no text": (lambda folder: (folder / CONFIG).write_bytes(b"\xff\xfe\xfa"), "damaged"),
+    "a list": (lambda folder: (folder / CONFIG).write_text("[]"), "damaged"),
+    "a key less": (drop_key, "damaged"),
+    "another shape": (lambda folder: rewrite(folder, policy=PolicyConfig(32, 4, 17, width=4).to_dict()), "damaged"),
+    "no cost model": (lambda folder: rewrite(folder, cost={"name": "hope"}), "hope"),
+    "cut short": (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "damaged"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no policy folder"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_damaged_folder_is_a_clear_line(policy: Policy, tmp_path: Path, case: str) -> None:
+    spoil, said = SPOILED[case]
+    save_policy(policy, tmp_path / "policy")
+    spoil(tmp_path / "policy")
+    with pytest.raises(RltrError, match=said) as refused:
+        load_policy(tmp_path / "policy")
+    assert "\n" not in str(refused.value)
