@@ -29,8 +29,8 @@ class DataOptions:
         test_split: the same for test; None for ``test``.
         subset: which configuration of a hub data set that has several; None for its only or default one.
         labels: ``read``, or ``none`` where there are none, or none shall be read: then the dense model's own decisions
-            count as right, and texts, images and sounds are found as for embeddings. Whole data are then divided in
-            another way than with labels, class by class: train and test in the same way, or give splits.
+            count as right, and texts, images and sounds are found as for embeddings. Data that are not split yet are
+            divided at random then, and not within each class: train and evaluate with the same, or give splits.
         bad_inputs: ``refuse`` stops at an input that cannot be used, and names it; ``skip`` reads all of them first and
             leaves those out, with a warning that names them.
         stream_examples: take so many examples per split from the front of a source that streams. Iterables are read no
