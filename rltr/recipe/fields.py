@@ -60,8 +60,9 @@ class DataGroup(Group):
     )
     labels: Literal["read", "none"] = Field(
         "read",
-        description="read takes the data's labels; none takes texts (a .txt with one in each line, or the text column), "
-        "images or sounds (any folder) alone: the whole model's answers are right, and reports show consistency with them",
+        description="read takes the data's labels; none takes texts (a .txt with one in each line, or the text "
+        "column), images or sounds (any folder) alone: the whole model's answers are right, and reports show "
+        "consistency with them",
     )
     text_column: str = Field("text", min_length=1, description="the column of a file or table with the text")
     label_column: str = Field("label", min_length=1, description="the column of a file or table with the label")
