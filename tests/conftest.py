@@ -50,6 +50,18 @@ DISTIL = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="session", autouse=True)
+def odd_processor():
+    """Every test runs on a processor whose name means something in patterns, markup and tables: some do, as Intel(R)'s.
+
+    So what only works with the name of the machine at hand fails everywhere.
+    """
+    name = "Intel(R) Xeon(R) | Processor* [x+y] <?> \\d"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rltr.cost.machine.processor_name", lambda device: name)
+        yield name
+
+
 @pytest.fixture(autouse=True)
 def caches(tmp_path_factory, monkeypatch):
     """Nothing that a test caches lies in the home of whoever runs it, nor is it there for another test."""
