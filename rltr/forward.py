@@ -57,7 +57,7 @@ class Decision:
 
     @cached_property
     def unit(self) -> Float[Tensor, "total width"]:
-        """Hidden states with mean 0 and length 1 in float32: for cosines, and what policies read."""
+        """Hidden states with mean 0 and length 1, at least in float32: for cosines, and what policies read."""
         return ragged.unit_length(self.hidden)
 
     @cached_property

@@ -47,7 +47,7 @@ class Redundancy:
         place = torch.arange(order.shape[1], device=order.device).expand_as(order)
         last = even.sum(1, keepdim=True) - 1
         rank = (last - torch.empty_like(order).scatter_(1, order, place)) / last.clamp_min(1)
-        columns = torch.zeros(*self.free.shape, 3, device=cosine.device)
+        columns = cosine.new_zeros(*self.free.shape, 3)
         columns[:, ::2, 0] = cosine
         columns[:, 1::2, 0] = self.similarity.amax(1).clamp_min_(-1)
         columns[:, ::2, 1] = even

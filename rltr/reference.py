@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from rltr.backbone import Backbone
+from rltr.tokens import precise
 
 REFERENCE = "rltr-reference"
 """Name under which transformers knows the reference's attention."""
@@ -91,7 +92,7 @@ class Reference:
         """The attention function that transformers calls; parts of the model beside the layers see everyone."""
         present, bias = self.departures.present[self.stage], None
         if 0 <= self.layer < self.depth and key.shape[2] == present.shape[-1]:
-            bias = self.size.log().masked_fill(~present, -torch.inf)
+            bias = self.size.to(precise(query.dtype)).log().masked_fill(~present, -torch.inf)
         return plain_attention(module, query, key, value, mask, bias, **kwargs), None
 
 
@@ -125,10 +126,11 @@ def plain_attention(
     s_aux: Float[Tensor, " heads"] | None = None,
     **kwargs: Any,
 ) -> Float[Tensor, "rows queries heads width"]:
-    """Softmax attention in single precision, as transformers defines it, with ``bias`` added to the logits of a key."""
+    """Softmax attention as transformers defines it, in single precision or better; ``bias`` joins keys' logits."""
     times = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(times, 1).float(), value.repeat_interleave(times, 1)
-    logits = query.float() @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    precision = precise(query.dtype)
+    key, value = key.repeat_interleave(times, 1).to(precision), value.repeat_interleave(times, 1)
+    logits = query.to(precision) @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if softcap is not None:
         logits = softcap * (logits / softcap).tanh()
     if mask is not None:
@@ -138,7 +140,7 @@ def plain_attention(
     if bias is not None:
         logits = logits + bias[:, None, None]
     if s_aux is not None:
-        logits = torch.cat([logits, s_aux.float().view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
+        logits = torch.cat([logits, s_aux.to(precision).view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
     # A token that has left, or is padding, may see nobody; nobody reads it either.
     weights = logits.softmax(-1)[..., : key.shape[2]].nan_to_num()
     return (weights.to(value.dtype) @ value).transpose(1, 2)

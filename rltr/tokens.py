@@ -235,22 +235,28 @@ def merge(
     remaining = select(tokens, stay)
     if not bool(found.all()):  # a weight of 0 would not do: if what is lost is not finite, its product is not either
         leave, into = leave[found], into[found]
-    size = tokens.size if tokens.size is not None else hidden.new_ones(tokens.total, dtype=torch.float32)
+    precision = precise(hidden.dtype)
+    size = tokens.size if tokens.size is not None else hidden.new_ones(tokens.total, dtype=precision)
     place = (kept.cumsum(0) - 1).index_select(0, into)
     weight = size.index_select(0, leave)
     own = size.index_select(0, stay)
     total = own.index_add(0, place, weight)
     # Selecting copies, so the rest can be done in place: fresh memory is most of what this costs.
-    sums = hidden.index_select(0, stay).float().mul_(own[:, None])
-    sums.index_add_(0, place, hidden.index_select(0, leave).float().mul_(weight[:, None]))
+    sums = hidden.index_select(0, stay).to(precision).mul_(own[:, None])
+    sums.index_add_(0, place, hidden.index_select(0, leave).to(precision).mul_(weight[:, None]))
     return sums.div_(total[:, None]).to(hidden.dtype), replace(remaining, size=total)
 
 
+def precise(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which sums are taken of numbers in ``dtype``: their own, and at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def unit_length(hidden: Float[Tensor, "total width"]) -> Float[Tensor, "total width"]:
-    """Hidden states with mean 0 over their width and length 1, in float32: one fused pass. Zeros stay zeros."""
-    width = hidden.shape[-1]
-    scale = hidden.new_full((width,), width**-0.5, dtype=torch.float32)
-    return F.layer_norm(hidden.float(), (width,), scale, eps=TINY_VARIANCE)
+    """Hidden states with mean 0 over their width and length 1, in :func:`precise`: one fused pass. Zeros stay zeros."""
+    width, precision = hidden.shape[-1], precise(hidden.dtype)
+    scale = hidden.new_full((width,), width**-0.5, dtype=precision)
+    return F.layer_norm(hidden.to(precision), (width,), scale, eps=TINY_VARIANCE)
 
 
 def grid_of(tokens: Tokens, values: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "rows grid *rest"]:

@@ -40,7 +40,7 @@ def batch(counts, sized, seed, dtype=torch.float32):
     tokens = ragged.pack(torch.arange(max(counts) + 1) < torch.tensor(counts)[:, None])
     generator = torch.Generator().manual_seed(seed)
     if sized:
-        size = torch.randint(1, 40, (tokens.total,), generator=generator).float()
+        size = torch.randint(1, 40, (tokens.total,), generator=generator).to(ragged.precise(dtype))
         tokens = replace(tokens, size=size)
     packed = torch.randn(3, tokens.total, HEADS, WIDTH, generator=generator).to(dtype)
     shape = (1, tokens.total) if tokens.uniform is None else (len(counts), tokens.uniform)
@@ -49,6 +49,7 @@ def batch(counts, sized, seed, dtype=torch.float32):
 
 def plain(query, key, value, tokens, scaling, pattern=EVERYONE):
     """Softmax attention with log(size) as a bias, a row and a pair of tokens at a time, in float64; packed."""
+    precision = ragged.precise(query.dtype)
     query, key, value = (tensor.transpose(1, 2).flatten(0, 1).double() for tensor in (query, key, value))
     key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], 1) for tensor in (key, value))
     out = torch.empty_like(query)
@@ -67,7 +68,7 @@ def plain(query, key, value, tokens, scaling, pattern=EVERYONE):
             sinks = pattern.sinks.double()[:, None, None].expand(-1, logits.shape[1], 1)
             logits = torch.cat([logits, sinks], -1)
         out[own] = torch.einsum("hqk,khw->qhw", logits.softmax(-1)[..., : int(own.sum())], value[own])
-    return out.float()
+    return out.to(precision)
 
 
 PATTERNS = {
@@ -183,6 +184,16 @@ def test_every_pattern_equals_plain_softmax(pattern, counts, sized, shared, gaps
             out = attend(query, key, value, tokens, 0.4, pattern)
         assert out.shape == query.transpose(1, 2).shape
         torch.testing.assert_close(out.flatten(0, 1), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_double_precision_stays_double(pattern, sized):
+    tokens, qkv = batch((5, 2, 3), sized, 0, torch.float64)
+    expected = plain(*qkv, tokens, 0.4, PATTERNS[pattern])
+    for backend in ON_CPU:
+        out = attend(*qkv, tokens, 0.4, PATTERNS[pattern], backend)
+        torch.testing.assert_close(out.flatten(0, 1), expected, atol=1e-14, rtol=1e-13)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,14 @@ def test_every_family_is_proven_on_made_up_inputs(name, dtype):
     assert prove(backbone, inputs, (1, 3)).holds
 
 
+@pytest.mark.parametrize("name", ["vit", "bert", "dinov3_vit", "modernbert", "llama"])
+def test_double_precision_is_exact_to_its_own_rounding(name):
+    """Nothing on the way, merging and plain attention included, falls back to single precision."""
+    backbone = Backbone(ZOO[name].build().double())
+    proof = prove(backbone, random_inputs(backbone, rows=3), (1, 3))
+    assert proof.holds and proof.tolerance < 1e-11
+
+
 def test_the_report_says_what_was_found(tiny_bert, capsys):
     report = rltr.check_backbone(tiny_bert)
     assert report.holds and report.known and not report.causal

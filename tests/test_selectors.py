@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -223,6 +224,25 @@ def test_first_token_attention_counts_sizes(counts, sized, seed):
         many = logits.exp() * (size[row] if sized else 1)
         torch.testing.assert_close(weights[row], (many / many.sum(1, keepdim=True)).mean(0), atol=1e-6, rtol=1e-5)
         assert weights[row].sum().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_selectors_decide_in_the_precision_of_the_model(name):
+    """In a model in double precision, differences count that single precision would not see."""
+    decision = decide_on([12, 9])
+    assert decision.attended is not None
+    key, query = 1 + 1e-9 * decision.attended.key.double(), decision.attended.query.double()
+    # Tokens in two directions, nearly: all cosines across them are alike but for some parts in a billion.
+    hidden = torch.eye(2, decision.hidden.shape[1], dtype=torch.float64)[decision.tokens.slot % 2] + 1
+    fine = replace(decision, hidden=hidden + 1e-9 * decision.hidden.double())
+    fine.attended = replace(decision.attended, query=query, key=key)
+    coarse = replace(decision, hidden=fine.hidden.float())
+    coarse.attended = replace(decision.attended, query=query.float(), key=key.float())
+    one, other = (baseline(name, 0.8)(which).keep for which in (fine, coarse))
+    if name == "tome":  # its keys are all alike: cosines differ by squares of a billionth, which double sees neither
+        assert int(one.sum()) == int(other.sum())
+    else:
+        assert torch.equal(one, other) == (name in ("random", "uniform"))
 
 
 class Positive(Selector):

@@ -1,5 +1,6 @@
 """The ragged batch: every function equals its plain definition, whatever the rows' lengths."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -194,6 +195,17 @@ def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
     # bfloat16 cannot count beyond 256.
     assert sizes(fewer) == [300.0]
     assert merged.dtype == torch.bfloat16 and torch.equal(merged, torch.ones(1, 2).bfloat16())
+
+
+def test_merge_computes_double_precision_in_it():
+    tokens = ragged.everything(1, 3)
+    hidden = torch.tensor([[0.0], [1.0], [1.0 + 3e-12]], dtype=torch.float64)
+    kept, into, found = torch.tensor([True, True, False]), torch.tensor([1]), torch.tensor([True])
+    merged, fewer = ragged.merge(hidden, tokens, kept, into, found)
+    assert merged[1].item() == pytest.approx(1 + 1.5e-12, abs=1e-15)
+    assert fewer.size is not None and fewer.log_size[1].item() == pytest.approx(math.log(2), abs=1e-16)
+    unit = ragged.unit_length(torch.randn(5, 8, dtype=torch.float64))
+    torch.testing.assert_close(unit.norm(dim=-1), torch.ones(5, dtype=torch.float64), atol=1e-10, rtol=0)
 
 
 def test_unit_length_does_not_depend_on_the_scale():

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rltr.pattern import Pattern
+from rltr.tokens import precise
 
 
 def fused(
@@ -70,9 +71,9 @@ def products(
         logits = logits.masked_fill_(~mask, lowest) if mask.dtype == torch.bool else logits.add_(mask)
     if pattern.sinks is not None:
         sinks = pattern.sinks.to(logits.dtype).view(1, -1, 1, 1).expand(*logits.shape[:3], 1)
-        weights = torch.cat([logits, sinks], -1).softmax(-1, dtype=torch.float32)[..., :-1]
+        weights = torch.cat([logits, sinks], -1).softmax(-1, dtype=precise(logits.dtype))[..., :-1]
     else:
-        weights = logits.softmax(-1, dtype=torch.float32)
+        weights = logits.softmax(-1, dtype=precise(logits.dtype))
     return weights.to(value.dtype) @ value
 
 

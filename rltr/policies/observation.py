@@ -21,7 +21,7 @@ class Observation:
     """Packed tokens of some rows and a few numbers per row.
 
     Attributes:
-        hidden: hidden states before the decision layer, with mean 0 and length 1 each.
+        hidden: hidden states before the decision layer, with mean 0 and length 1 each, in float32.
         clues: five numbers that tell how dispensable each token is, each in -1 to 1: its cosine, side and rank (see
             :mod:`rltr.redundancy`), how much the token that the head reads attended to it in the layer before, and its
             turn in an even thinning.
@@ -47,7 +47,9 @@ class Observation:
         """What there is to see at a pause of the forward pass."""
         tokens = decision.tokens
         layer = torch.full((len(tokens.counts),), decision.layer, device=decision.hidden.device)
-        return cls(decision.unit, clues(decision), tokens, decision.protected, layer, price, kept)
+        # A model may compute in double precision; policies do in single.
+        hidden, told = decision.unit.float(), clues(decision).float()
+        return cls(hidden, told, tokens, decision.protected, layer, price, kept)
 
     @classmethod
     def of_grid(cls, grid: Mapping[str, Tensor]) -> "Observation":

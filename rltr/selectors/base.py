@@ -85,5 +85,5 @@ def keep_best(score: Float[Tensor, " total"], decision: Decision, keep_rate: flo
     """Mark each row's protected tokens and the ``keep_rate`` best-scored of the others, rounded up."""
     tokens, protected = decision.tokens, decision.protected
     best = ragged.row_sum(protected.float(), tokens).long() + stay_counts(decision, keep_rate)
-    place = ragged.rank(score.float().masked_fill(protected, torch.inf), tokens)
+    place = ragged.rank(score.to(ragged.precise(score.dtype)).masked_fill(protected, torch.inf), tokens)
     return place < best.index_select(0, tokens.row)

@@ -41,11 +41,11 @@ class ToMe(KeepRate):
     def __call__(self, decision: Decision) -> Choice:
         """Merge the most similar pairs."""
         assert decision.attended is not None, "check() refuses layer 0"
-        tokens, free = decision.tokens, ~decision.protected
+        tokens, free, keys = decision.tokens, ~decision.protected, decision.attended.keys
         even, odd = (free & (tokens.slot % 2 == side) for side in (0, 1))
         sources = ragged.keep(tokens, even)
         cosine, partner = ragged.nearest(
-            F.normalize(decision.attended.keys.float(), dim=-1), tokens, even, odd, decision.causal
+            F.normalize(keys.to(ragged.precise(keys.dtype)), dim=-1), tokens, even, odd, decision.causal
         )
         leave = ragged.row_sum(free.float(), tokens).long() - stay_counts(decision, self.keep_rate)
         merged = (ragged.rank(cosine, sources) < leave[sources.row]) & cosine.isfinite()
