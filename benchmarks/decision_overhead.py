@@ -23,13 +23,13 @@ from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.envs import default_layers
 from rltr.evaluate.statistics import median_ratio
-from rltr.evaluate.timing import timed
 from rltr.export import load_policy, weight_for_budget
 from rltr.forward import Forward
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.pricing import Pricing
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
+from rltr.timing import timed
 
 GOALS = {"embedded": 0.06, "vit-s": 0.03}
 

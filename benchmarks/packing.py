@@ -30,11 +30,11 @@ from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.evaluate.statistics import median_ratio
 from rltr.evaluate.tally import reduced_cost
-from rltr.evaluate.timing import timed
 from rltr.forward import Dropped, Forward
 from rltr.kernels import BACKENDS, Plan
 from rltr.kernels.groups import Groups
 from rltr.reduction import Reduction
+from rltr.timing import timed
 
 GOALS = {"vit-s": 0.08}
 START = 1

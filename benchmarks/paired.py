@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from rltr.evaluate.statistics import Interval, median_ratio
-from rltr.evaluate.timing import timed
+from rltr.timing import timed
 
 
 @dataclass(frozen=True)

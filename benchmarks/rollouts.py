@@ -20,10 +20,10 @@ from rltr.cost import FlopsCost
 from rltr.embedded import load_task
 from rltr.envs import TokenSelectionVecEnv, default_layers, make_episodes
 from rltr.evaluate.statistics import median_ratio
-from rltr.evaluate.timing import timed
 from rltr.policies.network import decision_flops
 from rltr.recipe import load_recipe
 from rltr.reduction import Reduction
+from rltr.timing import timed
 from rltr.train import TokenPPO
 from rltr.train.run import policy_config
 

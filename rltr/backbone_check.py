@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rltr.backbone import Backbone
-from rltr.evaluate.timing import timed
 from rltr.families import FAMILIES, Family
 from rltr.forward import Choice, Decision
 from rltr.proof import Proof, prove
 from rltr.reduction import Reduction
 from rltr.sample import random_inputs
 from rltr.selectors import KeepAll, Selector
+from rltr.timing import timed
 
 ROUNDS = 9
 """Times that each way of running the model is timed, in alternation."""

@@ -19,9 +19,9 @@ from rltr.evaluate.points import POLICY, OperatingPoint, Shown
 from rltr.evaluate.results import Evaluation
 from rltr.evaluate.statistics import quality_interval
 from rltr.evaluate.tally import Tally, summarise
-from rltr.evaluate.timing import native_beside, schedule, timed, torch_threads
 from rltr.tasks import Examples
 from rltr.tasks.goals import Goal
+from rltr.timing import native_beside, schedule, timed, torch_threads
 
 
 def measure(

@@ -16,9 +16,9 @@ from rltr.errors import RltrError
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import OperatingPoint
 from rltr.evaluate.tally import reduced_cost
-from rltr.evaluate.timing import schedule
 from rltr.forward import Trace
 from rltr.tasks import TensorExamples
+from rltr.timing import schedule
 from tests.evaluate.conftest import operating_point
 
 
