@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rltr.export import attach, detach, load_policy
     from rltr.families import Family
     from rltr.reduction import Reduction
-    from rltr.tasks.goals.embedding import mean_of_kept
 
 _LAZY = {
     "Backbone": "rltr.backbone",
@@ -26,7 +25,6 @@ _LAZY = {
     "check_backbone": "rltr.backbone_check",
     "detach": "rltr.export",
     "load_policy": "rltr.export",
-    "mean_of_kept": "rltr.tasks.goals.embedding",
 }
 
 __all__ = [
@@ -40,7 +38,6 @@ __all__ = [
     "check_backbone",
     "detach",
     "load_policy",
-    "mean_of_kept",
 ]
 
 

@@ -151,7 +151,7 @@ class Forward(Stream):
         self.also_protected: Bool[Tensor, "rows grid"] | None = None
         self.attended: Attended | None = None
         self.stages: list[Tokens] = []
-        self._grid: Tensor | None = None
+        self._departures: list[tuple[Tensor, Tensor]] = []
         self._followed: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -176,14 +176,29 @@ class Forward(Stream):
         self.attended = attended if self.layer + 1 in self.layers else None
 
     def after_last_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
-        """Put every token back where it was; a dropped one has the value it had when it was dropped."""
-        tokens, self.tokens = self._tokens(), None
+        """Fill the grid: every original place holds the final state of the token that stands for it.
+
+        A head that reads all places then reads every remaining token as often as the tokens it stands for. So a mean
+        over places is the mean over the remaining tokens weighted by their sizes.
+        """
+        grid = self._on_grid(hidden)
+        self.tokens = None
         self._followed.clear()
+        return grid
+
+    def _on_grid(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
+        """The current states in original places: one gather."""
+        tokens = self._tokens()
         if tokens.uniform == tokens.grid:
             return hidden
-        assert self._grid is not None
-        self._grid.index_copy_(0, tokens.grid_index, hidden.flatten(0, 1))
-        return self._grid.view(len(tokens.counts), tokens.grid, -1)
+        # Padding stands for nothing. A copy of its row's pooled token is finite, and of the same layer as the rest.
+        pooled = tokens.readers(self.reader)
+        stands = pooled.repeat_interleave(tokens.grid)
+        stands[tokens.grid_index] = torch.arange(tokens.total, device=stands.device)
+        # Backwards, so that who took a token in is known by then, even if it left itself at a later decision.
+        for left, taken_in in reversed(self._departures):
+            stands[left] = stands[taken_in]
+        return hidden.flatten(0, 1).index_select(0, stands).view(len(tokens.counts), tokens.grid, -1)
 
     def follow(self, value: Any) -> Any:
         """Gather every tensor in ``value`` that has a token axis, tuples included; leave everything else alone."""
@@ -247,7 +262,6 @@ class Forward(Stream):
                     if not self.family.left_padding
                     else "attention_mask hides a whole row: leave out inputs without any token"
                 )
-            self._grid = hidden.flatten(0, 1).clone()
             hidden = self._shaped(hidden[present])
         self.stages.append(self.tokens)
         return hidden
@@ -281,21 +295,29 @@ class Forward(Stream):
             current.reset(outside)
         kept = choice.keep | protected
         if not bool(kept.all()):
-            if self._grid is None:
-                self._grid = hidden.new_empty(len(tokens.counts) * tokens.grid, hidden.shape[-1])
-            leave = ragged.where(~kept)
-            self._grid.index_copy_(0, tokens.grid_index.index_select(0, leave), hidden.index_select(0, leave))
+            if choice.into is None:
+                into, found = decision.redundancy.partners(kept)
+            else:
+                into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
+            self._note_departures(decision, kept, into, found)
             if self.dropped == "drop":
                 hidden, self.tokens = ragged.take(hidden, kept), ragged.keep(tokens, kept)
             else:
-                if choice.into is None:
-                    into, found = decision.redundancy.partners(kept)
-                else:
-                    into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
                 hidden, self.tokens = ragged.merge(hidden, tokens, kept, into, found)
             self._followed.clear()
         self.stages.append(self._tokens())
         return self._shaped(hidden)
+
+    def _note_departures(self, decision: Decision, kept: Tensor, into: Tensor, found: Tensor) -> None:
+        """Remember who stands for whom from now on: for a token that nobody took in, its most similar kept token."""
+        tokens, leave = decision.tokens, ragged.where(~kept)
+        if not bool(found.all()):
+            lost = torch.zeros_like(kept)
+            lost[leave[~found]] = True
+            # Protected tokens count here: a row always keeps one, and nothing is merged into it by this.
+            into = into.clone()
+            into[~found] = ragged.nearest(decision.unit, tokens, lost, kept)[1]
+        self._departures.append((tokens.grid_index[leave], tokens.grid_index[into]))
 
     def _shaped(self, packed: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "batch length *rest"]:
         """Rows of equal length as a batch, all others packed behind one another in a batch of one."""

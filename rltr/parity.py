@@ -68,7 +68,7 @@ def parity(
     expected = native if exact is backbone else goal.read(exact.model(**exact.uncached(wide)), wide)
     with backbone.attached():
         output, trace = Reduction(backbone, KeepAll(), layers, dropped)(inputs)
-    kept = goal.read(output, inputs, trace)
+    kept = goal.read(output, inputs)
     after = goal.read(backbone.model(**backbone.uncached(inputs)), inputs)
     there = expected != ABSENT
     allowed = tolerance(native[there], expected[there], backbone.dtype)

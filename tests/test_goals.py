@@ -21,11 +21,9 @@ from rltr.tasks.goals import (
     TokenClassification,
     ZeroShot,
 )
-from rltr.tasks.goals.embedding import mean_of_kept
 from rltr.tasks.goals.goal import ABSENT
 from rltr.tasks.goals.regression import deviation_of, spread_of
 from rltr.tasks.goals.token_classes import UNLABELLED
-from rltr.tokens import Tokens, everything
 
 CLASSES = ["a", "b", "c"]
 GOALS: dict[str, Goal] = {
@@ -323,7 +321,7 @@ def test_fidelity_of_several_labels_is_a_sum_of_two_class_divergences() -> None:
 # Embeddings
 
 
-def test_pooling_counts_what_is_left_by_what_it_stands_for() -> None:
+def test_pooling_takes_every_place_that_is_not_padding() -> None:
     states = torch.arange(12.0).view(2, 3, 2)
     present = torch.tensor([[1, 1, 1], [1, 1, 0]])
     mean = Embedding(2).read({"last_hidden_state": states}, {"attention_mask": present})
@@ -332,9 +330,6 @@ def test_pooling_counts_what_is_left_by_what_it_stands_for() -> None:
     for mask in (present, present.flip(1)):
         first = Embedding(2, "cls").read({"last_hidden_state": states}, {"attention_mask": mask})
         assert first.tolist() == [[0.0, 1.0], states[1, 1 - int(mask[1, 0])].tolist()]
-    torch.testing.assert_close(mean_of_kept(states, everything(2, 3)), states.mean(1))
-    kept = Tokens(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]), (2, 1), 3, torch.tensor([1.0, 3.0, 2.0]))
-    assert mean_of_kept(states, kept).tolist() == [[3.0, 4.0], [8.0, 9.0]]
     assert (
         Embedding(2, output="image_embeds").read({"image_embeds": states[:, 0]}, {}).tolist() == states[:, 0].tolist()
     )

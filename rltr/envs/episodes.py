@@ -175,7 +175,7 @@ class Episodes:
             return self._observe(following), reward, False
         assert self._pass.output is not None
         goal, dense, labels = self.examples.goal, self._dense_answers, self.examples.labels[self.index]
-        answers = goal.read(self._pass.output, self._inputs, self._pass.trace).float().cpu()
+        answers = goal.read(self._pass.output, self._inputs).float().cpu()
         scored = score(self.scoring, goal, dense, answers, labels)
         reward = reward + scored
         self.outcome = Outcome(

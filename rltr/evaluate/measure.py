@@ -118,7 +118,7 @@ def measure(
                             (output, trace), took = timed(partial(point.reduce, inputs), device, clock)
                         if first:
                             assert dense is not None  # the native model goes first
-                            answers = goal.read(output, inputs, trace).float().cpu()
+                            answers = goal.read(output, inputs).float().cpu()
                             goal.check(dense, answers, labels[index])
                             tally.answer(goal, dense, answers, labels[index])
                             tally.spend(trace, len(backbone.layers), point.flops or flops, point.latency)

@@ -86,7 +86,7 @@ def calibrate(
             dense_quality += float(goal.quality(dense, dense, labels).sum())
             for weight, reduction in reductions.items():
                 output, trace = reduction(inputs)
-                answers = goal.read(output, inputs, trace).float()
+                answers = goal.read(output, inputs).float()
                 goal.check(dense, answers, labels)
                 quality[weight] += float(goal.quality(dense, answers, labels).sum())
                 counts = [torch.tensor(stage.counts) for stage in trace.stages]

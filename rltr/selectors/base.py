@@ -31,10 +31,10 @@ class Selector(ABC):
     def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
         """FLOPs of one decision, per token and per pair of tokens: products of matrices, as in the layers.
 
-        Override it in a selector that multiplies matrices of its own. Merging takes the similarities between two halves
-        of a row: a quarter of all pairs, a multiply-add counted as two.
+        Override it in a selector that multiplies matrices of its own. Finding the token that stands for a dropped one
+        takes the similarities between two halves of a row: a quarter of all pairs, a multiply-add counted as two.
         """
-        return 0, similarity_flops(backbone.width) if dropped == "merge" else 0
+        return 0, similarity_flops(backbone.width)
 
     @abstractmethod
     def __call__(self, decision: Decision) -> Choice:

@@ -124,12 +124,14 @@ def most_similar(value, p, others):
 def reference(case, row, masks, mode, into=None, layers=LAYERS):
     """One row's reduced forward pass, as plain and slow as possible: native layers on a batch of one kept token set.
 
-    Tokens are plain dictionary entries by original position; sizes weigh the attention by a bias mask.
+    Tokens are plain dictionary entries by original position; sizes weigh the attention by a bias mask. In the end every
+    place holds the state of the token that stands for it.
     """
     model, modules = case.model, Backbone(case.model).layers
     inputs = {name: value[row : row + 1] for name, value in case.inputs.items()}
     grid = before_layer(model, 0, inputs)[0].clone()
     there = case.present[row].nonzero()[:, 0].tolist()
+    at_first, stands = list(there), {}
     value = {p: grid[p] for p in there}
     size = dict.fromkeys(there, 1.0)
     for index, layer in enumerate(modules):
@@ -138,14 +140,16 @@ def reference(case, row, masks, mode, into=None, layers=LAYERS):
             stay = [p for place, p in enumerate(there) if place < case.leading or mask[p]]
             side = {p: place % 2 for place, p in enumerate(there)}
             groups = {p: [p] for p in stay}
-            gone = [p for p in there if p not in groups]
-            grid[gone] = torch.stack([value[p] for p in gone]) if gone else grid[gone]
+            for p in (p for p in there if p not in groups):
+                if into is not None and p in into[layers.index(index)][row]:
+                    stands[p] = into[layers.index(index)][row][p]
+                elif others := [q for q in stay[case.leading :] if side[q] != side[p]] or stay[case.leading :]:
+                    stands[p] = most_similar(value, p, others)
+                else:  # nobody may take it in, but somebody stands for it
+                    stands[p] = most_similar(value, p, stay)
+                    continue
+                groups[stands[p]].append(p)
             if mode == "merge":
-                for p in gone:
-                    if into is not None and p in into[layers.index(index)][row]:
-                        groups[into[layers.index(index)][row][p]].append(p)
-                    elif others := [q for q in stay[case.leading :] if side[q] != side[p]] or stay[case.leading :]:
-                        groups[most_similar(value, p, others)].append(p)
                 merged = {q: sum(size[p] * value[p] for p in group) for q, group in groups.items()}
                 size = {q: sum(size[p] for p in group) for q, group in groups.items()}
                 value = {q: merged[q] / size[q] for q in stay}
@@ -155,8 +159,11 @@ def reference(case, row, masks, mode, into=None, layers=LAYERS):
         with torch.no_grad():
             out = layer(stacked, attention_mask=bias if mode == "merge" else None)
         value = dict(zip(there, (out[0] if isinstance(out, tuple) else out)[0], strict=True))
-    for p in there:
-        grid[p] = value[p]
+    for p in range(len(grid)):
+        place = p if p in at_first else at_first[0]  # padding: the pooled token
+        while place in stands:
+            place = stands[place]
+        grid[p] = value[place]
     handle = modules[-1].register_forward_hook(
         lambda module, args, out: (grid[None], *out[1:]) if isinstance(out, tuple) else grid[None]
     )

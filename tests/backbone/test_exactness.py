@@ -14,7 +14,6 @@ from tests.backbone.conftest import (
     LAYERS,
     Recorder,
     Replay,
-    before_layer,
     close,
     entering,
     matrix,
@@ -111,15 +110,26 @@ def test_holes_in_the_attention_mask_are_padding_too(request, text_inputs, model
 
 
 @modes
-def test_a_dropped_token_keeps_its_last_value(case, mode):
-    """Dropped before layer 2, it has the value that layer 1 gave it."""
-    masks = random_masks(case, decisions=1)
-    _, grid, trace = reduced(case, Replay(masks), mode, layers=(2,))
-    value = before_layer(case.model, 2, case.inputs)
-    gone = trace.stages[0].present & ~trace.stages[1].present
-    assert gone.any()
-    final = next((m for m in case.model.base_model.children() if isinstance(m, torch.nn.LayerNorm)), None)
-    close(grid[gone], (value if final is None else final(value))[gone], 1e-6)
+def test_a_place_holds_the_final_state_of_the_token_that_stands_for_it(case, mode):
+    """Tokens leave at two decisions, some into tokens that leave later: no place keeps a state of an earlier layer."""
+    masks = random_masks(case)
+    _, grid, trace = reduced(case, Replay(masks), mode)
+    last = trace.stages[-1].present
+    for row, (states, there) in enumerate(zip(grid, last, strict=True)):
+        remaining = {tuple(state.tolist()) for state in states[there]}
+        assert all(tuple(state.tolist()) in remaining for state in states), f"row {row}"
+    assert (trace.stages[0].present & ~last).any()
+
+
+@pytest.mark.parametrize("name", ["norm", "uniform", "redundancy", "tome"])
+def test_a_mean_over_places_is_the_mean_of_remaining_tokens_by_their_sizes(case, name):
+    """Merged tokens count for all they stand for, through chains of merges; padding aside."""
+    _, grid, trace = reduced(case, selector(name), "merge")
+    left = trace.stages[-1]
+    for row in range(len(grid)):
+        mine = left.row == row
+        states, size = grid[row, left.position[mine]], left.size[mine, None]
+        close(grid[row, case.present[row]].mean(0), (states * size).sum(0) / size.sum())
 
 
 @modes

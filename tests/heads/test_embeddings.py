@@ -15,7 +15,6 @@ from rltr.loading import load_model
 from rltr.recipe import load_recipe
 from rltr.tasks import load_task
 from rltr.tasks.examples import Subset
-from rltr.tasks.goals.embedding import mean_of_kept
 from rltr.tasks.text import TextExamples
 from tests.heads.conftest import bert, recipe
 
@@ -50,29 +49,22 @@ def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, drop
         states = model(**inputs).last_hidden_state
         kept = attached.kept
         assert kept is not None and kept.total < int(inputs["attention_mask"].sum())
-        pooled = rltr.mean_of_kept(states, kept)
     assert none_yet is None
     with torch.no_grad(), attached.reduction.backbone.attached():
         output, trace = attached.reduction(inputs)
-    assert torch.equal(pooled, task.test.goal.read(output, inputs, trace))
+    assert torch.equal(states, output.last_hidden_state) and torch.equal(kept.row, trace.stages[-1].row)
+    pooled = task.test.goal.read(output, inputs)
+    mask = inputs["attention_mask"][..., None]
+    torch.testing.assert_close(pooled, (states * mask).sum(1) / mask.sum(1))
+    if dropped == "drop":
+        return
     by_hand = []
     for row in range(len(kept.counts)):
         mine = kept.row == row
-        size = torch.ones(int(mine.sum())) if kept.size is None else kept.size[mine]
-        by_hand.append((states[row, kept.position[mine]] * size[:, None]).sum(0) / size.sum())
+        assert kept.size is not None
+        size = kept.size[mine, None]
+        by_hand.append((states[row, kept.position[mine]] * size).sum(0) / size.sum())
     torch.testing.assert_close(pooled, torch.stack(by_hand))
-
-
-def test_merged_tokens_keep_their_weight_in_the_mean() -> None:
-    """Two equal tokens merged into one pool to what they were."""
-    from rltr import tokens as ragged
-
-    states = torch.tensor([[[1.0, 0.0], [4.0, 2.0], [4.0, 2.0]]])
-    whole = ragged.everything(1, 3)
-    kept = torch.tensor([True, True, False])
-    hidden, left = ragged.merge(states[0], whole, kept, torch.tensor([1]), torch.tensor([True]))
-    grid = ragged.grid_of(left, hidden)
-    torch.testing.assert_close(mean_of_kept(grid, left), states.mean(1))
 
 
 def test_a_text_ends_where_its_line_does(folder: Path, tmp_path: Path) -> None:

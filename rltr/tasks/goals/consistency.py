@@ -7,7 +7,6 @@ from typing import Any
 from jaxtyping import Shaped
 from torch import Tensor
 
-from rltr.forward import Trace
 from rltr.tasks.goals.goal import Answers, Goal, Labels, PerRow
 
 
@@ -24,9 +23,9 @@ class Consistency(Goal):
     answer: tuple[int, ...]
     quality_name = "consistency"
 
-    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor], trace: Trace | None = None) -> Answers:
+    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Answers:
         """See ``Goal``."""
-        return self.goal.read(output, inputs, trace)
+        return self.goal.read(output, inputs)
 
     def fingerprint(self) -> str:
         """See ``Goal``: the answers are those of the other goal, whether there are labels or not."""

@@ -10,9 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from rltr.errors import RltrError
-from rltr.forward import Trace
 from rltr.tasks.goals.goal import Goal, PerRow
-from rltr.tokens import Tokens
 
 Pooling = Literal["mean", "cls"]
 Vectors = Float[Tensor, "rows width"]
@@ -24,8 +22,9 @@ class Embedding(Goal):
 
     Args:
         width: of the embedding.
-        pooling: ``mean`` over the tokens that are left, each as heavy as the tokens it stands for, or ``cls``, the
-            first token of each row, behind any padding. Unused where the model pools itself.
+        pooling: ``mean`` over all places that are not padding (a reduced model has the state of the token that stands
+            for a place there), or ``cls``, the first token of each row, behind any padding. Unused where the model
+            pools itself.
         output: the field of the model's output: ``last_hidden_state``, which has one state per token, or one with a
             vector per input, such as ``image_embeds``.
     """
@@ -35,7 +34,7 @@ class Embedding(Goal):
     output: str = "last_hidden_state"
     quality_name = "cosine"
 
-    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor], trace: Trace | None = None) -> Vectors:
+    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Vectors:
         """See ``Goal``."""
         states: Tensor = output[self.output]
         if states.ndim == 2:
@@ -46,8 +45,6 @@ class Embedding(Goal):
                 return states[:, 0]
             first = present.int().argmax(1)  # of equal places the first
             return states[torch.arange(len(states), device=states.device), first]
-        if trace is not None:
-            return mean_of_kept(states, trace.stages[-1])
         if present is None:
             return states.mean(1)
         weight = present.to(states.dtype)
@@ -80,16 +77,3 @@ class Embedding(Goal):
     def _cosine(dense: Vectors, reduced: Vectors) -> PerRow:
         # Rounding can take the cosine of equal vectors a little above 1.
         return cosine_similarity(dense.float(), reduced.float(), dim=-1).clamp(-1.0, 1.0)
-
-
-def mean_of_kept(states: Float[Tensor, "rows grid width"], kept: Tokens) -> Vectors:
-    """Mean of the states of the tokens that are left; one that others were merged into counts for all of them.
-
-    Args:
-        states: the last layer's, in original places.
-        kept: the tokens that reached it.
-    """
-    size = torch.ones(kept.total, device=states.device) if kept.size is None else kept.size
-    weight = size.new_zeros(len(kept.counts) * kept.grid).index_copy_(0, kept.grid_index, size)
-    weight = weight.view(len(kept.counts), kept.grid).to(states.dtype)
-    return torch.einsum("rtw,rt->rw", states, weight) / weight.sum(1, keepdim=True)

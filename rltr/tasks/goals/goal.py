@@ -11,7 +11,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.forward import Trace
 
 MAX_LOSS = 3.0
 """Where fidelity and the gain in quality are clipped: beyond that an answer is simply wrong, and outliers would rule
@@ -37,13 +36,12 @@ class Goal(ABC):
     quality_name: ClassVar[str]
     """What reports call the quality: ``accuracy``, …"""
 
-    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor], trace: Trace | None = None) -> Answers:
+    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Answers:
         """The answers in a model's output.
 
         Args:
             output: what the model returned.
             inputs: what it was given.
-            trace: which tokens were kept; None if all were.
         """
         answers: Tensor = output["logits"]
         return answers

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.forward import Trace
 from rltr.tasks.goals.goal import ABSENT, MAX_LOSS, Goal, PerRow, divergence, refuse_outside
 
 UNLABELLED = -100
@@ -34,7 +33,7 @@ class TokenClassification(Goal):
     longest: int
     quality_name = "token accuracy"
 
-    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor], trace: Trace | None = None) -> TokenLogits:
+    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> TokenLogits:
         """See ``Goal``; padding is what ``attention_mask`` says.
 
         Raises:

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rltr.forward import Trace
 from rltr.tasks.goals.classification import Classification, Logits
 
 
@@ -31,7 +30,7 @@ class ZeroShot(Classification):
     bias: float = 0.0
     output: str = "image_embeds"
 
-    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor], trace: Trace | None = None) -> Logits:
+    def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Logits:
         """See ``Goal``."""
         embeddings = normalize(output[self.output].float(), dim=-1)
         anchors = normalize(self.anchors.to(embeddings), dim=-1)
