@@ -138,8 +138,12 @@ def _train(recipe: Recipe, backbone: Backbone, task: Task, resume: bool = False,
         if demo:
             (recipe.out / DEMO_FILE).write_text("`rltr demo` made this folder, and may replace what it made.\n")
         save_recipe(with_absolute_paths(recipe), recipe.out / RECIPE_FILE)
+        learner = recipe.learner
+        rounded = (
+            f" ({learner.rollouts} in whole batches of {learner.batch})" if learner.planned > learner.rollouts else ""
+        )
         console.print(
-            f"training on {len(task.train)} inputs, {recipe.learner.rollouts} rollouts; logs in {recipe.out / LOGS}"
+            f"training on {len(task.train)} inputs, {learner.planned} rollouts{rounded}; logs in {recipe.out / LOGS}"
         )
 
     policy = train_policy(backbone, task, recipe, recipe.out, resume, begin)

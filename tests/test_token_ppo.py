@@ -20,6 +20,7 @@ from rltr.envs import TokenSelectionVecEnv, make_episodes
 from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
 from rltr.policies.actor import log_probability
+from rltr.tasks import TensorExamples
 from rltr.train import restore_checkpoint, save_checkpoint
 from rltr.train.advantages import RunningDeviation, leave_one_out, own_cost, token_advantage
 from rltr.train.token_ppo import TokenPPO
@@ -225,6 +226,84 @@ def test_what_saving_names_instead_gives_the_same_learner_back(build: Any, tmp_p
         learner.learn(2 * learner.n_steps * learner.n_envs, reset_num_timesteps=False)
         both.append(weights(learner))
     assert all(torch.equal(both[0][name], both[1][name]) for name in both[0])
+
+
+# Batches that are begun, and those that teach nothing
+
+
+@pytest.mark.parametrize(("rollouts", "updates"), [(1, 1), (8, 1), (9, 2), (20, 3), (24, 3), (31, 4)])
+def test_the_last_step_is_never_uphill(build: Any, rollouts: int, updates: int) -> None:
+    """Learning goes on for whole batches, and what remains falls to 0 over all of them."""
+    ppo = build(learning_rate=lambda remaining: 0.01 * remaining)
+    train, seen = ppo.train, []
+
+    def watched() -> None:
+        train()
+        seen.append((ppo._current_progress_remaining, ppo.policy.optimizer.param_groups[0]["lr"]))
+
+    ppo.train = watched
+    ppo.learn(rollouts * len(LAYERS))
+    expected = [1 - (i + 1) / updates for i in range(updates)]
+    assert [remaining for remaining, _ in seen] == pytest.approx(expected)
+    assert [rate for _, rate in seen] == pytest.approx([0.01 * remaining for remaining in expected])
+    assert min(rate for _, rate in seen) >= 0
+    ppo.learn(3, reset_num_timesteps=False)
+    assert ppo.num_timesteps == (updates + 1) * 8 * len(LAYERS) and seen[-1] == (0, 0)
+
+
+@pytest.mark.parametrize("options", [{"n_epochs": 0}, {"batches": 0}, {"n_epochs": -1}])
+def test_an_update_of_nothing_is_refused(build: Any, options: dict[str, int]) -> None:
+    with pytest.raises(RltrError, match="must both be at least 1"):
+        build(**options)
+
+
+def texts(tokens: list[int]) -> TensorExamples:
+    mask = (torch.arange(max(tokens)) < torch.tensor(tokens)[:, None]).long()
+    words = torch.randint(5, 50, mask.shape) * mask
+    names = [str(i) for i in range(len(tokens))]
+    return TensorExamples(
+        torch.arange(len(tokens)) % 3, names, list("abc"), {"input_ids": words, "attention_mask": mask}
+    )
+
+
+@pytest.mark.parametrize("group_size", [2, 4])
+def test_texts_of_one_token_teach_nothing(
+    tiny_bert: Any, group_size: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone in a batch they move nothing; beside longer ones they have no part in what advantages are divided by."""
+    backbone = Backbone(tiny_bert)
+    data = texts([1, 1, 1, 6, 6, 6])
+    env = TokenSelectionVecEnv(make_episodes(backbone, data, rows=4, layers=LAYERS, group_size=group_size))
+    ppo = TokenPPO(env, PolicyConfig(backbone.width, backbone.depth, 6, width=8), seed=0)
+    train, update = ppo.train, ppo.deviation.update
+    measured: list[Tensor] = []
+    decided: list[int] = []
+
+    def measure(values: Tensor) -> float:
+        measured.append(values)
+        return update(values)
+
+    def watched() -> None:
+        before, updates = weights(ppo), ppo._n_updates
+        measured.clear()
+        train()
+        decided.append(int(ppo.rollout_buffer.steps[0].decided.sum()))
+        after = weights(ppo)
+        if decided[-1]:
+            open_to = [step for step in ppo.rollout_buffer.steps if not bool(step.seen.protected.all())]
+            assert len(measured[0]) == decided[-1] * len(open_to)
+            assert any(not torch.equal(before[name], after[name]) for name in before)
+            assert all(bool(value.isfinite().all()) for value in after.values())
+        else:
+            assert not measured and ppo._n_updates == updates
+            assert all(torch.equal(before[name], after[name]) for name in before)
+
+    monkeypatch.setattr(ppo.deviation, "update", measure)
+    monkeypatch.setattr(ppo, "train", watched)
+    ppo.learn(24 * 4 * len(LAYERS))
+    env.close()
+    assert set(decided) == set(range(0, 5, group_size))  # none, all and, in groups of two, half of the rows
+    assert [record.levelname for record in caplog.records if "teach nothing" in record.message].count("WARNING") == 1
 
 
 # Updates

@@ -7,11 +7,13 @@ from transformers import PreTrainedModel
 
 from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost
+from rltr.envs.actions import keep_mask
 from rltr.envs.dense import DenseLogits
 from rltr.envs.episodes import Episodes, longest_row, typical_row
 from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, decision_flops
 from rltr.pricing import Pricing
+from rltr.recipe.fields import COST_WEIGHT
 from rltr.tasks import Examples
 
 
@@ -30,7 +32,7 @@ def make_episodes(
     rows: int = 1,
     layers: Sequence[int] | None = None,
     cost: CostModel | None = None,
-    cost_weight: tuple[float, float] = (0.02, 2.0),
+    cost_weight: tuple[float, float] = COST_WEIGHT,
     scoring: str = "both",
     dropped: Dropped = "merge",
     group_size: int = 1,
@@ -62,8 +64,5 @@ def make_episodes(
 
 
 def as_keep(actions: object, episodes: Episodes) -> torch.Tensor:
-    """Actions of any numeric kind as the keep mask ``(rows, grid)``; stable-baselines3 hands bits over as floats."""
-    keep = torch.as_tensor(actions)
-    if keep.shape != (episodes.rows, episodes.grid):
-        raise ValueError(f"actions have shape {tuple(keep.shape)}; expected {(episodes.rows, episodes.grid)}")
-    return keep > 0.5
+    """Actions of one batch of episodes as its keep mask ``(rows, grid)``, or `RltrError`; see :func:`keep_mask`."""
+    return keep_mask(actions, episodes.rows, episodes.grid)

@@ -10,17 +10,19 @@ from weakref import finalize
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.device import move_inputs
+from rltr.envs.actions import keep_mask
 from rltr.envs.dense import DenseLogits
 from rltr.errors import RltrError
 from rltr.forward import Choice, Decision, Dropped, Trace
 from rltr.pause import PausedForward
 from rltr.policies.observation import Observation
 from rltr.pricing import Pricing
+from rltr.recipe.fields import COST_WEIGHT
 from rltr.selectors.none import KeepAll
 from rltr.tasks import SCORES, Examples, score
 
@@ -77,7 +79,7 @@ class Episodes:
         dense: DenseLogits,
         pricing: Pricing,
         rows: int,
-        cost_weight: tuple[float, float] = (0.02, 2.0),
+        cost_weight: tuple[float, float] = COST_WEIGHT,
         scoring: str = "both",
         dropped: Dropped = "merge",
         group_size: int = 1,
@@ -151,19 +153,24 @@ class Episodes:
         self._rewards = torch.zeros(self.rows)
         return self._observe(decision)
 
-    def step(self, keep: Bool[Tensor, "rows grid"]) -> tuple[Observation, Float[Tensor, " rows"], bool]:
+    def step(self, keep: Tensor) -> tuple[Observation, Float[Tensor, " rows"], bool]:
         """Keep some tokens and run to the next decision, or to the end and the next batch's first decision.
 
         Args:
-            keep: which original tokens stay; entries of protected and absent tokens are ignored.
+            keep: which original tokens stay, ``(rows, grid)``; entries of protected and absent tokens are ignored.
 
         Returns:
             What there is to decide now, the reward of each row, and whether the batch ended (see ``outcome``).
+
+        Raises:
+            RltrError: if ``keep`` is no mask of that shape; the episode goes on, and waits for another.
+            RuntimeError: before :meth:`reset`.
         """
         if self._pass is None or self._pass.decision is None:
             raise RuntimeError("call reset() before step()")
         decision = self._pass.decision
         tokens = decision.tokens
+        keep = keep_mask(keep, self.rows, self.grid)
         choice = Choice(keep.to(tokens.row.device)[tokens.row, tokens.position])
         following = self._pass.resume(choice)
         counts = torch.tensor(self._pass.trace.stages[-1].counts)

@@ -100,7 +100,8 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
         # A row whose tokens are all protected has no average, and nobody to decide on.
         relative = share / average.clamp(min=torch.finfo(share.dtype).tiny).index_select(0, tokens.row)
         attention = (relative.log() / 4).clamp_(-1, 1)
-    return torch.cat([similar, torch.stack([attention, turns(tokens.place)], 1)], 1)
+    found = torch.cat([similar, torch.stack([attention, turns(tokens.place)], 1)], 1)
+    return found.clamp_(-1, 1)  # by rounding, the cosine of twins may be a little above 1
 
 
 def turns(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:

@@ -11,6 +11,8 @@ from rltr.files import at_home
 
 EMBEDDED = "embedded"
 """The name, in place of a path, of the model and the data that come with rltr."""
+COST_WEIGHT = (0.01, 8.0)
+"""The cost weights that are trained for unless somebody says otherwise, in recipes and environments alike."""
 
 
 def is_hub_name(source: str) -> bool:
@@ -193,7 +195,9 @@ class CostGroup(Group):
 class LearnerGroup(Group):
     """How the policy learns."""
 
-    rollouts: int = Field(64_000, ge=1, description="passes through the model in the whole training")
+    rollouts: int = Field(
+        64_000, ge=1, description="passes through the model in the whole training; rounded up to batches"
+    )
     batch: int = Field(256, ge=1, description="rollouts per update, a multiple of group_size")
     group_size: int = Field(
         4, ge=2, description="rollouts of the same input at the same cost weight; the others' mean is the baseline"
@@ -208,13 +212,18 @@ class LearnerGroup(Group):
     entropy: float = Field(0.0, ge=0, description="reward for undecidedness, per token (nats)")
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     cost_weight: tuple[float, float] = Field(
-        (0.01, 8.0),
+        COST_WEIGHT,
         description="lowest and highest cost weight trained for: score given up for a dense pass of a typical input",
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="decides the policy's first weights, the inputs' order and every draw"
     )
     checkpoint_every: int = Field(25, ge=1, description="updates between two checkpoints to resume from")
+
+    @property
+    def planned(self) -> int:
+        """Rollouts in whole batches: ``rollouts``, rounded up."""
+        return -(-self.rollouts // self.batch) * self.batch
 
     @field_validator("cost_weight")
     @classmethod

@@ -27,6 +27,7 @@ class Step:
         price: what one kept token of each row paid until the next decision, in typical dense passes.
         cost: what each token itself pays from here to the end, in typical dense passes.
         shared: each row's leave-one-out advantage in task score.
+        decided: in which rows somebody could leave when the episode began; the others' advantages say nothing.
     """
 
     seen: Observation
@@ -36,6 +37,7 @@ class Step:
     price: Float[Tensor, " rows"]
     cost: Float[Tensor, " total"]
     shared: Float[Tensor, " rows"]
+    decided: Bool[Tensor, " rows"]
 
 
 class TokenRolloutBuffer(RolloutBuffer):
@@ -90,7 +92,8 @@ class TokenRolloutBuffer(RolloutBuffer):
         # Every kept token pays the same share, so the row's tokens together pay what the row cost.
         count = torch.zeros_like(weight).index_add_(0, seen.tokens.row, keep.to(weight))
         unsettled = torch.zeros_like(seen.hidden[:, 0])
-        self.steps.append(Step(seen, keep, log_prob[place], weight, cost / count, unsettled, torch.zeros_like(weight)))
+        nobody = torch.zeros_like(weight)
+        self.steps.append(Step(seen, keep, log_prob[place], weight, cost / count, unsettled, nobody, nobody.bool()))
         self.pos += 1
         self.full = self.pos == self.buffer_size
         if self.pos % self.steps_per_episode == 0:
@@ -113,6 +116,8 @@ class TokenRolloutBuffer(RolloutBuffer):
             [step.keep for step in episode],
             [step.price[step.seen.tokens.row] for step in episode],
         )
+        first = episode[0].seen
+        decided = torch.zeros_like(score).index_add_(0, first.tokens.row, (~first.protected).to(score)) > 0
         for i, (step, cost) in enumerate(zip(episode, costs, strict=True)):
-            self.steps[self.pos - len(episode) + i] = replace(step, cost=cost, shared=shared)
+            self.steps[self.pos - len(episode) + i] = replace(step, cost=cost, shared=shared, decided=decided)
         self.scores.append(score)

@@ -2,12 +2,14 @@
 
 import logging
 import math
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 
@@ -31,7 +33,7 @@ from rltr.tasks import Task
 from rltr.train.checkpoint import read_facts, restore_checkpoint, save_checkpoint
 from rltr.train.cost_model import check_conditions, make_cost
 from rltr.train.token_ppo import TokenPPO
-from rltr.train.watch import Checkpoints, Watch
+from rltr.train.watch import Bar, Checkpoints, Watch
 
 CALIBRATED_WEIGHTS = 14
 """Cost weights at which a policy is calibrated, evenly spread over their logarithm."""
@@ -105,12 +107,13 @@ def train_policy(
             extra = {"cost": cost.to_dict(), "recipe": kept_recipe}
             save_checkpoint(out / CHECKPOINT, ppo, extra)
 
-        with closing(configure(str(_next_log(out)), ["tensorboard", "csv"])) as logger:
+        with closing(configure(str(_next_log(out)), ["tensorboard", "csv"])) as logger, _bars() as bars:
             ppo.set_logger(logger)
-            callbacks = CallbackList([Watch(task.train), Checkpoints(save, learner.checkpoint_every)])
-            left = learner.rollouts * episodes.steps - ppo.num_timesteps
+            bar = Bar(bars, bars.add_task("rollouts", total=learner.planned))
+            callbacks = CallbackList([Watch(task.train), Checkpoints(save, learner.checkpoint_every), bar])
+            left = learner.planned * episodes.steps - ppo.num_timesteps
             if left > 0:
-                ppo.learn(left, callbacks, reset_num_timesteps=False, progress_bar=True)
+                ppo.learn(left, callbacks, reset_num_timesteps=False)
     network = ppo.policy.network.eval().requires_grad_(False)
     low, high = learner.cost_weight
     weights = np.geomspace(low / GENTLER, high, CALIBRATED_WEIGHTS).tolist()
@@ -136,6 +139,12 @@ def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyC
     )
 
 
+def _bars() -> Progress:
+    """A bar for whoever watches; where nobody does, in a log or a pipe, none."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, disable=not sys.stdout.isatty())
+
+
 def _dense_cache(megabytes: int) -> DenseCache | None:
     return DenseCache(megabytes * 2**20) if megabytes else None
 
@@ -157,8 +166,11 @@ def _resumed(checkpoint: Path, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def falling(start: float, final_share: float) -> Callable[[float], float]:
-    """A learning rate that falls linearly from ``start`` to ``final_share`` of it, as progress goes from 1 to 0."""
-    return lambda remaining: start * (final_share + (1 - final_share) * remaining)
+    """A learning rate that falls linearly from ``start`` to ``final_share`` of it, as what remains goes from 1 to 0.
+
+    And no further: stable-baselines3 goes below 0 where the last batch of rollouts ends behind what was asked for.
+    """
+    return lambda remaining: start * (final_share + (1 - final_share) * max(remaining, 0.0))
 
 
 def _next_log(out: Path) -> Path:

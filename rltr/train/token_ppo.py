@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ class TokenPPO(PPO):
     Stock PPO multiplies the bits of hundreds of tokens into one ratio, and gives all of them one advantage. Here every
     token has its own ratio and pays its own cost; the score they share has the other rollouts of the same input as its
     baseline. The loss is summed over tokens and divided by a constant of the batch, so that long rows do not count
-    less.
+    less. ``learn`` goes on for whole batches: one that is begun is finished, and counts as planned.
 
     Args:
         env: the environment, a :class:`TokenSelectionVecEnv`; its ``group_size`` must be at least 2.
@@ -52,7 +53,8 @@ class TokenPPO(PPO):
         options: everything else that stable-baselines3's PPO takes (``seed``, ``tensorboard_log``, ``verbose`` …).
 
     Raises:
-        RltrError: if ``env`` is anything else, a wrapper around one included, or has groups of one.
+        RltrError: if ``env`` is anything else, a wrapper around one included, or has groups of one, or an update would
+            have no batch or no epoch.
     """
 
     policy: TokenActor
@@ -82,7 +84,10 @@ class TokenPPO(PPO):
                 "make the episodes with a group_size of at least 2, e.g. 4, and rows a multiple of it"
             )
         self.episodes = env.episodes
+        if n_epochs < 1 or batches < 1:
+            raise RltrError(f"n_epochs={n_epochs} and batches={batches} must both be at least 1")
         self.deviation = RunningDeviation()
+        self._idle = False  # whether it was said that a batch left nothing to decide
         env.tensors = True
         steps = env.episodes.steps
         super().__init__(
@@ -111,12 +116,22 @@ class TokenPPO(PPO):
         )
 
     def train(self) -> None:
-        """Update the policy on the rollouts in the buffer."""
+        """Update the policy on the rollouts in the buffer; where nobody in them could leave, nothing is learned."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         # Where every row was dropped down to its protected tokens, there was nothing to decide.
         steps = [step for step in self.rollout_buffer.steps if not bool(step.seen.protected.all())]
-        scale = max(self.deviation.update(torch.cat([step.shared for step in steps])), LEAST_DEVIATION)
+        if not steps:
+            # A batch of texts of one token, say; the next one may have longer ones.
+            log.log(
+                logging.DEBUG if self._idle else logging.WARNING,
+                "in a batch of %d rollouts no token could leave, as inputs so short have only tokens that must stay: "
+                "they teach nothing",
+                len(self.rollout_buffer.steps[0].shared),
+            )
+            self._idle = True
+            return
+        scale = max(self.deviation.update(torch.cat([step.shared[step.decided] for step in steps])), LEAST_DEVIATION)
         with torch.no_grad():
             before = [self.policy.network.with_baseline(step.seen) for step in steps]
             gains = [
@@ -155,6 +170,11 @@ class TokenPPO(PPO):
             RltrError: always, with what restores a learner.
         """
         raise RltrError(f"TokenPPO is not loaded from stable-baselines3's zip, which holds pickles: {INSTEAD}")
+
+    def _setup_learn(self, total_timesteps: int, *args: Any, **options: Any) -> tuple[int, BaseCallback]:
+        """As stable-baselines3's, for whole batches: what remains would be negative at the end of a begun one."""
+        batch = self.n_steps * self.n_envs
+        return super()._setup_learn(math.ceil(total_timesteps / batch) * batch, *args, **options)
 
     def _improve(self, step: Step, gain: Float[Tensor, " total"], live: Tensor) -> dict[str, float]:
         logit, baseline = self.policy.network.with_baseline(step.seen)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from rich.progress import Progress, TaskID
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Image, TensorBoardOutputFormat
 
@@ -66,6 +67,30 @@ class Watch(BaseCallback):
             stages = ["".join("01"[kept] for kept in stage.tolist()) for stage in outcome.trace.present[:, row]]
             strip = np.concatenate([np.asarray(dim(picture, stage, patches)) for stage in stages], axis=1)
             self.logger.record(f"rltr/kept/{row}", Image(strip, "HWC"), exclude=("csv", "stdout"))
+
+
+class Bar(BaseCallback):
+    """Moves a bar on by every rollout that ended.
+
+    Not stable-baselines3's own, whose thread outlives an error in training, and adds a traceback of its own to it.
+
+    Args:
+        progress: the bars shown; whoever began to show them ends it.
+        task: which of them to move.
+    """
+
+    model: TokenPPO
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        super().__init__()
+        self.progress = progress
+        self.task = task
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.progress.update(self.task, completed=self.num_timesteps // self.model.episodes.steps)
 
 
 class Checkpoints(BaseCallback):

@@ -21,6 +21,7 @@ from rltr.envs import (
 )
 from rltr.errors import RltrError
 from rltr.forward import Choice
+from rltr.recipe.fields import LearnerGroup
 from tests.envs.conftest import LAYERS, SMALL, images
 
 
@@ -176,3 +177,13 @@ def test_an_environment_that_nobody_closes_lets_go_of_the_model(tiny_vit, tiny_t
     gc.collect()
     assert tiny_vit.config._attn_implementation == "sdpa"
     assert not any(layer._forward_pre_hooks for layer in tiny_vit.vit.layers)
+
+
+def test_environments_cost_what_trainings_do(options: dict[str, Any]) -> None:
+    """One home for the default: who tries an environment sees what a training would pay."""
+    episodes = make_episodes(**options, rows=4)
+    assert episodes.weights == LearnerGroup().cost_weight
+    plain = Episodes(episodes.dense, episodes.pricing, rows=4)
+    assert plain.weights == LearnerGroup().cost_weight
+    plain.close()
+    episodes.close()
