@@ -3,8 +3,8 @@
 Everything heavy (torch, transformers, the jobs) is imported inside the commands, so ``rltr --help`` answers at once.
 """
 
-import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 
 from rltr.errors import RltrError
 from rltr.files import at_home, from_here
-from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, RECIPE_FILE, check_out
+from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, POLICY_FOLDER, RECIPE_FILE, check_out
+from rltr.reading import LARGEST_CONFIG, read_regular, strict_json
 from rltr.version import __version__
 
 if TYPE_CHECKING:
@@ -181,9 +182,9 @@ def train(
         folder = run_train(recipe, resume)
     except KeyboardInterrupt:
         begun = (recipe.out / RECIPE_FILE).is_file()
-        hint = f"; go on from the last checkpoint with: rltr train --resume --out {recipe.out}"
+        hint = f"; go on from the last checkpoint with: rltr train --resume --out {shlex.quote(str(recipe.out))}"
         raise KeyboardInterrupt(hint if begun else " before anything was written") from None
-    typer.echo(f"trained; next: rltr export --run {folder} --out my-policy")
+    typer.echo(f"trained; next: rltr export --run {shlex.quote(str(folder))} --out my-policy")
 
 
 @app.command()
@@ -241,7 +242,7 @@ def export(
     from rltr.jobs import run_export
 
     run_export(run, out)
-    typer.echo(f"exported; next: rltr check {out}")
+    typer.echo(f"exported; next: rltr check {shlex.quote(str(out))}")
 
 
 @app.command()
@@ -335,17 +336,22 @@ def _is_model(target: Path) -> bool:
         return True
     # A policy's config says model_type as well, of its backbone; and what says neither was meant to be a policy.
     config = target / "config.json"
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    return '"model_type"' in text and '"backbone"' not in text
+    # A model's config may name many thousands of classes.
+    text = read_regular(config, 64 * LARGEST_CONFIG) if config.exists() else b""
+    return b'"model_type"' in text and b'"backbone"' not in text
 
 
 def _policy_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
-    if not file.is_file():
+    if not file.exists():
         what = "there is no such folder" if not folder.exists() else "it holds no config.json"
-        raise RltrError(f"{str(folder)!r} is not a policy's folder: {what}; name one that demo, train or export wrote")
+        fix = "name one that demo, train or export wrote"
+        if (folder / POLICY_FOLDER / "config.json").exists():
+            fix = f"it is a run's, whose policy is {str(folder / POLICY_FOLDER)!r}"
+        raise RltrError(f"{str(folder)!r} is not a policy's folder: {what}; {fix}")
+    content = read_regular(file, LARGEST_CONFIG)
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = strict_json(content)
     except ValueError as error:
         raise RltrError(f"{str(file)!r} is damaged ({error}); export the policy again") from None
     if not isinstance(config, dict):

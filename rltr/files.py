@@ -1,71 +1,134 @@
-"""Writing files so that a crash never leaves half of one behind."""
+"""Writing files and folders so that a crash, a kill or a full disk never leaves half of one in place of the old one."""
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rltr.errors import RltrError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+UNFINISHED = ".rltr-unfinished"
+"""How the names of the folders end in which something is being written."""
+LOCK = "lock"
+"""A file in each of them, locked as long as its writer lives."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
+"""What systems say that cannot sync a folder."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it onto ``path`` when the block ends, remove it when it raises.
+    """Yield a temporary path; it takes the place of ``path`` when the block ends, and is removed when it raises.
+
+    The file has the permissions of any new one, and is on the disk, not only in its cache, before it takes its place.
 
     Args:
-        path: a file's final place; missing parent folders are made.
+        path: a file's final place; missing parent folders are made. Of a link, the file that it leads to.
+
+    Raises:
+        OSError: with ``path`` as its file name, if there is no room. ``path`` is as it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    path = _behind_link(path)
+    with _room_for(path), _workplace(path) as workplace:
+        temporary = workplace / path.name
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
-        _permit(temporary, 0o666)
+        _finish(temporary, mode)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _sync(path.parent)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; it takes the place of ``path`` when the block ends without an error.
+    """Yield a temporary folder; its files take the place of those of the same names in ``path`` when the block ends.
 
-    What ``path`` held before is replaced as a whole, after the new folder is complete. Between two renames it is set
-    aside; should the process be killed just then, :func:`recover_folder` puts it back.
+    They do so all together, after the new folder is complete and on the disk. What else ``path`` holds is somebody
+    else's and stays. Between two renames the old folder is set aside; should the process be killed just then,
+    :func:`recover_folder` puts it back.
+
+    Args:
+        path: a folder's final place; missing parent folders are made. Of a link, the folder that it leads to.
 
     Raises:
-        RltrError: if the folder in use is ``path`` or lies in it, and would be replaced under its user's feet.
+        RltrError: if ``path`` is a file; or the folder in use is ``path`` or lies in it, and would be replaced under
+            its user's feet.
+        OSError: with ``path`` as its file name, if there is no room. ``path`` is as it was before.
     """
     here = Path.cwd()
     if path.resolve() in (here, *here.parents):
         raise RltrError(
             f"cannot replace the folder {str(path)!r} while you are in it; name a folder below, e.g. my-policy"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _behind_link(path)
+    if path.exists() and not path.is_dir():
+        raise RltrError(f"cannot write the folder {str(path)!r}: there is a file of that name; name another folder")
     recover_folder(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with _room_for(path), _workplace(path) as workplace:
+        temporary = workplace / path.name
+        temporary.mkdir()
+        mode = temporary.stat().st_mode & 0o666
         yield temporary
-        _permit(temporary, 0o777)
-        if path.exists():
-            path.replace(_aside(path))
-        temporary.replace(path)
-        shutil.rmtree(_aside(path), ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder, _, files in os.walk(temporary, topdown=False):
+            for name in files:
+                _finish(Path(folder, name), mode)
+            _sync(Path(folder))
+        try:
+            if path.exists():
+                path.replace(_aside(path))
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            recover_folder(path)
 
 
 def recover_folder(path: Path) -> None:
-    """Put back what :func:`atomic_folder` had set aside, if it was killed before the new folder took its place."""
-    if not _aside(path).exists():
+    """Finish what :func:`atomic_folder` was about when it was killed, if it was.
+
+    If the new folder is not in its place, the old one, which was set aside, is put back. If it is, what others had put
+    into the old one is moved to the new one.
+    """
+    path = _behind_link(path)
+    aside = _aside(path)
+    if not aside.is_dir():
         return
     if path.exists():
-        shutil.rmtree(_aside(path))  # it was killed later, with the new folder in its place
+        _move_others(aside, path)
     else:
-        _aside(path).replace(path)
+        aside.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there, and what an interrupted writing of it left behind."""
+    recover_folder(path)
+    remove_unfinished(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what writers of ``path`` left behind who were killed; what living ones are at work on stays."""
+    # Not glob, for which brackets in a name are a pattern.
+    try:
+        names = os.listdir(path.parent)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.startswith(f".{path.name}.") and name.endswith(UNFINISHED):
+            lock = _lock(path.with_name(name))
+            if lock is not None:
+                lock.release()
+                shutil.rmtree(path.with_name(name), ignore_errors=True)
 
 
 def at_home(path: Path | str) -> Path:
@@ -82,22 +145,88 @@ def from_here(path: Path | str) -> str:
     return repr(str(path)) if str(place) == str(path) else f"{str(path)!r} (looked for {str(place)!r})"
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there, and what an interrupted writing of it left behind."""
-    # A name with a dot in front and a suffix of its own is only ever made by the two functions above.
-    for found in (path, *path.parent.glob(f".{path.name}.*")):
-        if found.is_dir() and not found.is_symlink():
+@contextmanager
+def _workplace(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` to write in, removed in the end; if not, then by the next writer of ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path)
+    lock = None
+    while lock is None:  # another writer may take the folder for one that was left behind before it is locked
+        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
+        lock = _lock(workplace)
+    try:
+        yield workplace
+    finally:
+        lock.release()
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _lock(workplace: Path) -> "BaseFileLock | None":
+    """The lock of a folder that is written in, which ends with its owner; None if somebody else has it."""
+    from filelock import FileLock, Timeout  # takes a tenth of a second, and `rltr --help` writes nothing
+
+    lock = FileLock(workplace / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Tell by name what could not be written: neither writing nor closing a file says which one it was."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _finish(file: Path, mode: int) -> None:
+    """Give a file the permissions of any new one (some libraries write for the owner alone), and put it on the disk."""
+    if not stat.S_ISREG(file.lstat().st_mode):
+        return
+    file.chmod(file.stat().st_mode | mode & 0o777)
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Put the names in a folder on the disk, where the system can do that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _move_others(old: Path, new: Path) -> None:
+    """Move what ``old`` holds and ``new`` does not, and remove the rest of ``old``."""
+    for found in old.iterdir():
+        twin = new / found.name
+        both = [place.is_dir() and not place.is_symlink() for place in (found, twin)]
+        if all(both):
+            _move_others(found, twin)
+        elif not os.path.lexists(twin):
+            found.replace(twin)
+        elif both[0]:
             shutil.rmtree(found)
         else:
-            found.unlink(missing_ok=True)
+            found.unlink()
+    old.rmdir()
+
+
+def _behind_link(path: Path) -> Path:
+    """Where a link leads; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
-
-
-def _permit(path: Path, mode: int) -> None:
-    """Give a temporary file or folder, made for its owner only, the permissions that an ordinary one would have."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(mode & ~umask)

@@ -1,6 +1,7 @@
 """What the commands do, one function each: a recipe goes in, a folder comes out."""
 
 import logging
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rltr.folders import (
     DEMO_FILE,
     EVALUATION_FILE,
     LOGS,
+    POLICY_FILE,
     POLICY_FOLDER,
     RECIPE_FILE,
     check_out,
@@ -61,7 +63,8 @@ def run_evaluate(policy_folder: Path, recipe: Recipe) -> Evaluation:
     save_recipe(with_absolute_paths(recipe), recipe.out / EVALUATION_FILE)
     history = history_of(policy_folder.resolve().parent) if is_run_policy(policy_folder) else []
     _report(recipe, backbone, task, policy, evaluation, history)
-    console.print(f"measured; look at it: open {recipe.out / 'report.html'}", highlight=False)
+    where = shlex.quote(str(recipe.out / "report.html"))
+    console.print(f"measured; look at it: open {where}", highlight=False, markup=False)
     return evaluation
 
 
@@ -85,17 +88,19 @@ def run_demo(recipe: Recipe, quick: bool = False) -> None:
         )
     console.print(
         f"\nNext:\n"
-        f"  1. look at it:      open {recipe.out / 'report.html'}\n"
-        f"  2. check and time:  rltr check {recipe.out / POLICY_FOLDER}\n"
+        f"  1. look at it:      open {shlex.quote(str(recipe.out / 'report.html'))}\n"
+        f"  2. check and time:  rltr check {shlex.quote(str(recipe.out / POLICY_FOLDER))}\n"
         f"  3. your own model:  rltr train --model PATH_OR_HUB_ID --data IMAGE_FOLDER_OR_CSV --out runs/mine",
         highlight=False,
+        markup=False,  # a folder's name may have brackets
     )
 
 
 def run_export(run: Path, out: Path) -> None:
     """Copy the policy of a finished run to a folder of its own."""
-    if not (run / POLICY_FOLDER).is_dir():
-        raise RltrError(f"the training in {run} is not finished: `rltr train --resume --out {run}` goes on with it")
+    if not (run / POLICY_FOLDER / POLICY_FILE).is_file():
+        again = f"rltr train --resume --out {shlex.quote(str(run))}"
+        raise RltrError(f"the training in {run} is not finished: `{again}` goes on with it")
     save_policy(load_policy(run / POLICY_FOLDER), out)
 
 

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -215,6 +218,50 @@ def test_damaged_policy(policy: Path, content: str) -> None:
     (policy / "config.json").write_text(content)
     result = rltr("check", policy)
     assert result.exit_code == 2 and "export the policy again" in result.stderr
+
+
+def replace_by(file: Path, make: Callable[[Path], None]) -> None:
+    file.unlink()
+    make(file)
+
+
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "a key twice": lambda file: file.write_text('{"a": 1, "a": 2}'),
+    "no number": lambda file: file.write_text('{"a": NaN}'),
+    "no text": lambda file: file.write_bytes(b"\xff\xfe\x00"),
+    "very deep": lambda file: file.write_text("[" * 100_000),
+    "a device": lambda file: replace_by(file, lambda place: place.symlink_to("/dev/zero")),
+    "a pipe": lambda file: replace_by(file, os.mkfifo),
+    "a folder": lambda file: replace_by(file, Path.mkdir),
+    "huge": lambda file: os.truncate(file, 2**40),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+@pytest.mark.parametrize("command", [["check"], ["evaluate", "--policy"]])
+def test_a_hostile_policy_is_one_line(case: str, command: list[str], policy: Path, jobs: list[tuple[Any, ...]]) -> None:
+    SPOILED[case](policy / "config.json")
+    result = rltr(*command, policy)
+    assert result.exit_code == 2 and jobs == []
+    assert result.stderr.startswith("rltr: error: ") and result.stderr.count("\n") == 1
+
+
+def test_a_runs_folder_is_not_its_policys(run_folder: Path, policy: Path) -> None:
+    shutil.copytree(policy, run_folder / "policy")
+    for command in (["check"], ["evaluate", "--policy"]):
+        result = rltr(*command, run_folder)
+        assert result.exit_code == 2 and f"whose policy is {str(run_folder / 'policy')!r}" in result.stderr
+
+
+def test_what_comes_next_can_be_pasted(
+    run_folder: Path, jobs: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = "my cat's photos"
+    said = [rltr("export", "--run", run_folder, "--out", out).stdout]
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=lambda recipe, _: recipe.out))
+    said.append(rltr("train", "--out", out).stdout)
+    for line in said:
+        assert out in shlex.split(line.partition("next: ")[2])
 
 
 def test_export_and_check(run_folder: Path, policy: Path, jobs: list[tuple[Any, ...]]) -> None:

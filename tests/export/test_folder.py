@@ -52,12 +52,12 @@ def test_the_card_says_what_it_is(policy: Policy, tmp_path: Path) -> None:
     assert policy.backbone["fingerprint"][:16] in card
 
 
-def test_saving_again_replaces_the_whole_folder(policy: Policy, tmp_path: Path) -> None:
+def test_saving_again_replaces_the_policy_and_nothing_else(policy: Policy, tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "policy")
-    (tmp_path / "policy" / "left_over").touch()
+    (tmp_path / "policy" / "notes.md").write_text("mine")
     save_policy(replace(policy, layers=(2,)), tmp_path / "policy")
     assert load_policy(tmp_path / "policy").layers == (2,)
-    assert not (tmp_path / "policy" / "left_over").exists()
+    assert (tmp_path / "policy" / "notes.md").read_text() == "mine"
 
 
 def test_a_calibration_of_when_all_tasks_were_classifications_is_read() -> None:
