@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rltr.backbone import Backbone
+from rltr.errors import RltrError
 from rltr.families import FAMILIES, Family
 from rltr.forward import Choice, Decision
 from rltr.proof import Proof, prove
@@ -101,10 +102,13 @@ def check_backbone(
         family: what is known about a model type that rltr does not know.
 
     Raises:
-        RltrError: if the model cannot be run reduced at all, or ``inputs`` are fewer than two rows.
+        RltrError: if the model cannot be run reduced at all, or not on ``inputs`` (also where it stumbles on its way:
+            the message says what it stumbled over), or ``inputs`` are fewer than two rows.
     """
     backbone = model if isinstance(model, Backbone) else Backbone(model, tower, family)
     name = backbone.name
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise RltrError(f"inputs= is {type(inputs).__name__}: pass the model's inputs by name, as a dictionary")
     if inputs is None:
         if backbone.root is not backbone.model:
             backbone = Backbone(backbone.root, family=replace(backbone.family, tower=None))

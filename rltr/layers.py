@@ -1,10 +1,13 @@
 """Finding the layers between which tokens can leave, through what transformers declares; refuses what is not sure."""
 
+import inspect
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import accumulate
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.backbone_utils import BackboneMixin
 
 from rltr.errors import RltrError
 from rltr.families import FAMILIES, REFUSED, Family
@@ -41,30 +44,62 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
         return RltrError(f"{type(model).__name__} is not supported: {reason}")
 
     root = _part(model, name) if name else model
-    kind = getattr(root.config, "model_type", type(root).__name__)
+    kind = getattr(root.config, "model_type", "") or type(root).__name__
     if family is None:
         if kind in REFUSED:
             raise refuse(REFUSED[kind])
         if kind not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES))
-            raise refuse(f"model type {kind!r} has not been proven exact; proven: {known}{_choice(root)}")
+            raise refuse(_unproven(kind) + _choice(root))
         family = FAMILIES[kind]
     if reason := family.refusal(root.config):
         raise refuse(reason)
     if name is None and family.tower:
         root = _part(model, family.tower)
-    if getattr(root.config, "chunk_size_feed_forward", 0):
-        raise refuse("chunk_size_feed_forward cuts the token axis into equal parts; set it to 0 in the config")
+    if reason := _misfit(root):
+        raise refuse(reason)
     classes = _layer_classes(root)
     if not classes:
-        raise refuse("this version of transformers does not declare its layers; use transformers >= 5")
+        raise refuse(
+            "transformers does not declare its layers (no hidden_states in _can_record_outputs), so nobody can tell "
+            f"between which modules tokens may leave{_choice(root)}"
+        )
     stacks = _stacks(root, classes)
     if len(stacks) > 1:
         raise refuse(f"it has {len(stacks)} stacks of layers ({', '.join(stacks)}), not one{_choice(root)}")
     layers = _in_order(root, [layer for stack in stacks.values() for layer in stack])
     if len(layers) < 2:
-        raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two")
+        raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two{_choice(root)}")
+    for layer in dict.fromkeys(layers):
+        names = list(inspect.signature(layer.forward).parameters)
+        if "hidden_states" not in names:
+            raise refuse(f"{type(layer).__name__} takes {', '.join(names)}, and no hidden_states that could leave")
     return Tower(root, family.with_config(root.config), layers)
+
+
+def _unproven(kind: str) -> str:
+    """What a model type that is in no table is told."""
+    close = get_close_matches(kind, FAMILIES, n=3)
+    alike = f"; of these {', '.join(close)} {'is' if len(close) == 1 else 'are'} called alike" if close else ""
+    return (
+        f"model type {kind!r} has not been proven exact, as {len(FAMILIES)} others have (docs/models.md lists them"
+        f"{alike}); describe it with family=, and let rltr.check_backbone(model, family=rltr.Family(...)) decide"
+    )
+
+
+def _misfit(root: PreTrainedModel) -> str | None:
+    """Why no model that is made like this one can work, whatever its type; None if it may."""
+    if isinstance(root, BackboneMixin):
+        return (
+            "it cuts what several of its layers give into feature maps, which need every token of the grid; take the "
+            f"model itself instead, transformers' AutoModel of type {root.config.model_type!r}"
+        )
+    if getattr(root.config, "chunk_size_feed_forward", 0):
+        return "chunk_size_feed_forward cuts the token axis into equal parts; set it to 0 in the config"
+    if not isinstance(getattr(root.config, "hidden_size", None), int):
+        return (
+            f"its config has no one hidden_size: it has several parts, or layers of several widths{_choice(root)}"
+        )
+    return None
 
 
 def _part(model: PreTrainedModel, name: str) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from rltr import tokens as ragged
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
 from rltr.forward import Choice, Decide, Decision, Dropped, Trace
+from rltr.mishap import told_as
 from rltr.reference import Departures, on_the_whole_grid
 from rltr.rounding import apart, as_its_own, in_single_precision, tolerance
 
@@ -65,30 +66,40 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
         seed: decides who leaves: half of the tokens at each decision.
 
     Raises:
-        RltrError: if there are fewer rows.
+        RltrError: if there are fewer rows, or a pass ends in an error, which is what then speaks against the model.
     """
-    if (rows := min(map(len, inputs.values()), default=0)) < 2:
+    if (rows := rows_of(inputs)) < 2:
         raise RltrError(
             f"inputs of {rows} row{'' if rows == 1 else 's'} prove nothing of how rows in a batch affect each other: "
             "give at least two rows"
         )
     exact = in_single_precision(backbone)
-    before = last_states(backbone, inputs)
-    everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
-    generator = torch.Generator().manual_seed(seed)
-    masks = torch.rand(len(layers), *trace.stages[0].present.shape, generator=generator).to(backbone.device) < 0.5
-    dropped, left = _reduced(backbone, inputs, layers, _replay(masks))
-    merge = _Merge(masks)
-    merged, averaged = _reduced(backbone, inputs, layers, merge, "merge")
-    other = {name: value[1:2] for name, value in inputs.items()}
-    alone, _ = _reduced(backbone, other, layers, _replay(masks[:, 1:2]))
+    name = type(backbone.model).__name__
+    with told_as(f"the native forward pass of {name}", "pass inputs= that this model itself can be called with"):
+        before = last_states(backbone, inputs)
+        steady = torch.equal(last_states(backbone, inputs), before)
+    if not steady:
+        raise RltrError(
+            f"{name} answers the same inputs in another way each time, so nothing can be compared with it: pass the "
+            "inputs that it draws by chance (noise, of a ViT-MAE), too"
+        )
+    with told_as(f"{name} with fewer tokens", "it cannot be run reduced; if it can be, its family= is described wrongly"):
+        everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
+        generator = torch.Generator().manual_seed(seed)
+        masks = torch.rand(len(layers), *trace.stages[0].present.shape, generator=generator).to(backbone.device) < 0.5
+        dropped, left = _reduced(backbone, inputs, layers, _replay(masks))
+        merge = _Merge(masks)
+        merged, averaged = _reduced(backbone, inputs, layers, merge, "merge")
+        other = {key: value[1:2] if _has_rows(value, rows) else value for key, value in inputs.items()}
+        alone, _ = _reduced(backbone, other, layers, _replay(masks[:, 1:2]))
     ways = [
         None,
         Departures(left.present, left.layers),
         Departures(averaged.present, averaged.layers, torch.stack(merge.into)),
     ]
-    right = [_whole(exact, inputs, way) for way in ways]
-    native = right if exact is backbone else [_whole(backbone, inputs, way) for way in ways]
+    with told_as(f"the reference for {name}", "nothing can be proven of a model that computes attention otherwise"):
+        right = [_whole(exact, inputs, way) for way in ways]
+        native = right if exact is backbone else [_whole(backbone, inputs, way) for way in ways]
     last = [each.stages[-1].present for each in (trace, left, averaged)]
     kept, lost, taken = (apart(*pair) for pair in _of(last, [everyone, dropped, merged], right))
     return Proof(
@@ -101,10 +112,24 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
     )
 
 
+def rows_of(inputs: Mapping[str, Any]) -> int:
+    """Rows of a batch: the fewest that any of its tensors has; 0 without any."""
+    return min((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=0)
+
+
+def _has_rows(value: Any, rows: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
+
+
 def last_states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "rows grid width"]:
     """What the last layer gives in a forward pass of the model."""
     with _caught(backbone) as caught:
         backbone.model(**backbone.uncached(inputs))
+    if not caught:
+        raise RltrError(
+            f"no layer of {type(backbone.root).__name__} runs on {', '.join(inputs)}: pass inputs= for the part whose "
+            "tokens may leave"
+        )
     return caught[-1]
 
 

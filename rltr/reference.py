@@ -86,14 +86,14 @@ class Reference:
         query: Float[Tensor, "rows heads queries width"],
         key: Float[Tensor, "rows key_heads keys width"],
         value: Float[Tensor, "rows key_heads keys width"],
-        mask: Bool[Tensor, "rows 1 queries keys"] | None,
+        attention_mask: Bool[Tensor, "rows_or_1 1 queries keys"] | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows queries heads width"], None]:
         """The attention function that transformers calls; parts of the model beside the layers see everyone."""
         present, bias = self.departures.present[self.stage], None
         if 0 <= self.layer < self.depth and key.shape[2] == present.shape[-1]:
             bias = self.size.to(precise(query.dtype)).log().masked_fill(~present, -torch.inf)
-        return plain_attention(module, query, key, value, mask, bias, **kwargs), None
+        return plain_attention(module, query, key, value, attention_mask, bias, **kwargs), None
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def plain_attention(
     query: Float[Tensor, "rows heads queries width"],
     key: Float[Tensor, "rows key_heads keys width"],
     value: Float[Tensor, "rows key_heads keys width"],
-    mask: Bool[Tensor, "rows 1 queries keys"] | None,
+    mask: Bool[Tensor, "rows_or_1 1 queries keys"] | None,
     bias: Float[Tensor, "rows keys"] | None,
     scaling: float | None = None,
     is_causal: bool | None = None,

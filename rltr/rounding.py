@@ -26,7 +26,11 @@ def in_single_precision(backbone: Backbone) -> Backbone:
 
 def as_its_own(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Inputs in the precision of a backbone, where they are floating-point numbers."""
-    return {name: value.to(backbone.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    return {name: value.to(backbone.dtype) if _is_real(value) else value for name, value in inputs.items()}
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def apart(one: Tensor, other: Tensor) -> float:

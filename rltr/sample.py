@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from rltr.backbone import Backbone
 from rltr.device import move_inputs
 from rltr.errors import RltrError
+from rltr.mishap import told_as
 
 DEFAULT_LONGEST = 64
 
@@ -35,7 +36,8 @@ def random_inputs(
     make = {"pixel_values": _pixels, "input_ids": _texts, "input_values": _sound, "input_features": _features}
     if name not in make:
         raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot make up: pass inputs=")
-    inputs = make[name](config, rows, longest, generator, ragged and backbone.family.padded)
+    with told_as(f"making up {name} by the config of {type(backbone.model).__name__}", "pass inputs="):
+        inputs = make[name](config, rows, longest, generator, ragged and backbone.family.padded)
     parameters = inspect.signature(backbone.model.forward).parameters.values()
     needed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     if missing := ", ".join(name for name in needed if name not in inputs):
@@ -52,10 +54,10 @@ def _pixels(
         present = torch.arange(config.num_patches) < shapes.prod(1)[:, None]
         pixels = torch.randn(rows, config.num_patches, config.num_channels * config.patch_size**2, generator=generator)
         return {"pixel_values": pixels, "pixel_attention_mask": present.long(), "spatial_shapes": shapes}
-    size = config.image_size
+    size, channels = config.image_size, getattr(config, "num_channels", 3)  # BLIP's and CLIP-like ones do not say
     height, width = (size, size) if isinstance(size, int) else size
     frames = (config.num_frames,) if hasattr(config, "num_frames") else ()
-    inputs = {"pixel_values": torch.randn(rows, *frames, config.num_channels, height, width, generator=generator)}
+    inputs = {"pixel_values": torch.randn(rows, *frames, channels, height, width, generator=generator)}
     if hasattr(config, "mask_ratio"):  # ViT-MAE hides other patches in every pass, unless it is told their order
         patches = (height // config.patch_size) * (width // config.patch_size)
         inputs["noise"] = torch.rand(rows, patches, generator=generator).argsort(1)  # half precision would have ties
