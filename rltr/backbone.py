@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 
 from rltr.attention import IMPLEMENTATION, asked, current
 from rltr.errors import RltrError
-from rltr.families import Family
+from rltr.families import GRID, Family
 from rltr.forward import Decide, Dropped, Forward, Trace
 from rltr.kernels import Backend, check_backend, check_kernel
 from rltr.layers import find_tower
@@ -258,7 +258,10 @@ class Backbone:
                 f"attention_mask has {mask.ndim} dimensions: rltr takes a (rows, tokens) mask of padding; "
                 f"any other mask would be lost when tokens leave"
             )
-        named["hidden_states"] = forward.before_layer(named["hidden_states"], wanted)
+        hidden = named["hidden_states"]
+        if hidden.ndim != 3:
+            raise RltrError(f"{type(self.model).__name__} is not supported: {GRID} ({hidden.ndim} dimensions)")
+        named["hidden_states"] = forward.before_layer(hidden, wanted)
         if self.family.patches_only:
             named["position_embeddings"] = forward.follow_patches(*named["position_embeddings"])
         for name in named.keys() - {"hidden_states", "attention_mask"}:

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rltr.backbone import Backbone
-from rltr.errors import RltrError
 from rltr.families import FAMILIES, Family
 from rltr.forward import Choice, Decision
 from rltr.proof import Proof, prove
@@ -107,8 +106,6 @@ def check_backbone(
     """
     backbone = model if isinstance(model, Backbone) else Backbone(model, tower, family)
     name = backbone.name
-    if inputs is not None and not isinstance(inputs, Mapping):
-        raise RltrError(f"inputs= is {type(inputs).__name__}: pass the model's inputs by name, as a dictionary")
     if inputs is None:
         if backbone.root is not backbone.model:
             backbone = Backbone(backbone.root, family=replace(backbone.family, tower=None))

@@ -179,6 +179,7 @@ FAMILIES: dict[str, Family] = {
 """Families by ``config.model_type``, of the tower's config where only a tower is reduced."""
 
 WINDOWS = "it attends within windows of a grid that must be full; tokens that leave would break it"
+GRID = "its layers work on a grid of places or on several streams at once, not on a row of tokens"
 PAIRWISE = "it adds a bias for every pair of positions inside of its attention, which cannot follow tokens that leave"
 OWN_ATTENTION = "it computes attention in its own code, past transformers' attention interface"
 NO_ATTENTION = "it mixes tokens by a recurrence, a convolution or a fixed transform, not by attention"

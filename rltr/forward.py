@@ -18,7 +18,7 @@ from rltr import tokens as ragged
 from rltr.attended import Attended
 from rltr.attention import Asked, Stream, current
 from rltr.errors import RltrError
-from rltr.families import Family, Reader
+from rltr.families import NO_ATTENTION, OWN_ATTENTION, Family, Reader
 from rltr.redundancy import Redundancy, redundancy
 from rltr.tokens import Tokens
 
@@ -152,6 +152,7 @@ class Forward(Stream):
         self.attended: Attended | None = None
         self.stages: list[Tokens] = []
         self._departures: list[tuple[Tensor, Tensor]] = []
+        self._attends = True
         self._followed: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -163,7 +164,9 @@ class Forward(Stream):
         self, hidden: Float[Tensor, "batch length width"], wanted: Asked | None
     ) -> Float[Tensor, "batch_ length_ width"]:
         """Edit the stream before the next layer runs; ``wanted`` is what the model masks there, None for nothing."""
+        self._check_attention()
         self.layer += 1
+        self._attends = False
         self.allowed = None if wanted is None else wanted.allowed
         if self.layer == 0:
             hidden = self._pack(hidden, None if wanted is None else wanted.present)
@@ -173,7 +176,16 @@ class Forward(Stream):
 
     def saw(self, attended: Attended) -> None:
         """Remember what the coming decision may look at, and nothing longer than that."""
+        self._attends = True
         self.attended = attended if self.layer + 1 in self.layers else None
+
+    def _check_attention(self) -> None:
+        """Refuse a layer in which tokens met otherwise than in attention that rltr computes."""
+        if not self._attends:
+            raise RltrError(
+                f"layer {self.layer} of this {self.model_type} ran without transformers' attention interface: "
+                f"{NO_ATTENTION}, or {OWN_ATTENTION}; it cannot be run with fewer tokens"
+            )
 
     def after_last_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
         """Fill the grid: every original place holds the final state of the token that stands for it.
@@ -181,6 +193,7 @@ class Forward(Stream):
         A head that reads all places then reads every remaining token as often as the tokens it stands for. So a mean
         over places is the mean over the remaining tokens weighted by their sizes.
         """
+        self._check_attention()
         grid = self._on_grid(hidden)
         self.tokens = None
         self._followed.clear()

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.backbone_utils import BackboneMixin
 
 from rltr.errors import RltrError
-from rltr.families import FAMILIES, REFUSED, Family
+from rltr.families import FAMILIES, OWN_ATTENTION, REFUSED, Family
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
     layers = _in_order(root, [layer for stack in stacks.values() for layer in stack])
     if len(layers) < 2:
         raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two{_choice(root)}")
+    if not all(part._can_set_attn_implementation() for part in _around(root, layers)):
+        raise refuse(OWN_ATTENTION)
     for layer in dict.fromkeys(layers):
         names = list(inspect.signature(layer.forward).parameters)
         if "hidden_states" not in names:
@@ -96,9 +98,7 @@ def _misfit(root: PreTrainedModel) -> str | None:
     if getattr(root.config, "chunk_size_feed_forward", 0):
         return "chunk_size_feed_forward cuts the token axis into equal parts; set it to 0 in the config"
     if not isinstance(getattr(root.config, "hidden_size", None), int):
-        return (
-            f"its config has no one hidden_size: it has several parts, or layers of several widths{_choice(root)}"
-        )
+        return f"its config has no one hidden_size: it has several parts, or layers of several widths{_choice(root)}"
     return None
 
 
@@ -142,6 +142,12 @@ def _layer_classes(root: PreTrainedModel) -> tuple[type[nn.Module], ...]:
         if all(isinstance(kind, type) for kind in classes):
             return tuple(classes)
     return ()
+
+
+def _around(root: PreTrainedModel, layers: list[nn.Module]) -> list[PreTrainedModel]:
+    """The parts of a model, itself included, that are models and hold some of the layers."""
+    parts = [part for part in root.modules() if isinstance(part, PreTrainedModel)]
+    return [part for part in parts if any(module in layers for module in part.modules())]
 
 
 def _in_order(root: PreTrainedModel, layers: list[nn.Module]) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""An error of somebody else's code, told as what it means here: a model that cannot be run so, and where it stumbled."""
+"""An error of somebody else's code, told as what it means here: a model cannot be run so, and where it stumbled."""
 
 import traceback
 from collections.abc import Iterator

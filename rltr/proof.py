@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rltr import tokens as ragged
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
+from rltr.families import GRID
 from rltr.forward import Choice, Decide, Decision, Dropped, Trace
 from rltr.mishap import told_as
 from rltr.reference import Departures, on_the_whole_grid
@@ -68,7 +69,7 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
     Raises:
         RltrError: if there are fewer rows, or a pass ends in an error, which is what then speaks against the model.
     """
-    if (rows := rows_of(inputs)) < 2:
+    if (rows := min(map(len, inputs.values()), default=0)) < 2:
         raise RltrError(
             f"inputs of {rows} row{'' if rows == 1 else 's'} prove nothing of how rows in a batch affect each other: "
             "give at least two rows"
@@ -83,14 +84,16 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
             f"{name} answers the same inputs in another way each time, so nothing can be compared with it: pass the "
             "inputs that it draws by chance (noise, of a ViT-MAE), too"
         )
-    with told_as(f"{name} with fewer tokens", "it cannot be run reduced; if it can be, its family= is described wrongly"):
+    with told_as(
+        f"{name} with fewer tokens", "it cannot be run reduced; if it can be, its family= is described wrongly"
+    ):
         everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
         generator = torch.Generator().manual_seed(seed)
         masks = torch.rand(len(layers), *trace.stages[0].present.shape, generator=generator).to(backbone.device) < 0.5
         dropped, left = _reduced(backbone, inputs, layers, _replay(masks))
         merge = _Merge(masks)
         merged, averaged = _reduced(backbone, inputs, layers, merge, "merge")
-        other = {key: value[1:2] if _has_rows(value, rows) else value for key, value in inputs.items()}
+        other = {key: value[1:2] for key, value in inputs.items()}
         alone, _ = _reduced(backbone, other, layers, _replay(masks[:, 1:2]))
     ways = [
         None,
@@ -112,15 +115,6 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
     )
 
 
-def rows_of(inputs: Mapping[str, Any]) -> int:
-    """Rows of a batch: the fewest that any of its tensors has; 0 without any."""
-    return min((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=0)
-
-
-def _has_rows(value: Any, rows: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
-
-
 def last_states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "rows grid width"]:
     """What the last layer gives in a forward pass of the model."""
     with _caught(backbone) as caught:
@@ -130,6 +124,8 @@ def last_states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tenso
             f"no layer of {type(backbone.root).__name__} runs on {', '.join(inputs)}: pass inputs= for the part whose "
             "tokens may leave"
         )
+    if caught[-1].ndim != 3:
+        raise RltrError(f"{type(backbone.model).__name__} is not supported: {GRID} ({caught[-1].ndim} dimensions)")
     return caught[-1]
 
 

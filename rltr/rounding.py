@@ -26,11 +26,7 @@ def in_single_precision(backbone: Backbone) -> Backbone:
 
 def as_its_own(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Inputs in the precision of a backbone, where they are floating-point numbers."""
-    return {name: value.to(backbone.dtype) if _is_real(value) else value for name, value in inputs.items()}
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return {name: value.to(backbone.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
 def apart(one: Tensor, other: Tensor) -> float:

@@ -222,3 +222,90 @@ def test_what_cannot_be_made_up_is_asked_for(tiny_vit, monkeypatch):
     monkeypatch.setattr(type(tiny_vit), "main_input_name", "tactile_values")
     with pytest.raises(RltrError, match="pass inputs="):
         random_inputs(backbone, 2)
+
+
+# ---- a verdict or a reason, never a crash
+
+TINY_IMAGE = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 16,
+    "patch_size": 4,
+}  # fmt: skip
+TINY_TEXT = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 60,
+    "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+PIXELS = {"pixel_values": torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))}
+WORDS = {"input_ids": torch.randint(3, 50, (3, 12), generator=torch.Generator().manual_seed(1))}
+STUMBLING = {
+    "its mask is given by name": (lambda: hf.Blip2VisionModel(hf.Blip2VisionConfig(**TINY_IMAGE)), PIXELS, None),
+    "its layers look outside of the stream": (
+        lambda: hf.XmodModel(hf.XmodConfig(**TINY_TEXT, default_language="en_XX")), WORDS, "with fewer tokens ended in",
+    ),
+    "it does not run natively": (
+        lambda: hf.XmodModel(hf.XmodConfig(**TINY_TEXT)), WORDS, "native forward pass.*language unknown.*pass inputs=",
+    ),
+    "layers without hidden_states": (
+        lambda: hf.CTRLModel(hf.CTRLConfig(n_embd=32, n_layer=4, n_head=4, dff=64, vocab_size=60, n_positions=64)),
+        WORDS, "takes x, .*no hidden_states",
+    ),
+    "layers on a grid": (
+        lambda: hf.SamVisionModel(
+            hf.SamVisionConfig(**TINY_IMAGE, output_channels=8, mlp_dim=64, window_size=2, global_attn_indexes=[1, 3])
+        ),
+        PIXELS, "work on a grid",
+    ),
+    "attention of its own": (
+        lambda: hf.BlipVisionModel(hf.BlipVisionConfig(**TINY_IMAGE)), None, "attention in its own code",
+    ),
+    "layers without attention": (
+        lambda: hf.MiniMaxModel(hf.MiniMaxConfig(**TINY_TEXT, num_key_value_heads=2, head_dim=8, num_local_experts=2)),
+        WORDS, "ran without transformers' attention interface",
+    ),
+    "widths that differ": (
+        lambda: hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2)),
+        PIXELS, "no one hidden_size",
+    ),
+    "nothing declared": (
+        lambda: hf.GPTNeoXJapaneseModel(hf.GPTNeoXJapaneseConfig(**TINY_TEXT)), WORDS, "does not declare its layers",
+    ),
+    "inputs that cannot be made up": (
+        lambda: hf.BrosModel(hf.BrosConfig(**TINY_TEXT)), None, "attention in its own code",
+    ),
+    "inputs it wants beside them": (
+        lambda: hf.LayoutLMv3Model(hf.LayoutLMv3Config(**TINY_TEXT)), None, "pass inputs=|its own code",
+    ),
+    "another answer each time": (
+        lambda: hf.ViTMAEModel(hf.ViTMAEConfig(**TINY_IMAGE)), PIXELS, "in another way each time",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", STUMBLING)
+def test_a_model_that_stumbles_gets_a_verdict_or_a_reason(what):
+    make, inputs, reason = STUMBLING[what]
+    model = build_of(make)
+    family = rltr.Family(trailing=1, causal=True, cached=True) if "MiniMax" in type(model).__name__ else rltr.Family()
+    if reason is None:
+        assert rltr.check_backbone(model, inputs, family=family).holds
+        return
+    with pytest.raises(RltrError, match=reason) as error:
+        rltr.check_backbone(model, inputs, family=family)
+    assert type(model).__name__ in str(error.value) or "layer" in str(error.value)
+
+
+def build_of(make):
+    torch.manual_seed(0)
+    return make().eval()
+
+
+@pytest.mark.parametrize("name", ["Dinov2", "Dinov2WithRegisters", "DINOv3ViT", "Beit"])
+def test_what_exists_for_its_feature_maps_is_refused(name):
+    """Transformers' ``...Backbone`` cuts several layers' tokens back into a grid, of which tokens must not leave."""
+    config = getattr(hf, f"{name}Config")(**TINY_IMAGE, out_indices=[4])
+    with pytest.raises(RltrError, match="feature maps"):
+        rltr.check_backbone(build_of(lambda: getattr(hf, f"{name}Backbone")(config)))
+
+
+def test_inputs_for_another_part_are_refused(tiny_bert):
+    with pytest.raises(RltrError, match="native forward pass.*pass inputs="):
+        rltr.check_backbone(tiny_bert, {"pixel_values": torch.randn(3, 3, 16, 16)})
