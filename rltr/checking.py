@@ -11,6 +11,7 @@ from rltr.backbone_check import check_backbone
 from rltr.cost import FlopsCost
 from rltr.device import move_inputs, pick_device
 from rltr.evaluate import measure, policy_points
+from rltr.export.card import lost_at_most
 from rltr.export.folder import Policy, load_policy
 from rltr.files import at_home, from_here
 from rltr.loading import load_as_saved
@@ -52,6 +53,7 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     if not found.holds:
         return False
     weights = [point.cost_weight for point in policy.calibration[:: max(1, len(policy.calibration) // 4)]]
+    promised = {point.cost_weight: lost_at_most(point.to_dict()) for point in policy.calibration}
     evaluation = measure(
         backbone,
         policy_points(backbone, policy, weights),
@@ -66,7 +68,8 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
             f", {evaluation.quality_name} {point.quality:.1%} (native {evaluation.dense_quality:.1%})" if real else ""
         )
         slower = " - slower than no pruning" if point.slower else ""
-        console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{right}{slower}")
+        lost = f"; lost at most, by its calibration: {promised[point.setting]}"
+        console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{right}{lost}{slower}")
     return True
 
 

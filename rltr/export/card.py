@@ -39,11 +39,11 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "## Calibration, on the validation split",
         "",
-        f"| cost weight | cost | {config['quality_name']} | dense {config['quality_name']} |",
-        "|---:|---:|---:|---:|",
+        f"| cost weight | cost | {config['quality_name']} | dense {config['quality_name']} | lost at most |",
+        "|---:|---:|---:|---:|---:|",
     ]
-    row = "| {cost_weight:.3g} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} |"
-    lines += [row.format(**point) for point in config["calibration"]]
+    row = "| {cost_weight:.3g} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} | "
+    lines += [row.format(**point) + f"{lost_at_most(point)} |" for point in config["calibration"]]
     if facts.get("table"):
         columns = list(facts["table"][0])
         lines += ["", "## Measured, on the test split", "", f"{facts.get('environment', '')}", ""]
@@ -51,3 +51,13 @@ def card(config: Mapping[str, Any]) -> str:
         lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in facts["table"]]
     lines += ["", "Costs are shares of the dense layers' cost by the cost model, the policy's own included.", ""]
     return "\n".join(lines)
+
+
+def lost_at_most(point: Mapping[str, Any]) -> str:
+    """The bound of what a calibrated weight loses, and how sure it is: ``0.45%, 90% sure``; a dash if there is none.
+
+    Args:
+        point: the fields of an :class:`rltr.export.Operating`.
+    """
+    bound, confidence = point.get("drop_bound"), point.get("confidence")
+    return "–" if bound is None or confidence is None else f"{bound:.2%}, {confidence:.0%} sure"

@@ -117,7 +117,9 @@ def train_policy(
     network = ppo.policy.network.eval().requires_grad_(False)
     low, high = learner.cost_weight
     weights = np.geomspace(low / GENTLER, high, CALIBRATED_WEIGHTS).tolist()
-    table = calibrate(backbone, network, pricing, dropped, task.validation, weights)
+    table = calibrate(
+        backbone, network, pricing, dropped, task.validation, weights, confidence=recipe.evaluation.confidence
+    )
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
     typical = pricing.typical

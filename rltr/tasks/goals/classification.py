@@ -25,6 +25,11 @@ class Classification(Goal):
         """Minus KL(dense || reduced) in nats, clipped: -3 (another answer) to 0 (the same)."""
         return -divergence(dense, reduced).clamp_max(MAX_LOSS)
 
+    @property
+    def right_or_wrong(self) -> bool:
+        """See ``Goal``."""
+        return True
+
     def quality(self, dense: Logits, reduced: Logits, labels: Classes) -> PerRow:
         """1 if the answer is right, else 0."""
         return (self.decide(reduced) == labels).float()

@@ -39,6 +39,11 @@ class Consistency(Goal):
         """See ``Goal``."""
         return self.goal.fidelity(dense, reduced)
 
+    @property
+    def right_or_wrong(self) -> bool:
+        """See ``Goal``."""
+        return self.goal.right_or_wrong
+
     def quality(self, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
         """How good the reduced model's answer is if the dense model's is right."""
         return self.goal.quality(dense, reduced, self.decide(dense))

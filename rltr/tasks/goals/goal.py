@@ -36,6 +36,11 @@ class Goal(ABC):
     quality_name: ClassVar[str]
     """What reports call the quality: ``accuracy``, …"""
 
+    @property
+    def right_or_wrong(self) -> bool:
+        """Whether every quality is 0 or 1. Then a loss has an exact bound, which needs fewer inputs than another."""
+        return False
+
     def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Answers:
         """The answers in a model's output.
 
