@@ -23,9 +23,9 @@ from rltr.selectors.learned import Learned
 
 LAYERS = (1, 2)
 TABLE = [
-    Operating(0.02, 0.95, 0.90, 0.90),
-    Operating(0.2, 0.70, 0.89, 0.90),
-    Operating(2.0, 0.40, 0.80, 0.90),
+    Operating(0.02, 0.95, 0.90, 0.90, 0.005, 0.9, 500),
+    Operating(0.2, 0.70, 0.89, 0.90, 0.016, 0.9, 500),
+    Operating(2.0, 0.40, 0.80, 0.90, 0.12, 0.9, 500),
 ]
 
 

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from statistics import mean
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ from rltr.export import (
     weight_for_drop,
 )
 from rltr.export.calibration import monotone
+from rltr.export.drop_bound import paired_bound
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 from rltr.tasks import Task
@@ -35,18 +35,23 @@ from tests.export.conftest import LAYERS, policy_for
 def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task) -> None:
     backbone, examples = Backbone(tiny_vit), tiny_task.validation
     weights = [0.1, 1.0, 10.0]
-    table = calibrate(backbone, policy.network, policy.pricing, "merge", examples, weights, batch_size=5)
+    table = calibrate(
+        backbone, policy.network, policy.pricing, "merge", examples, weights, batch_size=5, confidence=0.95
+    )
     inputs = examples.batch(range(len(examples)))
-    dense_right = (tiny_vit(**inputs).logits.argmax(-1) == examples.labels).float().mean()
+    dense_right = tiny_vit(**inputs).logits.argmax(-1) == examples.labels
     for point, weight in zip(table, weights, strict=True):
         with backbone.attached(), torch.no_grad():
             output, trace = Reduction(backbone, Learned(policy.network, policy.pricing, weight), LAYERS)(inputs)
         counts = [torch.tensor(stage.counts) for stage in trace.stages]
-        assert point.cost_weight == weight and point.dense_quality == pytest.approx(float(dense_right))
+        assert point.cost_weight == weight and point.dense_quality == pytest.approx(float(dense_right.float().mean()))
         paid, dense = policy.pricing.total(counts).sum(), policy.pricing.dense(counts[0]).sum()
         assert point.cost == pytest.approx(float(paid / dense), rel=1e-4)
-        right = (output["logits"].argmax(-1) == examples.labels).float().mean()
-        assert point.quality == pytest.approx(float(right))
+        right = output["logits"].argmax(-1) == examples.labels
+        assert point.quality == pytest.approx(float(right.float().mean()))
+        lost, won = int((dense_right & ~right).sum()), int((right & ~dense_right).sum())
+        assert point.drop_bound == paired_bound(len(examples), lost, won, 0.95)
+        assert (point.confidence, point.inputs) == (0.95, len(examples))
 
 
 def test_a_model_in_half_precision_is_calibrated_as_well(tiny_task: Task) -> None:
@@ -67,7 +72,8 @@ def tables(draw: st.DrawFn) -> list[Operating]:
     weights = sorted(draw(st.lists(st.floats(0.01, 10), min_size=count, max_size=count, unique=True)))
     costs = draw(st.lists(st.floats(0.1, 1.2), min_size=count, max_size=count))
     accuracies = draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
-    return [Operating(w, c, a, 0.9) for w, c, a in zip(weights, costs, accuracies, strict=True)]
+    bounds = draw(st.lists(st.floats(-0.5, 1), min_size=count, max_size=count))
+    return [Operating(w, c, a, 0.9, b, 0.9, 500) for w, c, a, b in zip(weights, costs, accuracies, bounds, strict=True)]
 
 
 @given(tables(), st.floats(0.1, 1.2), st.floats(0.1, 1.2))
@@ -91,30 +97,50 @@ def test_every_kept_point_of_a_calibration_is_found_again(table: list[Operating]
 
 
 @given(tables(), st.floats(0, 1))
-def test_the_cheapest_point_within_a_drop_is_chosen(table: list[Operating], drop: float) -> None:
+def test_the_cheapest_weight_before_the_first_doubtful_one_is_chosen(table: list[Operating], drop: float) -> None:
     rising = sorted(table, key=lambda point: point.cost_weight)
-    # The same smoothing in another way: the largest of all least means of runs that end here or later.
-    drops = [point.dense_quality - point.quality for point in rising]
-    smooth = [
-        max(min(mean(drops[start : end + 1]) for end in range(i, len(drops))) for start in range(i + 1))
-        for i in range(len(drops))
-    ]
-    allowed = [point for point, lost in zip(rising, smooth, strict=True) if lost <= drop + 1e-9]
+    doubtful = [place for place, point in enumerate(rising) if (point.drop_bound or 0) > drop + 1e-9]
+    allowed = rising[: doubtful[0]] if doubtful else rising
     if allowed:
         chosen = weight_for_drop(table, drop)
         point = next(point for point in table if point.cost_weight == chosen)
         assert point.cost == min(other.cost for other in allowed)
     else:
-        with pytest.raises(RltrError, match="smallest drop"):
+        with pytest.raises(RltrError, match="cannot be promised"):
             weight_for_drop(table, drop)
 
 
 def test_one_lucky_number_is_not_believed() -> None:
-    drops = [0.0, 0.02, 0.0, 0.03, 0.04]
-    table = [Operating(2.0**i, 1 - 0.1 * i, 0.9 - drop, 0.9) for i, drop in enumerate(drops)]
-    assert weight_for_drop(table, 0.005) == 1 and weight_for_drop(table, 0.01) == 4
-    with pytest.raises(RltrError, match="Accept more, or pass a cost_weight= below 2 "):
-        weight_for_drop(table[1:], 0.005)
+    bounds = [0.004, 0.008, 0.02, 0.008, 0.03]
+    table = [Operating(2.0**i, 1 - 0.1 * i, 0.9, 0.9, bound, 0.9, 500) for i, bound in enumerate(bounds)]
+    assert (
+        weight_for_drop(table, 0.005) == 1 and weight_for_drop(table, 0.01) == 2 and weight_for_drop(table, 0.1) == 16
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "lost", "said"),
+    [
+        (
+            100,
+            0,
+            "0.0000 was lost on 100 validation inputs, which with 90% confidence is at most 0.0229.*about 2.. inputs",
+        ),
+        (300, 1, "at most 0.0129.*about 6.. inputs.*below 0.25"),
+        # More inputs would not help.
+        (300, 9, r"0.0300 was lost[^;]*Accept that much; or pass a cost_weight= below 0.25"),
+    ],
+)
+def test_too_few_inputs_for_a_promise_are_said(inputs: int, lost: int, said: str) -> None:
+    bound = paired_bound(inputs, lost, 0, 0.9)
+    table = [Operating(weight, 0.5, 0.9 - lost / inputs, 0.9, bound, 0.9, inputs) for weight in (0.25, 1.0)]
+    with pytest.raises(RltrError, match=said):
+        weight_for_drop(table, 0.01)
+
+
+def test_estimates_of_an_older_calibration_are_no_promise() -> None:
+    with pytest.raises(RltrError, match="older rltr.*rltr calibrate.*budget="):
+        weight_for_drop([Operating(0.25, 0.9, 0.9, 0.9)], 0.01)
 
 
 def test_an_uncalibrated_policy_says_so(policy: Policy, tiny_vit: PreTrainedModel) -> None:
