@@ -51,7 +51,7 @@ class Stream:
             self._plan = Plan(self.tokens, self.backend)
         return self._plan
 
-    def saw(self, attended: Attended) -> None:
+    def on_attention(self, attended: Attended) -> None:
         """Called with what every ragged attention works on."""
 
 
@@ -60,8 +60,8 @@ current: ContextVar[Stream | None] = ContextVar("rltr_stream", default=None)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a model wanted masked, kept with the mask it got.
+class MaskRequest:
+    """The mask function and the padding that a model requested, kept with the mask that it got.
 
     Attributes:
         allowed: who may attend to whom, padding aside.
@@ -72,8 +72,8 @@ class Asked:
     present: Tensor | None
 
 
-def asked(mask: Tensor) -> Asked | None:
-    """What a mask that :func:`mask` made stands for; None for any other mask."""
+def asked(mask: Any) -> MaskRequest | None:
+    """What was requested of a mask that :func:`mask` made; None for any other mask."""
     return getattr(mask, _NOTE, None)
 
 
@@ -113,10 +113,17 @@ def attention(
             f"{type(module).__name__} adds a bias for every pair of positions inside of its attention, which cannot "
             "follow tokens that leave: this model is not supported"
         )
+    if attention_mask is not None:
+        raise RltrError(
+            f"{type(module).__name__} gives attention a mask or a bias of its own making, which cannot follow tokens "
+            "that leave: this model is not supported"
+        )
+    if dropout:
+        raise RltrError(f"{type(module).__name__} drops attention weights at random: call model.eval()")
     allowed = stream.allowed
     if allowed is None and _is_causal(module, is_causal):
         allowed = causal_mask_function  # what sdpa does without a mask
-    stream.saw(Attended(query, key, scale, stream.tokens, stream.reader))
+    stream.on_attention(Attended(query, key, scale, stream.tokens, stream.reader))
     return ragged_attention(query, key, value, stream.plan(), scale, Pattern(allowed, softcap, s_aux)), None
 
 
@@ -145,7 +152,7 @@ def mask(
     if native is not None and current.get() is not None:
         # A tensor of its own: an attribute on one that others share would outlive this pass.
         native = native.view(native.shape)
-        setattr(native, _NOTE, Asked(mask_function, attention_mask))
+        setattr(native, _NOTE, MaskRequest(mask_function, attention_mask))
     return native
 
 

@@ -1,48 +1,37 @@
 """A frozen Hugging Face model: its layers, what is protected, and running it with tokens leaving on the way."""
 
-import hashlib
 import inspect
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from threading import Lock
 from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
+from transformers.backbone_utils import BackboneMixin
 from transformers.utils import ModelOutput
 
-from rltr.attention import IMPLEMENTATION, asked, current
+from rltr.attention import MaskRequest, asked, current
 from rltr.errors import RltrError
 from rltr.families import GRID, Family
+from rltr.fingerprint import fingerprint
 from rltr.forward import Decide, Dropped, Forward, Trace
+from rltr.installation import LOCK, Installation, Server, find_base, installed_in, wanted
 from rltr.kernels import Backend, check_backend, check_kernel
 from rltr.layers import find_tower
-from rltr.native_copy import native_copy
-
-COMPUTED = (
-    "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "activation_function", "layer_norm_eps",
-    "rms_norm_eps", "patch_size", "image_size", "sliding_window", "rope_parameters",
-)  # fmt: skip
-"""Fields of a config that decide how weights are used, and that no weight's shape tells."""
-ALSO_COMPUTED = (
-    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "layer_types", "local_attention",
-    "layer_norm_epsilon", "norm_eps",
-)  # fmt: skip
-"""More of them, which count only where a config has them: the fingerprints of all other models stay what they were."""
-_attached: "WeakKeyDictionary[PreTrainedModel, ReferenceType[Backbone]]" = WeakKeyDictionary()
+from rltr.wrapped import refuse_wrapped
 
 
 class Backbone:
     """A frozen model, inspected once; anything unsupported is refused here, with the reason.
 
     Nothing of the model changes until :meth:`attach`, and :meth:`detach` restores it bit for bit. Both count: the model
-    is restored when everyone who attached has detached. While attached, a forward that rltr does not run itself passes
-    through untouched, on transformers' ``sdpa`` attention. ``copy.deepcopy`` of an attached model is the native model.
+    is restored when everyone who attached has detached, and every pass that had begun by then has ended. While
+    attached, a forward that rltr does not run itself passes through untouched, on transformers' ``sdpa`` attention.
+    ``copy.deepcopy`` of an attached model is the native model.
 
     Args:
         model: a model of a supported family, in evaluation mode.
@@ -73,6 +62,7 @@ class Backbone:
         attention: Backend = "auto",
     ) -> None:
         check_backend(attention)
+        refuse_wrapped(model)
         self.model = model
         self.attention: Backend = attention
         check_kernel(attention, model.device, model.dtype)
@@ -83,17 +73,32 @@ class Backbone:
         self.layers = found.layers
         self.family = found.family
         self.width: int = self.config.hidden_size
+        self.base = find_base(self.root, self.layers)
         self._names = {layer: list(inspect.signature(layer.forward).parameters) for layer in self.layers}
+        self._signature = inspect.signature(self.base.forward)
+        self._moody: list[nn.Module] = []
         self._attached = 0
-        self._lock = Lock()
-        self._handles: list[RemovableHandle] = []
-        self._native_attention: str = self.config._attn_implementation
+        self._installation: Installation | None = None
 
     @classmethod
-    def shared(cls, model: PreTrainedModel) -> "Backbone":
-        """The backbone that is attached to a model by now, or a new one: for environments that share a model."""
-        known = _attached[model]() if model in _attached else None
-        return cls(model) if known is None else known
+    def shared(cls, model: PreTrainedModel, tower: str | None = None, attention: Backend = "auto") -> "Backbone":
+        """The backbone that is attached to this part of a model by now, or a new one: for environments that share it.
+
+        Raises:
+            RltrError: if one is attached that computes attention otherwise, or a policy is.
+        """
+        new = cls(model, tower, attention=attention)
+        place = installed_in(new.base)
+        known = None if place is None else place.owner
+        if not isinstance(known, Backbone):
+            return new
+        known.refuse_policy()
+        if known.attention != attention:
+            raise RltrError(
+                f"a backbone with attention={known.attention!r} is attached to this model, so it cannot be shared as "
+                f"one with attention={attention!r}: detach it first, or ask for the same"
+            )
+        return known
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         """Itself: one model has one backbone. Gymnasium copies the arguments that environments are made of."""
@@ -121,54 +126,60 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all weights and what the config does with them: the same on every machine.
-
-        Names, shapes and values count; values are rounded to bfloat16 first, so that a checkpoint has one fingerprint
-        in float32 and in bfloat16. Of the config counts what changes answers without changing a weight.
-        """
-        computed = [[name, getattr(self.config, name, None)] for name in COMPUTED]
-        also = [[name, getattr(self.config, name, None)] for name in ALSO_COMPUTED]
-        computed += [[name, value] for name, value in also if value is not None]
-        digest = hashlib.sha256(json.dumps([self.config.model_type, computed], default=str).encode())
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(json.dumps([name, list(value.shape)]).encode())
-            rounded = value.detach().to(torch.bfloat16) if value.is_floating_point() else value
-            digest.update(rounded.cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        """A digest of all weights and what the config does with them; see :func:`rltr.fingerprint.fingerprint`."""
+        return fingerprint(self.model, self.config)
 
     def attach(self) -> None:
-        """Put hooks on the layers and rltr's attention into the model; it behaves as before until something runs."""
-        with self._lock:
+        """Put rltr in front of the layers and its attention into them; until a pass is run, all behaves as before.
+
+        Raises:
+            RltrError: if another backbone or a policy is attached to the same part of the model.
+        """
+        with LOCK:
+            self.refuse_policy()
             if self._attached == 0:
-                if self.config._attn_implementation == IMPLEMENTATION:
+                place = installed_in(self.base) or Installation(self.root, self.base, self.layers)
+                if place.owner is not None:
+                    place.owner.refuse_policy()
                     raise RltrError("another rltr.Backbone is attached to this model: detach it first, or share it")
-                self._native_attention = self.config._attn_implementation
-                self.root.set_attn_implementation(IMPLEMENTATION)
-                for layer in dict.fromkeys(self.layers):
-                    self._handles.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
-                self._handles.append(self.layers[-1].register_forward_hook(self._after_layer))
-                # Looked up by copy.deepcopy: a copy with hooks of this backbone would belong to nobody.
-                vars(self.model)["__deepcopy__"] = self._copy_model
-                _attached[self.model] = ref(self)
+                place.hold()
+                # Once, as a walk over all modules at every call would take longer.
+                self._moody = [part for part in self.base.modules() if _differs_in_training(part)]
+                place.owner, self._installation = self, place
             self._attached += 1
 
     def detach(self) -> None:
-        """Undo one :meth:`attach`; the last one restores the model.
+        """Undo one :meth:`attach`; the last one restores the model, once the passes that have begun have ended.
 
         Raises:
             RltrError: if the backbone is not attached.
         """
-        with self._lock:
-            if self._attached == 0:
+        with LOCK:
+            if self._attached == 0 or self._installation is None:
                 raise RltrError("this backbone is not attached to its model, so there is nothing to detach")
             self._attached -= 1
             if self._attached == 0:
-                for handle in self._handles:
-                    handle.remove()
-                self._handles.clear()
-                self.root.set_attn_implementation(self._native_attention)
-                vars(self.model).pop("__deepcopy__", None)
-                _attached.pop(self.model, None)
+                self._installation.owner = None
+                self._installation.release()
+                self._installation = None
+
+    def serve(self, server: Server | None) -> None:
+        """Let every call of the attached model become a reduced pass; None lets calls pass natively again."""
+        with LOCK:
+            assert self._installation is not None, "attach first"
+            self._installation.server = server
+
+    def refuse_policy(self) -> None:
+        """Raise if a policy is attached, whose answers would be taken for the native model's.
+
+        Raises:
+            RltrError: what to do.
+        """
+        if self._installation is not None and self._installation.server is not None:
+            raise RltrError(
+                "a policy is attached to this model, so it does not answer as the native one: call rltr.detach(model) "
+                "first, or use a copy.deepcopy of it, which is native"
+            )
 
     @contextmanager
     def attached(self) -> Iterator["Backbone"]:
@@ -190,61 +201,90 @@ class Backbone:
                 f"decision layers {list(layers)} do not fit this model: name layers in rising order, "
                 f"each from 0 to {self.depth - 1} (tokens leave before the layer runs)"
             )
-        forward = Forward(self, decide, layers, dropped, self.family, self.config)
-        forward.backend = self.attention
-        return forward
+        return Forward(self, decide, layers, dropped)
 
-    def run(self, forward: Forward, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
+    def run(self, forward: Forward, inputs: Mapping[str, Any]) -> tuple[ModelOutput, Trace]:
         """Run the model on ``inputs`` with the token stream ``forward``; the output is the model's own.
 
         Raises:
-            RltrError: if the backbone is not attached, the model is in training mode, or asks for recorded layers.
-        """
-        inputs = self.prepare(inputs, forward)
-        token = current.set(forward)
-        try:
-            return self.model(**inputs), forward.trace
-        finally:
-            current.reset(token)
-
-    def prepare(self, inputs: Mapping[str, Any], forward: Forward) -> dict[str, Any]:
-        """Tell ``forward`` what it must know of the inputs, and get the model's own keyword arguments ready for it.
-
-        Raises:
-            RltrError: if the result would be wrong.
+            RltrError: if the backbone is not attached, or the result would be wrong: see :meth:`run_base`.
         """
         if self._attached == 0:
             raise RltrError("the backbone is not attached: use `with backbone.attached():` or backbone.attach()")
-        if self.model.training:
-            raise RltrError("the model is in training mode, where dropout makes it another model: call model.eval()")
-        for record in ("output_hidden_states", "output_attentions"):
-            if inputs.get(record, getattr(self.config, record, False)):
-                raise RltrError(
-                    f"{record}=True asks for one tensor per layer, but tokens leave between layers: "
-                    f"switch it off, or detach rltr for this call"
-                )
-        if inputs.get("past_key_values") is not None or (self.family.cached and inputs.get("use_cache")):
+        token = wanted.set(forward)
+        try:
+            output = self.model(**({"use_cache": False} if self.family.cached else {}) | dict(inputs))
+        finally:
+            wanted.reset(token)
+        if not forward.stages:
             raise RltrError(
-                "a cache of keys and values was asked for (generate() does), but tokens that leave have none: rltr "
-                "runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
+                f"{type(self.model).__name__} did not run the part whose tokens leave ({type(self.base).__name__}) on "
+                f"these inputs ({', '.join(inputs)}): give it inputs for that part"
             )
+        return output, forward.trace
+
+    def run_base(
+        self, forward: Forward, native: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run the base with the token stream ``forward``: the one way in, whoever calls.
+
+        Args:
+            forward: the token stream.
+            native: the base's own forward.
+            args: what it was called with.
+            kwargs: what it was called with by name.
+
+        Raises:
+            RltrError: if the result would be wrong, with the reason.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        inputs = dict(bound.arguments)
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                inputs |= inputs.pop(parameter.name, {})
+        self._check(inputs)
         if self.family.also_protected is not None:
             forward.also_protected = self.family.also_protected(inputs, self.config)
-        return self.uncached(inputs)
+        forward.on_grid_between_layers = self._recorded(inputs)
+        if self.family.cached:
+            inputs["use_cache"] = False
+        token = current.set(forward)
+        try:
+            output = native(**inputs)
+        finally:
+            current.reset(token)
+        if forward.layer + 1 != self.depth:
+            raise RltrError(
+                f"only {forward.layer + 1} of {self.depth} layers of {type(self.base).__name__} ran with fewer tokens: "
+                "something passes rltr by, such as a forward that was replaced after rltr was attached. Detach, and "
+                "attach again once the model is as it shall be"
+            )
+        return output
 
-    def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """``inputs`` for a pass that keeps no keys and values: what a native pass is compared with keeps none."""
-        return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
+    def runs(self, layer: nn.Module) -> bool:
+        """Whether ``layer`` is one of this backbone's, and not of a copy."""
+        return layer in self._names
 
-    def _copy_model(self, memo: dict[int, Any]) -> PreTrainedModel:
-        return native_copy(self.model, self.root, self._native_attention, memo)
+    def run_layer(
+        self,
+        forward: Forward,
+        layer: nn.Module,
+        native: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Run the next layer on what ``forward`` leaves of the tokens.
 
-    def _before_layer(
-        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        forward = self._running()
-        if forward is None:
-            return None
+        Args:
+            forward: the token stream.
+            layer: about to run.
+            native: its own forward.
+            args: what it was called with: hidden states first.
+            kwargs: what it was called with by name.
+
+        Raises:
+            RltrError: if the layer cannot be run with fewer tokens.
+        """
         if forward.layer + 1 >= self.depth or self.layers[forward.layer + 1] is not layer:
             raise RltrError(
                 f"{type(self.model).__name__} runs its layers in another order than they are listed in: not supported"
@@ -252,34 +292,74 @@ class Backbone:
         names = self._names[layer]
         named = dict(zip(names, args, strict=False)) | kwargs
         mask = named.get("attention_mask")
-        wanted = None if mask is None else asked(mask)
-        if mask is not None and wanted is None:
-            raise RltrError(
-                f"attention_mask has {mask.ndim} dimensions: rltr takes a (rows, tokens) mask of padding; "
-                f"any other mask would be lost when tokens leave"
-            )
-        hidden = named["hidden_states"]
+        hidden = named[names[0]]
         if hidden.ndim != 3:
             raise RltrError(f"{type(self.model).__name__} is not supported: {GRID} ({hidden.ndim} dimensions)")
-        named["hidden_states"] = forward.before_layer(hidden, wanted)
+        named[names[0]] = forward.before_layer(hidden, None if mask is None else self._asked(mask))
         if self.family.patches_only:
             named["position_embeddings"] = forward.follow_patches(*named["position_embeddings"])
-        for name in named.keys() - {"hidden_states", "attention_mask"}:
+        for name in named.keys() - {names[0], "attention_mask"}:
             named[name] = forward.follow(named[name])
         if "attention_mask" in named:
             named["attention_mask"] = None
-        positional = tuple(named[name] for name in names[: len(args)])
-        return positional, {name: named[name] for name in kwargs}
-
-    def _after_layer(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        forward = self._running()
-        if forward is None or forward.layer + 1 < self.depth:
-            return None
+        output = native(*(named[name] for name in names[: len(args)]), **{name: named[name] for name in kwargs})
         if isinstance(output, tuple):
-            return (forward.after_last_layer(output[0]), *output[1:])
-        return forward.after_last_layer(output)
+            return (forward.after_layer(output[0]), *output[1:])
+        return forward.after_layer(output)
 
-    def _running(self) -> Forward | None:
-        """The reduced forward pass of this model in the current thread or greenlet."""
-        forward = current.get()
-        return forward if isinstance(forward, Forward) and forward.owner is self else None
+    def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """``inputs`` for a pass that keeps no keys and values: what a native pass is compared with keeps none."""
+        return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
+
+    def _check(self, inputs: Mapping[str, Any]) -> None:
+        """Refuse what would give a wrong result."""
+        if self._installation is not None:
+            self._installation.refuse_other_attention()
+        if any(part.training for part in self._moody):
+            raise RltrError(
+                "the model, or a part of it, is in training mode, where dropout makes it another model: call "
+                "model.eval()"
+            )
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            raise RltrError(
+                "a trace or an export would record which tokens leave for one input, and drop the same places of every "
+                "other: detach rltr before torch.jit.trace or torch.export"
+            )
+        if inputs.get("output_attentions", getattr(self.config, "output_attentions", False)):
+            raise RltrError(
+                "output_attentions=True asks for weights between all tokens, but tokens leave between layers, and no "
+                "weights are computed: switch it off, or detach rltr for this call"
+            )
+        if inputs.get("past_key_values") is not None or (self.family.cached and inputs.get("use_cache")):
+            raise RltrError(
+                "a cache of keys and values was asked for (generate() does), but tokens that leave have none: rltr "
+                "runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
+            )
+        mask = inputs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            found = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
+            raise RltrError(
+                f"attention_mask {found}: rltr takes a (rows, tokens) mask of padding; any other mask would be lost "
+                "when tokens leave"
+            )
+
+    def _recorded(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether anybody looks at hidden states between layers: then they must be those of a whole grid."""
+        asked_for = inputs.get("output_hidden_states", getattr(self.config, "output_hidden_states", False))
+        return asked_for not in (None, False) or isinstance(self.base, BackboneMixin)
+
+    def _asked(self, mask: Any) -> MaskRequest:
+        request = asked(mask)
+        if request is None:
+            raise RltrError(
+                f"{type(self.base).__name__} makes an attention mask of its own, past transformers' mask functions; it "
+                "cannot follow tokens that leave: this model is not supported"
+            )
+        return request
+
+
+def _differs_in_training(part: nn.Module) -> bool:
+    """Whether a module may compute something else in training mode: of torch's own, dropout and batch norms do."""
+    if type(part).__module__.startswith("torch.nn.modules"):
+        return isinstance(part, _DropoutNd | _NormBase)
+    return True

@@ -3,22 +3,24 @@
 The model's own ``forward`` runs, unedited; :class:`Forward` is what the hooks on its layers call.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from rltr import tokens as ragged
 from rltr.attended import Attended
-from rltr.attention import Asked, Stream, current
+from rltr.attention import MaskRequest, Stream, current
 from rltr.errors import RltrError
 from rltr.families import NO_ATTENTION, OWN_ATTENTION, Family, Reader
+from rltr.kernels import Backend
 from rltr.redundancy import Redundancy, redundancy
 from rltr.tokens import Tokens
 
@@ -84,6 +86,16 @@ class Choice:
 Decide: TypeAlias = Callable[[Decision], Choice]
 
 
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Decide as in training, whatever the caller does: no gradient is recorded, and autocast changes no precision.
+
+    No greenlet may be switched inside: both are states of the thread.
+    """
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
 @dataclass(frozen=True)
 class Trace:
     """Which tokens were in the stream, and when.
@@ -112,47 +124,79 @@ class Trace:
         return torch.tensor([self.stages[i].counts for i in stage])
 
 
+@runtime_checkable
+class Owner(Protocol):
+    """What a forward pass belongs to: a :class:`rltr.Backbone`."""
+
+    family: Family
+    config: PreTrainedConfig
+    attention: Backend
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        ...
+
+    def runs(self, layer: nn.Module) -> bool:
+        """Whether a layer is one of the owner's."""
+        ...
+
+    def run_base(
+        self, forward: "Forward", native: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run the part that runs the layers."""
+        ...
+
+    def run_layer(
+        self,
+        forward: "Forward",
+        layer: nn.Module,
+        native: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Run a layer."""
+        ...
+
+    def refuse_policy(self) -> None:
+        """Raise if a policy is attached."""
+        ...
+
+
 class Forward(Stream):
     """The token stream of one reduced forward pass.
 
     Args:
-        owner: the backbone it belongs to; hooks of any other leave it alone.
+        owner: the backbone it belongs to; any other leaves it alone.
         decide: called at every decision layer.
         layers: the decision layers, rising.
         dropped: what happens to dropped tokens.
-        family: which tokens must stay, and who sees whom.
-        config: of the part of the model whose tokens leave.
 
     Attributes:
         layer: the layer that runs or ran last; -1 before the first.
         also_protected: further tokens that must stay, or None.
+        on_grid_between_layers: whether layers hand each other the whole grid, because somebody records or reads it
+            there; it costs a gather before and behind each of them.
     """
 
-    def __init__(
-        self,
-        owner: object,
-        decide: Decide,
-        layers: Sequence[int],
-        dropped: Dropped,
-        family: Family,
-        config: PreTrainedConfig,
-    ) -> None:
-        super().__init__(reader=family.reader)
+    def __init__(self, owner: Owner, decide: Decide, layers: Sequence[int], dropped: Dropped) -> None:
+        super().__init__(reader=owner.family.reader, backend=owner.attention)
         if dropped not in get_args(Dropped):
             raise RltrError(f"dropped={dropped!r} is not a mode: choose one of {', '.join(get_args(Dropped))}")
         self.owner = owner
         self.decide = decide
         self.layers = tuple(layers)
         self.dropped = dropped
-        self.family = family
-        self.leading = family.leading_tokens(config)
-        self.model_type = config.model_type
+        self.family = owner.family
+        self.leading = owner.family.leading_tokens(owner.config)
+        self.model_type = owner.config.model_type
+        self.on_grid_between_layers = False
         self.layer = -1
         self.also_protected: Bool[Tensor, "rows grid"] | None = None
         self.attended: Attended | None = None
         self.stages: list[Tokens] = []
         self._departures: list[tuple[Tensor, Tensor]] = []
-        self._attends = True
+        self._attention_ran = False
         self._followed: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -161,43 +205,48 @@ class Forward(Stream):
         return Trace(tuple(self.stages), self.layers)
 
     def before_layer(
-        self, hidden: Float[Tensor, "batch length width"], wanted: Asked | None
+        self, hidden: Float[Tensor, "batch length width"], mask: MaskRequest | None
     ) -> Float[Tensor, "batch_ length_ width"]:
-        """Edit the stream before the next layer runs; ``wanted`` is what the model masks there, None for nothing."""
-        self._check_attention()
+        """Edit the stream before the next layer runs; ``mask`` is what the model masks there, None for nothing."""
         self.layer += 1
-        self._attends = False
-        self.allowed = None if wanted is None else wanted.allowed
+        self.allowed = None if mask is None else mask.allowed
         if self.layer == 0:
-            hidden = self._pack(hidden, None if wanted is None else wanted.present)
+            hidden = self._pack(hidden, None if mask is None else mask.present)
+        elif self.on_grid_between_layers:
+            tokens = self._tokens()
+            hidden = self._shaped(hidden.flatten(0, 1).index_select(0, tokens.grid_index))
         if self.layer in self.layers:
             hidden = self._decide(hidden.flatten(0, 1))
+        self._attention_ran = False
         return hidden
 
-    def saw(self, attended: Attended) -> None:
+    def on_attention(self, attended: Attended) -> None:
         """Remember what the coming decision may look at, and nothing longer than that."""
-        self._attends = True
+        self._attention_ran = True
         self.attended = attended if self.layer + 1 in self.layers else None
 
-    def _check_attention(self) -> None:
-        """Refuse a layer in which tokens met otherwise than in attention that rltr computes."""
-        if not self._attends:
+    def after_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch_ length_ width"]:
+        """What goes on to the next layer; behind the last one, the whole grid.
+
+        Every original place of the grid holds the state of the token that stands for it. A head that reads all places
+        then reads every remaining token as often as the tokens it stands for. So a mean over places is the mean over
+        the remaining tokens weighted by their sizes.
+
+        Raises:
+            RltrError: if the layer computed attention elsewhere than here.
+        """
+        if not self._attention_ran:
             raise RltrError(
                 f"layer {self.layer} of this {self.model_type} ran without transformers' attention interface: "
                 f"{NO_ATTENTION}, or {OWN_ATTENTION}; it cannot be run with fewer tokens"
             )
-
-    def after_last_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
-        """Fill the grid: every original place holds the final state of the token that stands for it.
-
-        A head that reads all places then reads every remaining token as often as the tokens it stands for. So a mean
-        over places is the mean over the remaining tokens weighted by their sizes.
-        """
-        self._check_attention()
-        grid = self._on_grid(hidden)
-        self.tokens = None
-        self._followed.clear()
-        return grid
+        last = self.layer + 1 == self.owner.depth
+        if last or self.on_grid_between_layers:
+            hidden = self._on_grid(hidden)
+        if last:
+            self.tokens = None
+            self._followed.clear()
+        return hidden
 
     def _on_grid(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
         """The current states in original places: one gather."""
@@ -308,11 +357,12 @@ class Forward(Stream):
             current.reset(outside)
         kept = choice.keep | protected
         if not bool(kept.all()):
-            if choice.into is None:
-                into, found = decision.redundancy.partners(kept)
-            else:
-                into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
-            self._note_departures(decision, kept, into, found)
+            with undisturbed(hidden.device):
+                if choice.into is None:
+                    into, found = decision.redundancy.partners(kept)
+                else:
+                    into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
+                self._note_departures(decision, kept, into, found)
             if self.dropped == "drop":
                 hidden, self.tokens = ragged.take(hidden, kept), ragged.keep(tokens, kept)
             else:

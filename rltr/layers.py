@@ -7,7 +7,6 @@ from itertools import accumulate
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.backbone_utils import BackboneMixin
 
 from rltr.errors import RltrError
 from rltr.families import FAMILIES, OWN_ATTENTION, REFUSED, Family
@@ -90,11 +89,6 @@ def _unproven(kind: str) -> str:
 
 def _misfit(root: PreTrainedModel) -> str | None:
     """Why no model that is made like this one can work, whatever its type; None if it may."""
-    if isinstance(root, BackboneMixin):
-        return (
-            "it cuts what several of its layers give into feature maps, which need every token of the grid; take the "
-            f"model itself instead, transformers' AutoModel of type {root.config.model_type!r}"
-        )
     if getattr(root.config, "chunk_size_feed_forward", 0):
         return "chunk_size_feed_forward cuts the token axis into equal parts; set it to 0 in the config"
     if not isinstance(getattr(root.config, "hidden_size", None), int):

@@ -4,6 +4,7 @@ The model's own ``forward`` runs in a greenlet, which switches out at a decision
 answer: inside, the stack is exactly that of an ordinary call.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from rltr.backbone import Backbone
+from rltr.errors import RltrError
 from rltr.forward import Choice, Decision, Dropped, Trace
 
 
@@ -39,6 +41,7 @@ class PausedForward:
         self._forward = backbone.forward(_pause, layers, dropped)
         # Nothing in the greenlet refers to self: its stack is out of the garbage collector's sight, so an abandoned
         # pass would hold itself, and its hidden states, for ever.
+        self._thread = threading.get_ident()
         self._greenlet = greenlet.greenlet(partial(backbone.run, self._forward, inputs))
         self.decision: Decision | None = None
         self.output: ModelOutput | None = None
@@ -69,10 +72,22 @@ class PausedForward:
         """Give the pass up: it unwinds through every ``finally`` of the model, as if it had been interrupted."""
         self.decision = None
         if self._greenlet:
+            self._refuse_other_threads()
             self._greenlet.parent = greenlet.getcurrent()
             self._greenlet.throw()
 
+    def _refuse_other_threads(self) -> None:
+        here = threading.get_ident()
+        if here != self._thread:
+            names = {thread.ident: thread.name for thread in threading.enumerate()}
+            raise RltrError(
+                "a batch of episodes belongs to the thread that began it with reset() "
+                f"({names.get(self._thread, 'one that has ended')}), and cannot go on in {names.get(here, 'another')}: "
+                "reset, step and close an environment in one thread, and make one environment for each thread"
+            )
+
     def _advance(self, *answer: Choice) -> None:
+        self._refuse_other_threads()
         self.decision = None
         self._greenlet.parent = greenlet.getcurrent()
         # Grad mode belongs to the thread, not to the greenlet: enter and leave it outside of the switch, never across.

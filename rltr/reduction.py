@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from rltr.backbone import Backbone
-from rltr.forward import Dropped, Forward, Trace
+from rltr.forward import Choice, Decision, Dropped, Forward, Trace, undisturbed
 from rltr.selectors.base import Selector
 
 
@@ -36,4 +36,8 @@ class Reduction:
 
     def new_forward(self) -> Forward:
         """The token stream of one forward pass to come."""
-        return self.backbone.forward(self.selector, self.layers, self.dropped)
+        return self.backbone.forward(self._decide, self.layers, self.dropped)
+
+    def _decide(self, decision: Decision) -> Choice:
+        with undisturbed(decision.hidden.device):
+            return self.selector(decision)

@@ -408,7 +408,7 @@ def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
     seen = []
 
     class Listening(Stream):
-        def saw(self, attended):
+        def on_attention(self, attended):
             seen.append(attended)
 
     module = Bidirectional()
@@ -434,4 +434,4 @@ def test_the_mask_function_is_native_and_inside_says_what_was_asked(padding):
         current.reset(token)
     assert torch.equal(outside, native) and torch.equal(inside, native)
     assert door.asked(outside) is None
-    assert door.asked(inside) == door.Asked(causal_mask_function, padding)
+    assert door.asked(inside) == door.MaskRequest(causal_mask_function, padding)

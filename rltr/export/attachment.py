@@ -4,30 +4,26 @@ import copy
 import logging
 import math
 import threading
-from contextvars import Token
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from rltr.attention import Stream, current
 from rltr.backbone import Backbone
 from rltr.cost import LatencyCost
 from rltr.errors import RltrError
 from rltr.export.calibration import weight_for_budget, weight_for_drop
 from rltr.export.folder import Policy, load_policy
 from rltr.forward import Forward
+from rltr.installation import LOCK, installed_in
 from rltr.kernels import Backend
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 from rltr.tokens import Tokens
+from rltr.wrapped import refuse_wrapped
 
 log = logging.getLogger(__name__)
-# Hooks on the model keep its attachment; kept here, too, it would keep the model for ever.
-_attached: WeakKeyDictionary[PreTrainedModel, "ReferenceType[Attachment]"] = WeakKeyDictionary()
 
 
 class Attachment:
@@ -41,16 +37,10 @@ class Attachment:
     def __init__(self, reduction: Reduction, cost_weight: float) -> None:
         self.reduction = reduction
         self.cost_weight = cost_weight
-        backbone = reduction.backbone
-        backbone.attach()
-        base = backbone.root.base_model
-        self._handles = [
-            base.register_forward_pre_hook(self._begin, with_kwargs=True),
-            # always_call: also when the forward raises, the next one must find a clean context.
-            base.register_forward_hook(self._end, always_call=True),
-        ]
-        self._tokens: dict[int, Token[Stream | None]] = {}
+        self._attached = True
         self._last = threading.local()
+        reduction.backbone.attach()
+        reduction.backbone.serve(self)
 
     @property
     def kept(self) -> Tokens | None:
@@ -59,14 +49,16 @@ class Attachment:
         return last
 
     def detach(self) -> None:
-        """Restore the model, bit for bit; detaching again does nothing, so that a block may end with a detached one."""
-        if not self._handles:
-            return
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self.reduction.backbone.detach()
-        _attached.pop(self.reduction.backbone.model, None)
+        """Restore the model, bit for bit; detaching again does nothing, so that a block may end with a detached one.
+
+        Passes that other threads have begun end as the reduced ones they are. Calls after this one are native.
+        """
+        with LOCK:
+            if not self._attached:
+                return
+            self._attached = False
+            self.reduction.backbone.serve(None)
+            self.reduction.backbone.detach()
 
     def __enter__(self) -> "Attachment":
         """Nothing more to do: the model is attached already."""
@@ -78,21 +70,13 @@ class Attachment:
         """Restore the model."""
         self.detach()
 
-    def _begin(
-        self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        forward = self.reduction.new_forward()
-        kwargs = self.reduction.backbone.prepare(kwargs, forward)
-        self._tokens[id(forward)] = current.set(forward)
-        return args, kwargs
+    def begin(self) -> Forward:
+        """The reduced pass that a call of the model becomes."""
+        return self.reduction.new_forward()
 
-    def _end(self, base: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        forward = current.get()
-        token = self._tokens.pop(id(forward), None)
-        if token is not None:
-            assert isinstance(forward, Forward)  # _begin put it there
-            self._last.kept = forward.stages[-1] if output is not None else None
-            current.reset(token)
+    def end(self, forward: Forward | None) -> None:
+        """Note what a pass of this thread kept; None if it failed."""
+        self._last.kept = None if forward is None else forward.stages[-1]
 
 
 def attach(
@@ -127,8 +111,9 @@ def attach(
     given = [name for name, value in asked.items() if value is not None]
     if len(given) != 1:
         raise RltrError(f"give exactly one of budget, max_drop and cost_weight (given: {', '.join(given) or 'none'})")
-    if model in _attached:
+    if attachments(model):
         raise RltrError("a policy is attached to this model already: call rltr.detach(model) first")
+    refuse_wrapped(model)
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
     backbone = Backbone(model, policy.backbone.get("tower"), attention=attention)
     policy.check_fits(backbone)
@@ -145,9 +130,7 @@ def attach(
     _say_if_measured_elsewhere(policy, backbone)
     # A network of its own: the same policy may be attached to another model on another device.
     learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, cost_weight)
-    attachment = Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
-    _attached[model] = ref(attachment)
-    return attachment
+    return Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
 
 
 def _say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
@@ -165,13 +148,27 @@ def _calibrated(policy: Policy) -> str:
     return f"{min(weights):.3g} to {max(weights):.3g}" if weights else "an unknown range"
 
 
-def detach(model: PreTrainedModel) -> None:
+def detach(model: nn.Module) -> None:
     """Undo :func:`attach`: the model is bit for bit what it was.
+
+    Args:
+        model: what a policy was attached to, or anything that shares the part it is attached to: a larger model around
+            it, or one of several towers' wrappers. All policies attached to parts of it are detached.
 
     Raises:
         RltrError: if nothing is attached to it.
     """
-    attachment = _attached[model]() if model in _attached else None
-    if attachment is None:
+    found = attachments(model)
+    if not found:
         raise RltrError("no policy is attached to this model, so there is nothing to detach")
-    attachment.detach()
+    for attachment in found:
+        attachment.detach()
+
+
+def attachments(model: nn.Module) -> list[Attachment]:
+    """The policies that are attached to a model or to parts of it."""
+    if not isinstance(model, nn.Module):
+        return []
+    places = [installed_in(part) for part in model.modules()]
+    servers = [None if place is None else place.server for place in places]
+    return [server for server in servers if isinstance(server, Attachment)]

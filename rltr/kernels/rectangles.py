@@ -64,7 +64,8 @@ def products(
     key, value = _for_every_head(key, value, query.shape[1])
     logits = (query @ key.transpose(2, 3)).mul_(scaling)
     if pattern.softcap is not None:
-        logits = logits.div_(pattern.softcap).tanh_().mul_(pattern.softcap)
+        # Not all in place: a gradient needs what tanh gave.
+        logits = logits.div_(pattern.softcap).tanh() * pattern.softcap
     if mask is not None:
         # Not minus infinity: a query that may attend to nobody (padding in a window) must not spread NaN.
         lowest = torch.finfo(logits.dtype).min

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers as hf
 
 from rltr.backbone import Backbone
 from rltr.reduction import Reduction
@@ -15,7 +16,6 @@ from tests.backbone.conftest import (
     Recorder,
     Replay,
     close,
-    entering,
     matrix,
     modes,
     native,
@@ -24,6 +24,7 @@ from tests.backbone.conftest import (
     reference,
     selector,
 )
+from tests.conftest import build
 
 
 @matrix
@@ -146,12 +147,13 @@ def test_the_trace_counts_what_each_layer_worked_on(case):
     worked = []
     backbone = Backbone(case.model)
     with backbone.attached():
-        # Behind rltr's own hooks, so that they see what the layers see.
+        # Inside of the layers: what passes between them is what the layer before left.
+        firsts = [
+            next(part for part in layer.modules() if isinstance(part, torch.nn.Linear)) for layer in backbone.layers
+        ]
         handles = [
-            layer.register_forward_pre_hook(
-                lambda module, args, kwargs: worked.append(entering(args, kwargs).shape[:2].numel()), with_kwargs=True
-            )
-            for layer in backbone.layers
+            first.register_forward_pre_hook(lambda module, args: worked.append(args[0].shape[:2].numel()))
+            for first in firsts
         ]
         _, trace = Reduction(backbone, Replay(masks), LAYERS)(case.inputs)
         for handle in handles:
@@ -159,3 +161,47 @@ def test_the_trace_counts_what_each_layer_worked_on(case):
     counts = trace.counts_per_layer(DEPTH)
     assert counts.sum(1).tolist() == worked
     assert torch.equal(counts[0], case.present.sum(1)) and torch.equal(counts[1], trace.present[1].sum(1))
+
+
+@modes
+def test_recorded_hidden_states_are_whole_grids(case, mode):
+    """Whoever asks for hidden states gets one grid per layer: in each place the token that stands for it by then."""
+    model = copy.deepcopy(case.model)  # transformers leaves hooks of its own on a model that once recorded
+    masks, backbone = random_masks(case), Backbone(model)
+    with torch.no_grad():
+        native = model(**case.inputs, output_hidden_states=True).hidden_states
+        with backbone.attached():
+            everything = Reduction(backbone, KeepAll(), LAYERS, mode)(case.inputs | {"output_hidden_states": True})[0]
+            plain, trace = Reduction(backbone, Replay(masks), LAYERS, mode)(case.inputs)
+            output, _ = Reduction(backbone, Replay(masks), LAYERS, mode)(case.inputs | {"output_hidden_states": True})
+    close(output.logits, plain.logits, 1e-6)
+    assert len(output.hidden_states) == len(everything.hidden_states) == len(native) == DEPTH + 1
+    for index, (states, kept, wanted) in enumerate(
+        zip(output.hidden_states, everything.hidden_states, native, strict=True)
+    ):
+        assert states.shape == kept.shape == wanted.shape
+        close(kept[case.present], wanted[case.present])
+        if index <= LAYERS[0]:
+            close(states[case.present], wanted[case.present])
+        stage = sum(layer < index for layer in LAYERS)
+        for row, there in enumerate(trace.present[stage]):
+            remaining = {tuple(state.tolist()) for state in states[row, there]}
+            assert all(tuple(state.tolist()) in remaining for state in states[row, case.present[row]])
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "Beit"])
+def test_feature_maps_of_backbone_classes_are_whole_grids(kind):
+    """They ask for hidden states themselves, inside of their own forward."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+    config = getattr(hf, f"{kind}Config")(**shape, image_size=16, patch_size=4, out_indices=[2, 4])
+    model = build(getattr(hf, f"{kind}Backbone"), config)
+    pixels = torch.randn(2, 3, 16, 16)
+    backbone = Backbone(model)
+    with torch.no_grad():
+        native = model(pixel_values=pixels).feature_maps
+        with backbone.attached():
+            kept, _ = Reduction(backbone, KeepAll(), [1, 2])({"pixel_values": pixels})
+            fewer, _ = Reduction(backbone, selector("uniform"), [1, 2])({"pixel_values": pixels})
+    for expected, same, reduced_map in zip(native, kept.feature_maps, fewer.feature_maps, strict=True):
+        close(same, expected)
+        assert reduced_map.shape == expected.shape and not torch.equal(reduced_map, expected)

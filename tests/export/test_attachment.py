@@ -101,8 +101,8 @@ def test_a_forward_that_raises_leaves_no_trace(
         with pytest.raises(RltrError, match="training mode"):
             tiny_vit(**image_inputs)
         tiny_vit.eval()
-        with pytest.raises(RltrError, match="output_hidden_states"):
-            tiny_vit(**image_inputs, output_hidden_states=True)
+        with pytest.raises(RltrError, match="output_attentions"):
+            tiny_vit(**image_inputs, output_attentions=True)
         with torch.no_grad():
             assert torch.equal(tiny_vit(**image_inputs).logits, wanted)
     assert torch.equal(tiny_vit(**image_inputs).logits, native)

@@ -1,0 +1,29 @@
+"""Refusing what is not a transformers model itself, with where the model is inside of it."""
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from rltr.errors import RltrError
+
+
+def refuse_wrapped(model: object) -> None:
+    """Raise unless ``model`` is a model of transformers.
+
+    Raises:
+        RltrError: what it is, and which part of it is such a model.
+    """
+    if isinstance(model, PreTrainedModel):
+        return
+    if not isinstance(model, nn.Module):
+        held = getattr(model, "model", None)  # pipelines, trainers
+        hint = "; pass its .model" if isinstance(held, PreTrainedModel) else ""
+        raise RltrError(
+            f"rltr works on a model of transformers (PreTrainedModel), not on a {type(model).__name__}{hint}"
+        )
+    inside = [path for path, part in model.named_modules() if isinstance(part, PreTrainedModel)]
+    outermost = [path for path in inside if not any(path.startswith(f"{above}.") for above in inside)]
+    hint = f": pass its part {' or '.join(f'.{path}' for path in outermost)}" if outermost else ", and holds none"
+    raise RltrError(
+        f"{type(model).__name__} is not a model of transformers (PreTrainedModel) itself{hint}. Whoever calls the "
+        "wrapper then runs the reduced part"
+    )
