@@ -298,14 +298,6 @@ def build_of(make):
     return make().eval()
 
 
-@pytest.mark.parametrize("name", ["Dinov2", "Dinov2WithRegisters", "DINOv3ViT", "Beit"])
-def test_what_exists_for_its_feature_maps_is_refused(name):
-    """Transformers' ``...Backbone`` cuts several layers' tokens back into a grid, of which tokens must not leave."""
-    config = getattr(hf, f"{name}Config")(**TINY_IMAGE, out_indices=[4])
-    with pytest.raises(RltrError, match="feature maps"):
-        rltr.check_backbone(build_of(lambda: getattr(hf, f"{name}Backbone")(config)))
-
-
 def test_inputs_for_another_part_are_refused(tiny_bert):
     with pytest.raises(RltrError, match="native forward pass.*pass inputs="):
         rltr.check_backbone(tiny_bert, {"pixel_values": torch.randn(3, 3, 16, 16)})

@@ -189,7 +189,7 @@ def test_recorded_hidden_states_are_whole_grids(case, mode):
             assert all(tuple(state.tolist()) in remaining for state in states[row, case.present[row]])
 
 
-@pytest.mark.parametrize("kind", ["Dinov2", "Beit"])
+@pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters", "DINOv3ViT", "Beit"])
 def test_feature_maps_of_backbone_classes_are_whole_grids(kind):
     """They ask for hidden states themselves, inside of their own forward."""
     shape = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
