@@ -35,7 +35,10 @@ def explain(error: ValidationError, name: str) -> str:
             wanted = " or ".join(dict.fromkeys(_wanted(found["msg"]) for found in here)).replace(" or must be ", " or ")
             index = "".join(f"[{found}]" for found in first["loc"][len(path) :] if isinstance(found, int))
             given = "missing" if first["type"] == "missing" else _shown(first["input"])
-            return f"{name}: {'.'.join(path)}{index} is {given}: {wanted}. It means: {field.description}"
+            quoted = ""
+            if isinstance(first["input"], int | float | None) and any(e["type"] == "string_type" for e in here):
+                quoted = " (in quotes, if a text was meant)"
+            return f"{name}: {'.'.join(path)}{index} is {given}: {wanted}{quoted}. It means: {field.description}"
         group = inner
     if first["type"] == "model_type":
         names = ", ".join(group.model_fields)
@@ -44,7 +47,10 @@ def explain(error: ValidationError, name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists without end
+        text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -52,7 +58,8 @@ def _wanted(message: str) -> str:
     message = message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("List ")
     for old, new in (("should be", "must be"), ("should have", "must have"), (" after validation, not 0", "")):
         message = message.replace(old, new)
-    return message[:1].lower() + message[1:]
+    message = message[:1].lower() + message[1:]
+    return message if len(message) <= 400 else f"{message[:150]} ... {message[-240:]}"
 
 
 def _keys(group: type[BaseModel], prefix: str = "") -> Iterator[str]:

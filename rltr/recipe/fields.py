@@ -11,6 +11,10 @@ from rltr.files import at_home
 
 EMBEDDED = "embedded"
 """The name, in place of a path, of the model and the data that come with rltr."""
+MOST = 10**12
+"""What no whole number in a recipe may exceed: beyond, libraries end in errors of their own."""
+LARGE = 2**20
+"""Rows of a batch, at most."""
 COST_WEIGHT = (0.01, 8.0)
 """The cost weights that are trained for unless somebody says otherwise, in recipes and environments alike."""
 
@@ -27,9 +31,17 @@ class Group(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values(cls, value: object) -> object:
-        if isinstance(value, bool):  # pydantic would read it as 0 or 1
-            raise ValueError("must not be a truth value")
+    def _plain(cls, value: object) -> object:
+        """Refuse what would be read as something else, or could not be written down or counted with later."""
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, bool):  # pydantic would read it as 0 or 1
+                raise ValueError("must not be a truth value")
+            if isinstance(part, int) and abs(part) > MOST:
+                raise ValueError(f"must be at most {MOST:,}")
+            if isinstance(part, bytes):
+                raise ValueError("must be text, not bytes")
+            if isinstance(part, str | Path) and any("\ud800" <= character <= "\udfff" for character in str(part)):
+                raise ValueError("must be text that can be written as UTF-8; rename what is called that")
         return value
 
 
@@ -173,7 +185,7 @@ class CostGroup(Group):
     kind: Literal["latency", "flops"] = Field(
         "latency", description="latency is measured on the device in use, flops is counted"
     )
-    batch_size: int = Field(64, ge=1, description="inputs per batch that latency is measured at")
+    batch_size: int = Field(64, ge=1, le=LARGE, description="inputs per batch that latency is measured at")
     table: Path | None = Field(
         None,
         description="latency.json of an earlier run, to train with the same measured prices; null measures anew, which "
@@ -198,18 +210,18 @@ class LearnerGroup(Group):
     rollouts: int = Field(
         64_000, ge=1, description="passes through the model in the whole training; rounded up to batches"
     )
-    batch: int = Field(256, ge=1, description="rollouts per update, a multiple of group_size")
+    batch: int = Field(256, ge=1, le=LARGE, description="rollouts per update, a multiple of group_size")
     group_size: int = Field(
         4, ge=2, description="rollouts of the same input at the same cost weight; the others' mean is the baseline"
     )
-    epochs: int = Field(4, ge=1, description="passes over the rollouts of one update")
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's step size at the start")
+    epochs: int = Field(4, ge=1, le=1000, description="passes over the rollouts of one update")
+    learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's step size at the start")
     final_learning_rate: float = Field(0.1, ge=0, le=1, description="share of learning_rate left at the end, linearly")
     clip_range: float = Field(0.2, gt=0, lt=1, description="how far one token's probability ratio may leave 1")
     target_kl: float | None = Field(
         0.02, gt=0, description="mean KL per token (nats) that ends an update early; null for no limit"
     )
-    entropy: float = Field(0.0, ge=0, description="reward for undecidedness, per token (nats)")
+    entropy: float = Field(0.0, ge=0, le=1000, description="reward for undecidedness, per token (nats)")
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     cost_weight: tuple[float, float] = Field(
         COST_WEIGHT,
@@ -229,8 +241,8 @@ class LearnerGroup(Group):
     @classmethod
     def _low_to_high(cls, weights: tuple[float, float]) -> tuple[float, float]:
         low, high = weights
-        if not 0 < low <= high:
-            raise ValueError("must be two numbers above 0, the lower first: e.g. [0.02, 2]")
+        if not 1e-9 <= low <= high <= 1e9:  # beyond, rewards are no numbers any more
+            raise ValueError(f"must be two numbers from 1e-9 to 1e9, the lower first: e.g. {list(COST_WEIGHT)}")
         return weights
 
     @model_validator(mode="after")
@@ -259,17 +271,20 @@ class PolicyGroup(Group):
     redundancy_prior: float = Field(
         4.0,
         ge=0,
+        le=1000,
         description="how strongly an untrained policy prefers to drop tokens with a twin; 0 starts from nothing",
     )
     attention_prior: float = Field(
         8.0,
         ge=0,
+        le=1000,
         description="how strongly an untrained policy prefers to keep what the token that the head reads attends to; "
         "0 starts from nothing",
     )
     spread_prior: float = Field(
         0.0,
         ge=0,
+        le=1000,
         description="how strongly an untrained policy keeps tokens spread evenly over the input; for long texts, which "
         "can be told from any part of them; 0 starts from nothing",
     )
@@ -290,7 +305,7 @@ class EvaluationGroup(Group):
         ["random", "norm", "cls_attention", "tome", "uniform", "redundancy"],
         description="the baselines to measure; `none` is always measured",
     )
-    batch_size: int = Field(64, ge=1, description="inputs per batch")
+    batch_size: int = Field(64, ge=1, le=LARGE, description="inputs per batch")
     examples: int | None = Field(None, ge=2, description="at most so many test examples; null for all")
     repeats: int = Field(1, ge=1, description="timings of each method, in alternation with the dense model")
     gallery: int = Field(12, ge=0, description="inputs shown with their dropped tokens in the report")
@@ -307,6 +322,8 @@ class EvaluationGroup(Group):
     def _above_zero(cls, weights: list[float]) -> list[float]:
         if min(weights) <= 0:
             raise ValueError("each must be above 0")
+        if not all(1e-9 <= weight <= 1e9 for weight in weights):
+            raise ValueError("each must be from 1e-9 to 1e9")
         return weights
 
     @field_validator("keep_rates")
@@ -342,7 +359,7 @@ class Recipe(Group):
     learner: LearnerGroup = Field(LearnerGroup(), description="How the policy learns")
     policy: PolicyGroup = Field(PolicyGroup(), description="The small network that decides")
     evaluation: EvaluationGroup = Field(EvaluationGroup(), description="What is measured at the end")
-    threads: int | None = Field(None, ge=1, description="processor threads; null for torch's own choice")
+    threads: int | None = Field(None, ge=1, le=4096, description="processor threads; null for torch's own choice")
     device: str = Field(
         "auto", min_length=1, description="cpu, cuda, cuda:1 …; auto takes an accelerator if there is one"
     )

@@ -11,6 +11,7 @@ from rltr.errors import RltrError
 from rltr.files import atomic_write
 from rltr.recipe.errors import explain
 from rltr.recipe.fields import Recipe
+from rltr.recipe.text import DEEPEST, LONGEST, read_yaml
 
 SHIPPED = Path(__file__).parent
 """The folder of the recipes that come with rltr; each can be named without path and ending."""
@@ -34,6 +35,7 @@ def load_recipe(
     tree: dict[str, Any] = {}
     name = "recipe"
     if isinstance(source, Mapping):
+        _refuse_odd(source, name)
         _merge(tree, source)
     elif source is not None:
         path = find_recipe(source)
@@ -45,6 +47,7 @@ def load_recipe(
             raise RltrError(f"--set {override!r} is not of the form group.field=value, e.g. learner.rollouts=10000")
         _put(tree, key.strip(), _parse(text, f"--set {key.strip()}"))
     for key, value in (values or {}).items():
+        _refuse_odd(value, key)
         _put(tree, key, value)
     try:
         return Recipe.model_validate(tree)
@@ -119,6 +122,20 @@ def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
+def _refuse_odd(value: object, name: str) -> None:
+    """Refuse names that are no text, and what is nested without end; files are read by the same rules."""
+    level = [value]
+    for _ in range(DEEPEST):
+        groups = [outer for outer in level if isinstance(outer, Mapping)]
+        if wrong := [key for group in groups for key in group if not isinstance(key, str)]:
+            raise RltrError(f"{name} holds a field called {wrong[0]!r}: the names of fields are texts")
+        level = [inner for outer in level if isinstance(outer, list | tuple) for inner in outer]
+        level += [inner for group in groups for inner in group.values()]
+        if not level:
+            return
+    raise RltrError(f"{name} has more than {DEEPEST} levels of groups and lists; a recipe has three")
+
+
 def _put(tree: dict[str, Any], key: str, value: object) -> None:
     for part in reversed(key.split(".")):
         value = {part: value}
@@ -128,7 +145,8 @@ def _put(tree: dict[str, Any], key: str, value: object) -> None:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8-sig") as file:  # some editors begin a file with a mark of its encoding
+            text = file.read(LONGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RltrError(f"recipe {str(path)!r} cannot be read as text: {error}") from None
     content = _parse(text, f"recipe {str(path)!r}")
@@ -141,9 +159,9 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _parse(text: str, what: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).replace("\n", " ")
+        problem = " ".join((getattr(error, "problem", None) or str(error)).split())
         raise RltrError(f"{what} is not valid YAML: {where}{problem}") from None
