@@ -3,9 +3,12 @@
 Everything heavy (torch, transformers, the jobs) is imported inside the commands, so ``rltr --help`` answers at once.
 """
 
+import errno
 import os
 import shlex
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +18,7 @@ from typer.core import TyperGroup
 from rltr.errors import RltrError
 from rltr.files import at_home, from_here
 from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, POLICY_FOLDER, RECIPE_FILE, check_out
+from rltr.interruption import exit_code, listen
 from rltr.reading import LARGEST_CONFIG, read_regular, strict_json
 from rltr.version import __version__
 
@@ -22,8 +26,15 @@ if TYPE_CHECKING:
     import rltr.recipe
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a quota that is used up and a limit on the size of files are called."""
+
+
 class Commands(TyperGroup):
-    """Turns what a user can mend into one line and exit code 2, an interruption into 130; bugs keep their traceback."""
+    """Turns what a user can mend into one line and exit code 2, an interruption into 130, or 143 if it was SIGTERM.
+
+    Bugs keep their traceback.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -35,13 +46,16 @@ class Commands(TyperGroup):
             typer.echo(f"rltr: error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
         except OSError as error:
-            if os.environ.get("RLTR_DEBUG") == "1" or error.filename is None:
+            # Writing to a file that is open, such as a log, does not say which one it was.
+            if os.environ.get("RLTR_DEBUG") == "1" or not (error.filename or _no_room(error)):
                 raise
-            typer.echo(f"rltr: error: {error.filename}: {error.strerror}; is there room, and may you write?", err=True)
+            where = error.filename or "the results cannot be written"
+            typer.echo(f"rltr: error: {where}: {error.strerror}; is there room, and may you write?", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
-            typer.echo(f"rltr: interrupted{stop}", err=True)
-            raise typer.Exit(130) from None
+            with suppress(OSError):  # of a terminal that was closed
+                typer.echo(f"rltr: interrupted{''.join(map(str, stop.args))}", err=True)
+            raise typer.Exit(exit_code(stop)) from None
 
 
 app = typer.Typer(
@@ -180,10 +194,11 @@ def train(
 
     try:
         folder = run_train(recipe, resume)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         begun = (recipe.out / RECIPE_FILE).is_file()
         hint = f"; go on from the last checkpoint with: rltr train --resume --out {shlex.quote(str(recipe.out))}"
-        raise KeyboardInterrupt(hint if begun else " before anything was written") from None
+        stop.args = (hint if begun else " before anything was written",)
+        raise
     typer.echo(f"trained; next: rltr export --run {shlex.quote(str(folder))} --out my-policy")
 
 
@@ -322,7 +337,22 @@ def main() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         # A terminal without UTF-8 must not end hours of work at an accent in a class's name.
         sys.stdout.reconfigure(errors="replace")
+    threading.excepthook = _tell_of_thread
+    listen()
     app(prog_name="rltr")
+
+
+def _no_room(error: OSError) -> bool:
+    """Whether a disk is full; the module tempfile then finds no place to write to, and says so with another number."""
+    return error.errno in NO_ROOM or "No usable temporary directory" in str(error)
+
+
+def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """A full disk in a thread (TensorBoard writes in one) is a line as well; the thread that is waiting for it ends."""
+    if isinstance(failed.exc_value, OSError) and _no_room(failed.exc_value):
+        typer.echo(f"rltr: a log cannot be written: {failed.exc_value.strerror}", err=True)
+    else:
+        threading.__excepthook__(failed)
 
 
 def _values(options: dict[str, Any]) -> dict[str, object]:

@@ -16,6 +16,8 @@ POLICY_FILE = "policy.safetensors"
 """Shows that a folder is an exported policy."""
 LATENCY_FILE = "latency.json"
 """The measured prices of a run."""
+LOCK_FILE = ".rltr.lock"
+"""Locked by whoever is at work in the folder (:mod:`rltr.lock`)."""
 CHECKPOINT = "checkpoint"
 LOGS = "logs"
 POLICY_FOLDER = "policy"
@@ -83,7 +85,7 @@ def _look_at(path: Path, marker: str) -> tuple[Path, bool, list[str]]:
     existing = next(parent for parent in (path, *path.parents) if _is_there(parent))
     if existing != path or not path.is_dir():
         return existing, False, []
-    names = os.listdir(path)
+    names = [name for name in os.listdir(path) if name != LOCK_FILE]
     return existing, marker in names and (path / marker).is_file(), names
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from rltr.folders import (
     clear_out,
     is_run_policy,
 )
+from rltr.lock import locked
 from rltr.preparation import prepare
 from rltr.recipe import Recipe, save_recipe, with_absolute_paths
 from rltr.tasks import Task
@@ -41,15 +44,19 @@ def run_train(recipe: Recipe, resume: bool = False) -> Path:
     Returns:
         The run's folder.
     """
-    check_out(recipe.out, resume=resume)
-    backbone, task = prepare(recipe)
-    _train(recipe, backbone, task, resume)
+    with _held(recipe.out, resume=resume):
+        backbone, task = prepare(recipe)
+        _train(recipe, backbone, task, resume)
     return recipe.out
 
 
 def run_evaluate(policy_folder: Path, recipe: Recipe) -> Evaluation:
     """Measure a policy beside the baselines; report, numbers and figures go to ``recipe.out``."""
-    check_out(recipe.out, marker=EVALUATION_FILE, replace=True)
+    with _held(recipe.out, marker=EVALUATION_FILE, replace=True):
+        return _evaluate(policy_folder, recipe)
+
+
+def _evaluate(policy_folder: Path, recipe: Recipe) -> Evaluation:
     policy = load_policy(policy_folder)
     backbone, task = prepare(recipe)
     policy.check_fits(backbone)
@@ -70,7 +77,11 @@ def run_evaluate(policy_folder: Path, recipe: Recipe) -> Evaluation:
 
 def run_demo(recipe: Recipe, quick: bool = False) -> None:
     """Train, measure and export in one go, and say what comes next."""
-    check_out(recipe.out, marker=DEMO_FILE, replace=True)
+    with _held(recipe.out, marker=DEMO_FILE, replace=True):
+        _demo(recipe, quick)
+
+
+def _demo(recipe: Recipe, quick: bool) -> None:
     backbone, task = prepare(recipe)
     policy = _train(recipe, backbone, task, demo=True)
     evaluation = _measure(recipe, backbone, task, policy)
@@ -101,7 +112,21 @@ def run_export(run: Path, out: Path) -> None:
     if not (run / POLICY_FOLDER / POLICY_FILE).is_file():
         again = f"rltr train --resume --out {shlex.quote(str(run))}"
         raise RltrError(f"the training in {run} is not finished: `{again}` goes on with it")
-    save_policy(load_policy(run / POLICY_FOLDER), out)
+    policy = load_policy(run / POLICY_FOLDER)
+    with locked(out):
+        save_policy(policy, out)
+
+
+@contextmanager
+def _held(out: Path, **allowed: Any) -> Iterator[None]:
+    """Hold a folder for results, if :func:`check_out` lets them in: before it is made, and still once it is held.
+
+    Held from the beginning: loading and measuring take minutes, in which a second run must not begin in it.
+    """
+    check_out(out, **allowed)
+    with locked(out):
+        check_out(out, **allowed)
+        yield
 
 
 def history_of(run: Path) -> list[dict[str, float]]:

@@ -204,7 +204,7 @@ def test_what_is_nested_without_end_is_refused() -> None:
     for value in (tangled(), deep, [[[[[[[[[[[[1]]]]]]]]]]]]):
         for given_as in ({"source": {"model": value}}, {"values": {"model.source": value}}):
             with pytest.raises(RltrError, match="levels of groups and lists"):
-                load_recipe(**given_as)  # type: ignore[arg-type]
+                load_recipe(**given_as)
 
 
 WORDS = st.sampled_from(

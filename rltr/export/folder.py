@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from rltr import cost as costs
 from rltr.backbone import Backbone
@@ -19,6 +19,7 @@ from rltr.folders import POLICY_FILE as WEIGHTS
 from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.pricing import Pricing
+from rltr.tensor_files import save_file
 from rltr.version import __version__
 
 CONFIG = "config.json"

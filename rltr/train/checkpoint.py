@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.files import atomic_folder
+from rltr.tensor_files import save_file
 from rltr.train.advantages import RunningDeviation
 from rltr.train.token_ppo import TokenPPO
 from rltr.version import __version__
@@ -55,7 +56,7 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | 
         "extra": dict(extra or {}),
     }
     with atomic_folder(folder) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / TENSORS)
+        save_file(tensors, temporary / TENSORS)
         (temporary / FACTS).write_text(json.dumps(facts, indent=1))
 
 

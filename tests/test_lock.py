@@ -1,0 +1,78 @@
+"""One at a time in a folder, and nothing left behind by whoever held it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rltr.errors import RltrError
+from rltr.folders import LOCK_FILE, check_out
+from rltr.lock import locked
+
+HOLD = (
+    "import sys\nfrom pathlib import Path\nfrom rltr.lock import locked\n"
+    "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+)
+
+
+def test_a_folder_is_held_once(tmp_path: Path) -> None:
+    """Also in one process: two threads of a notebook would mix their runs as two commands do."""
+    out = tmp_path / "run"
+    with locked(out):
+        for _ in range(2):
+            with pytest.raises(RltrError, match="in use: another rltr is at work in it.*--out"), locked(out):
+                pytest.fail("held twice")
+        with locked(tmp_path / "other"):
+            pass
+        check_out(out)  # what holds it is nobody's result
+    with locked(out):
+        pass
+
+
+def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+    with locked(tmp_path / "a" / "b" / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "run"):
+        (tmp_path / "run" / "recipe.yaml").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "other"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RltrError, match="is a file"), locked(tmp_path / "file"):
+        pytest.fail("a file was held")
+
+
+def test_it_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with owner:
+        assert owner.stdout is not None and owner.stdout.readline() == "held\n"
+        with pytest.raises(RltrError, match="in use"), locked(out):
+            pytest.fail("held twice")
+        owner.kill()
+    assert (out / LOCK_FILE).exists()  # nobody was left to remove it, and it is in nobody's way
+    check_out(out)
+    with locked(out):
+        pass
+    assert not (out / LOCK_FILE).exists()
+
+
+def test_a_folder_that_is_replaced_stays_held(tmp_path: Path) -> None:
+    """As an export replaces its folder while it holds it."""
+    out = tmp_path / "policy"
+    with locked(out):
+        out.rename(tmp_path / "aside")
+        out.mkdir()
+        (out / "config.json").touch()
+        (tmp_path / "aside" / LOCK_FILE).rename(out / LOCK_FILE)
+        with pytest.raises(RltrError, match="in use"), locked(out):
+            pytest.fail("held twice")
+    assert [path.name for path in out.iterdir()] == ["config.json"]
