@@ -214,7 +214,7 @@ def _layer_front(kind: type[nn.Module]) -> Callable[..., Any]:
             return stream.owner.run_layer(stream, self, native, args, kwargs)
         return native(*args, **kwargs)
 
-    return forward
+    return _uncompiled(forward)
 
 
 @functools.cache
@@ -238,8 +238,12 @@ def _base_front(kind: type[nn.Module]) -> Callable[..., Any]:
                     server.end(ended)
             return output
 
-    # What is decided depends on the input, so a compiler could only record what it decided for one.
-    front: Callable[..., Any] = torch.compiler.disable(
-        forward, reason="rltr removes tokens depending on the input; the part it is attached to runs uncompiled"
+    return _uncompiled(forward)
+
+
+def _uncompiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``torch.compile`` leave a function alone: what it decides depends on the input, so it cannot be recorded."""
+    left_alone: Callable[..., Any] = torch.compiler.disable(
+        forward, reason="rltr removes tokens depending on the input, so the part it is attached to runs uncompiled"
     )
-    return front
+    return left_alone

@@ -183,7 +183,7 @@ class Reference:
 
 @contextmanager
 def final_grid(backbone):
-    """Catch what the last layer gives: packed tokens, as this hook runs before rltr's own; the last catch counts."""
+    """Catch what the last layer gives, every token in its place; the last catch counts."""
     caught = []
 
     def catch(module, args, output):
@@ -250,7 +250,7 @@ def test_fewer_tokens_equal_the_reference_on_the_whole_grid(model, name, padding
     with reference.on(backbone, fixed.mask), final_grid(backbone) as grid, torch.no_grad():
         model(**inputs)
     last = trace.stages[-1]
-    kept, expected = packed[-1].flatten(0, 1), grid[-1][last.row, last.position]
+    kept, expected = packed[-1][last.row, last.position], grid[-1][last.row, last.position]
     torch.testing.assert_close(kept, expected, atol=1e-5 * max(1.0, float(expected.abs().max())), rtol=1e-5)
     assert not torch.equal(trace.present[0], trace.present[-1]), "nothing left, so nothing was tested"
     assert out.isfinite().all()
@@ -298,8 +298,9 @@ def test_in_causal_families_nobody_learns_of_what_comes_later(model, name):
     with final_grid(backbone) as packed:
         _, trace = run(model, inputs, Replay(masks))
         run(model, changed, Replay(masks))
-    earlier = trace.stages[-1].position < 11
-    first, second = (tokens.flatten(0, 1)[earlier] for tokens in packed)
+    last = trace.stages[-1]
+    earlier = last.position < 11
+    first, second = (grid[last.row[earlier], last.position[earlier]] for grid in packed)
     torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-6)
 
 
