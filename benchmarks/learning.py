@@ -86,7 +86,9 @@ def at_equal_latency(
     compared = {}
     for name, series in policies.items():
         pair = {**baselines, series: curves[series]}
-        compared[name] = compare(pair, series, latencies, {series: resampled[series] for series in pair})
+        compared[name] = compare(
+            pair, series, latencies, {series: resampled[series] for series in pair}, evaluation.examples
+        )
     draws = drawn(curves, resampled, latencies)
     rows = []
     for place, latency in enumerate(latencies):
@@ -97,7 +99,7 @@ def at_equal_latency(
         # A seed or a baseline that was not measured here leaves the question open.
         if best is not None and len(differences) == len(names):
             own = sum(draws[series][:, place] for series in policies.values()) / len(names)
-            interval = seeds_interval(differences, own - draws[best][:, place])
+            interval = seeds_interval(differences, own - draws[best][:, place], evaluation.examples)
             met = mean(differences) > 0 if latency < EQUAL_FROM else interval[1] >= 0
         rows.append(
             {

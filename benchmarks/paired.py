@@ -32,7 +32,7 @@ class Paired:
 
     @property
     def ratio(self) -> tuple[float, Interval | None]:
-        """Median over rounds of the first's time over the second's, and its 95 % bootstrap interval."""
+        """Median over rounds of the first's time over the second's, and its 95 % interval."""
         return median_ratio(self.first, self.second)
 
 

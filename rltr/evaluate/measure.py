@@ -57,7 +57,7 @@ def measure(
         threads: of the processor; as many as torch uses now if None.
         native_every: at most so many points between two native passes.
         gallery: so many examples, spread evenly over the split, have the kept tokens of the policy's points recorded.
-        seed: of the bootstrap intervals.
+        seed: of the resampling behind intervals.
         progress: show a progress bar.
         clock: returns seconds; replaced in tests.
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from rltr.evaluate.statistics import Interval, quantile_interval
+from rltr.evaluate.statistics import Interval, resampled_interval
 
 Point = tuple[float, float]
 
@@ -123,6 +123,7 @@ def compare(
     method: str,
     costs: Sequence[float] = COSTS,
     resampled: Mapping[str, Float[NDArray[np.float64], "draws points"]] | None = None,
+    examples: int = 0,
 ) -> list[Comparison]:
     """Compare one series with the best of all others at each of ``costs``.
 
@@ -135,6 +136,7 @@ def compare(
         costs: in the unit of the points.
         resampled: per series the qualities of its points on examples drawn anew (see
             :func:`rltr.evaluate.resampling.resampled_qualities`); without them there are no intervals.
+        examples: how many examples those were drawn from; at least 1 if they are given.
     """
     own = quality_at(costs, series.get(method, ()))
     others = {name: quality_at(costs, points) for name, points in series.items() if name != method}
@@ -145,7 +147,7 @@ def compare(
         best = max(here, key=lambda name: here[name], default=None)
         interval = None
         if best in draws and method in draws and own[index] is not None:
-            interval = quantile_interval(draws[method][:, index] - draws[best][:, index])
+            interval = resampled_interval(draws[method][:, index] - draws[best][:, index], examples)
         table.append(Comparison(cost, own[index], best, None if best is None else here[best], interval))
     return table
 

@@ -90,6 +90,7 @@ class Measurement:
     """Its decision layers in words, where the same method was measured with others, too."""
     layers: list[int] = field(default_factory=list)
     """Its decision layers."""
+    agreement_interval: Interval | None = None
     per_input: str = ""
     """Quality of the answer to each input (:func:`rltr.evaluate.resampling.unpack`); empty where it is unknown."""
 

@@ -99,7 +99,7 @@ def render(
         "tiles": tiles(evaluation),
         "policy": policy,
         "costs": COSTS,
-        "comparison": compare(curves, policy, COSTS, evaluation.resampled()) if policy else [],
+        "comparison": compare(curves, policy, COSTS, evaluation.resampled(), evaluation.examples) if policy else [],
         "at_costs": {name: quality_at(COSTS, points) for name, points in curves.items()},
         "volumes": [(name, evaluation.hypervolumes(), evaluation.hypervolumes("flops")) for name in curves],
         "latency_figure": Markup(to_svg(curve(evaluation, "latency"), "latency")),
@@ -129,7 +129,8 @@ def summary(evaluation: Evaluation) -> str:
             f"native time and keeps {percent(fastest.quality)} ({native})."
         )
     text = f"At {times(chosen.latency)} the measured latency the policy keeps {percent(chosen.quality)} ({native})."
-    (beside,) = compare(evaluation.curves(), chosen.series, [chosen.latency], evaluation.resampled())
+    resampled = evaluation.resampled()
+    (beside,) = compare(evaluation.curves(), chosen.series, [chosen.latency], resampled, evaluation.examples)
     if beside.best is None or beside.best_quality is None:
         return text + " No baseline was measured at that cost."
     text += f" The best baseline at that cost, {beside.best}, has {percent(beside.best_quality)}"

@@ -49,9 +49,9 @@ class Tally:
         return torch.cat(self.qualities).double().numpy()
 
     @property
-    def agreement(self) -> float:
-        """Share of the native model's answers so far that were given here, too."""
-        return float(torch.cat(self.agreements).double().mean())
+    def agreement(self) -> NDArray[np.float64]:
+        """Share of the native model's answer to every input so far that was given here, too."""
+        return torch.cat(self.agreements).double().numpy()
 
     def answer(self, goal: Goal, dense: Answers, answers: Answers, labels: Labels) -> None:
         """Note how good the answers to a batch are, and how many of them are the native model's (``dense``)."""
@@ -95,10 +95,10 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         tally: its notes over the whole split.
         native: the native model's, over the same examples in the same order.
         rows: inputs per timed pass.
-        seed: of the bootstrap intervals.
+        seed: of the resampling behind intervals.
     """
     quality = tally.quality
-    ratio, interval = median_ratio(tally.seconds, tally.references, seed=seed)
+    ratio, interval = median_ratio(tally.seconds, tally.references)
     median = float(np.median(tally.seconds))
     return Measurement(
         method=point.method,
@@ -108,8 +108,9 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         quality=float(quality.mean()),
         quality_interval=quality_interval(quality, seed=seed),
         quality_change=float(quality.mean() - native.quality.mean()),
-        quality_change_interval=quality_change_interval(quality, native.quality),
-        agreement=tally.agreement,
+        quality_change_interval=quality_change_interval(quality, native.quality, seed=seed),
+        agreement=float(tally.agreement.mean()),
+        agreement_interval=quality_interval(tally.agreement, seed=seed),
         flops=tally.flops / tally.dense_flops,
         latency=ratio,
         latency_interval=interval,

@@ -93,12 +93,12 @@ def test_the_interval_of_a_difference_is_that_of_paired_answers() -> None:
         )
     )
     series = {"policy": [(0.5, after.mean())], "a": [(0.5, before.mean())], "b": [(0.5, 1 - after.mean())]}
-    (found,) = compare(series, "policy", [0.5], resampled)
+    (found,) = compare(series, "policy", [0.5], resampled, 1000)
     spread = 1.96 * np.sqrt((60 / 1000 - 0.02**2) / 1000)
     assert found.best == "a" and found.difference == pytest.approx(0.02)
     assert found.interval == pytest.approx((0.02 - spread, 0.02 + spread), abs=0.002)
     assert compare(series, "policy", [0.5])[0].interval is None
-    assert compare(series, "policy", [0.4], resampled)[0].interval is None  # nobody was measured there
+    assert compare(series, "policy", [0.4], resampled, 1000)[0].interval is None  # nobody was measured there
 
 
 def test_comparison_names_the_best_other() -> None:
@@ -119,6 +119,6 @@ def test_many_intervals_take_no_time(evaluation: Evaluation) -> None:
         for i in range(100)
     ]
     found = replace(evaluation, examples=5000, points=points, gallery=[])
-    began = time.perf_counter()
-    compare(found.curves(), "policy (merge)", resampled=found.resampled())
-    assert time.perf_counter() - began < 10
+    began = time.process_time()
+    compare(found.curves(), "policy (merge)", resampled=found.resampled(), examples=found.examples)
+    assert time.process_time() - began < 10

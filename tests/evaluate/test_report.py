@@ -39,7 +39,7 @@ def test_a_difference_has_colour_only_if_the_inputs_can_tell(
     evaluation: Evaluation, difference: int, said: str, mark: str
 ) -> None:
     found = answered(evaluation, 320, difference)
-    (beside,) = compare(found.curves(), "policy (merge)", [0.5], found.resampled())
+    (beside,) = compare(found.curves(), "policy (merge)", [0.5], found.resampled(), found.examples)
     assert beside.difference == pytest.approx(difference / 320)
     assert (verdict(beside.interval), colour(beside.interval)) == (said, mark)
     page = render(found)
