@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm, quantile_test, t
 
@@ -128,7 +128,7 @@ def resampled_interval(draws: ArrayLike, examples: int, *, seed: int = 0) -> Int
     return _ends(seen - unseen, seen + unseen)
 
 
-def _ends(low: ArrayLike, high: ArrayLike) -> Interval:
+def _ends(low: NDArray[np.float64], high: NDArray[np.float64]) -> Interval:
     return float(np.quantile(low, TAIL)), float(np.quantile(high, 1 - TAIL))
 
 

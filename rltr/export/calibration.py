@@ -181,7 +181,7 @@ def _unsure(gentlest: Operating, max_drop: float) -> str:
         f"({gentlest.cost_weight:.2g}) {seen:.4f} was lost on {gentlest.inputs} validation inputs, which with "
         f"{gentlest.confidence:.0%} confidence is at most {gentlest.drop_bound:.4f}. Accept that much"
     )
-    if seen < max_drop:
+    if min(max_drop, max_drop - seen) > ROUNDING:  # no number of inputs is sure of no loss at all
         # Twice as sure takes about four times the inputs; where next to nothing changes, twice.
         power = 1 if seen == 0 else 2
         about = gentlest.inputs * ((gentlest.drop_bound - seen) / (max_drop - seen)) ** power

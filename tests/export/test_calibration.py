@@ -138,6 +138,12 @@ def test_too_few_inputs_for_a_promise_are_said(inputs: int, lost: int, said: str
         weight_for_drop(table, 0.01)
 
 
+def test_no_loss_at_all_is_never_promised() -> None:
+    table = [Operating(0.25, 0.5, 0.91, 0.9, 0.001, 0.9, 500)]
+    with pytest.raises(RltrError, match="max_drop=0.0 cannot be promised.*at most 0.0010. Accept that much; or pass"):
+        weight_for_drop(table, 0.0)
+
+
 def test_estimates_of_an_older_calibration_are_no_promise() -> None:
     with pytest.raises(RltrError, match="older rltr.*rltr calibrate.*budget="):
         weight_for_drop([Operating(0.25, 0.9, 0.9, 0.9)], 0.01)
