@@ -47,7 +47,11 @@ class Attended:
         if reading.shape[1] != key.shape[1]:
             key = key.repeat_interleave(reading.shape[1] // key.shape[1], 1)
         # A product and a sum: several times faster on a CPU than so many products of one row.
-        logits = (reading.index_select(0, tokens.row) * key).sum(-1).to(ragged.precise(key.dtype)) * self.scaling
+        if tokens.uniform is not None:
+            products = key.unflatten(0, (len(tokens.counts), tokens.uniform)) * reading[:, None]
+        else:
+            products = reading.index_select(0, tokens.row).mul_(key)
+        logits = products.sum(-1).view(tokens.total, -1).to(ragged.precise(key.dtype)) * self.scaling
         if tokens.size is not None:
             logits = logits + tokens.log_size[:, None]
         return ragged.unpad(ragged.pad(logits, tokens, -torch.inf).softmax(1).mean(-1), tokens)

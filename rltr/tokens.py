@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+PAIRS = 2**22
+"""Pairs of tokens that are compared at a time: 16 MB of similarities in single precision, however long rows are."""
 TINY_VARIANCE = 1e-12
 """What keeps states that are constant over their width from a division by zero: far below that of any real state, since
 the usual 1e-5 would make bare embeddings shorter than 1, and the more so the smaller they are."""
@@ -68,9 +70,19 @@ class Tokens:
         """Current place of each token within its row, 0 to the row's count minus 1."""
         return torch.arange(self.total, device=self.row.device) - self.start.index_select(0, self.row)
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(self.counts)
+
     def padded_index(self, length: int) -> Int[Tensor, " total"]:
         """Where each token lies in a flattened ``(rows, length)`` batch."""
-        return self.row * length + self.slot
+        return self._longest_index if length == self.longest else self.row * length + self.slot
+
+    @cached_property
+    def _longest_index(self) -> Int[Tensor, " total"]:
+        """Asked for several times per decision, and as long as the batch."""
+        return self.row * self.longest + self.slot
 
     @cached_property
     def grid_index(self) -> Int[Tensor, " total"]:
@@ -145,7 +157,7 @@ def pad(
 
     ``length`` is at least what the longest row has, and None means exactly that.
     """
-    rows, length, rest = len(tokens.counts), length or max(tokens.counts), values.shape[1:]
+    rows, length, rest = len(tokens.counts), length or tokens.longest, values.shape[1:]
     if tokens.uniform == length:
         return values.view(rows, length, *rest)
     padded = values.new_full((rows, length, *rest), value)
@@ -161,6 +173,19 @@ def unpad(padded: Shaped[Tensor, "rows length *rest"], tokens: Tokens) -> Shaped
     if tokens.uniform is not None:
         return padded[:, : tokens.uniform].flatten(0, 1)
     return padded.flatten(0, 1).index_select(0, tokens.padded_index(padded.shape[1]))
+
+
+def lay_out(values: Shaped[Tensor, "total *rest"], tokens: Tokens, length: int) -> Shaped[Tensor, "rows length *rest"]:
+    """:func:`pad` with copies of a row's own tokens as padding: one gather, without a rectangle to be filled first.
+
+    What is computed of padding is finite where its row is. Rows without tokens hold those of others.
+    """
+    if tokens.uniform == length:
+        return pad(values, tokens)
+    slot = torch.arange(length, device=values.device)
+    index = tokens.start[:, None] + torch.minimum(slot, tokens.count[:, None] - 1)
+    index = index.clamp_(0, tokens.total - 1)  # rows without tokens, the first and the last included
+    return values.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def rank(score: Float[Tensor, " total"], tokens: Tokens) -> Int[Tensor, " total"]:
@@ -200,16 +225,45 @@ def nearest(
     if sources.total == 0 or targets.total == 0:
         lonely = unit.new_full((sources.total,), -torch.inf)
         return lonely, torch.zeros(sources.total, dtype=torch.long, device=unit.device)
-    similarity = pad(take(unit, source), sources) @ pad(take(unit, target), targets).transpose(1, 2)
+    whose, whom = take(unit, source), take(unit, target)
+    after, until = (take(tokens.slot, marked) if later else None for marked in (source, target))
+    if len(tokens.counts) * sources.longest * targets.longest > PAIRS:
+        cosine, index = _nearest_in_parts(whose, whom, sources, targets, after, until)
+        return cosine, where(target).index_select(0, index)
+    similarity = pad(whose, sources) @ pad(whom, targets).transpose(1, 2)
     if targets.uniform is None:
         similarity += pad(unit.new_zeros(targets.total), targets, -torch.inf)[:, None]
-    if later:
-        before = pad(take(tokens.slot, target), targets)[:, None] <= pad(take(tokens.slot, source), sources)[..., None]
-        similarity = similarity.masked_fill(before, -torch.inf)
+    if after is not None and until is not None:
+        similarity.masked_fill_(pad(until, targets)[:, None] <= pad(after, sources)[..., None], -torch.inf)
     cosine, slot = similarity.max(-1)
     # A row without targets has no slot 0 of its own; its index is never used, but must exist.
     index = (targets.start.index_select(0, sources.row) + unpad(slot, sources)).clamp_max(targets.total - 1)
     return unpad(cosine, sources), where(target).index_select(0, index)
+
+
+def _nearest_in_parts(
+    whose: Float[Tensor, "sources width"],
+    whom: Float[Tensor, "targets width"],
+    sources: Tokens,
+    targets: Tokens,
+    after: Int[Tensor, " sources"] | None,
+    until: Int[Tensor, " targets"] | None,
+) -> tuple[Float[Tensor, " sources"], Int[Tensor, " sources"]]:
+    """:func:`nearest` row by row, :data:`PAIRS` at a time; the index counts targets."""
+    cosine = whose.new_full((sources.total,), -torch.inf)
+    index = torch.zeros(sources.total, dtype=torch.long, device=whose.device)
+    first, start = 0, 0
+    for count, others in zip(sources.counts, targets.counts, strict=True):
+        theirs = slice(start, start + others)
+        for begin in range(first, first + count if others else first, max(1, PAIRS // max(1, others))):
+            part = slice(begin, min(begin + max(1, PAIRS // others), first + count))
+            similarity = whose[part] @ whom[theirs].T
+            if after is not None and until is not None:
+                similarity.masked_fill_(until[theirs] <= after[part, None], -torch.inf)
+            cosine[part], place = similarity.max(1)
+            index[part] = place + start
+        first, start = first + count, start + others
+    return cosine, index
 
 
 def merge(
@@ -236,14 +290,17 @@ def merge(
     if not bool(found.all()):  # a weight of 0 would not do: if what is lost is not finite, its product is not either
         leave, into = leave[found], into[found]
     precision = precise(hidden.dtype)
-    size = tokens.size if tokens.size is not None else hidden.new_ones(tokens.total, dtype=precision)
     place = (kept.cumsum(0) - 1).index_select(0, into)
-    weight = size.index_select(0, leave)
-    own = size.index_select(0, stay)
-    total = own.index_add(0, place, weight)
     # Selecting copies, so the rest can be done in place: fresh memory is most of what this costs.
-    sums = hidden.index_select(0, stay).to(precision).mul_(own[:, None])
-    sums.index_add_(0, place, hidden.index_select(0, leave).to(precision).mul_(weight[:, None]))
+    sums, added = (hidden.index_select(0, index).to(precision) for index in (stay, leave))
+    if tokens.size is None:
+        total = sums.new_ones(len(stay)).index_add_(0, place, sums.new_ones(len(leave)))
+    else:
+        own, weight = (tokens.size.index_select(0, index) for index in (stay, leave))
+        total = own.index_add(0, place, weight)
+        sums.mul_(own[:, None])
+        added.mul_(weight[:, None])
+    sums.index_add_(0, place, added)
     return sums.div_(total[:, None]).to(hidden.dtype), replace(remaining, size=total)
 
 

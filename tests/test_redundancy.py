@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rltr import tokens as ragged
-from rltr.redundancy import redundancy
+from rltr.redundancy import Redundancy, redundancy
+
+COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
 
 def batch(*counts, leading=1):
@@ -95,14 +97,22 @@ def test_partners_by_hand():
     assert not there.any()
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 2), st.integers(0, 1000))
-def test_everything_equals_a_loop_over_pairs(counts, leading, seed):
+@pytest.mark.parametrize("pairs", [ragged.PAIRS, 3])
+@given(COUNTS, st.integers(0, 2), st.booleans(), st.integers(0, 1000))
+def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, seed):
+    """Whether all similarities are held at once or few at a time."""
     tokens, protected = batch(*counts, leading=leading)
     generator = torch.Generator().manual_seed(seed)
     unit = ragged.unit_length(torch.randn(tokens.total, 6, generator=generator))
     kept = (torch.rand(tokens.total, generator=generator) < 0.5) | protected
-    found = redundancy(unit, tokens, protected)
-    into, there = found.partners(kept)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "PAIRS", pairs)
+        patch.setattr(Redundancy, "held", pairs > 3)
+        found = redundancy(unit, tokens, protected, causal)
+        into, there = found.partners(kept)
+        features = found.features
+    assert ("similarity" in vars(found)) == (pairs > 3)
+    assert torch.equal(torch.stack([found.cosine, found.side, found.rank], 1), features)
     dropped = (~kept).nonzero()[:, 0].tolist()
     for i in range(tokens.total):
         others = [
@@ -117,7 +127,8 @@ def test_everything_equals_a_loop_over_pairs(counts, leading, seed):
         assert found.cosine[i].item() == pytest.approx(max(similarity.values(), default=-1.0), abs=1e-5)
         if i in dropped:
             mates = [j for j in range(tokens.total) if tokens.row[i] == tokens.row[j] and kept[j] and not protected[j]]
-            staying = [j for j in others if kept[j]] or mates
+            behind = [j for j in mates if j > i or not causal]
+            staying = [j for j in others if j in behind] or behind
             similarity = {j: float(unit[i] @ unit[j]) for j in staying}
             assert bool(there[dropped.index(i)]) == bool(staying)
             if staying:
@@ -132,3 +143,11 @@ def test_everything_equals_a_loop_over_pairs(counts, leading, seed):
                 # Two evens may share a nearest value only through a rounding tie.
                 found.cosine[evens].unique().numel() < len(evens)
             )
+
+
+def test_long_rows_are_compared_in_parts():
+    """A row's pairs outgrow its hidden states: what is held at a time does not grow with them."""
+    tokens, protected = batch(9000)
+    assert not redundancy(torch.zeros(9000, 8), tokens, protected).held
+    tokens, protected = batch(*[300] * 8)
+    assert redundancy(torch.zeros(2400, 8), tokens, protected).held

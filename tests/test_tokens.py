@@ -85,6 +85,20 @@ def test_unpad_undoes_pad_and_padding_has_the_value_asked_for(batch, seed):
         assert (padded[row, len(index) :] == 7).all()
 
 
+@given(BATCHES, SEEDS, st.integers(0, 3))
+def test_lay_out_pads_with_tokens_of_the_own_row(batch, seed, more):
+    tokens = made(batch)
+    values = hidden_states(tokens, seed)
+    if not tokens.total:
+        return
+    laid = ragged.lay_out(values, tokens, max(tokens.counts) + more)
+    assert laid.shape == (len(tokens.counts), max(tokens.counts) + more, 3)
+    assert torch.equal(ragged.unpad(laid, tokens), values)
+    for row, index in enumerate(rows_of(tokens)):
+        if index:
+            assert all(any(torch.equal(place, values[i]) for i in index) for place in laid[row])
+
+
 @given(BATCHES, SEEDS)
 def test_grid_of_puts_values_in_their_original_places(batch, seed):
     tokens = made(batch)
@@ -133,15 +147,21 @@ def test_row_sum_adds_up_each_row(batch, seed):
     torch.testing.assert_close(ragged.row_sum(values, tokens), expected)
 
 
-@given(BATCHES, SEEDS)
-def test_nearest_equals_brute_force(batch, seed):
+@pytest.mark.parametrize("pairs", [ragged.PAIRS, 3])
+@given(BATCHES, SEEDS, st.booleans())
+def test_nearest_equals_brute_force(pairs, batch, seed, later):
+    """Whether all pairs are compared at once or few at a time."""
     tokens = made(batch)
     unit = ragged.unit_length(hidden_states(tokens, seed, width=4))
     source, other = mark(tokens, seed), mark(tokens, seed + 1)
     target = other & ~source
-    cosine, partner = ragged.nearest(unit, tokens, source, target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "PAIRS", pairs)
+        cosine, partner = ragged.nearest(unit, tokens, source, target, later)
     for i, found, index in zip(source.nonzero()[:, 0].tolist(), cosine.tolist(), partner.tolist(), strict=True):
-        candidates = [j for j in range(tokens.total) if target[j] and tokens.row[j] == tokens.row[i]]
+        candidates = [
+            j for j in range(tokens.total) if target[j] and tokens.row[j] == tokens.row[i] and (j > i or not later)
+        ]
         if candidates:
             best = max(candidates, key=lambda j: (unit[i] @ unit[j]).item())
             assert found == pytest.approx((unit[i] @ unit[best]).item(), abs=1e-5)

@@ -68,7 +68,7 @@ class TokenPolicy(nn.Module):
         self.position = nn.Embedding(config.grid, width)
         self.layer = nn.Embedding(config.depth, width)
         self.state = nn.Linear(2, width)
-        self.mlp = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.mlp = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(width, width), nn.ReLU(inplace=True))
         self.keep = nn.Linear(width, 1)
         row_logit = nn.Linear(width, 1)
         self.threshold = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), row_logit)
@@ -85,18 +85,24 @@ class TokenPolicy(nn.Module):
 
     def features(self, seen: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
         """Features of each token and the threshold logit of each row."""
-        tokens, grid = seen.tokens, self.config.grid
+        tokens, grid, width = seen.tokens, self.config.grid, self.config.width
         reader = seen.hidden.index_select(0, tokens.readers(self.config.reader))
         mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
         # What all tokens that the row began with would cost: each of a long row's is worth less, as there are more.
         price = (seen.price * tokens.count / seen.kept).log10()
         row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
         context = self._read(self.reader, reader) + self._read(self.mean, mean) + row
-        place = self.position.weight.index_select(0, tokens.place.clamp_max(grid - 1))
-        # 3: clues differ by tenths, the rest by ones.
-        z = torch.addmm(self._read(self.token, seen.hidden), seen.clues, self.clues.weight.T, alpha=3)
-        # In place: most of what a decision costs is memory traffic.
-        z.add_(place).add_(context.index_select(0, tokens.row))
+        z = self._read(self.token, seen.hidden)
+        # In place: most of what a decision costs is memory traffic. 3: clues differ by tenths, the rest by ones.
+        z.addmm_(seen.clues, self.clues.weight.T, alpha=3)
+        if tokens.uniform is None:
+            z.add_(self.position.weight.index_select(0, tokens.place.clamp_max(grid - 1)))
+            z.add_(context.index_select(0, tokens.row))
+        else:
+            # Where all rows are whole, they have the same places.
+            some = tokens.place[: tokens.uniform] if tokens.uniform == tokens.grid else tokens.place
+            place = self.position.weight.index_select(0, some.clamp_max(grid - 1))
+            z.view(-1, tokens.uniform, width).add_(place.view(-1, tokens.uniform, width)).add_(context[:, None])
         threshold = self.threshold(torch.cat([context, row], -1))[:, 0] - self.thrift * (price + 1)
         return self.mlp(z), threshold
 
@@ -108,13 +114,11 @@ class TokenPolicy(nn.Module):
         self, seen: Observation, z: Float[Tensor, "total width"], threshold: Float[Tensor, " rows"]
     ) -> Float[Tensor, " total"]:
         """Keep logits from features."""
-        return (
-            3 * self.keep(z)[:, 0]
-            + threshold.index_select(0, seen.tokens.row)
-            + self.redundancy_prior * (0.5 - seen.clues[:, 2])
-            + self.attention_prior * seen.clues[:, 3]
-            + self.spread_prior * (seen.clues[:, 4] - 0.5)
-        )
+        nothing = torch.zeros_like(self.thrift)
+        prior = torch.stack([nothing, nothing, -self.redundancy_prior, self.attention_prior, self.spread_prior])
+        row = threshold + 0.5 * (self.redundancy_prior - self.spread_prior)
+        known = torch.addmv(row.index_select(0, seen.tokens.row), seen.clues, prior)
+        return known.add(self.keep(z)[:, 0], alpha=3)
 
     def forward(self, seen: Observation) -> Float[Tensor, " total"]:
         """Logit of keeping each token; meaningless for protected ones."""

@@ -92,7 +92,7 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
     """
     tokens, similar = decision.tokens, decision.redundancy.features
     if decision.attended is None:
-        attention = similar.new_zeros(tokens.total)
+        attention: Tensor | float = 0.0
     else:
         share, free = decision.attended.from_reader, (~decision.protected).to(similar.dtype)
         got, count = ragged.row_sum(torch.stack([share * free, free], 1), tokens).unbind(1)
@@ -100,7 +100,8 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
         # A row whose tokens are all protected has no average, and nobody to decide on.
         relative = share / average.clamp(min=torch.finfo(share.dtype).tiny).index_select(0, tokens.row)
         attention = (relative.log() / 4).clamp_(-1, 1)
-    found = torch.cat([similar, torch.stack([attention, turns(tokens.place)], 1)], 1)
+    found = similar.new_empty(tokens.total, CLUES)
+    found[:, :3], found[:, 3], found[:, 4] = similar, attention, turns(tokens.place)
     return found.clamp_(-1, 1)  # by rounding, the cosine of twins may be a little above 1
 
 
