@@ -72,7 +72,7 @@ class Redundancy:
         order = cosine.masked_fill(~even, -torch.inf).argsort(dim=1, descending=True, stable=True)
         place = torch.arange(order.shape[1], device=order.device).expand_as(order)
         last = even.sum(1, keepdim=True) - 1
-        rank = (last - torch.empty_like(order).scatter_(1, order, place)) / last.clamp_min(1)
+        rank = (last - torch.empty_like(order).scatter_(1, order, place)).to(cosine.dtype) / last.clamp_min(1)
         columns = cosine.new_zeros(*self.free.shape, 3)
         columns[:, ::2, 0] = cosine
         columns[:, 1::2, 0] = of_odd

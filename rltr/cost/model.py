@@ -56,5 +56,5 @@ def dense(cost: CostModel, depth: int, grid: int) -> float:
     Embedding and head are not in it: they are the same with and without a selector. Whole-model times are measured by
     ``rltr.evaluate``.
     """
-    counts = torch.tensor([float(grid)], dtype=torch.float64)
+    counts = torch.tensor([float(grid)], dtype=torch.float64, device="cpu")
     return span(cost, 0, depth, counts).item()

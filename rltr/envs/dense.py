@@ -38,8 +38,9 @@ class DenseLogits:
         self.examples = examples
         self.rows = rows
         self.cache = cache
-        self.known = torch.zeros(len(examples), dtype=torch.bool)
-        self.logits = torch.zeros(len(examples), *examples.goal.shape(examples.labels, examples.classes))
+        self.known = torch.zeros(len(examples), dtype=torch.bool, device="cpu")
+        shape = examples.goal.shape(examples.labels, examples.classes)
+        self.logits = torch.zeros(len(examples), *shape, dtype=torch.float32, device="cpu")
         self._key: str | None = None
 
     def __call__(self, index: Int[Tensor, " rows"]) -> Answers:

@@ -6,6 +6,7 @@ All rows of a batch step together. The Gymnasium environments and the stable-bas
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from weakref import finalize
 
 import numpy as np
@@ -25,6 +26,9 @@ from rltr.pricing import Pricing
 from rltr.recipe.fields import COST_WEIGHT
 from rltr.selectors.none import KeepAll
 from rltr.tasks import SCORES, Examples, score
+
+ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+"""Prices and rewards, whatever a program has set as torch's defaults."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class Episodes:
         self.dropped: Dropped = dropped
         self.group_size = group_size
         self.grid = longest_row(self.backbone, self.examples)
-        self.cost_weight = torch.full((rows,), low)
-        self.step_cost = torch.zeros(rows)
+        self.cost_weight = torch.full((rows,), low, **ON_CPU)
+        self.step_cost = torch.zeros(rows, **ON_CPU)
         self.outcome: Outcome | None = None
         self._state: list[dict[str, object]] = []
         self._generators = [np.random.default_rng() for _ in range(rows // group_size)]
@@ -140,9 +144,9 @@ class Episodes:
         self._state = [dict(generator.bit_generator.state) for generator in self._generators]
         low, high = (math.log(weight) for weight in self.weights)
         drawn = [(g.integers(len(self.examples)), math.exp(g.uniform(low, high))) for g in self._generators]
-        once = torch.tensor([index for index, _ in drawn])
+        once = torch.tensor([index for index, _ in drawn], device="cpu")
         self.index = once.repeat_interleave(self.group_size)
-        self.cost_weight = torch.tensor([weight for _, weight in drawn]).repeat_interleave(self.group_size)
+        self.cost_weight = torch.tensor([weight for _, weight in drawn], **ON_CPU).repeat_interleave(self.group_size)
         self._dense_answers = self.dense(self.index)
         rows = {name: value.repeat_interleave(self.group_size, 0) for name, value in self.examples.batch(once).items()}
         self._inputs = move_inputs(rows, self.backbone.device, self.backbone.dtype)
@@ -150,7 +154,7 @@ class Episodes:
         decision = self._pass.start()
         self._begun = decision.tokens.count.cpu()
         self.spent = self.pricing.before_first(self._begun) / self.pricing.unit
-        self._rewards = torch.zeros(self.rows)
+        self._rewards = torch.zeros(self.rows, **ON_CPU)
         return self._observe(decision)
 
     def step(self, keep: Tensor) -> tuple[Observation, Float[Tensor, " rows"], bool]:
@@ -173,7 +177,7 @@ class Episodes:
         keep = keep_mask(keep, self.rows, self.grid)
         choice = Choice(keep.to(tokens.row.device)[tokens.row, tokens.position])
         following = self._pass.resume(choice)
-        counts = torch.tensor(self._pass.trace.stages[-1].counts)
+        counts = torch.tensor(self._pass.trace.stages[-1].counts, device="cpu")
         self.step_cost = self.pricing.until_next(decision.index, counts) / self.pricing.unit
         self.spent = self.spent + self.step_cost
         reward = -self.cost_weight * self.step_cost
@@ -210,7 +214,7 @@ class Episodes:
         per_token = self.pricing.per_token(decision.index, count)
         device = decision.hidden.device
         seen = Observation.of_decision(
-            decision, (self.cost_weight * per_token).to(device), (count / self._begun).to(device)
+            decision, (self.cost_weight * per_token).to(device), (count.float() / self._begun).to(device)
         )
         return replace(seen, tokens=replace(seen.tokens, grid=self.grid))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -137,7 +138,8 @@ def load_policy(folder: Path | str) -> Policy:
                 f"{folder} is from an older rltr {config['rltr']}, whose prices had another unit: this one would drop "
                 f"other tokens than were measured. Train it again, or run it with the rltr it is from"
             )
-        network = TokenPolicy(PolicyConfig(**config["policy"]))
+        with torch.device("cpu"):  # whatever torch.set_default_device says
+            network = TokenPolicy(PolicyConfig(**config["policy"]))
         network.load_state_dict(load_file(folder / WEIGHTS))
         return Policy(
             network.eval().requires_grad_(False),

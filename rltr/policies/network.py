@@ -82,6 +82,7 @@ class TokenPolicy(nn.Module):
             nn.init.zeros_(start_at_zero.weight)
             nn.init.zeros_(start_at_zero.bias)
         nn.init.constant_(row_logit.bias, config.initial_logit)
+        self.float()  # whatever torch.set_default_dtype says: scripts that load large models set it to bfloat16
 
     def features(self, seen: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
         """Features of each token and the threshold logit of each row."""

@@ -111,4 +111,4 @@ def turns(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
     Tokens above any threshold are spread evenly over the input, those above a higher one are among them, and even and
     odd places stay about equally many (a low-discrepancy sequence; Kuipers and Niederreiter 1974, chapter 2).
     """
-    return (place * GOLDEN_RATIO).frac()
+    return (place.float() * GOLDEN_RATIO).frac()

@@ -113,7 +113,7 @@ def decision_work(
         tokens = replace(decision.tokens)
         assert decision.attended is not None
         decision = replace(decision, tokens=tokens, attended=replace(decision.attended, tokens=tokens))
-        ones = torch.ones(rows, device=backbone.device)
+        ones = torch.ones(rows, device=backbone.device, dtype=torch.float32)
         network(Observation.of_decision(decision, ones, ones))
         if dropped == "drop":
             return ragged.take(decision.hidden, kept), ragged.keep(decision.tokens, kept)
