@@ -36,7 +36,7 @@ from rltr.recipe import load_recipe
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples import Subset
 from rltr.tasks.goals import Consistency
-from rltr.tasks.sound_files import count_samples, read_sound
+from rltr.tasks.sound_files import SUFFIXES, count_samples, read_sound
 from rltr.tasks.sounds import SoundExamples
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
@@ -182,10 +182,14 @@ def test_every_format_is_the_same_sound(tmp_path: Path, dtype: Any, channels: in
     np.testing.assert_allclose(read_sound(tmp_path / "x.wav", RATE, "x"), sound, atol=0.01)
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-def test_compressed_sounds(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", sorted(own.removeprefix(".") for own in SUFFIXES))
+def test_every_suffix_is_read(tmp_path: Path, suffix: str) -> None:
     sound = wave(RATE, 500)
-    soundfile.write(tmp_path / f"x.{suffix}", sound, RATE)
+    form, sub = {
+        "aif": ("AIFF", None), "aifc": ("AIFF", None), "oga": ("OGG", None), "opus": ("OGG", "OPUS"),
+        "snd": ("AU", None), "sph": ("NIST", "PCM_16"), "wave": ("WAV", None),
+    }.get(suffix, (suffix.upper(), None))  # fmt: skip
+    soundfile.write(tmp_path / f"x.{suffix}", sound, RATE, format=form, subtype=sub)
     found = read_sound(tmp_path / f"x.{suffix}", RATE, "x")
     assert count_samples(tmp_path / f"x.{suffix}", RATE, "x") == len(found)
     middle = slice(2000, 14000)
@@ -223,7 +227,7 @@ def test_what_a_folder_of_sounds_must_be(folder: Path, tmp_path: Path) -> None:
     model = load_model(str(folder / "wav2vec2"))
     (tmp_path / "low").mkdir()
     (tmp_path / "low" / "x.mid").write_bytes(b"")
-    with pytest.raises(RltrError, match=r"no sounds in .*low \(looked for \.flac \.mp3 \.ogg \.wav\)"):
+    with pytest.raises(RltrError, match=r"no sounds in .*low \(looked for \.aif .* \.wav \.wave; there are \.mid 1\)"):
         load_task(model, tmp_path)
     with pytest.raises(RltrError, match="makes input_features, but Wav2Vec2For.* takes input_values"):
         load_task(model, folder / "data", source=str(folder / "whisper"))
@@ -248,6 +252,48 @@ def test_bad_sounds_are_named_and_left_out_if_asked(
         assert split.names == [own for own in before.names if own not in ("low/4.wav", "high/5.wav")]
         rows = split.batch(range(len(split)))[model.main_input_name]
         assert bool(rows.isfinite().all()) and (name == "ast" or rows.shape[1] <= 2900)
+
+
+@pytest.mark.parametrize("labels", ["read", "none"])
+@pytest.mark.parametrize("name", KINDS_OF_EARS)
+def test_a_click_is_named_and_left_out_if_asked(
+    folder: Path, tmp_path: Path, name: str, labels: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shorter than what one token is made of: padded beside others it would be noise, alone it ended the training."""
+    data, model = tmp_path / "data", load_model(str(folder / name))
+    shutil.copytree(folder / "data", data)
+    for place, samples in (("low/4.wav", 1), ("high/5.wav", 79), ("high/7.wav", 80)):
+        wavfile.write(data / place, RATE, wave(samples, 500))
+    model.train()
+    task = load_task(model, data, options=DataOptions(labels=labels, bad_inputs="skip"))
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        for split in (task.train, task.validation, task.test):
+            for i in range(len(split)):
+                assert bool(model(**split.batch([i])).logits.isfinite().all())
+    names = {name for split in (task.train, task.validation, task.test) for name in split.names}
+    if name == "whisper":  # whose extractor brings every sound to one size
+        assert len(names) == 20
+        return
+    if name == "ast":  # so does this one, but for what is shorter than a window of its own
+        assert "high/7.wav cannot be prepared for the model (" in caplog.text and len(names) == 17
+        return
+    assert not {"low/4.wav", "high/5.wav"} & names and "high/7.wav" in names
+    assert "high/5.wav is too short for the model, which makes no token of 4.94 ms; it takes 5" in caplog.text
+    with pytest.raises(RltrError, match=r"(low/4|high/5)\.wav is too short .*data\.bad_inputs=skip"):
+        strict = load_task(model, data, options=DataOptions(labels=labels))
+        for split in (strict.train, strict.validation, strict.test):
+            split.lengths()  # what a training asks for before it measures anything
+
+
+def test_what_an_extractor_refuses_has_the_files_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_task(load_model(str(folder / "ast")), folder / "data")
+    monkeypatch.setattr(ASTFeatureExtractor, "__call__", lambda *_, **__: 1 / 0)
+    name = task.train.names[5]  # not one of those that were prepared before
+    assert f"{name} cannot be prepared for the model (division by zero)" in str(task.train.fault(5))
+    with pytest.raises(RltrError, match=rf"{name} cannot be prepared for the model \(.*data\.bad_inputs=skip"):
+        task.train.batch([5])
 
 
 def test_a_fingerprint_follows_the_files_and_who_decodes_them(

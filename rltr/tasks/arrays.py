@@ -14,17 +14,19 @@ from transformers import PreTrainedModel
 from rltr.errors import RltrError
 from rltr.tasks.array_examples import ArrayExamples
 from rltr.tasks.examples import Task
+from rltr.tasks.file_search import entries
 from rltr.tasks.heads import read_labels
+from rltr.tasks.labels import WHOLE_NUMBERS, WRITTEN
 from rltr.tasks.model_inputs import as_array, label_key, take_apart
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
-from rltr.tasks.splits import WHOLE, assemble, choose_splits, is_split
+from rltr.tasks.splits import WHOLE, assemble, choose_splits, find_split_files, is_split
 from rltr.tasks.spool import Spool
 
 
 def holds_arrays(data: Path, options: DataOptions) -> bool:
     """Whether a file or folder is for :func:`open_arrays`."""
     if data.is_dir():
-        return any(is_split(path.stem, options) for path in data.glob("*.npz"))
+        return any(is_split(path.stem, options) for path in entries(data) if path.suffix.lower() == ".npz")
     return data.suffix.lower() == ".npz"
 
 
@@ -36,11 +38,7 @@ def open_arrays(data: Path, options: DataOptions) -> dict[str, Any]:
     Raises:
         RltrError: if a file is damaged, or a split is missing.
     """
-    if data.is_dir():
-        found = {path.stem: path for path in sorted(data.glob("*.npz")) if is_split(path.stem, options)}
-        files = choose_splits(data, found, options)
-    else:
-        files = {WHOLE: data}
+    files = find_split_files(data, (".npz",), options) if data.is_dir() else {WHOLE: data}
     splits = {}
     for split, path in files.items():
         try:
@@ -81,11 +79,12 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
         where = name if split == WHOLE else f"{name}, {split}"
         arrays = dict(part) if isinstance(part, Mapping) else _collect(part, where, options)
         read[split] = take_apart(model, arrays, where, options)
-    labelling = read_labels((label for _, labels in read.values() for label in labels), model.config)
+    ways = WHOLE_NUMBERS if all(numbers for _, _, numbers in read.values()) else WRITTEN
+    labelling = read_labels((label for _, labels, _ in read.values() for label in labels), model.config, ways)
     padding = getattr(model.config, "pad_token_id", None) or 0
 
     def examples(split: str) -> ArrayExamples:
-        inputs, labels = read[split]
+        inputs, labels, _ = read[split]
         names = [f"{'row' if split == WHOLE else split}[{i}]" for i in range(len(labels))]
         made = ArrayExamples(labelling(labels), names, labelling.classes, inputs, padding)
         made.goal = labelling.goal

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rltr.errors import RltrError
+from rltr.tasks.file_search import Found, entries, find_files, say_left_out, there_is
 from rltr.tasks.options import WITHOUT_LABELS, DataOptions
 from rltr.tasks.splits import WHOLE, find_splits, is_split
 
@@ -18,7 +19,7 @@ def read_class_folders(
 
     Args:
         data: the folder.
-        suffixes: of the files that count, in lower case; others are left alone.
+        suffixes: of the files that count, in lower case; that there are others is said.
         what: the files, in words.
         options: may say what the splits are called.
 
@@ -27,8 +28,9 @@ def read_class_folders(
     """
     if not data.is_dir():
         raise RltrError(f"{data} is not a folder; this model needs a folder with one subfolder of {what} per class")
-    roots = split_folders(data, options)
-    return {split: _files_by_class(root, suffixes, what) for split, root in roots.items()}
+    found = {split: _found_by_class(root, suffixes, what) for split, root in split_folders(data, options).items()}
+    say_left_out(data, (part for classes in found.values() for part in classes.values()), what)
+    return {split: {name: part.files for name, part in classes.items() if name} for split, classes in found.items()}
 
 
 def split_folders(data: Path, options: DataOptions) -> dict[str, Path]:
@@ -40,23 +42,23 @@ def split_folders(data: Path, options: DataOptions) -> dict[str, Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path for path in entries(folder) if path.is_dir()]
 
 
-def _files_by_class(root: Path, suffixes: Collection[str], what: str) -> dict[str, list[Path]]:
-    classes = {
-        folder.name: sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-        for folder in _folders(root)
-    }
-    if not classes:
+def _found_by_class(root: Path, suffixes: Collection[str], what: str) -> dict[str, Found]:
+    """What there is of each class, and under no name what lies in no class's folder."""
+    folders = _folders(root)
+    if not folders:
         raise RltrError(
             f"{root} has no subfolders; it should have one for each class, with that class's {what} in it; "
             f"or {WITHOUT_LABELS}"
         )
-    empty = [name for name, paths in classes.items() if not paths]
-    if empty:
-        raise RltrError(
-            f"no {what} in {root / empty[0]} (looked for {' '.join(sorted(suffixes))}); "
-            "fill or remove that folder; a data set in splits may only have train, validation and test at its top"
-        )
-    return classes
+    classes = {folder.name: find_files(folder, suffixes) for folder in folders}
+    for name, found in classes.items():
+        if not found.files:
+            raise RltrError(
+                f"no {what} in {root / name} (looked for {' '.join(sorted(suffixes))}{there_is(found)}); "
+                "fill or remove that folder; a data set in splits may only have train, validation and test at its top"
+            )
+    loose = [path for path in entries(root) if path.suffix.lower() in suffixes and path.is_file()]
+    return {**classes, "": Found(outside=loose)}

@@ -39,8 +39,8 @@ class Examples(ABC):
 
     def __init__(self, labels: Shaped[Tensor, "examples *label"], names: Sequence[str], classes: Sequence[str]) -> None:
         self.labels = labels
-        self.names = list(names)
-        self.classes = list(classes)
+        self.names = list(map(printable, names))
+        self.classes = list(map(printable, classes))
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -195,11 +195,17 @@ class Task:
         return Task(good["train"], good["validation"], good["test"], self.kind)
 
 
+def printable(name: str) -> str:
+    """A name that can be written to any file: names of files may hold bytes that are no Unicode."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def digest(parts: Iterable[str | bytes | NDArray[Any]]) -> str:
     """SHA-256 over strings, bytes and contiguous arrays, each with its length: no two lists of parts share one."""
     whole = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else _bytes(part)
+        # Names of files may hold bytes that are no Unicode, and texts halves of characters.
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else _bytes(part)
         whole.update(len(data).to_bytes(8, "little"))
         whole.update(data)
     return whole.hexdigest()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Shaped
@@ -15,7 +16,7 @@ from rltr.tasks.examples import Examples
 from rltr.tasks.goals import Classification, Consistency, Embedding, Goal, MultiLabel, Regression, TokenClassification
 from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.regression import deviation_of, spread_of
-from rltr.tasks.labels import number_classes
+from rltr.tasks.labels import NAMES, WRITTEN, Way, number_classes
 
 SEPARATOR = "|"
 """Between several classes, or several numbers, in one cell."""
@@ -41,30 +42,48 @@ class Labelling:
         return torch.tensor([self._value(text) for text in written])
 
 
-def read_labels(written: Iterable[str], config: PreTrainedConfig) -> Labelling:
+Reader: TypeAlias = Callable[[Iterable[str], Sequence[Way]], Labelling]
+"""Finds out how labels are to be read; called with all of them, and the ways in which classes may be numbered."""
+
+
+def label_reader(config: PreTrainedConfig) -> Reader:
+    """What reads labels for a head; see :func:`read_labels`."""
+    return lambda written, ways: read_labels(written, config, ways)
+
+
+def read_labels(written: Iterable[str], config: PreTrainedConfig, ways: Sequence[Way] = WRITTEN) -> Labelling:
     """Find out what a head is for, and how the labels of all splits are to be read for it.
 
     A head with one output, or the problem type ``regression``, wants numbers; ``multi_label_classification`` any number
     of classes, apart by ``|``; every other head one class (see :func:`rltr.tasks.labels.number_classes`).
+
+    Args:
+        written: all labels, as they are written.
+        config: of the model.
+        ways: how classes are numbered.
 
     Raises:
         RltrError: if a label does not fit the head.
     """
     written, count = list(written), config.num_labels or 0
     if _predicts_numbers(config):
+        if ways is NAMES:
+            raise RltrError(
+                "the model's head predicts numbers (problem type regression), and names of classes are none"
+            )
         numbers = {text: _numbers(text, count) for text in dict.fromkeys(written)}
         deviation = deviation_of(torch.tensor([numbers[text] for text in written]))
         return Labelling(Regression(deviation), [], numbers.__getitem__)
     if config.problem_type == "multi_label_classification":
         names = (name for text in written for name in _parts(text))
         single = _one_at_a_time(config)
-        number, classes = number_classes(names, single)
+        number, classes = number_classes(names, single, ways)
         return Labelling(
             MultiLabel(),
             classes,
             lambda text: [float(i in {number[name] for name in _parts(text)}) for i in range(count)],
         )
-    number, classes = number_classes(written, config)
+    number, classes = number_classes(written, config, ways)
     return Labelling(Classification(), classes, number.__getitem__)
 
 
@@ -127,13 +146,29 @@ def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:
     return replace(goal, goal=replace(own, spread=spread, deviation=deviation_of(torch.cat(answers))))
 
 
+def join_labels(labels: Iterable[object]) -> str:
+    """Several classes, or several numbers, as they stand in one cell.
+
+    Raises:
+        RltrError: if one of them holds the separator.
+    """
+    parts = [str(label) for label in labels]
+    if bad := next((part for part in parts if SEPARATOR in part), None):
+        raise RltrError(
+            f"the label {bad!r} holds {SEPARATOR!r}, which keeps several labels of one input apart; call this class "
+            "otherwise, in the data and in the model's config"
+        )
+    return SEPARATOR.join(parts)
+
+
 def _parts(text: str) -> list[str]:
     return [part for part in (part.strip() for part in text.split(SEPARATOR)) if part]
 
 
 def _numbers(text: str, count: int) -> list[float]:
     try:
-        numbers = [float(part) for part in _parts(text)]
+        # Python reads 1_000, which no one else takes for a number.
+        numbers = [] if "_" in text else [float(part) for part in _parts(text)]
     except ValueError:
         numbers = []
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):

@@ -7,8 +7,19 @@ from PIL import Image, ImageOps
 from rltr.errors import RltrError
 from rltr.tasks.stored_files import StoredFile, open_stored
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-"""Files with other suffixes are left alone."""
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif",
+    ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+}  # fmt: skip
+"""What images are called that PIL always decodes. Not all that it opens: a .psd is likely the source of a .png beside
+it, and of a .pdf, an .eps or an .mpg it knows no more than the size."""
+IF_BUILT = {".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".qoi"}
+"""What PIL decodes if it was built so, or a plugin was registered."""
+
+
+def suffixes() -> set[str]:
+    """In lower case, what files are called that are read as images."""
+    return SUFFIXES | (IF_BUILT & set(Image.registered_extensions()))
 
 
 def read_image(file: StoredFile, channels: int, name: str) -> Image.Image:

@@ -1,8 +1,7 @@
 """Images from one folder per class (or per number), or from a table with a column of them."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from transformers import AutoImageProcessor, PreTrainedModel
 from rltr.errors import RltrError
 from rltr.tasks.class_folders import read_class_folders
 from rltr.tasks.examples import Task
-from rltr.tasks.heads import Labelling, read_labels
+from rltr.tasks.heads import Reader, label_reader
 from rltr.tasks.image_examples import ImageExamples
-from rltr.tasks.image_files import SUFFIXES
+from rltr.tasks.image_files import suffixes
+from rltr.tasks.labels import FOLDERS
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
 from rltr.tasks.splits import assemble
@@ -31,7 +31,7 @@ def load_images(model: PreTrainedModel, data: Path, source: str, options: DataOp
         RltrError: if the folder holds nothing of that kind, a class is empty, the classes do not fit the model's head,
             or the model's image processor cannot be loaded.
     """
-    return image_task(model, data, source, options, partial(read_labels, config=model.config))
+    return image_task(model, data, source, options, label_reader(model.config))
 
 
 def load_image_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
@@ -41,7 +41,7 @@ def load_image_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
         RltrError: if a column is missing or holds something else, the labels do not fit the model's head, or the
             model's image processor cannot be loaded.
     """
-    return image_table_task(model, tables, source, options, partial(read_labels, config=model.config))
+    return image_table_task(model, tables, source, options, label_reader(model.config))
 
 
 def image_task(
@@ -49,13 +49,13 @@ def image_task(
     data: Path,
     source: str,
     options: DataOptions,
-    read: Callable[[Iterable[str]], Labelling],
+    read: Reader,
     kind: str = "image",
 ) -> Task:
     """Read a folder of images for a task of some kind, one subfolder per class, whose names ``read`` understands."""
-    files = read_class_folders(data, SUFFIXES, "images", options)
+    files = read_class_folders(data, suffixes(), "images", options)
     processor, channels = load_processor(model, source)
-    labelling = read(name for split in files.values() for name in split)
+    labelling = read((name for split in files.values() for name in split), FOLDERS)
 
     def examples(split: str) -> ImageExamples:
         pairs = [(path, name) for name, paths in files[split].items() for path in paths]
@@ -73,7 +73,7 @@ def image_table_task(
     tables: Mapping[str, Table],
     source: str,
     options: DataOptions,
-    read: Callable[[Iterable[str]], Labelling],
+    read: Reader,
     kind: str = "image",
 ) -> Task:
     """Take images from tables for a task of some kind, with labels that ``read`` understands."""

@@ -42,8 +42,8 @@ def as_array(values: Any) -> NDArray[Any]:
 
 def take_apart(
     model: PreTrainedModel, arrays: Mapping[str, Any], where: str, options: DataOptions
-) -> tuple[dict[str, Rows], list[str]]:
-    """Inputs and labels (as in a file) of one split, checked against each other and against the model.
+) -> tuple[dict[str, Rows], list[str], bool]:
+    """Inputs, labels (as in a file) and whether these are numbers, of one split; checked against each other and model.
 
     Raises:
         RltrError: if an input is none of the model's, the main one is missing, rows and labels are not equally many,
@@ -76,7 +76,7 @@ def take_apart(
         )
     if "input_ids" in inputs:
         _check_tokens(model, inputs["input_ids"], where)
-    return inputs, written
+    return inputs, written, labels.dtype.kind != "U"
 
 
 def _written(model: PreTrainedModel, labels: NDArray[Any], what: str) -> list[str]:

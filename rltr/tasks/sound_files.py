@@ -11,8 +11,12 @@ from scipy.signal import resample_poly
 from rltr.errors import RltrError
 from rltr.tasks.stored_files import StoredFile, open_stored
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
-"""Files with other suffixes are left alone."""
+SUFFIXES = {
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",
+    ".rf64", ".voc", ".sph",
+}  # fmt: skip
+"""What sounds are called that libsndfile decodes. Not all that it opens: .raw says nothing of its rate, .mat is
+mostly something else."""
 
 
 def import_soundfile() -> Any:

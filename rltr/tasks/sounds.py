@@ -1,6 +1,6 @@
 """Sounds from one folder per class (or per number), or from a table with a column of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
+from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.tasks.class_folders import read_class_folders
 from rltr.tasks.examples import Index, Task
-from rltr.tasks.heads import read_labels
+from rltr.tasks.heads import label_reader, read_labels
+from rltr.tasks.labels import FOLDERS
 from rltr.tasks.options import DataOptions
 from rltr.tasks.sound_files import SUFFIXES, count_samples, import_soundfile, read_sound
 from rltr.tasks.source import load_part
@@ -34,6 +36,7 @@ class SoundExamples(StoredExamples):
         files, labels, names, classes: see ``StoredExamples``.
         extractor: the model's own feature extractor.
         cache_bytes, identity: see ``StoredExamples``.
+        shortest: samples at the model's rate that a sound must have; see ``shortest_sound``.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class SoundExamples(StoredExamples):
         extractor: Any,
         cache_bytes: int = CACHE_BYTES,
         identity: str | None = None,
+        shortest: int = 1,
     ) -> None:
         super().__init__(files, labels, names, classes, cache_bytes, identity)
+        self.shortest = shortest
         self.extractor = extractor
         self._unusable: set[int] = set()
         self._lengths: list[int] | None = None
@@ -75,10 +80,7 @@ class SoundExamples(StoredExamples):
         """See ``Examples``; in samples at the model's rate, of which tokens are made."""
         if self._lengths is None:
             try:
-                self._lengths = [
-                    0 if i in self._unusable else count_samples(file, self.extractor.sampling_rate, self._called(i))
-                    for i, file in enumerate(self.files)
-                ]
+                self._lengths = [0 if i in self._unusable else self._count(i) for i in range(len(self.files))]
             except RltrError as error:
                 raise RltrError(f"{error}; {CURE}") from error
         return self._lengths
@@ -95,11 +97,67 @@ class SoundExamples(StoredExamples):
         return [type(self.extractor).__name__, self.extractor.to_json_string(), *decoders]
 
     def _read(self, i: int) -> Float[NDArray[np.float32], " samples"]:
-        return read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))
+        wave = read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))
+        self._refuse_short(i, len(wave))
+        return wave
+
+    def _count(self, i: int) -> int:
+        count = count_samples(self.files[i], self.extractor.sampling_rate, self._called(i))
+        self._refuse_short(i, count)
+        return count
+
+    def _refuse_short(self, i: int, samples: int) -> None:
+        if samples < self.shortest:
+            rate = self.extractor.sampling_rate / 1000
+            raise RltrError(
+                f"{self._called(i)} is too short for the model, which makes no token of {samples / rate:.3g} ms; it "
+                f"takes {self.shortest / rate:.3g}"
+            )
 
     def _process(self, content: Float[NDArray[np.float32], " samples"]) -> Float[Tensor, "*shape"]:
         made = self.extractor(content, sampling_rate=self.extractor.sampling_rate, return_tensors="np")
         return torch.from_numpy(np.asarray(made[self.extractor.model_input_names[0]][0], dtype=np.float32))
+
+
+def shortest_sound(model: PreTrainedModel, extractor: Any) -> int:
+    """Samples of the shortest sound that a model answers to, found by asking it.
+
+    1 where the extractor brings every sound to one size, or the model does not even take a second of noise, which is
+    said later, of the first sound.
+    """
+    noise = np.random.default_rng(0).standard_normal(extractor.sampling_rate).astype(np.float32)
+
+    def takes(samples: int) -> bool:
+        made = extractor(noise[:samples], sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        try:
+            with torch.no_grad():
+                output = model(**move_inputs(dict(made), model.device, model.dtype))
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        return bool(next(iter(output.values())).isfinite().all())
+
+    was_training = model.training
+    model.eval()  # in training some heads mask stretches, for which a short sound is too short
+    try:
+        return _shortest(takes, len(noise)) if _is_wave(extractor, noise) else 1
+    finally:
+        model.train(was_training)
+
+
+def _is_wave(extractor: Any, noise: Float[NDArray[np.float32], " samples"]) -> bool:
+    made = extractor(noise, sampling_rate=extractor.sampling_rate, return_tensors="np")
+    return bool(np.ndim(made[extractor.model_input_names[0]][0]) == 1)
+
+
+def _shortest(takes: Callable[[int], bool], most: int) -> int:
+    """The least number from 1 to ``most`` that is taken, as all above it are; 1 if even ``most`` is not."""
+    if not takes(most):
+        return 1
+    below, enough = 0, most
+    while enough - below > 1:
+        middle = (below + enough) // 2
+        below, enough = (below, middle) if takes(middle) else (middle, enough)
+    return enough
 
 
 def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
@@ -113,13 +171,14 @@ def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOp
     """
     files = read_class_folders(data, SUFFIXES, "sounds", options)
     extractor = load_extractor(model, source)
-    labelling = read_labels((name for split in files.values() for name in split), model.config)
+    shortest = shortest_sound(model, extractor)
+    labelling = read_labels((name for split in files.values() for name in split), model.config, FOLDERS)
 
     def examples(split: str) -> SoundExamples:
         pairs = [(path, name) for name, paths in files[split].items() for path in paths]
         paths, labels = [path for path, _ in pairs], labelling([name for _, name in pairs])
         names = [path.relative_to(data).as_posix() for path in paths]
-        made = SoundExamples(paths, labels, names, labelling.classes, extractor)
+        made = SoundExamples(paths, labels, names, labelling.classes, extractor, shortest=shortest)
         made.goal = labelling.goal
         return made
 
@@ -134,13 +193,14 @@ def load_sound_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
             model's feature extractor cannot be loaded.
     """
     extractor = load_extractor(model, source)
+    shortest = shortest_sound(model, extractor)
     columns = {split: table.sounds(options.audio_column) for split, table in tables.items()}
-    labelling, labels = read_table_labels(tables, options.label_column, lambda own: read_labels(own, model.config))
+    labelling, labels = read_table_labels(tables, options.label_column, label_reader(model.config))
 
     def examples(split: str) -> SoundExamples:
         column, identity = columns[split]
         own, names = labelling(labels[split]), tables[split].places()
-        made = SoundExamples(column, own, names, labelling.classes, extractor, identity=identity)
+        made = SoundExamples(column, own, names, labelling.classes, extractor, identity=identity, shortest=shortest)
         made.goal = labelling.goal
         return made
 

@@ -1,5 +1,6 @@
 """Train, validation and test: found by their names, or dealt out by fractions. No learner's seed has a part in it."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Task
+from rltr.tasks.file_search import entries
 from rltr.tasks.options import DataOptions
 
 SPLITS = {
@@ -25,6 +27,7 @@ SPLITS = {
 WHOLE = "all"
 """What data that is not split yet stands under, in place of the names of splits."""
 Part = TypeVar("Part")
+log = logging.getLogger(__name__)
 
 
 def is_split(name: str, options: DataOptions) -> bool:
@@ -78,6 +81,22 @@ def find_splits(data: Path, entries: Iterable[Path], options: DataOptions) -> di
             raise RltrError(f"{data} has both {found[path.stem].name} and {path.name}; remove one of them")
         found[path.stem] = path
     return choose_splits(data, found, options)
+
+
+def find_split_files(data: Path, suffixes: Sequence[str], options: DataOptions) -> dict[str, Path]:
+    """The splits among a folder's files with one of ``suffixes``; others of these are left alone, which is said.
+
+    Raises:
+        RltrError: if there is none, or see ``choose_splits``.
+    """
+    files = [path for path in entries(data) if path.suffix.lower() in suffixes]
+    named = [path for path in files if is_split(path.stem, options)]
+    if not named:
+        raise RltrError(f"{data} holds no train, validation and test file ({', '.join(suffixes)})")
+    if others := [path.name for path in files if path not in named]:
+        more = ", …" if len(others) > 8 else ""
+        log.warning("%s: left out, since they are called like no split: %s%s", data, ", ".join(others[:8]), more)
+    return find_splits(data, named, options)
 
 
 def assemble(

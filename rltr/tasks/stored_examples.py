@@ -70,7 +70,7 @@ class StoredExamples(Examples):
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""
         try:
-            self._read(i)
+            self._made(i)
         except RltrError as error:
             return str(error)
         return None
@@ -82,7 +82,14 @@ class StoredExamples(Examples):
 
     def _prepare(self, i: int) -> Float[Tensor, "*shape"]:
         try:
-            content = self._read(i)
+            return self._made(i)
         except RltrError as error:
             raise RltrError(f"{error}; {CURE}") from error
-        return self._process(content)
+
+    def _made(self, i: int) -> Float[Tensor, "*shape"]:
+        content = self._read(i)
+        try:
+            return self._process(content)
+        except Exception as error:  # processors raise whatever they like, and none of them names the file
+            reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+            raise RltrError(f"{self._called(i)} cannot be prepared for the model ({reason})") from error

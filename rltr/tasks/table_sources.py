@@ -9,6 +9,7 @@ a training that goes on must draw what it would have drawn. So there is a fixed 
 training draws rollouts / group_size inputs, and a set of several times that size has hardly any of them drawn twice.
 """
 
+import glob
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Any
 
 from rltr.errors import RltrError
 from rltr.files import from_here
+from rltr.tasks.file_search import entries
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.splits import WHOLE, choose_splits
 from rltr.tasks.tables import Table, import_datasets
@@ -32,7 +34,7 @@ def holds_tables(data: Path) -> bool:
     """Whether a file or folder is for :func:`open_files`."""
     if data.is_file():
         return data.suffix.lower() in SUFFIXES
-    return _is_saved(data) or _suffix_in(data) is not None
+    return _is_saved(data) or bool(_tables_in(data))
 
 
 def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
@@ -48,8 +50,12 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
             return datasets.load_from_disk(str(data))
         streams = options.stream_examples is not None
         if data.is_file():
-            return datasets.load_dataset(SUFFIXES[data.suffix.lower()], data_files=str(data), streaming=streams)
-        return datasets.load_dataset(str(data), streaming=streams)
+            files: Any = glob.escape(str(data))  # it takes every path for a pattern
+            return datasets.load_dataset(SUFFIXES[data.suffix.lower()], data_files=files, streaming=streams)
+        if glob.escape(str(data)) == str(data):
+            return datasets.load_dataset(str(data), streaming=streams)
+        kind = SUFFIXES[_tables_in(data)[0].suffix.lower()]
+        return datasets.load_dataset(kind, data_files=_by_split(data), streaming=streams)
 
     with _quiet(datasets):
         return tables_of(_told(load, repr(str(data))), options, str(data))
@@ -120,10 +126,21 @@ def _is_saved(folder: Path) -> bool:
     return one or (folder / "dataset_dict.json").is_file()
 
 
-def _suffix_in(folder: Path) -> str | None:
-    """The suffix of the tables in a folder, in ``data`` in it, or in a folder for a split."""
-    files: Iterator[Path] = (path for depth in ("*", "*/*") for path in sorted(folder.glob(depth)))
-    return next((path.suffix for path in files if path.suffix.lower() in SUFFIXES and path.is_file()), None)
+def _tables_in(folder: Path) -> list[Path]:
+    """The tables in a folder, in ``data`` in it, or in a folder for a split; hidden copies do not count."""
+    top = entries(folder)
+    files = [*top, *(own for path in top if path.is_dir() for own in entries(path))]
+    return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
+
+
+def _by_split(folder: Path) -> dict[str, list[str]]:
+    """The tables of a folder whose name ``datasets`` would take for a pattern, by split, as patterns of one each."""
+    from datasets.data_files import DataFilesDict, get_data_patterns
+
+    base = glob.escape(str(folder.absolute()))
+    found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
+    files = {split: [path for path in own if Path(path).suffix.lower() in SUFFIXES] for split, own in found.items()}
+    return {split: [glob.escape(path) for path in own] for split, own in files.items() if own}
 
 
 def _told(load: Callable[[], Any], data: str) -> Any:
@@ -131,7 +148,10 @@ def _told(load: Callable[[], Any], data: str) -> Any:
     try:
         return load()
     except Exception as error:  # datasets raises whatever its readers, the hub and pyarrow raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the outermost may only say that there was an error
+            cause = cause.__cause__
+        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise RltrError(
             f"the data set {data} cannot be read: {reason.rstrip('.')}; check the path or the name (owner/name "
             "on the hub), data.subset and the network; with HF_HUB_OFFLINE=1 it must be in the cache already"

@@ -97,7 +97,7 @@ class Table:
         """
         column = self.column(name, "data.text_column")
         kind = getattr(self.rows.features[name], "dtype", None)
-        if kind not in ("string", "large_string"):
+        if kind not in ("string", "large_string", "string_view"):
             raise RltrError(f"{self.data}: the column {name!r} holds {self.rows.features[name]}, not texts")
         if not blank:
             for i, text in enumerate(column):

@@ -2,8 +2,8 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -12,13 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Index, Task, digest
-from rltr.tasks.heads import read_labels
+from rltr.tasks.heads import label_reader, read_labels
 from rltr.tasks.options import DataOptions
 from rltr.tasks.records import SUFFIXES, read_records
-from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
+from rltr.tasks.splits import WHOLE, assemble, find_split_files
+from rltr.tasks.stored_examples import CURE
 from rltr.tasks.table_labels import read_table_labels
 from rltr.tasks.tables import Table
-from rltr.tasks.tokenizer import load_tokenizer, longest_text, say_if_cut, tokenizer_facts
+from rltr.tasks.tokenizer import load_tokenizer, longest_text, say_if_cut, tokenize, tokenize_all, tokenizer_facts
 
 TOKENIZED = 1_000
 """Texts that are read and tokenized at a time where all of them are."""
@@ -51,34 +52,49 @@ class TextExamples(Examples):
         self.longest_tokens = longest
         self.places = places
         self._lengths: list[int] | None = None
+        self._broken: dict[int, str] = {}
+        self._unusable: set[int] = set()
 
     def batch(self, index: Index) -> dict[str, Tensor]:
         """See ``Examples``: ``input_ids`` and ``attention_mask``, ``(rows, tokens)``, and what else the model takes."""
-        texts = [self.texts[i] or "" for i in torch.as_tensor(index, dtype=torch.long).tolist()]
-        inputs = dict(
-            self.tokenizer(
-                texts,
-                truncation=self.longest_tokens is not None,
-                max_length=self.longest_tokens,
-                padding=True,
-                return_tensors="pt",
-                return_attention_mask=True,
-            )
-        )
+        chosen = torch.as_tensor(index, dtype=torch.long).tolist()
+        texts = [self.texts[i] or "" for i in chosen]
+        padded = {"padding": True, "return_tensors": "pt", "return_attention_mask": True}
+        inputs = dict(tokenize(self.tokenizer, texts, list(map(self._called, chosen)), **self._cut, **padded))
         lengths = inputs["attention_mask"].sum(1).tolist()
         full = [text for text, length in zip(texts, lengths, strict=True) if length == self.longest_tokens]
         say_if_cut(self.tokenizer, self.longest_tokens, full)
         return inputs
 
     def lengths(self) -> Sequence[int]:
-        """See ``Examples``; special tokens count."""
+        """See ``Examples``; special tokens count.
+
+        Raises:
+            RltrError: if no tokens can be made of a text whose ``fault`` nobody asked for.
+        """
+        lengths = self._counted()
+        for i, fault in self._broken.items():
+            if i not in self._unusable:
+                raise RltrError(f"{self._called(i)} {fault}; {CURE}")
+        return lengths
+
+    def _counted(self) -> list[int]:
+        """Tokens of each text, 0 where none can be made of it."""
         if self._lengths is None:
             self._lengths = []
             for start in range(0, len(self), TOKENIZED):
                 texts = [text or "" for text in self.texts[start : start + TOKENIZED]]
-                cut = self.tokenizer(texts, truncation=self.longest_tokens is not None, max_length=self.longest_tokens)
-                self._lengths += [len(tokens) for tokens in cut["input_ids"]]
+                tokens, faults = tokenize_all(self.tokenizer, texts, **self._cut)
+                self._lengths += map(len, tokens)
+                self._broken |= {start + i: fault for i, fault in faults.items()}
         return self._lengths
+
+    @property
+    def _cut(self) -> dict[str, Any]:
+        return {"truncation": self.longest_tokens is not None, "max_length": self.longest_tokens}
+
+    def _called(self, i: int) -> str:
+        return self.places[i] if self.places else f"text {i}"
 
     def fingerprint(self) -> str:
         """See ``Examples``: of the texts and the tokenizer."""
@@ -86,9 +102,12 @@ class TextExamples(Examples):
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""
-        if (self.texts[i] or "").strip():
+        self._counted()
+        fault = self._broken.get(i) if (self.texts[i] or "").strip() else "is empty"
+        if fault is None:
             return None
-        return f"{self.places[i] if self.places else f'text {i}'} is empty"
+        self._unusable.add(i)
+        return f"{self._called(i)} {fault}"
 
     def words(self, i: int) -> list[str]:
         """See ``Examples``; special tokens are among them.
@@ -96,12 +115,7 @@ class TextExamples(Examples):
         As WordPiece writes them, whatever the tokenizer's habit: what goes on with a word begins with ``##``.
         """
         text, tokenizer = self.texts[i] or "", self.tokenizer
-        cut = tokenizer(
-            text,
-            truncation=self.longest_tokens is not None,
-            max_length=self.longest_tokens,
-            return_offsets_mapping=tokenizer.is_fast,
-        )
+        cut = tokenizer(text, return_offsets_mapping=tokenizer.is_fast, **self._cut)
         ids, special = cut["input_ids"], set(tokenizer.all_special_ids)
         words = [str(tokenizer.decode([number])) for number in ids]
         if not tokenizer.is_fast:
@@ -130,13 +144,7 @@ def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOpt
             fit the model's head, or the model's tokenizer cannot be loaded.
     """
     tokenizer = load_tokenizer(model, source)
-    if data.is_dir():
-        entries = [path for path in data.iterdir() if path.suffix in SUFFIXES and is_split(path.stem, options)]
-        if not entries:
-            raise RltrError(f"{data} holds no train, validation and test file ({', '.join(SUFFIXES)})")
-        files = find_splits(data, entries, options)
-    else:
-        files = {WHOLE: data}
+    files = find_split_files(data, SUFFIXES, options) if data.is_dir() else {WHOLE: data}
     records = {split: list(read_records(path, options)) for split, path in files.items()}
     for split, lines in records.items():
         if not lines:
@@ -166,7 +174,7 @@ def load_text_tables(model: PreTrainedModel, tables: Mapping[str, Table], source
     texts = {
         split: table.texts(options.text_column, blank=options.bad_inputs == "skip") for split, table in tables.items()
     }
-    labelling, labels = read_table_labels(tables, options.label_column, partial(read_labels, config=model.config))
+    labelling, labels = read_table_labels(tables, options.label_column, label_reader(model.config))
     longest = longest_text(model, tokenizer, options.max_tokens)
 
     def examples(split: str) -> TextExamples:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
 from rltr.tasks.source import load_part
+from rltr.tasks.stored_examples import CURE
 
 log = logging.getLogger(__name__)
 _said: WeakSet[PreTrainedTokenizerBase] = WeakSet()
@@ -46,6 +47,52 @@ def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBa
             "set tokenizer.pad_token and model.config.pad_token_id, and save both to a folder"
         )
     return tokenizer
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], places: Sequence[str], **options: Any) -> Any:
+    """What a tokenizer makes of some texts together.
+
+    Args:
+        tokenizer: the model's own.
+        texts: each one string, or a list of words.
+        places: what messages call each of them.
+        options: how the tokenizer is called.
+
+    Raises:
+        RltrError: naming the first text that it cannot take.
+    """
+    try:
+        return tokenizer(list(texts), **options)
+    except Exception as error:  # tokenizers raise TypeErrors, bare Exceptions and more, and name no text
+        plain = {name: value for name, value in options.items() if name not in ("padding", "return_tensors")}
+        for i, fault in tokenize_all(tokenizer, texts, **plain)[1].items():
+            raise RltrError(f"{places[i]} {fault}; {CURE}") from error
+        raise
+
+
+def tokenize_all(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], **options: Any
+) -> tuple[list[list[int]], dict[int, str]]:
+    """The tokens of each text, none where none can be made of it, and what is wrong with those, by their places."""
+    try:
+        tokens = tokenizer(list(texts), **options)["input_ids"]
+    except Exception as error:
+        if len(texts) == 1:
+            known = all(map(encodable, [texts[0]] if isinstance(texts[0], str) else texts[0]))
+            reason = " ".join(str(error).split())[:200].rstrip(".")
+            return [[]], {0: f"cannot be tokenized ({reason if known else 'a lone surrogate, half of a character'})"}
+        alone = [tokenize_all(tokenizer, [text], **options) for text in texts]
+        return [own[0] for own, _ in alone], {i: faults[0] for i, (_, faults) in enumerate(alone) if faults}
+    return tokens, {i: "has no token" for i, own in enumerate(tokens) if not own}
+
+
+def encodable(text: str) -> bool:
+    """Whether a text is Unicode: JSON can write halves of characters, and Python keeps them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[str]:

@@ -14,13 +14,13 @@ from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, Index, Task, digest
 from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.token_classes import UNLABELLED
-from rltr.tasks.labels import number_classes
+from rltr.tasks.labels import WRITTEN, Way, number_classes
 from rltr.tasks.options import DataOptions
 from rltr.tasks.records import read_rows
-from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
+from rltr.tasks.splits import WHOLE, assemble, find_split_files
 from rltr.tasks.table_labels import Written, fit_labels
 from rltr.tasks.tables import Table
-from rltr.tasks.tokenizer import load_tokenizer, longest_text, say_if_cut, tokenizer_facts
+from rltr.tasks.tokenizer import encodable, load_tokenizer, longest_text, say_if_cut, tokenizer_facts
 
 Classes: TypeAlias = tuple[dict[str, int], list[str]]
 """The number of each class as it is written, and the names of all classes of the head."""
@@ -56,6 +56,8 @@ class TokenExamples(Examples):
         longest: int | None,
     ) -> None:
         self.sentences = list(sentences)
+        # No tokenizer takes them; they get no label, which is a fault, and never cost the rest.
+        self._broken = {i for i, sentence in enumerate(sentences) if not all(map(encodable, sentence.words))}
         self.tokenizer = tokenizer
         self.longest_tokens = longest
         all_places = self._places()
@@ -65,14 +67,15 @@ class TokenExamples(Examples):
         labels = torch.full((len(sentences), max(self._tokens)), UNLABELLED)
         for row, (sentence, places) in enumerate(zip(self.sentences, all_places, strict=True)):
             for token, (before, word) in enumerate(pairwise([None, *places])):
-                if word is not None and word != before:
+                if word is not None and word != before and row not in self._broken:
                     labels[row, token] = number[sentence.labels[word]]
         super().__init__(labels, [" ".join(sentence.words)[:48] for sentence in sentences], classes)
         self.goal = TokenClassification(max(self._tokens))
 
     def _encode(self, words: Sequence[Sequence[str]], **options: Any) -> Any:
         cut = {"truncation": self.longest_tokens is not None, "max_length": self.longest_tokens}
-        return self.tokenizer([list(each) for each in words], is_split_into_words=True, **cut, **options)
+        whole = [[word.encode("utf-8", "replace").decode() for word in each] for each in words]
+        return self.tokenizer(whole, is_split_into_words=True, **cut, **options)
 
     def _places(self) -> list[list[int | None]]:
         """Which word each token is of; None for special tokens."""
@@ -96,6 +99,8 @@ class TokenExamples(Examples):
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""
+        if i in self._broken:
+            return f"{self.sentences[i].where}: a word holds a lone surrogate, half of a character, which is no Unicode"
         if bool((self.labels[i] != UNLABELLED).any()):
             return None
         return (
@@ -124,16 +129,13 @@ def load_tokens(model: PreTrainedModel, data: Path, source: str, options: DataOp
             has no fast tokenizer.
     """
     if data.is_dir():
-        entries = [path for path in data.glob("*.jsonl") if is_split(path.stem, options)]
-        if not entries:
-            raise RltrError(f"{data} holds no train, validation and test .jsonl")
-        files = find_splits(data, entries, options)
-    elif data.suffix == ".jsonl":
+        files = find_split_files(data, (".jsonl",), options)
+    elif data.suffix.lower() == ".jsonl":
         files = {WHOLE: data}
     else:
         raise RltrError(f"{data} is no .jsonl; words with a class each come as two lists per record")
     sentences = {split: _sentences(path, options) for split, path in files.items()}
-    return _task(model, sentences, _classes(sentences, model), source, options, data)
+    return _task(model, sentences, _classes(sentences, model, WRITTEN), source, options, data)
 
 
 def load_token_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
@@ -145,7 +147,7 @@ def load_token_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
     """
     words = {split: list(table.column(options.text_column, "data.text_column")) for split, table in tables.items()}
 
-    def fit(written: dict[str, list[Written]]) -> tuple[dict[str, list[Sentence]], Classes]:
+    def fit(written: dict[str, list[Written]], ways: Sequence[Way]) -> tuple[dict[str, list[Sentence]], Classes]:
         sentences = {
             split: [
                 _sentence({options.text_column: own, options.label_column: labels}, tables[split].place(i), options)
@@ -153,15 +155,15 @@ def load_token_tables(model: PreTrainedModel, tables: Mapping[str, Table], sourc
             ]
             for split in tables
         }
-        return sentences, _classes(sentences, model)
+        return sentences, _classes(sentences, model, ways)
 
     sentences, classes = fit_labels(tables, options.label_column, fit)
     return _task(model, sentences, classes, source, options, next(iter(tables.values())).data)
 
 
-def _classes(sentences: Mapping[str, Sequence[Sentence]], model: PreTrainedModel) -> Classes:
+def _classes(sentences: Mapping[str, Sequence[Sentence]], model: PreTrainedModel, ways: Sequence[Way]) -> Classes:
     written = {label for split in sentences.values() for sentence in split for label in sentence.labels}
-    number, classes = number_classes(written - {str(UNLABELLED)}, model.config)
+    number, classes = number_classes(written - {str(UNLABELLED)}, model.config, ways)
     return {**number, str(UNLABELLED): UNLABELLED}, classes
 
 
@@ -192,7 +194,8 @@ def _task(
 
 
 def _sentences(path: Path, options: DataOptions) -> list[Sentence]:
-    found = [_sentence(record, f"{path}, line {line}", options) for line, record in read_rows(path)]
+    columns = (options.text_column, options.label_column)
+    found = [_sentence(record, f"{path}, line {line}", options) for line, record in read_rows(path, columns)]
     if not found:
         raise RltrError(f"{path} has no records; it needs at least one with a list of words and a list of labels")
     return found

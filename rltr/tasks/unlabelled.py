@@ -10,15 +10,16 @@ from rltr.errors import RltrError
 from rltr.tasks import image_files, sound_files
 from rltr.tasks.class_folders import split_folders
 from rltr.tasks.examples import Examples, Task
+from rltr.tasks.file_search import find_files, say_left_out, there_is
 from rltr.tasks.goals import Consistency, Embedding, Goal, Regression, TokenClassification
 from rltr.tasks.heads import goal_of
 from rltr.tasks.image_examples import ImageExamples
 from rltr.tasks.images import load_processor
 from rltr.tasks.labels import class_names
 from rltr.tasks.options import DataOptions
-from rltr.tasks.records import SUFFIXES, read_field, read_rows
-from rltr.tasks.sounds import SoundExamples, load_extractor
-from rltr.tasks.splits import WHOLE, assemble, find_splits, is_split
+from rltr.tasks.records import SUFFIXES, read_rows, read_text, say_blank
+from rltr.tasks.sounds import SoundExamples, load_extractor, shortest_sound
+from rltr.tasks.splits import WHOLE, assemble, find_split_files
 from rltr.tasks.stored_files import StoredFile
 from rltr.tasks.tables import Table
 from rltr.tasks.text import TextExamples
@@ -131,8 +132,9 @@ def _stored(model: PreTrainedModel, source: str, files: Mapping[str, Stored]) ->
             for split, (own, names, identity) in files.items()
         }
     extractor = load_extractor(model, source)
+    shortest = shortest_sound(model, extractor)
     return {
-        split: SoundExamples(own, torch.zeros(len(own), 0), names, [], extractor, identity=identity)
+        split: SoundExamples(own, torch.zeros(len(own), 0), names, [], extractor, identity=identity, shortest=shortest)
         for split, (own, names, identity) in files.items()
     }
 
@@ -140,46 +142,44 @@ def _stored(model: PreTrainedModel, source: str, files: Mapping[str, Stored]) ->
 def _files(data: Path, options: DataOptions) -> dict[str, Path]:
     if not data.is_dir():
         return {WHOLE: data}
-    entries = [path for path in data.iterdir() if path.suffix in TEXTS and is_split(path.stem, options)]
-    if not entries:
-        raise RltrError(f"{data} holds no train, validation and test file ({', '.join(TEXTS)})")
-    return find_splits(data, entries, options)
+    return find_split_files(data, TEXTS, options)
 
 
 def _read(path: Path, options: DataOptions) -> tuple[list[str], list[str]]:
     """The texts of a file, and where each of them stands."""
-    lines = list(_lines(path) if path.suffix == ".txt" else _column(path, options))
+    lines = list(_lines(path) if path.suffix.lower() == ".txt" else _column(path, options))
     if not lines:
         raise RltrError(f"{path} has no texts; it needs at least one")
     return [text for _, text in lines], [f"{path}, line {line}" for line, _ in lines]
 
 
 def _column(path: Path, options: DataOptions) -> Iterator[tuple[int, str]]:
-    for line, record in read_rows(path):
-        yield line, read_field(record, options.text_column, f"{path}, line {line}", options.bad_inputs == "skip")
+    for line, record in read_rows(path, (options.text_column,)):
+        yield line, read_text(record, options, f"{path}, line {line}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         # Not splitlines, which also divides at form feeds and U+2028, which stand within texts.
-        for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-            if text.strip():
-                yield line, text.strip()
+        lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except OSError as error:
         raise RltrError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RltrError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    yield from ((line, text.strip()) for line, text in enumerate(lines, 1) if text.strip())
+    say_blank(path, [line for line, text in enumerate(lines, 1) if not text.strip()], len(lines))
 
 
 def _stored_files(model: PreTrainedModel, data: Path, options: DataOptions) -> dict[str, list[Path]]:
     images = model.main_input_name == "pixel_values"
-    what, suffixes = ("images", image_files.SUFFIXES) if images else ("sounds", sound_files.SUFFIXES)
+    what, suffixes = ("images", image_files.suffixes()) if images else ("sounds", sound_files.SUFFIXES)
     if not data.is_dir():
         raise RltrError(f"{data} is not a folder; this model needs a folder of {what}")
     found = {}
     for split, root in split_folders(data, options).items():
-        paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-        if not paths:
-            raise RltrError(f"no {what} in {root} (looked for {' '.join(sorted(suffixes))})")
-        found[split] = paths
-    return found
+        found[split] = find_files(root, suffixes)
+        if not found[split].files:
+            looked = f"looked for {' '.join(sorted(suffixes))}{there_is(found[split])}"
+            raise RltrError(f"no {what} in {root} ({looked})")
+    say_left_out(data, found.values(), what)
+    return {split: part.files for split, part in found.items()}

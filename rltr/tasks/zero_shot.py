@@ -5,7 +5,7 @@ runs from then on. It is a model of its own here, which shares its weights with 
 makes the whole one cheaper, too.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,8 +24,9 @@ from transformers import (
 from rltr.errors import RltrError
 from rltr.tasks.examples import Task
 from rltr.tasks.goals import ZeroShot
-from rltr.tasks.heads import Labelling
+from rltr.tasks.heads import Labelling, Reader
 from rltr.tasks.images import image_table_task, image_task
+from rltr.tasks.labels import Way
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
 from rltr.tasks.tables import Table
@@ -154,14 +155,14 @@ def load_zero_shot_tables(
     return image_table_task(model, tables, source, options, _reader(source, options, data), "zero-shot")
 
 
-def _reader(source: str, options: DataOptions, data: str) -> Callable[[Iterable[str]], Labelling]:
+def _reader(source: str, options: DataOptions, data: str) -> Reader:
     """What makes classes of names, with the whole model at hand."""
     auto = AutoModelForZeroShotImageClassification
     whole = load_part(auto, source, "model", "both towers", use_safetensors=True, dtype=torch.float32).eval()
     _check(whole)
     tokenizer = load_part(AutoTokenizer, source, "tokenizer", "a tokenizer.json and a tokenizer_config.json")
 
-    def describe(names: Iterable[str]) -> Labelling:
+    def describe(names: Iterable[str], ways: Sequence[Way]) -> Labelling:
         written = sorted(set(names))
         if len(written) < 2:
             raise RltrError(

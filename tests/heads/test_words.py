@@ -93,7 +93,7 @@ def test_that_sentences_are_cut_is_said_once(folder: Path, tmp_path: Path, caplo
 
 
 def test_a_folder_without_sentences(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RltrError, match=r"holds no train, validation and test \.jsonl"):
+    with pytest.raises(RltrError, match=r"holds no train, validation and test file \(\.jsonl\)"):
         load_task(load_model(str(folder / "tagger")), tmp_path)
 
 
