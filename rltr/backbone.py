@@ -21,7 +21,7 @@ from rltr.fingerprint import fingerprint
 from rltr.forward import Decide, Dropped, Forward, Trace
 from rltr.installation import LOCK, Installation, Server, find_base, installed_in, wanted
 from rltr.kernels import Backend, check_backend, check_kernel
-from rltr.layers import find_tower
+from rltr.layers import find_tower, signature_of
 from rltr.wrapped import refuse_wrapped
 
 
@@ -74,8 +74,8 @@ class Backbone:
         self.family = found.family
         self.width: int = self.config.hidden_size
         self.base = find_base(self.root, self.layers)
-        self._names = {layer: list(inspect.signature(layer.forward).parameters) for layer in self.layers}
-        self._signature = inspect.signature(self.base.forward)
+        self._names = {layer: list(signature_of(layer).parameters) for layer in self.layers}
+        self._signature = signature_of(self.base)
         self._moody: list[nn.Module] = []
         self._attached = 0
         self._installation: Installation | None = None
@@ -279,7 +279,7 @@ class Backbone:
             forward: the token stream.
             layer: about to run.
             native: its own forward.
-            args: what it was called with: hidden states first.
+            args: what it was called with.
             kwargs: what it was called with by name.
 
         Raises:
@@ -292,13 +292,13 @@ class Backbone:
         names = self._names[layer]
         named = dict(zip(names, args, strict=False)) | kwargs
         mask = named.get("attention_mask")
-        hidden = named[names[0]]
+        hidden = named["hidden_states"]
         if hidden.ndim != 3:
             raise RltrError(f"{type(self.model).__name__} is not supported: {GRID} ({hidden.ndim} dimensions)")
-        named[names[0]] = forward.before_layer(hidden, None if mask is None else self._asked(mask))
+        named["hidden_states"] = forward.before_layer(hidden, None if mask is None else self._asked(mask))
         if self.family.patches_only:
             named["position_embeddings"] = forward.follow_patches(*named["position_embeddings"])
-        for name in named.keys() - {names[0], "attention_mask"}:
+        for name in named.keys() - {"hidden_states", "attention_mask"}:
             named[name] = forward.follow(named[name])
         if "attention_mask" in named:
             named["attention_mask"] = None

@@ -6,13 +6,10 @@ the backbone that is attached, and every pass that has begun, so that detaching 
 They are taken away when nobody holds them any more.
 """
 
-import functools
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock
-from types import MethodType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -23,12 +20,12 @@ from rltr.attention import IMPLEMENTATION, current
 from rltr.errors import RltrError
 from rltr.families import OWN_ATTENTION
 from rltr.forward import Forward, Owner
+from rltr.front import Front
+from rltr.layers import signature_of
 from rltr.native_copy import native_copy
 
 PLACE = "_rltr_installation"
 """Attribute of a base that rltr is installed in."""
-BEFORE = "_rltr_forward_before"
-"""Attribute of a module that already had a ``forward`` of its own (accelerate puts one in): that one."""
 LOCK = RLock()
 """Held while a model is changed; reentrant, since the garbage collector may detach at any time."""
 
@@ -69,6 +66,7 @@ class Installation:
         self.owner: Owner | None = None
         self.server: Server | None = None
         self._holders = 0
+        self._fronts: list[Front] = []
         self._native_attention: str = root.config._attn_implementation
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
@@ -139,22 +137,22 @@ class Installation:
         self.root.set_attn_implementation(IMPLEMENTATION)
         if self.root.config._attn_implementation != IMPLEMENTATION:  # transformers only warns
             raise RltrError(f"{type(self.root).__name__} is not supported: {OWN_ATTENTION}")
-        for layer in self.layers:
-            _put_in_front(layer, _layer_front(type(layer)))
+        self._fronts = [Front(layer, _through_layer) for layer in self.layers]
         vars(self.base)[PLACE] = self
-        _put_in_front(self.base, _base_front(type(self.base)))
+        self._fronts.append(Front(self.base, _through_base))
         vars(self.root)["__deepcopy__"] = self._copy_root  # looked up by copy.deepcopy
 
     def _remove(self) -> None:
         vars(self.root).pop("__deepcopy__", None)
-        for module in (self.base, *self.layers):
-            take_away(module)
+        for front in reversed(self._fronts):
+            front.take_away()
+        self._fronts.clear()
         vars(self.base).pop(PLACE, None)
         if self.root.config._attn_implementation == IMPLEMENTATION:
             self.root.set_attn_implementation(self._native_attention)
 
     def _copy_root(self, memo: dict[int, Any]) -> PreTrainedModel:
-        return native_copy(self.root, self._native_attention, memo, take_away)
+        return native_copy(self.root, self._native_attention, memo)
 
 
 def installed_in(base: nn.Module) -> Installation | None:
@@ -171,79 +169,39 @@ def find_base(root: PreTrainedModel, layers: Sequence[nn.Module]) -> nn.Module:
     base: nn.Module = root
     for part in root.modules():
         within = set(part.modules())
-        if (
-            all(layer in within for layer in layers)
-            and root.main_input_name in inspect.signature(part.forward).parameters
-        ):
+        if all(layer in within for layer in layers) and root.main_input_name in signature_of(part).parameters:
             base = part  # parents come first
     return base
 
 
-def _put_in_front(module: nn.Module, front: Callable[..., Any]) -> None:
-    own = vars(module).get("forward")
-    if own is not None:
-        vars(module)[BEFORE] = own
-    # A bound method, because a copy of the module then gets one that is bound to the copy.
-    vars(module)["forward"] = MethodType(front, module)
+# What is decided depends on the input, so a compiler could only record what it decided for one.
+_uncompiled = torch.compiler.disable(
+    reason="rltr removes tokens depending on the input, so the part it is attached to runs uncompiled"
+)
 
 
-def take_away(module: nn.Module) -> None:
-    """Undo what was put in front of a module's forward; of one that others have covered since, only that it acts."""
-    own = vars(module).pop(BEFORE, None)
-    if getattr(vars(module).get("forward"), "__func__", None) in (
-        _layer_front(type(module)),
-        _base_front(type(module)),
-    ):
-        del vars(module)["forward"]
-        if own is not None:
-            vars(module)["forward"] = own
+@_uncompiled
+def _through_layer(layer: nn.Module, native: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    stream = current.get()
+    if isinstance(stream, Forward) and stream.owner.runs(layer):
+        return stream.owner.run_layer(stream, layer, native, args, kwargs)
+    return native(*args, **kwargs)
 
 
-def _native_forward(module: nn.Module) -> Callable[..., Any]:
-    own: Callable[..., Any] | None = vars(module).get(BEFORE)
-    return type(module).forward.__get__(module) if own is None else own
-
-
-@functools.cache
-def _layer_front(kind: type[nn.Module]) -> Callable[..., Any]:
-    @functools.wraps(kind.forward)
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        stream = current.get()
-        native = _native_forward(self)
-        if isinstance(stream, Forward) and stream.owner.runs(self):
-            return stream.owner.run_layer(stream, self, native, args, kwargs)
+@_uncompiled
+def _through_base(base: nn.Module, native: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    place = installed_in(base)
+    if place is None:  # another thread has just detached
         return native(*args, **kwargs)
-
-    return _uncompiled(forward)
-
-
-@functools.cache
-def _base_front(kind: type[nn.Module]) -> Callable[..., Any]:
-    @functools.wraps(kind.forward)
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        place = installed_in(self)
-        native = _native_forward(self)
-        if place is None:  # a copy of the base, or one that has been detached under another's cover
+    with place.held():
+        forward, server = place.next_pass()
+        if forward is None:
             return native(*args, **kwargs)
-        with place.held():
-            forward, server = place.next_pass()
-            if forward is None:
-                return native(*args, **kwargs)
-            ended = None
-            try:
-                output = forward.owner.run_base(forward, native, args, kwargs)
-                ended = forward
-            finally:
-                if server is not None:
-                    server.end(ended)
-            return output
-
-    return _uncompiled(forward)
-
-
-def _uncompiled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let ``torch.compile`` leave a function alone: what it decides depends on the input, so it cannot be recorded."""
-    left_alone: Callable[..., Any] = torch.compiler.disable(
-        forward, reason="rltr removes tokens depending on the input, so the part it is attached to runs uncompiled"
-    )
-    return left_alone
+        ended = None
+        try:
+            output = forward.owner.run_base(forward, native, args, kwargs)
+            ended = forward
+        finally:
+            if server is not None:
+                server.end(ended)
+        return output

@@ -71,10 +71,16 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
     if not all(part._can_set_attn_implementation() for part in _around(root, layers)):
         raise refuse(OWN_ATTENTION)
     for layer in dict.fromkeys(layers):
-        names = list(inspect.signature(layer.forward).parameters)
+        names = list(signature_of(layer).parameters)
         if "hidden_states" not in names:
             raise refuse(f"{type(layer).__name__} takes {', '.join(names)}, and no hidden_states that could leave")
     return Tower(root, family.with_config(root.config), layers)
+
+
+def signature_of(module: nn.Module) -> inspect.Signature:
+    """What a module's class takes, whatever somebody has put in front of this one (accelerate takes anything)."""
+    signature = inspect.signature(type(module).forward)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _unproven(kind: str) -> str:

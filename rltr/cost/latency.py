@@ -6,7 +6,6 @@ reports how well the table foretold it.
 """
 
 import hashlib
-import inspect
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from rltr.cost.stored import dump, restore
 from rltr.cost.table import Table
 from rltr.errors import RltrError
 from rltr.files import atomic_write, from_here
+from rltr.layers import signature_of
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _arguments(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[nn.Modu
     called: dict[nn.Module, dict[str, Any]] = {}
 
     def catch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = dict(zip(inspect.signature(layer.forward).parameters, args, strict=False)) | kwargs
+        named = dict(zip(signature_of(layer).parameters, args, strict=False)) | kwargs
         called[layer] = {name: value for name, value in named.items() if name != "hidden_states"}
         if "attention_mask" in named:
             called[layer]["attention_mask"] = None
