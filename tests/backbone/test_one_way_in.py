@@ -1,4 +1,4 @@
-"""However a model is called, attached or run, the same tokens are protected, the same stay, and the answer is the same."""
+"""However a model is called, the same tokens are protected, the same stay, and the answer is the same."""
 
 import copy
 import functools
