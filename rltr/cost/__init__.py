@@ -21,6 +21,6 @@ def from_dict(data: dict[str, Any]) -> CostModel:
         RltrError: if ``data["name"]`` is no known cost model, or the rest does not fit it.
     """
     name = data.get("name")
-    if name not in COST_MODELS:
+    if not isinstance(name, str) or name not in COST_MODELS:
         raise RltrError(f"there is no cost model {name!r}. Valid names: {', '.join(sorted(COST_MODELS))}")
     return COST_MODELS[name].from_dict(data)

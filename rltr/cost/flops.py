@@ -7,10 +7,10 @@ are a way to reach fused kernels, so their price is a matter of time, not of FLO
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from jaxtyping import Float
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -36,12 +36,12 @@ class FlopsCost:
     name: ClassVar[str] = "flops"
     unit: ClassVar[str] = "FLOPs"
 
-    per_token: tuple[int, ...]
+    per_token: tuple[Annotated[int, Field(ge=0)], ...]
     """Per layer: FLOPs of its linear maps for one token."""
-    per_pair: tuple[int, ...]
+    per_pair: tuple[Annotated[int, Field(ge=0)], ...]
     """Per layer: FLOPs of its attention for one (query, key) pair."""
-    decision_per_token: int = 0
-    decision_per_pair: int = 0
+    decision_per_token: Annotated[int, Field(ge=0)] = 0
+    decision_per_pair: Annotated[int, Field(ge=0)] = 0
 
     @classmethod
     def count(cls, layers: Sequence[nn.Module], per_token: int = 0, per_pair: int = 0) -> "FlopsCost":
@@ -58,6 +58,11 @@ class FlopsCost:
         priced = [layer_flops(layer) for layer in layers]
         return cls(tuple(token for token, _ in priced), tuple(pair for _, pair in priced), per_token, per_pair)
 
+    @property
+    def depth(self) -> int:
+        """Number of layers that it prices."""
+        return len(self.per_token)
+
     def layer(self, layer: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """FLOPs of one layer per row."""
         return self.per_token[layer] * counts + self.per_pair[layer] * counts**2
@@ -73,7 +78,13 @@ class FlopsCost:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "FlopsCost":
         """Rebuild from :meth:`to_dict`; raises RltrError if ``data`` is something else."""
-        return restore(cls, data)
+        cost = restore(cls, data)
+        if len(cost.per_token) != len(cost.per_pair):
+            raise RltrError(
+                f"these FLOPs are of {len(cost.per_token)} layers per token and of {len(cost.per_pair)} per pair: "
+                "damaged? Count them again"
+            )
+        return cost
 
 
 def layer_flops(layer: nn.Module) -> tuple[int, int]:

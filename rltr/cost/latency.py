@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
@@ -43,7 +43,7 @@ class LatencyCost:
     unit: ClassVar[str] = "seconds"
 
     machine: Machine
-    rows: int
+    rows: Annotated[int, Field(ge=1)]
     date: str
     """When it was measured (UTC, ISO 8601)."""
     layers: tuple[str, ...]
@@ -104,6 +104,11 @@ class LatencyCost:
     def longest(self) -> int:
         """The most tokens that every kind of layer was measured with."""
         return min(table.counts[-1] for table in self.tables.values())
+
+    @property
+    def depth(self) -> int:
+        """Number of layers that it prices."""
+        return len(self.layers)
 
     def layer(self, layer: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Seconds per row of one layer; beyond the measured counts the last piece of the curve goes on."""

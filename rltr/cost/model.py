@@ -20,6 +20,11 @@ class CostModel(Protocol):
     unit: ClassVar[str]
     """What the numbers are, for tables and plots: ``"FLOPs"``, ``"seconds"``."""
 
+    @property
+    def depth(self) -> int:
+        """Number of layers that it prices."""
+        ...
+
     def layer(self, layer: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Cost of layer ``layer`` for rows of ``counts`` tokens: at least 0, never falling as the count grows."""
         ...

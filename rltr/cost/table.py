@@ -34,7 +34,7 @@ class Table:
 
     def __post_init__(self) -> None:
         """Refuse a curve that would make more tokens cheaper, or that cannot be read."""
-        rising = all(low < high for low, high in zip(self.counts, self.counts[1:], strict=False))
+        rising = all(low < high for low, high in zip((-1, *self.counts), self.counts, strict=False))
         falling = any(low > high for low, high in zip(self.seconds, self.seconds[1:], strict=False))
         sound = all(0 <= value < float("inf") for value in self.seconds)
         if len(self.counts) < 2 or len(self.counts) != len(self.seconds) or not rising or falling or not sound:

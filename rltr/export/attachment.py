@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import math
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +12,8 @@ from transformers import PreTrainedModel
 from rltr.backbone import Backbone
 from rltr.cost import LatencyCost
 from rltr.errors import RltrError
-from rltr.export.calibration import weight_for_budget, weight_for_drop
 from rltr.export.folder import Policy, load_policy
+from rltr.export.operating_point import chosen_weight
 from rltr.forward import Forward
 from rltr.installation import LOCK, installed_in
 from rltr.kernels import Backend
@@ -107,30 +106,17 @@ def attach(
         RltrError: if the policy is for another model (with both fingerprints), the operating point is outside of its
             calibration, or the model is attached already.
     """
-    asked = {"budget": budget, "max_drop": max_drop, "cost_weight": cost_weight}
-    given = [name for name, value in asked.items() if value is not None]
-    if len(given) != 1:
-        raise RltrError(f"give exactly one of budget, max_drop and cost_weight (given: {', '.join(given) or 'none'})")
     if attachments(model):
         raise RltrError("a policy is attached to this model already: call rltr.detach(model) first")
     refuse_wrapped(model)
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
+    weight = chosen_weight(policy.calibration, budget, max_drop, cost_weight)
     backbone = Backbone(model, policy.backbone.get("tower"), attention=attention)
     policy.check_fits(backbone)
-    if budget is not None:
-        cost_weight = weight_for_budget(policy.calibration, budget)
-    elif max_drop is not None:
-        cost_weight = weight_for_drop(policy.calibration, max_drop)
-    assert cost_weight is not None
-    if not 0 < cost_weight < math.inf:
-        raise RltrError(
-            f"cost_weight={cost_weight} must be above 0 and finite; this policy was calibrated for "
-            f"{_calibrated(policy)}"
-        )
     _say_if_measured_elsewhere(policy, backbone)
     # A network of its own: the same policy may be attached to another model on another device.
-    learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, cost_weight)
-    return Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), cost_weight)
+    learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, weight)
+    return Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), weight)
 
 
 def _say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
@@ -141,11 +127,6 @@ def _say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
         policy.cost.check(backbone)
     except RltrError as error:
         log.warning("budget and price are those of the machine the policy was trained on: %s", error)
-
-
-def _calibrated(policy: Policy) -> str:
-    weights = [point.cost_weight for point in policy.calibration]
-    return f"{min(weights):.3g} to {max(weights):.3g}" if weights else "an unknown range"
 
 
 def detach(model: nn.Module) -> None:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, takewhile
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rltr.backbone import Backbone
@@ -22,6 +23,9 @@ from rltr.tasks import Examples
 
 MOST_BUDGET = 2.0
 """Above the dense cost everything is kept; far above, somebody meant percent."""
+
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-10, 1e10
+"""Cost weights with which prices are numbers in single precision: those of recipes, and a little on both sides."""
 
 ROUNDING = 1e-12
 """Means that are equal on paper may differ by this."""
@@ -42,13 +46,13 @@ class Operating:
         inputs: how many inputs it comes from.
     """
 
-    cost_weight: float
-    cost: float
-    quality: float
-    dense_quality: float
-    drop_bound: float | None = None
-    confidence: float | None = None
-    inputs: int | None = None
+    cost_weight: Annotated[float, Field(ge=SMALLEST_WEIGHT, le=LARGEST_WEIGHT)]
+    cost: Annotated[float, Field(gt=0, le=1000)]
+    quality: Annotated[float, Field(ge=-1e6, le=1)]
+    dense_quality: Annotated[float, Field(ge=-1e6, le=1)]
+    drop_bound: Annotated[float, Field(ge=-1e6, le=1)] | None = None
+    confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    inputs: Annotated[int, Field(ge=1, le=2**53)] | None = None
 
     def to_dict(self) -> dict[str, float | None]:
         """As plain numbers, for JSON."""

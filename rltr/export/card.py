@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 
 def card(config: Mapping[str, Any]) -> str:
     """The text of a policy folder's README.md.
@@ -11,14 +13,19 @@ def card(config: Mapping[str, Any]) -> str:
         config: what ``config.json`` holds.
     """
     backbone, recipe, facts = config["backbone"], config["recipe"], config["facts"]
+    learner = recipe.get("learner", {})
+    trained = (
+        [f"{learner['rollouts']} rollouts", f"seed {learner['seed']}"] if {"rollouts", "seed"} <= learner.keys() else []
+    )
+    quality = in_one_line(config["quality_name"])
     lines = [
         "---",
         "library_name: rltr",
-        f"base_model: {backbone['name']}",
+        yaml.safe_dump({"base_model": backbone["name"]}, allow_unicode=True, width=10**9).strip(),
         "tags: [token-selection, token-merging, reinforcement-learning]",
         "---",
         "",
-        f"# Token selection for {backbone['name']}",
+        f"# Token selection for {in_one_line(backbone['name'])}",
         "",
         f"A policy that decides which tokens the frozen {backbone['model_type']} model can do without. It works with "
         f"the weights it was trained for and no others (fingerprint `{backbone['fingerprint'][:16]}`).",
@@ -31,24 +38,21 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         f"Decision layers {', '.join(map(str, config['layers']))}; dropped tokens: {config['dropped']}; cost model: "
         f"{config['cost']['name']}; trained with rltr {config['rltr']}"
-        + (
-            f", {recipe['learner']['rollouts']} rollouts, seed {recipe['learner']['seed']}."
-            if "learner" in recipe
-            else "."
-        ),
+        + "".join(f", {in_one_line(words)}" for words in trained)
+        + ".",
         "",
         "## Calibration, on the validation split",
         "",
-        f"| cost weight | cost | {config['quality_name']} | dense {config['quality_name']} | lost at most |",
+        f"| cost weight | cost | {quality} | dense {quality} | lost at most |",
         "|---:|---:|---:|---:|---:|",
     ]
     row = "| {cost_weight:.3g} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} | "
     lines += [row.format(**point) + f"{lost_at_most(point)} |" for point in config["calibration"]]
     if facts.get("table"):
         columns = list(facts["table"][0])
-        lines += ["", "## Measured, on the test split", "", f"{facts.get('environment', '')}", ""]
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)]
-        lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in facts["table"]]
+        lines += ["", "## Measured, on the test split", "", in_one_line(facts.get("environment", "")), ""]
+        lines += ["| " + " | ".join(map(in_one_line, columns)) + " |", "|" + "---:|" * len(columns)]
+        lines += ["| " + " | ".join(in_one_line(row[column]) for column in columns) + " |" for row in facts["table"]]
     lines += ["", "Costs are shares of the dense layers' cost by the cost model, the policy's own included.", ""]
     return "\n".join(lines)
 
@@ -61,3 +65,8 @@ def lost_at_most(point: Mapping[str, Any]) -> str:
     """
     bound, confidence = point.get("drop_bound"), point.get("confidence")
     return "–" if bound is None or confidence is None else f"{bound:.2%}, {confidence:.0%} sure"
+
+
+def in_one_line(value: object) -> str:
+    """Text or a number as it may stand in a heading or a table: nothing in it ends the line or the cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")

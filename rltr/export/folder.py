@@ -1,13 +1,11 @@
 """The policy folder: weights in safetensors, everything else in JSON, and a card. Nothing in it can run code."""
 
+import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from rltr import cost as costs
 from rltr.backbone import Backbone
@@ -15,18 +13,20 @@ from rltr.cost import CostModel
 from rltr.errors import RltrError
 from rltr.export.calibration import Operating
 from rltr.export.card import card
-from rltr.files import atomic_folder
+from rltr.export.prices import check_prices
+from rltr.export.schema import FORMAT, read_config, sealed
+from rltr.export.weights import check_sound, from_bytes, most_bytes, to_bytes
+from rltr.files import at_home, atomic_folder
 from rltr.folders import POLICY_FILE as WEIGHTS
+from rltr.folders import POLICY_FOLDER
 from rltr.forward import Dropped
-from rltr.policies.network import PolicyConfig, TokenPolicy
+from rltr.policies.network import TokenPolicy
 from rltr.pricing import Pricing
-from rltr.tensor_files import save_file
+from rltr.reading import LARGEST_CONFIG, read_regular
 from rltr.version import __version__
 
 CONFIG = "config.json"
 CARD = "README.md"
-FORMAT = 2
-"""Raised when older versions could no longer read a folder, or its policy would decide otherwise now."""
 
 
 @dataclass
@@ -64,11 +64,19 @@ class Policy:
         """Prices of the backbone it was trained for."""
         return Pricing(self.cost, self.layers, self.backbone["depth"], self.typical_tokens)
 
-    def check_fits(self, backbone: Backbone) -> None:
-        """Refuse any model but the one this policy was trained for.
+    def check_prices(self) -> None:
+        """Refuse prices by which it cannot decide.
 
         Raises:
-            RltrError: with both fingerprints.
+            ValueError: with what is wrong.
+        """
+        check_prices(self.cost, self.layers, self.backbone["depth"], self.typical_tokens, self.network.config.grid)
+
+    def check_fits(self, backbone: Backbone) -> None:
+        """Refuse any model but the one this policy was trained for, and a policy that would ruin it.
+
+        Raises:
+            RltrError: with both fingerprints; or with what is not sound.
         """
         if backbone.fingerprint != self.backbone["fingerprint"]:
             raise RltrError(
@@ -77,6 +85,17 @@ class Policy:
                 f"({backbone.config.model_type}, fingerprint {backbone.fingerprint[:16]}): load the weights it was "
                 f"trained for, in the same dtype, or train a policy for this model"
             )
+        shape = self.network.config
+        made = {"layers": shape.depth, "width": shape.backbone_width, "reader": shape.reader}
+        found = {"layers": backbone.depth, "width": backbone.width, "reader": backbone.family.reader}
+        if made != found:
+            raise RltrError(
+                f"this policy is damaged: it was made for {made}, but its model has {found}. Export it again"
+            )
+        try:
+            check_sound(self.network.state_dict())
+        except ValueError as error:
+            raise RltrError(f"this policy would ruin the model: {error}. Train it again") from error
 
 
 def describe(backbone: Backbone) -> dict[str, Any]:
@@ -92,11 +111,16 @@ def describe(backbone: Backbone) -> dict[str, Any]:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy folder; what ``folder`` held before is replaced once the new one is complete.
+    """Write a policy folder; the policy that ``folder`` held before is replaced once the new one is complete.
 
     Raises:
-        RltrError: if ``folder`` is the one in use.
+        RltrError: if ``folder`` is the one in use, or the policy is not sound.
     """
+    try:
+        weights = to_bytes(policy.network)
+        policy.check_prices()
+    except ValueError as error:
+        raise RltrError(f"this policy cannot be saved, because it would ruin the model: {error}") from error
     config = {
         "format": FORMAT,
         "rltr": __version__,
@@ -110,51 +134,72 @@ def save_policy(policy: Policy, folder: Path) -> None:
         "recipe": policy.recipe,
         "facts": policy.facts,
         "quality_name": policy.quality_name,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
+    config = sealed(config)
     with atomic_folder(folder) as temporary:
-        weights = {name: value.detach().cpu().contiguous() for name, value in policy.network.state_dict().items()}
-        save_file(weights, temporary / WEIGHTS)
+        (temporary / WEIGHTS).write_bytes(weights)
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         (temporary / CARD).write_text(card(config), encoding="utf-8")
 
 
 def load_policy(folder: Path | str) -> Policy:
-    """Read a policy folder.
+    """Read a policy folder; whatever is in it, the result is a sound policy or an error.
 
     Raises:
         RltrError: if it is not one, it is damaged, or it is from a newer rltr or one too old.
     """
-    folder = Path(folder)
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise RltrError(f"{folder} is no policy folder: it needs {CONFIG} and {WEIGHTS}; `rltr export` writes one")
+    if not isinstance(folder, str | os.PathLike):
+        raise RltrError(f"a policy is loaded from a folder, and {folder!r} is no path")
+    folder = at_home(folder)
+    _require_both(folder)
+    content = read_regular(folder / CONFIG, LARGEST_CONFIG)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if config["format"] > FORMAT:
-            raise RltrError(
-                f"{folder} was written by rltr {config['rltr']}, which this {__version__} cannot read: update rltr"
-            )
-        if config["format"] < FORMAT:
-            raise RltrError(
-                f"{folder} is from an older rltr {config['rltr']}, whose prices had another unit: this one would drop "
-                f"other tokens than were measured. Train it again, or run it with the rltr it is from"
-            )
-        with torch.device("cpu"):  # whatever torch.set_default_device says
-            network = TokenPolicy(PolicyConfig(**config["policy"]))
-        network.load_state_dict(load_file(folder / WEIGHTS))
-        return Policy(
-            network.eval().requires_grad_(False),
-            tuple(config["layers"]),
-            config["dropped"],
-            costs.from_dict(config["cost"]),
-            config["typical_tokens"],
-            config["backbone"],
-            [Operating.from_dict(point) for point in config["calibration"]],
-            config["recipe"],
-            config["facts"],
-            config["quality_name"],
+        stored, settings = read_config(content)
+        weights = read_regular(folder / WEIGHTS, most_bytes(stored.policy))
+        network = from_bytes(weights, stored.policy)
+        policy = Policy(
+            network,
+            tuple(stored.layers),
+            stored.dropped,
+            costs.from_dict(stored.cost),
+            stored.typical_tokens,
+            stored.backbone.model_dump(),
+            list(stored.calibration),
+            dict(stored.recipe),
+            stored.facts.model_dump(exclude_defaults=True),
+            stored.quality_name,
         )
-    except RltrError:
-        raise  # says what is wrong already
-    except (KeyError, TypeError, AttributeError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise RltrError(f"{folder} is damaged or incomplete ({reason}): export it again") from error
+        policy.check_prices()
+        # Last, because everything above says more about what is wrong.
+        if stored.weights_sha256 not in (None, hashlib.sha256(weights).hexdigest()):
+            raise ValueError(f"{WEIGHTS} is not the file that {CONFIG} was written with: one is of another policy")
+        if stored.settings_sha256 not in (None, settings):
+            raise ValueError(f"{CONFIG} was changed after it was written: its fields do not have the digest in it")
+    except RltrError as error:
+        raise RltrError(f"{folder} cannot be used: {_short(error)}") from error
+    except ValueError as error:
+        raise RltrError(f"{folder} is damaged or incomplete ({_short(error)}): export it again") from error
+    return policy
+
+
+def _require_both(folder: Path) -> None:
+    """Refuse a folder in which one of the two files is not there."""
+    try:
+        for name in (CONFIG, WEIGHTS):
+            os.stat(folder / name)
+    except (FileNotFoundError, NotADirectoryError):
+        is_run = os.path.exists(folder / POLICY_FOLDER / CONFIG)
+        inside = f"; did you mean {str(folder / POLICY_FOLDER)!r}?" if is_run else ""
+        raise RltrError(
+            f"{folder} is no policy folder: it needs {CONFIG} and {WEIGHTS}; `rltr export` writes one{inside}"
+        ) from None
+    except (OSError, ValueError) as error:  # no access; a null character
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise RltrError(f"{folder} cannot be read: {reason.lower()}") from error
+
+
+def _short(error: ValueError) -> str:
+    """An error in one line that is not as long as whatever somebody wrote into a file."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else f"{text[:400]}…"

@@ -1,10 +1,12 @@
 """The token policy: a tiny network that scores every token of an input, shared by all decision layers."""
 
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from rltr import tokens as ragged
@@ -30,11 +32,11 @@ class PolicyConfig:
         thrift: how much of it is lost, at first, when everything costs ten times as much.
     """
 
-    backbone_width: int
-    depth: int
-    grid: int
+    backbone_width: Annotated[int, Field(ge=1, le=2**17)]
+    depth: Annotated[int, Field(ge=1, le=2**12)]
+    grid: Annotated[int, Field(ge=1, le=2**20)]
     reader: Reader = "first"
-    width: int = 32
+    width: Annotated[int, Field(ge=1, le=1024)] = 32
     redundancy_prior: float = 4.0
     attention_prior: float = 8.0
     spread_prior: float = 0.0

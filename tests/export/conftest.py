@@ -33,7 +33,7 @@ def policy_for(model: PreTrainedModel, grid: int = 17) -> Policy:
     """A policy with lively weights, so that what is kept depends on the input."""
     torch.manual_seed(3)
     backbone = Backbone(model)
-    config = PolicyConfig(backbone.width, backbone.depth, grid, width=8)
+    config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.reader, width=8)
     network = TokenPolicy(config)
     with torch.no_grad():
         for parameter in network.parameters():
