@@ -4,9 +4,11 @@ Without a ragged batch in the current context the functions are transformers' ow
 behaves as usual for everybody else: other threads, other greenlets, evaluations in the middle of a rollout.
 """
 
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float
@@ -25,6 +27,7 @@ from rltr.tokens import Tokens
 IMPLEMENTATION = "rltr"
 """Name under which transformers knows this attention."""
 _NOTE = "rltr_asked"
+_both_sides: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass
@@ -80,8 +83,8 @@ def asked(mask: Any) -> MaskRequest | None:
 def attention(
     module: nn.Module,
     query: Float[Tensor, "batch heads length width"],
-    key: Float[Tensor, "batch key_heads length width"],
-    value: Float[Tensor, "batch key_heads length width"],
+    key: Float[Tensor, "batch key_heads keys width"],
+    value: Float[Tensor, "batch key_heads keys value_width"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -89,7 +92,7 @@ def attention(
     softcap: float | None = None,
     s_aux: Float[Tensor, " heads"] | None = None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "batch length heads width"], None]:
+) -> tuple[Float[Tensor, "batch length heads value_width"], None]:
     """The attention function that transformers calls.
 
     With a ragged batch, ``batch`` is 1 and ``length`` its packed tokens, or, when all rows have equally many,
@@ -99,12 +102,13 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if stream is None or stream.tokens is None:
         if softcap is None and s_aux is None:
+            is_causal = False if module in _both_sides else is_causal
             return sdpa_attention_forward(
                 module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
             )
         # sdpa can do neither, so models that need them have no native sdpa path to fall back to. The native mask relies
         # on sdpa's own way to be causal: where that would do, there is none.
-        if attention_mask is None and query.shape[2] > 1 and _is_causal(module, is_causal):
+        if attention_mask is None and query.shape[2] > 1 and attends_causally(module, is_causal):
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         out = products(query, key, value, attention_mask, scale, Pattern(None, softcap, s_aux))
         return out.transpose(1, 2), None
@@ -121,15 +125,26 @@ def attention(
     if dropout:
         raise RltrError(f"{type(module).__name__} drops attention weights at random: call model.eval()")
     allowed = stream.allowed
-    if allowed is None and _is_causal(module, is_causal):
+    if allowed is None and attends_causally(module, is_causal):
         allowed = causal_mask_function  # what sdpa does without a mask
     stream.on_attention(Attended(query, key, scale, stream.tokens, stream.reader))
     return ragged_attention(query, key, value, stream.plan(), scale, Pattern(allowed, softcap, s_aux)), None
 
 
-def _is_causal(module: nn.Module, said: bool | None) -> bool:
-    """Whether a module attends causally where it has no mask, by transformers' rule."""
-    return bool(getattr(module, "is_causal", True) if said is None else said)
+def attends_causally(module: nn.Module, said: bool | None) -> bool:
+    """Whether a module attends causally where it has no mask, by transformers' rule.
+
+    That rule is sdpa's: causal, unless the module says otherwise. The modules of :func:`attend_to_both_sides` were
+    written for eager attention, where without a mask everybody is seen.
+    """
+    if said is None:
+        said = getattr(module, "is_causal", module not in _both_sides)
+    return bool(said)
+
+
+def attend_to_both_sides(modules: Iterable[nn.Module]) -> None:
+    """Note that those of ``modules`` which do not say whether they are causal are not."""
+    _both_sides.update(module for module in modules if not hasattr(module, "is_causal"))
 
 
 def mask(

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.backbone_utils import BackboneMixin
 from transformers.utils import ModelOutput
 
-from rltr.attention import MaskRequest, asked, current
+from rltr.attention import MaskRequest, asked, attend_to_both_sides, current
 from rltr.errors import RltrError
 from rltr.families import GRID, Family
 from rltr.fingerprint import fingerprint
@@ -72,6 +72,8 @@ class Backbone:
         self.config = found.root.config
         self.layers = found.layers
         self.family = found.family
+        if not self.root._supports_sdpa and not self.family.causal:
+            attend_to_both_sides(self.root.modules())
         self.width: int = self.config.hidden_size
         self.base = find_base(self.root, self.layers)
         self._names = {layer: list(signature_of(layer).parameters) for layer in self.layers}

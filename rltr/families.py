@@ -1,7 +1,7 @@
 """What cannot be found by looking at a model: per family, the tokens that must stay, and what keeps it from working.
 
 Layers, widths and attention are found through transformers' own declarations (see :mod:`rltr.layers`). A family is
-listed once its tests pass (``tests/test_families.py``); everything else is refused.
+listed once its tests pass (``tests/families``); everything else is refused.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -89,17 +89,46 @@ def _as_encoder(config: Config) -> str | None:
     return "it attends causally or to another model's output; rltr runs this family as an encoder only"
 
 
+def _shared_keys(config: Config) -> str | None:
+    if not getattr(config, "num_kv_shared_layers", 0):
+        return None
+    return "layers attend to keys of earlier ones (num_kv_shared_layers), of tokens that have left in between"
+
+
+def _counted_places(config: Config) -> str | None:
+    if not config.attn_temperature_tuning or all(config.no_rope_layers):
+        return None
+    return "layers count places themselves (attn_temperature_tuning), where tokens before have left"
+
+
 def _upcast(config: Config) -> str | None:
     return "reorder_and_upcast_attn computes attention in a way of its own" if config.reorder_and_upcast_attn else None
 
 
 def end_of_text(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
     """CLIP's text tower reads the first end-of-text token of each row, wherever it is."""
+    # Old configs say 2, which was never true; the end-of-text token has the largest number then.
+    return largest_word(inputs, config) if config.eos_token_id == 2 else first_end(inputs, config)
+
+
+def first_end(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
+    """The first end-of-text token of each row; where a text has none, its first token, which such heads read then."""
+    return _at((_words(inputs) == config.eos_token_id).int().argmax(-1), _words(inputs))
+
+
+def largest_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
+    """The token with the largest number of each row, as which OWL-ViT looks for the end of a text."""
+    return _at(_words(inputs).argmax(-1), _words(inputs))
+
+
+def _words(inputs: Mapping[str, Any]) -> Tensor:
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor):
         raise RltrError("pass input_ids by name: rltr must know where each text ends, which is what the head reads")
-    # Old configs say 2, which was never true; the end-of-text token has the largest number then.
-    place = ids.argmax(-1) if config.eos_token_id == 2 else (ids == config.eos_token_id).int().argmax(-1)
+    return ids
+
+
+def _at(place: Int[Tensor, " rows"], ids: Int[Tensor, "rows grid"]) -> Bool[Tensor, "rows grid"]:
     return torch.arange(ids.shape[-1], device=ids.device) == place[:, None]
 
 
@@ -118,63 +147,68 @@ def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows g
 
 ENCODER = Family(refusal=_as_encoder)
 DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True, also_protected=last_word)
+CAPTION = Family(trailing=1, causal=True, also_protected=end_of_text)
 IMAGE = Family(padded=False)
 CLASSLESS = IMAGE
 """No token is special, and the first one stays so that no row is empty."""
+SOUND = Family(refusal=_weighted_layers)
+BESIDE_A_DECODER = Family(tower="encoder")
+"""An encoder whose every token another part of the model attends to."""
 
 FAMILIES: dict[str, Family] = {
     # images and video
-    "vit": IMAGE,
+    **dict.fromkeys(("vit", "dinov2", "vit_mae", "vit_msn", "vivit", "dpt", "pixio"), IMAGE),
+    **dict.fromkeys(("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model"), CLASSLESS),
+    **dict.fromkeys(("clip_vision_model", "altclip_vision_model", "chinese_clip_vision_model"), IMAGE),
+    **dict.fromkeys(("clipseg_vision_model", "metaclip_2_vision_model", "owlvit_vision_model"), IMAGE),
+    **dict.fromkeys(("owlv2_vision_model", "git_vision_model"), IMAGE),
+    **dict.fromkeys(("blip_2_vision_model", "instructblip_vision_model", "internvl_vision"), IMAGE),
     "deit": Family(leading=2, padded=False),
-    "dinov2": IMAGE,
     "dinov2_with_registers": Family(leading=_registers, padded=False),
     "dinov3_vit": Family(leading=_registers, padded=False, patches_only=True),
+    "tipsv2_vision_model": Family(leading=_registers, padded=False),
     "beit": Family(padded=False, refusal=_relative_positions),
-    "vit_mae": IMAGE,
-    "vit_msn": IMAGE,
-    "ijepa": CLASSLESS,
-    "videomae": CLASSLESS,
-    "vivit": IMAGE,
-    "clip_vision_model": IMAGE,
-    "siglip_vision_model": CLASSLESS,
-    "siglip2_vision_model": Family(),  # no token is special here either, but small images are padded
+    "janus_vision_model": CLASSLESS,
+    # no token is special here either, but small images are padded
+    **dict.fromkeys(("siglip2_vision_model", "idefics2_vision", "idefics3_vision", "smolvlm_vision"), Family()),
     # sound
     "audio-spectrogram-transformer": Family(leading=2, padded=False),
-    "wav2vec2": Family(refusal=_weighted_layers),
-    "hubert": Family(refusal=_weighted_layers),
+    **dict.fromkeys(("wav2vec2", "hubert", "data2vec-audio", "sew", "unispeech", "unispeech-sat"), SOUND),
     "whisper": Family(tower="encoder", padded=False, refusal=_weighted_layers),
+    "moonshine": BESIDE_A_DECODER,
+    "speech_to_text": BESIDE_A_DECODER,
+    "qwen2_audio_encoder": Family(padded=False),
+    "voxtral_encoder": Family(padded=False),
+    "pe_audio_encoder": Family(),
     # text, read as a whole
-    "bert": ENCODER,
-    "roberta": ENCODER,
-    "xlm-roberta": ENCODER,
-    "camembert": ENCODER,
-    "distilbert": ENCODER,
-    "electra": ENCODER,
-    "albert": ENCODER,
-    "ernie": ENCODER,
-    "roberta-prelayernorm": ENCODER,
-    "modernbert": Family(),
-    "esm": ENCODER,
-    "nomic_bert": Family(),
-    "eurobert": Family(),
-    "clip_text_model": Family(trailing=1, causal=True, also_protected=end_of_text),
-    "siglip_text_model": Family(trailing=1, padded=False),  # its head reads the last place, padding or not
+    **dict.fromkeys(
+        ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "ernie"), ENCODER
+    ),
+    **dict.fromkeys(("roberta-prelayernorm", "esm", "data2vec-text", "mobilebert", "xlm-roberta-xl"), ENCODER),
+    **dict.fromkeys(("splinter", "roc_bert", "bert-generation", "jina_embeddings_v3"), ENCODER),
+    **dict.fromkeys(("chinese_clip_text_model", "dpr"), ENCODER),
+    "altclip_text_model": Family(tower="roberta"),
+    **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "gte", "esmc"), Family()),
+    **dict.fromkeys(("bart", "mbart", "plbart", "m2m_100", "marian", "pegasus", "blenderbot"), BESIDE_A_DECODER),
+    **dict.fromkeys(("clip_text_model", "clipseg_text_model"), CAPTION),
+    "metaclip_2_text_model": replace(CAPTION, also_protected=first_end),
+    **dict.fromkeys(("owlvit_text_model", "owlv2_text_model"), replace(CAPTION, also_protected=largest_word)),
+    # these heads read the last place, padding or not
+    **dict.fromkeys(("siglip_text_model", "siglip2_text_model"), Family(trailing=1, padded=False)),
     # text, read from left to right
-    "gpt2": Family(trailing=1, causal=True, cached=True, left_padding=True, refusal=_upcast),
-    "opt": DECODER,
-    "llama": DECODER,
-    "mistral": DECODER,
-    "qwen2": DECODER,
-    "qwen3": DECODER,
-    "gemma2": DECODER,
-    "gemma3_text": DECODER,
-    "smollm3": DECODER,
-    "phi3": DECODER,
-    "gpt_neox": DECODER,
-    "olmo2": DECODER,
-    "granite": DECODER,
-    "starcoder2": DECODER,
-    "gpt_oss": DECODER,
+    "gpt2": replace(DECODER, refusal=_upcast),
+    **dict.fromkeys(("gpt_bigcode", "gpt_neox", "gpt_oss", "opt", "biogpt", "phi", "phi3", "phimoe"), DECODER),
+    **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "ministral3", "mixtral"), DECODER),
+    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen2_vl_text", "qwen3_vl_text"), DECODER),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "vaultgemma", "smollm3", "starcoder2"), DECODER),
+    **dict.fromkeys(("olmo", "olmo2", "olmo3", "olmoe", "flex_olmo"), DECODER),
+    **dict.fromkeys(("granite", "granitemoe", "granitemoeshared", "cohere", "cohere2"), DECODER),
+    **dict.fromkeys(("glm", "glm4", "glm4_moe", "exaone4", "seed_oss", "nemotron", "persimmon"), DECODER),
+    **dict.fromkeys(("ernie4_5", "ernie4_5_moe", "hunyuan_v1_dense", "hunyuan_v1_moe"), DECODER),
+    **dict.fromkeys(("stablelm", "helium", "bitnet", "diffllama", "nanochat", "modernbert-decoder"), DECODER),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "dots1", "minimax_m2", "cwm", "jais2"), DECODER),
+    "gemma4_text": replace(DECODER, refusal=_shared_keys),
+    "llama4_text": replace(DECODER, refusal=_counted_places),
 }
 """Families by ``config.model_type``, of the tower's config where only a tower is reduced."""
 

@@ -52,8 +52,8 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
         family = FAMILIES[kind]
     if reason := family.refusal(root.config):
         raise refuse(reason)
-    if name is None and family.tower:
-        root = _part(model, family.tower)
+    if family.tower:
+        root = _tower(root, family.tower)
     if reason := _misfit(root):
         raise refuse(reason)
     classes = _layer_classes(root)
@@ -104,10 +104,29 @@ def _misfit(root: PreTrainedModel) -> str | None:
 
 def _part(model: PreTrainedModel, name: str) -> PreTrainedModel:
     """The outermost part of a model that has this name and is a model itself."""
+    part = _found(model, name)
+    if part is None:
+        has = ", ".join(_towers(model)) or "none"
+        raise RltrError(
+            f"{type(model).__name__} has no part {name!r} that is a model; of those it has rltr knows: {has}"
+        )
+    return part
+
+
+def _tower(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The part that a family reduces, which may be all that is there: an encoder without the decoder beside it."""
+    if "Decoder" in type(model).__name__:
+        raise RltrError(
+            f"{type(model).__name__} is not supported: of this family rltr runs the {name}, not the decoder"
+        )
+    return _found(model, name) or model
+
+
+def _found(model: PreTrainedModel, name: str) -> PreTrainedModel | None:
     for path, module in model.named_modules():
         if isinstance(module, PreTrainedModel) and (path == name or path.endswith(f".{name}")):
             return module
-    raise RltrError(f"{type(model).__name__} has no part {name!r} that is a model; it has {', '.join(_towers(model))}")
+    return None
 
 
 def _towers(model: PreTrainedModel) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from rltr.attention import attends_causally
 from rltr.backbone import Backbone
 from rltr.tokens import precise
 
@@ -135,7 +136,7 @@ def plain_attention(
         logits = softcap * (logits / softcap).tanh()
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
-    elif getattr(module, "is_causal", True) if is_causal is None else is_causal:
+    elif attends_causally(module, is_causal):
         logits = logits.masked_fill(torch.ones_like(logits[0, 0], dtype=torch.bool).triu(1), -torch.inf)
     if bias is not None:
         logits = logits + bias[:, None, None]

@@ -5,7 +5,7 @@ import inspect
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from rltr.backbone import Backbone
 from rltr.device import move_inputs
@@ -32,8 +32,8 @@ def random_inputs(
         RltrError: if the model takes something else, too; then give inputs of your own.
     """
     generator = torch.Generator().manual_seed(seed)
-    config, name = backbone.config, backbone.root.main_input_name
     make = {"pixel_values": _pixels, "input_ids": _texts, "input_values": _sound, "input_features": _features}
+    config, name = backbone.config, _main_input(backbone.root, list(make))
     if name not in make:
         raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot make up: pass inputs=")
     with told_as(f"making up {name} by the config of {type(backbone.model).__name__}", "pass inputs="):
@@ -43,6 +43,14 @@ def random_inputs(
     if missing := ", ".join(name for name in needed if name not in inputs):
         raise RltrError(f"{type(backbone.model).__name__} takes {missing}, which rltr cannot make up: pass inputs=")
     return move_inputs(inputs, backbone.device, backbone.dtype)
+
+
+def _main_input(root: PreTrainedModel, known: list[str]) -> str:
+    """What a model takes: a part of a larger one may have inherited the name of the whole's input."""
+    parameters = inspect.signature(root.forward).parameters
+    if root.main_input_name not in known or root.main_input_name in parameters:
+        return root.main_input_name
+    return next((name for name in known if name in parameters), root.main_input_name)
 
 
 def _pixels(

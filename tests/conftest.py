@@ -144,7 +144,7 @@ class Case:
 def case(request):
     """Six families in turn, for what is tested at length; fails if the test leaves the model changed in any way.
 
-    What every family must do is in ``test_families.py``.
+    What every family must do is in ``tests/families``.
     """
     model = request.getfixturevalue(f"tiny_{request.param}")
     backbone = Backbone(model)

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from rltr.families import FAMILIES, REFUSED, end_of_text
+from rltr.families import FAMILIES, REFUSED, last_word
 from tests.zoo import ZOO, Entry
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 KINDS = {
-    "images": "images", "masked images": "images", "patches": "images", "videos": "videos", "spectrograms": "sound",
-    "waves": "sound", "mel": "sound", "texts": "text", "captions": "text",
+    "images": "images", "masked images": "images", "patches": "images", "patch images": "images", "videos": "videos",
+    "spectrograms": "sound", "waves": "sound", "long waves": "sound", "codec waves": "sound", "frames": "sound",
+    "mel": "sound", "texts": "text", "captions": "text", "pairs": "text",
 }  # fmt: skip
 
 
@@ -17,18 +18,20 @@ def page() -> str:
     lines = [
         "# Models",
         "",
-        "Written by `python -m tests.models_page` from the tables that `tests/test_families.py` runs through; a test "
+        "Written by `python -m tests.models_page` from the tables that `tests/families` runs through; a test "
         "fails if it is out of date.",
         "",
         f"**{len(FAMILIES)} families** of transformers are tested one by one with tiny models: everything kept equals "
         "the native forward in float32 and bfloat16; dropped and merged tokens equal a reference on the whole grid, in "
-        "which nothing leaves and those that left are hidden; a row does not depend on its batch mates; causal masks "
-        "and sliding windows count original positions; the model is bit for bit what it was after detaching.",
+        "which nothing leaves and those that left are hidden, up to what the model's own head answers, also where it "
+        "reads every token; a row does not depend on its batch mates; causal masks and sliding windows count original "
+        "positions; `rltr.attach` serves what evaluation measures, called by name, in order or from another module, "
+        "with padding masked and unmasked; the model is bit for bit what it was after detaching.",
         "",
         "| model type | takes | attention | always stay | padding |",
         "|---|---|---|---|---|",
     ]
-    lines += [_row(entry) for _, entry in sorted(ZOO.items())]
+    lines += sorted({_row(entry) for entry in ZOO.values()})
     lines += [
         "",
         "*Causal* models are scorers of whole sequences here: they keep no cache, so `generate()` is refused, and "
@@ -66,10 +69,11 @@ def _row(entry: Entry) -> str:
     if family.trailing:
         stay += ", the last"
     if family.also_protected is not None:
-        stay += ", end of text" if family.also_protected is end_of_text else ", the last but padding"
+        stay += ", the last but padding" if family.also_protected is last_word else ", end of text"
     padding = " or ".join(side for side in entry.paddings if side != "none") or "none"
     attention = "causal" if family.causal else "to both sides"
-    return f"| `{config.model_type}` | {KINDS[entry.inputs]} | {attention} | {stay} | {padding} |"
+    part = f" ({family.tower})" if family.tower else ""
+    return f"| `{config.model_type}`{part} | {KINDS[entry.inputs]} | {attention} | {stay} | {padding} |"
 
 
 if __name__ == "__main__":

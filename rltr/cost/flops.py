@@ -19,8 +19,10 @@ from rltr.errors import RltrError
 
 QUERY_NAMES = ("q_proj", "query", "q_lin")
 """What transformers calls a layer's query projection: as wide as all heads together, also with grouped keys."""
-FUSED_NAMES = ("Wqkv", "c_attn", "query_key_value")
+FUSED_NAMES = ("Wqkv", "qkv", "query_key_value")
 """What it calls a projection to queries, keys and values of equal widths at once."""
+SHARED_NAME = "c_attn"
+"""One to queries as wide as what comes in, and to keys and values that heads may share (GPT-2 and GPT-BigCode)."""
 GROUPED_NAME, OUTPUT_NAME = "qkv_proj", "o_proj"
 """One to queries and fewer keys and values (Phi-3): queries are as wide as what the output projection takes."""
 
@@ -109,6 +111,8 @@ def layer_flops(layer: nn.Module) -> tuple[int, int]:
                 queries.append(width_out)
             elif last in FUSED_NAMES:
                 queries.append(width_out // 3)
+            elif last == SHARED_NAME:
+                queries.append(width_in)
             elif last == GROUPED_NAME:
                 queries.append(_widths(layer.get_submodule(f"{path}.{OUTPUT_NAME}"))[0])
         elif any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
@@ -116,10 +120,12 @@ def layer_flops(layer: nn.Module) -> tuple[int, int]:
                 f"{refusal}: {name or 'it'} ({type(module).__name__}) holds a matrix but is no linear map, "
                 f"the only kind that is priced. {fix}"
             )
+    if any("lambda_q" in name for name, _ in layer.named_parameters()):
+        raise RltrError(f"{refusal}: it attends twice, and takes the difference. {fix}")
     if len(queries) != 1:
         raise RltrError(
             f"{refusal}: it has {len(queries)} query projections (linear maps called "
-            f"{', '.join((*QUERY_NAMES, *FUSED_NAMES, GROUPED_NAME))}), and exactly one is priced. {fix}"
+            f"{', '.join((*QUERY_NAMES, *FUSED_NAMES, SHARED_NAME, GROUPED_NAME))}), and exactly one is priced. {fix}"
         )
     # Queries times keys, then weights times values: two products of 2 FLOPs per pair and channel.
     return linear, 4 * queries[0]

@@ -1,0 +1,112 @@
+"""Every supported family answers, once attached, what training and evaluation measured: the same tokens stay.
+
+``rltr.attach`` serves the model with its own head, called as anybody may call it: by name, in order, or from inside of
+another module. What it is compared with is the reduced pass that evaluation runs.
+"""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+import rltr
+from rltr.backbone import Backbone
+from rltr.cost import FlopsCost
+from rltr.export import Policy, describe
+from rltr.policies import PolicyConfig, TokenPolicy
+from rltr.reduction import Reduction
+from rltr.selectors.learned import Learned
+from tests.families.conftest import answers, real
+from tests.zoo import ZOO, batch
+
+LAYERS, WEIGHT = (1, 2), 3.0
+CASES = [(name, padding) for name, entry in ZOO.items() for padding in entry.paddings]
+PAD = 0
+
+
+class Around(nn.Module):
+    """What a user's own code may put around a model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def forward(self, *args, **kwargs):
+        return self.inner(*args, **kwargs)
+
+
+def policy_for(backbone, grid=64):
+    """An untrained policy with lively weights, so that who stays depends on the input."""
+    torch.manual_seed(3)
+    config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.reader, width=8)
+    network = TokenPolicy(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    cost = FlopsCost((1000,) * backbone.depth, (10,) * backbone.depth, 10, 1)
+    return Policy(network.eval().requires_grad_(False), LAYERS, "merge", cost, grid, describe(backbone))
+
+
+def in_order(model, inputs):
+    """The same inputs as positional arguments, and by name what cannot be given so."""
+    names = list(inspect.signature(model.forward).parameters)
+    places = [names.index(name) for name in inputs if name in names]
+    upto = names[: max(places) + 1] if places else []
+    by_name = {name: value for name, value in inputs.items() if name not in upto}
+    return [inputs.get(name) for name in upto], by_name
+
+
+def measured(model, policy, inputs):
+    """What evaluation would say, and the tokens that stay."""
+    backbone = Backbone(model)
+    with backbone.attached(), torch.no_grad():
+        output, trace = Reduction(backbone, Learned(policy.network, policy.pricing, WEIGHT), LAYERS)(inputs)
+    return answers(output), trace
+
+
+def assert_served(model, policy, inputs):
+    """Whoever calls the attached model, in whatever way, gets what was measured."""
+    wanted, trace = measured(model, policy, inputs)
+    last = trace.stages[-1]
+    args, kwargs = in_order(model, inputs)
+    calls = [lambda: model(**inputs), lambda: Around(model)(*args, **kwargs)]
+    with rltr.attach(model, policy, cost_weight=WEIGHT) as attached, torch.no_grad():
+        for call in calls:
+            served = answers(call())
+            kept = attached.kept
+            assert kept is not None and torch.equal(kept.present, last.present), "other tokens stay than were measured"
+            assert served.keys() == wanted.keys()
+            for key, value in served.items():
+                expected = real(wanted[key], trace)
+                scale = max(1.0, float(expected.abs().max()))
+                torch.testing.assert_close(real(value, trace), expected, atol=1e-5 * scale, rtol=1e-5)
+    return trace
+
+
+@pytest.mark.parametrize(("name", "padding"), CASES)
+def test_an_attached_model_answers_what_was_measured(model, name, padding):
+    trace = assert_served(model, policy_for(Backbone(model)), batch(ZOO[name], padding))
+    assert trace.stages[-1].total < trace.stages[0].total, "nothing left, so nothing was shown"
+
+
+READERS = [name for name, entry in ZOO.items() if entry.family.causal and entry.inputs == "texts"]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_padding_that_nobody_masks_takes_nothing_from_the_head(model, name):
+    """The head of a decoder reads the last token that is no padding, whatever the mask says or whether there is one.
+
+    As where pad_token is eos_token: the mask then shows the last place, and the head does not read it.
+    """
+    inputs = {"input_ids": batch(ZOO[name], "right")["input_ids"]}
+    inputs["input_ids"][0, -1] = PAD
+    policy = policy_for(Backbone(model))
+    for masks in ({}, {"attention_mask": torch.ones_like(inputs["input_ids"])}):
+        assert_stays(assert_served(model, policy, inputs | masks), inputs["input_ids"])
+
+
+def assert_stays(trace, ids):
+    place = torch.arange(ids.shape[1])
+    read = (place * (ids != PAD)).argmax(1)
+    assert trace.present[-1][torch.arange(len(ids)), read].all(), "the token that the head reads has left"
