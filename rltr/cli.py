@@ -178,12 +178,15 @@ def train(
     values = _values({**chosen, "out": out, "device": device, "threads": threads})
     if resume:
         # What was trained so far belongs to the recipe it was trained with; only where it runs and how long may change.
-        fixed = [key for key in ("model.source", "data.source", "learner.seed") if key in values]
-        if fixed or recipe_file:
-            raise RltrError(f"--resume takes the run's own recipe; leave out {', '.join(fixed or ['--recipe'])}")
+        # Model and data may have been moved: their contents are compared with what it began with.
+        if recipe_file or "learner.seed" in values:
+            raise RltrError(
+                f"--resume takes the run's own recipe; leave out {'--recipe' if recipe_file else 'learner.seed'}"
+            )
         folder = load_recipe(values=_values({"out": out})).out
         check_out(folder, resume=True)
         recipe = load_recipe(folder / RECIPE_FILE, changes or (), {**values, "out": folder})
+        _refuse_moved(recipe)
     else:
         recipe = load_recipe(recipe_file, changes or (), values)
         if recipe.model.source != EMBEDDED and "source" not in recipe.data.model_fields_set:
@@ -387,6 +390,17 @@ def _policy_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise RltrError(f"{str(file)!r} is not a policy's: it holds no fields; export the policy again")
     return config
+
+
+def _refuse_moved(recipe: "rltr.recipe.Recipe") -> None:
+    """Say what to do where model or data of a run are no longer where they were when it began."""
+    for what, source in (("model", recipe.model.source), ("data", recipe.data.source)):
+        # What lies in a folder is stored with its whole path; everything else is a name.
+        if Path(source).is_absolute() and not Path(source).exists():
+            raise RltrError(
+                f"this run's {what} is not at {source!r} any more: if it was moved, name its new place with --{what}; "
+                "it is compared with what the run began with by content"
+            )
 
 
 def _refuse_early(recipe: "rltr.recipe.Recipe") -> None:

@@ -77,8 +77,8 @@ class DenseLogits:
         if self._key is None:
             self.cache = None
             return
-        found = cache.read(self._key, len(self.examples))
-        if found is not None and found[1].shape[1:] == self.logits.shape[1:]:
+        found = cache.read(self._key, len(self.examples), self.logits.shape[1:])
+        if found is not None:
             self._learn(*found)
 
     @property

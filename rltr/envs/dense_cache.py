@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import uuid
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,10 +26,11 @@ from torch import Tensor
 from rltr.backbone import Backbone
 from rltr.cost.machine import Machine
 from rltr.files import atomic_write
+from rltr.identity import surroundings, weights_digest
 from rltr.tasks import Examples
 from rltr.tasks.goals.goal import Answers
 
-FORMAT = 3
+FORMAT = 4
 """Changes when other numbers would be stored under the same digest."""
 MANY = 32
 """Files of one folder from which on a reader joins them into one."""
@@ -57,23 +60,27 @@ class DenseCache:
         self.folder = cache_folder() / "dense" if folder is None else folder
         self._stores = True
 
-    def read(self, key: str, examples: int) -> tuple[Int[Tensor, " rows"], Answers] | None:
+    def read(
+        self, key: str, examples: int, shape: Sequence[int] | None = None
+    ) -> tuple[Int[Tensor, " rows"], Answers] | None:
         """What is stored under ``key``: indices below ``examples``, each once, and the answers; None if nothing is.
 
-        A damaged file is removed.
+        A damaged file is removed, and so is one with answers of another shape than the rest.
 
         Args:
             key: a :func:`dense_key`, 64 hexadecimal digits.
             examples: how many there are.
+            shape: of one answer; None takes the one that most of what is stored has.
         """
         entry = self.folder / key
-        files = [file for file in _listed(entry) if file.suffix == ".safetensors"]
-        found: list[tuple[Tensor, Tensor]] = []
-        for file in files:
+        stored_in: dict[Path, tuple[Tensor, Tensor]] = {}
+        for file in (file for file in _listed(entry) if file.suffix == ".safetensors"):
             try:
                 # Read whole: a file that vanishes while it is being mapped raises whatever the mapping library likes.
                 stored = load(file.read_bytes())
                 index, answers = stored["index"], stored["answers"]
+                if index.dtype != torch.int64 or answers.dtype != torch.float32:
+                    raise ValueError(f"index and answers are {index.dtype} and {answers.dtype}")
                 if index.ndim != 1 or answers.ndim < 2 or len(index) != len(answers) or len(index) == 0:
                     raise ValueError("index and answers are not of one length")
                 if int(index.min()) < 0 or int(index.max()) >= examples or not answers.isfinite().all():
@@ -87,10 +94,21 @@ class DenseCache:
                 log.warning("removed a damaged file of the cache (%s: %s)", file, " ".join(str(error).split()))
                 _remove(file)
                 continue
-            found.append((index, answers))
-        shapes = {answers.shape[1:] for _, answers in found}
-        if len(shapes) != 1:
+            stored_in[file] = index, answers
+        counts: Counter[tuple[int, ...]] = Counter()
+        for index, answers in stored_in.values():
+            counts[tuple(answers.shape[1:])] += len(index)
+        if not counts:
             return None
+        right = counts.most_common(1)[0][0] if shape is None else tuple(shape)
+        for file, (_, answers) in list(stored_in.items()):
+            if tuple(answers.shape[1:]) != right:
+                log.warning("removed a file of the cache with answers of another shape (%s)", file)
+                _remove(file)
+                del stored_in[file]
+        if not stored_in:
+            return None
+        found = list(stored_in.values())
         try:
             os.utime(entry)  # used now: it shall go last
         except OSError:
@@ -101,7 +119,7 @@ class DenseCache:
         answers = torch.cat([rows for _, rows in found])[place]
         fits = _size(entry) + index.nbytes + answers.nbytes <= self.most_bytes  # while they are joined, both are there
         if len(found) > MANY and fits and self.write(key, index, answers):
-            for file in files:
+            for file in stored_in:
                 _remove(file)
         return index, answers
 
@@ -151,7 +169,7 @@ def _listed(entry: Path) -> list[Path]:
     try:
         # Not glob: it looks whether the folder is there and then lists it, and another process may remove it between.
         with os.scandir(entry) as found:
-            return sorted(Path(file.path) for file in found)
+            return sorted(Path(file.path) for file in found if file.is_file())  # no device, which may never end
     except OSError:
         return []
 
@@ -186,24 +204,18 @@ def dense_key(backbone: Backbone, examples: Examples, rows: int) -> str | None:
     """A digest of all that the dense answers depend on to the last bit; None if the data have no fingerprint.
 
     That is the weights (exactly: :attr:`Backbone.fingerprint` is the same for a checkpoint in two precisions, whose
-    answers differ), the configuration, the data, what the goal reads in the model's output and in which shape, how many
-    go through the model together, the device, the versions of torch and transformers, and the attention in use.
+    answers differ), the configuration of the whole model, the data, what the goal reads in the model's output and in
+    which shape, how many go through the model together, the device, the versions of torch and transformers, and how
+    torch computes there (see :func:`rltr.identity.surroundings`).
     """
     data = examples.fingerprint()
     if data is None:
         return None
-    weights = hashlib.sha256()
-    for name, value in sorted(backbone.model.state_dict().items()):
-        weights.update(json.dumps([name, list(value.shape), str(value.dtype)]).encode())
-        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    said = backbone.config.to_dict()
-    config = {name: value for name, value in said.items() if name not in ("_name_or_path", "transformers_version")}
     machine = Machine.here(backbone.device, backbone.dtype)
     facts = [
         FORMAT,
-        type(backbone.model).__name__,
-        weights.hexdigest(),
-        config,
+        weights_digest(backbone.model),
+        surroundings(backbone.model),
         data,
         examples.goal.fingerprint(),
         examples.goal.shape(examples.labels, examples.classes),
@@ -211,6 +223,5 @@ def dense_key(backbone: Backbone, examples: Examples, rows: int) -> str | None:
         vars(machine),
         torch.backends.cpu.get_cpu_capability() if machine.device == "cpu" else "",
         transformers.__version__,
-        str(backbone.config._attn_implementation),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -6,7 +6,7 @@ Every field says what it means, in which unit, and what it may be; `rltr recipe`
 
 from rltr.recipe.fields import EMBEDDED, Recipe, is_hub_name
 from rltr.recipe.file import find_recipe, load_recipe, recipe_text, save_recipe
-from rltr.recipe.stored import refuse_changes, stored_recipe, with_absolute_paths
+from rltr.recipe.stored import moved, refuse_changes, stored_recipe, with_absolute_paths
 
 __all__ = [
     "EMBEDDED",
@@ -14,6 +14,7 @@ __all__ = [
     "find_recipe",
     "is_hub_name",
     "load_recipe",
+    "moved",
     "recipe_text",
     "refuse_changes",
     "save_recipe",

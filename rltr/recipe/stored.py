@@ -58,6 +58,21 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": model, "data": data, "cost": cost})
 
 
+def moved(trained: Recipe, wanted: Recipe) -> Recipe:
+    """``trained`` with model, data and latency table where ``wanted`` has them, for who compares them by content.
+
+    Only from one place to another: embedded is no place.
+    """
+    model, data, cost = trained.model, trained.data, trained.cost
+    if EMBEDDED not in (model.source, wanted.model.source):
+        model = model.model_copy(update={"source": wanted.model.source})
+    if EMBEDDED not in (data.source, wanted.data.source):
+        data = data.model_copy(update={"source": wanted.data.source})
+    if None not in (cost.table, wanted.cost.table):
+        cost = cost.model_copy(update={"table": wanted.cost.table})
+    return trained.model_copy(update={"model": model, "data": data, "cost": cost})
+
+
 def _absolute(source: str) -> str:
     path = at_home(source)
     return str(path.absolute()) if path.exists() else source

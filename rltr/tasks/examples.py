@@ -1,6 +1,7 @@
 """Inputs, ready for a model: what training, evaluation and the gallery ask of data, whatever it is."""
 
 import hashlib
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,8 @@ from rltr.tasks.goals import Classification, Goal
 
 Index = Sequence[int] | Int[Tensor, " rows"]
 """Which examples, in which order; 0 to ``len(examples) - 1``, repeats allowed."""
+PROBED = 256
+"""Examples that tell data without a fingerprint apart."""
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +83,32 @@ class Examples(ABC):
         """A digest of the model inputs, the same in another process; None if there is none: then nothing is cached."""
         return None
 
+    def content(self) -> str:
+        """A digest of inputs, labels, classes and goal, the same in another place and process: who goes on compares it.
+
+        Unlike the fingerprint it does not tell versions of libraries apart, nor where a file lies or when it changed.
+        """
+        labels = self.labels.contiguous().view(-1)
+        about = [json.dumps(self.classes), f"{labels.dtype} {list(self.labels.shape)}", self.goal.fingerprint()]
+        return digest([self._inputs(range(len(self))), labels.view(torch.uint8).numpy(), *about])
+
+    def _inputs(self, index: Sequence[int]) -> str:
+        """A digest of what examples are made of; without a fingerprint, of what the model gets of some of them."""
+        chosen = torch.as_tensor(index, dtype=torch.long)
+        whole = self.fingerprint()
+        if whole is not None:
+            return digest([whole, chosen.numpy()])
+        some = chosen[:: max(1, len(chosen) // PROBED)].tolist()
+        parts = [(name, rows) for i in some for name, rows in sorted(self.batch([i]).items())]
+        return digest(
+            part
+            for name, rows in parts
+            for part in (
+                f"{name} {rows.dtype} {list(rows.shape)}",
+                rows.contiguous().view(-1).view(torch.uint8).numpy(),
+            )
+        )
+
     def fault(self, i: int) -> str | None:
         """Why example ``i`` cannot be used, with its name; None if it can. Reads it, and keeps nothing."""
         return None
@@ -128,6 +157,9 @@ class Subset(Examples):
         """See ``Examples``."""
         whole = self.examples.fingerprint()
         return None if whole is None else digest([whole, self.index.numpy().tobytes()])
+
+    def _inputs(self, index: Sequence[int]) -> str:
+        return self.examples._inputs(self.index[torch.as_tensor(index, dtype=torch.long)].tolist())
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""

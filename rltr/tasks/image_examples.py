@@ -70,8 +70,10 @@ class ImageExamples(StoredExamples):
         return Image.fromarray(grey[0] if len(grey) == 1 else np.ascontiguousarray(grey.transpose(1, 2, 0)))
 
     def _facts(self) -> list[str]:
-        settings = self.processor.to_json_string()
-        return [type(self.processor).__name__, settings, str(self.channels), PIL.__version__]
+        return [type(self.processor).__name__, self.processor.to_json_string(), str(self.channels)]
+
+    def _versions(self) -> list[str]:
+        return [PIL.__version__]
 
     def _read(self, i: int) -> Image.Image:
         return read_image(self.files[i], self.channels, self._called(i))

@@ -93,8 +93,10 @@ class SoundExamples(StoredExamples):
         return fault
 
     def _facts(self) -> list[str]:
-        decoders = [import_soundfile().__libsndfile_version__, scipy.__version__]
-        return [type(self.extractor).__name__, self.extractor.to_json_string(), *decoders]
+        return [type(self.extractor).__name__, self.extractor.to_json_string()]
+
+    def _versions(self) -> list[str]:
+        return [import_soundfile().__libsndfile_version__, scipy.__version__]
 
     def _read(self, i: int) -> Float[NDArray[np.float32], " samples"]:
         wave = read_sound(self.files[i], self.extractor.sampling_rate, self._called(i))

@@ -11,7 +11,7 @@ from torch import Tensor
 from rltr.errors import RltrError
 from rltr.tasks.examples import Examples, digest
 from rltr.tasks.recent import Recent
-from rltr.tasks.stored_files import StoredFile, digest_stored
+from rltr.tasks.stored_files import StoredFile, digest_contents, digest_stored
 
 CACHE_BYTES = 2**28
 """Prepared files that one data set keeps in memory: 256 MiB, 445 RGB images of 224 pixels or 70 minutes at 16 kHz."""
@@ -21,7 +21,8 @@ CURE = "replace or remove it, or leave such inputs out: data.bad_inputs=skip"
 class StoredExamples(Examples):
     """Files on disk or in a table, read when they are asked for; the last ones used stay in memory, prepared.
 
-    A kind of its own gives ``batch``, out of ``_prepared``, and for that ``_read``, ``_process`` and ``_facts``.
+    A kind of its own gives ``batch``, out of ``_prepared``, and for that ``_read``, ``_process``, ``_facts`` and
+    ``_versions``.
 
     Args:
         files: one per example.
@@ -60,12 +61,19 @@ class StoredExamples(Examples):
 
     @abstractmethod
     def _facts(self) -> list[str]:
-        """All that decides what becomes of a file: settings, and versions of who decodes it."""
+        """The settings that decide what becomes of a file."""
+
+    @abstractmethod
+    def _versions(self) -> list[str]:
+        """The versions of who decodes and prepares it."""
 
     def fingerprint(self) -> str | None:
         """See ``Examples``: of the files, and of what becomes of them."""
         identity = self.identity or digest_stored(self.files)
-        return None if identity is None else digest([identity, *self._facts()])
+        return None if identity is None else digest([identity, *self._facts(), *self._versions()])
+
+    def _inputs(self, index: Sequence[int]) -> str:
+        return digest([digest_contents([self.files[i] for i in index]), *self._facts()])
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""

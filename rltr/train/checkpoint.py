@@ -1,8 +1,11 @@
-"""Checkpoints from which training goes on as if it had never stopped: tensors in safetensors, the rest in JSON."""
+"""Checkpoints from which training goes on as if it had never stopped: tensors in safetensors, the rest in JSON.
 
-import json
+A checkpoint is used as it was written or not at all: every name, shape, type and number is checked before the learner
+is touched, and both files carry digests, so that no damage becomes another policy.
+"""
+
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,18 @@ from rltr.errors import RltrError
 from rltr.files import atomic_folder
 from rltr.tensor_files import save_file
 from rltr.train.advantages import RunningDeviation
+from rltr.train.checkpoint_facts import (
+    FACTS,
+    TENSORS,
+    check_facts,
+    damaged,
+    file_digest,
+    read_facts,
+    write_facts,
+)
 from rltr.train.token_ppo import TokenPPO
-from rltr.version import __version__
 
-TENSORS = "state.safetensors"
-FACTS = "state.json"
-FIELDS = {"version", "timesteps", "updates", "deviation", "sampler", "extra"}
-"""What the JSON file holds."""
+__all__ = ["FACTS", "TENSORS", "read_facts", "restore_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | None = None) -> None:
@@ -37,9 +45,8 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | 
     """
     if not learner.episodes.random_state():
         raise RltrError("this learner has not begun, so there is nothing to go on with: call learn() before you save")
-    optimizer = learner.policy.optimizer.state_dict()
     tensors: dict[str, Tensor] = {f"policy.{name}": value for name, value in learner.policy.state_dict().items()}
-    for index, state in optimizer["state"].items():
+    for index, state in learner.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     # What the dense model said depends, in its last bit, on which inputs were asked about together.
@@ -48,7 +55,6 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | 
     if learner.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(learner.device)
     facts = {
-        "version": __version__,
         "timesteps": learner.num_timesteps,
         "updates": learner._n_updates,
         "deviation": asdict(learner.deviation),
@@ -57,75 +63,51 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | 
     }
     with atomic_folder(folder) as temporary:
         save_file(tensors, temporary / TENSORS)
-        (temporary / FACTS).write_text(json.dumps(facts, indent=1))
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors.
-
-    Raises:
-        RltrError: if there is no checkpoint, or a damaged one.
-    """
-    if not (folder / FACTS).is_file() or not (folder / TENSORS).is_file():
-        raise RltrError(f"there is no checkpoint in {folder}: start without --resume, or name the folder of a run")
-    try:
-        facts = json.loads((folder / FACTS).read_text())
-    except ValueError as error:  # no JSON, or no text
-        raise _damaged(folder, str(error)) from error
-    if not isinstance(facts, dict) or not facts.keys() >= FIELDS:
-        raise _damaged(folder, f"{FACTS} lacks some of {', '.join(sorted(FIELDS))}")
-    return facts
-
-
-def _damaged(folder: Path, reason: str) -> RltrError:
-    return RltrError(f"the checkpoint in {folder} is damaged ({reason}): start the training again")
+        write_facts(temporary, facts)
 
 
 def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     """Put a learner that was made like the saved one into the saved state.
 
     Raises:
-        RltrError: if there is no checkpoint, it is damaged, or it is of another policy or another batch.
+        RltrError: if there is no checkpoint, it is damaged, or it is of another policy or another batch. The learner is
+            as it was then.
     """
     facts = read_facts(folder)
+    groups = learner.episodes.rows // learner.episodes.group_size
+    if len(facts["sampler"]) != groups:
+        raise RltrError(
+            f"the checkpoint in {folder} was made with {len(facts['sampler'])} groups of rollouts per update, but this "
+            f"training has {groups}: go on with the same learner.batch and learner.group_size"
+        )
+    check_facts(folder, facts)
+    if file_digest(folder / TENSORS) != facts["tensors"]:
+        raise damaged(folder, f"{TENSORS} is not the file that was written with {FACTS}")
     try:
         tensors = load_file(folder / TENSORS)
-    except SafetensorError as error:
-        raise _damaged(folder, str(error)) from error
-    if missing := {"random.cpu", "dense.known", "dense.logits"} - tensors.keys():
-        raise _damaged(folder, f"{TENSORS} lacks {', '.join(sorted(missing))}")
-    dense, known = learner.episodes.dense, tensors["dense.known"]
-    if known.shape != dense.known.shape or tensors["dense.logits"].shape[1:] != dense.logits.shape[1:]:
-        raise RltrError(
-            f"the checkpoint in {folder} was made with {len(known)} training examples, but now there are "
-            f"{len(dense.known)}, or other classes: go on with the data it began with"
-        )
-
-    deviation = facts["deviation"]
-    numbers = {field.name for field in fields(RunningDeviation)}
-    if not isinstance(deviation, dict) or {name for name, n in deviation.items() if isinstance(n, float)} != numbers:
-        raise _damaged(folder, f"the deviation of scores must be {', '.join(sorted(numbers))}, not {deviation}")
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    _restore_sampler(folder, facts["sampler"], learner)
-    try:
-        learner.policy.load_state_dict(under("policy."))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise RltrError(f"the checkpoint in {folder} is of another policy: {reason}") from error
+    except (SafetensorError, ValueError, KeyError) as error:  # a type that this torch lacks is a KeyError
+        raise damaged(folder, str(error)) from error
+    _check_data(folder, tensors, learner)
+    _check_policy(folder, tensors, learner)
+    _check_optimizer(folder, tensors, learner, facts["updates"])
+    if facts["timesteps"] % (learner.n_steps * learner.n_envs):
+        raise damaged(folder, f"{facts['timesteps']} timesteps are no whole updates")
+    _check_random(folder, tensors, learner)
+    # Nothing below can fail.
     optimizer = learner.policy.optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in under("optimizer.").items():
+    for name, value in _under(tensors, "optimizer.").items():
         index, part = name.split(".")
         state.setdefault(int(index), {})[part] = value
+    learner.policy.load_state_dict(_under(tensors, "policy."))
     learner.policy.optimizer.load_state_dict({**optimizer, "state": state})
-    dense.known.copy_(known)
-    dense.logits[known] = tensors["dense.logits"]
+    dense = learner.episodes.dense
+    dense.known.copy_(tensors["dense.known"])
+    dense.logits[dense.known] = tensors["dense.logits"]
+    learner.episodes.set_random_state(facts["sampler"])
     learner.num_timesteps = facts["timesteps"]
     learner._n_updates = facts["updates"]
-    learner.deviation = RunningDeviation(**deviation)
+    learner.deviation = RunningDeviation(**facts["deviation"])
     env = learner.get_env()
     assert env is not None
     env._reset_seeds()  # SB3 left the learner's seed there for the next reset, which would replay the first episodes
@@ -134,15 +116,70 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
         torch.cuda.set_rng_state(tensors["random.cuda"], learner.device)
 
 
-def _restore_sampler(folder: Path, state: Any, learner: TokenPPO) -> None:
-    groups = learner.episodes.rows // learner.episodes.group_size
-    if isinstance(state, list) and len(state) != groups:
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _check_data(folder: Path, tensors: Mapping[str, Tensor], learner: TokenPPO) -> None:
+    """Refuse dense answers to other examples, or of another shape."""
+    if missing := {"random.cpu", "dense.known", "dense.logits"} - tensors.keys():
+        raise damaged(folder, f"{TENSORS} lacks {', '.join(sorted(missing))}")
+    dense, known, logits = learner.episodes.dense, tensors["dense.known"], tensors["dense.logits"]
+    if known.shape != dense.known.shape or logits.shape[1:] != dense.logits.shape[1:]:
         raise RltrError(
-            f"the checkpoint in {folder} was made with {len(state)} groups of rollouts per update, but this training "
-            f"has {groups}: go on with the same learner.batch and learner.group_size"
+            f"the checkpoint in {folder} was made with {len(known)} training examples, but now there are "
+            f"{len(dense.known)}, or other classes: go on with the data it began with"
         )
+    if known.dtype != torch.bool or logits.dtype != dense.logits.dtype:
+        raise damaged(folder, f"dense answers are {logits.dtype}, and {known.dtype} says which are known")
+    if len(logits) != int(known.sum()) or not bool(logits.isfinite().all()):
+        raise damaged(
+            folder, f"there are {len(logits)} dense answers to {int(known.sum())} examples, or not all finite"
+        )
+
+
+def _check_policy(folder: Path, tensors: Mapping[str, Tensor], learner: TokenPPO) -> None:
+    """Refuse weights of another policy, and those that are no numbers."""
+    wanted, found = learner.policy.state_dict(), _under(tensors, "policy.")
+    differing = [
+        name
+        for name in sorted(wanted.keys() | found.keys())
+        if name not in wanted or name not in found or found[name].shape != wanted[name].shape
+    ]
+    if differing:
+        raise RltrError(
+            f"the checkpoint in {folder} is of another policy: {', '.join(differing[:5])} differ in name or shape. Go "
+            "on with the recipe it began with"
+        )
+    for name, value in found.items():
+        if value.dtype != wanted[name].dtype or not bool(value.isfinite().all()):
+            raise damaged(folder, f"policy.{name} is {value.dtype}, or not all finite")
+
+
+def _check_optimizer(folder: Path, tensors: Mapping[str, Tensor], learner: TokenPPO, updates: int) -> None:
+    """Refuse an optimiser's memory that is not of this policy: all of it after an update, and nothing before."""
+    parameters = [parameter for group in learner.policy.optimizer.param_groups for parameter in group["params"]]
+    wanted: dict[str, torch.Size] = {}
+    for i, parameter in enumerate(parameters if updates else ()):
+        wanted |= {f"{i}.step": torch.Size(), f"{i}.exp_avg": parameter.shape, f"{i}.exp_avg_sq": parameter.shape}
+    found = _under(tensors, "optimizer.")
+    if wrong := sorted(wanted.keys() ^ found.keys()):
+        raise damaged(folder, f"the optimiser's memory lacks, or has without need, {', '.join(wrong[:5])}")
+    for name, value in found.items():
+        if value.shape != wanted[name] or value.dtype != torch.float32 or not bool(value.isfinite().all()):
+            raise damaged(folder, f"optimizer.{name} has another shape or type, or is not all finite")
+        if not name.endswith("exp_avg") and bool((value < 0).any()):
+            raise damaged(folder, f"optimizer.{name} is negative")
+
+
+def _check_random(folder: Path, tensors: Mapping[str, Tensor], learner: TokenPPO) -> None:
+    """Refuse states that the random generators would refuse."""
+    others = tensors.keys() - {"random.cpu", "random.cuda", "dense.known", "dense.logits"}
+    if unknown := sorted(name for name in others if not name.startswith(("policy.", "optimizer."))):
+        raise damaged(folder, f"{TENSORS} has without need {', '.join(unknown[:5])}")
     try:
-        learner.episodes.set_random_state(state)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:  # whatever numpy says to something else
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise _damaged(folder, f"the state of the sampler cannot be used, {reason}") from error
+        torch.Generator().set_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and learner.device.type == "cuda":
+            torch.Generator(learner.device).set_state(tensors["random.cuda"])
+    except (RuntimeError, TypeError) as error:
+        raise damaged(folder, f"the state of a random generator cannot be used, {error}") from error

@@ -25,13 +25,15 @@ from rltr.files import recover_folder
 from rltr.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.policies.network import PolicyConfig
 from rltr.pricing import Pricing
-from rltr.recipe import Recipe, refuse_changes, stored_recipe, with_absolute_paths
+from rltr.recipe import Recipe, moved, refuse_changes, stored_recipe, with_absolute_paths
 from rltr.recipe.fields import PolicyGroup
 from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
 from rltr.tasks import Task
-from rltr.train.checkpoint import read_facts, restore_checkpoint, save_checkpoint
+from rltr.train.checkpoint import restore_checkpoint, save_checkpoint
+from rltr.train.checkpoint_facts import check_facts, read_facts
 from rltr.train.cost_model import check_conditions, make_cost
+from rltr.train.origin import origin, refuse_others
 from rltr.train.token_ppo import TokenPPO
 from rltr.train.watch import Bar, Checkpoints, Watch
 
@@ -67,6 +69,9 @@ def train_policy(
     dropped, learner = recipe.reduction.dropped, recipe.learner
     Reduction(backbone, KeepAll(), layers, dropped)  # refuses impossible layers before prices are measured
     saved = _resumed(out / CHECKPOINT, recipe) if resume else None
+    began = origin(backbone, task)
+    if saved:
+        refuse_others(saved["origin"], began, recipe)
     grid = longest_row(backbone, task.train)
     config = policy_config(backbone, grid, recipe.policy)
     kept_recipe = with_absolute_paths(recipe).model_dump(mode="json")
@@ -104,7 +109,7 @@ def train_policy(
             cost.save(out / LATENCY_FILE)
 
         def save() -> None:
-            extra = {"cost": cost.to_dict(), "recipe": kept_recipe}
+            extra = {"cost": cost.to_dict(), "recipe": kept_recipe, "origin": began}
             save_checkpoint(out / CHECKPOINT, ppo, extra)
 
         with closing(configure(str(_next_log(out)), ["tensorboard", "csv"])) as logger, _bars() as bars:
@@ -157,13 +162,16 @@ def _resumed(checkpoint: Path, recipe: Recipe) -> dict[str, Any] | None:
     if not checkpoint.exists():
         log.warning("there is no checkpoint in %s yet: training starts from the beginning", checkpoint.parent)
         return None
-    saved: dict[str, Any] = read_facts(checkpoint)["extra"]
-    if not isinstance(saved, dict) or not saved.keys() >= {"cost", "recipe"}:
+    facts = read_facts(checkpoint)
+    saved: dict[str, Any] = facts["extra"]
+    if not saved.keys() >= {"cost", "recipe", "origin"}:
         raise RltrError(
-            f"the checkpoint in {checkpoint} lacks prices or recipe: likely another version of rltr wrote it. Go on "
-            "with that version, or train in a new folder"
+            f"the checkpoint in {checkpoint} lacks prices, recipe or fingerprints: likely another version of rltr "
+            "wrote it. Go on with that version, or train in a new folder"
         )
-    refuse_changes(stored_recipe(saved["recipe"], str(checkpoint)), recipe)
+    # Model and data may lie in another place now: what they are is compared, not what they are called.
+    refuse_changes(moved(stored_recipe(saved["recipe"], str(checkpoint)), recipe), recipe)
+    check_facts(checkpoint, facts)
     return saved
 
 
