@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from rltr.errors import RltrError
-from rltr.files import recover_folder, remove, remove_unfinished
+from rltr.files import UNFINISHED, recover_folder, remove, remove_unfinished
 
 RECIPE_FILE = "recipe.yaml"
 """Every training run's folder holds its recipe under this name; that shows that the folder is a run's."""
@@ -85,7 +85,8 @@ def _look_at(path: Path, marker: str) -> tuple[Path, bool, list[str]]:
     existing = next(parent for parent in (path, *path.parents) if _is_there(parent))
     if existing != path or not path.is_dir():
         return existing, False, []
-    names = [name for name in os.listdir(path) if name != LOCK_FILE]
+    # What a killed process left of a file that it was writing is nobody's result.
+    names = [name for name in os.listdir(path) if name != LOCK_FILE and not name.endswith(UNFINISHED)]
     return existing, marker in names and (path / marker).is_file(), names
 
 

@@ -16,10 +16,12 @@ from rltr.errors import RltrError
 from rltr.evaluate import Evaluation, Patches, a_few, baseline_points, measure, policy_points, write_report
 from rltr.evaluate.results import highlighted
 from rltr.export.folder import Policy, load_policy, save_policy
-from rltr.files import remove
+from rltr.files import remove, remove_unfinished
 from rltr.folders import (
+    CHECKPOINT,
     DEMO_FILE,
     EVALUATION_FILE,
+    LATENCY_FILE,
     LOGS,
     POLICY_FILE,
     POLICY_FOLDER,
@@ -162,6 +164,8 @@ def _train(recipe: Recipe, backbone: Backbone, task: Task, resume: bool = False,
     def begin() -> None:
         if resume:
             remove(recipe.out / DEMO_FILE)  # a demo that somebody trains further is theirs: no demo may replace it
+            for name in (CHECKPOINT, POLICY_FOLDER, LATENCY_FILE):
+                remove_unfinished(recipe.out / name)  # what a kill left of them
         else:
             clear_out(recipe.out)
         recipe.out.mkdir(parents=True, exist_ok=True)

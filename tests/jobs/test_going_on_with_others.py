@@ -32,7 +32,7 @@ def mine(folder: Path, tmp_path: Path) -> Path:
 
 
 def trained_further(mine: Path) -> None:
-    model = ViTForImageClassification.from_pretrained(mine / "vit")
+    model: Any = ViTForImageClassification.from_pretrained(mine / "vit")
     with torch.no_grad():
         # Once rounded to bfloat16, as the fingerprint of a policy does, this is the same model.
         model.classifier.bias[0] = torch.nextafter(model.classifier.bias[0], torch.tensor(torch.inf))
