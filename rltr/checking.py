@@ -11,6 +11,8 @@ from rltr.backbone_check import check_backbone
 from rltr.cost import FlopsCost
 from rltr.device import move_inputs, pick_device
 from rltr.evaluate import measure, policy_points
+from rltr.evaluate.statistics import Interval
+from rltr.export.calibration import Operating
 from rltr.export.card import lost_at_most
 from rltr.export.folder import Policy, load_policy
 from rltr.files import at_home, from_here
@@ -22,6 +24,8 @@ from rltr.tasks import Examples
 
 CHECKED = 64
 """Inputs on which a reduced model is compared with the native one."""
+SLACK = 0.05
+"""Quality that may be lost beyond the calibrated loss before a check fails."""
 console = Console()
 
 
@@ -35,7 +39,8 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
             which do for everything but quality.
 
     Returns:
-        Whether the model answers as the native one.
+        Whether the policy may be used here: keeping everything, the model answers as the native one; and on real data
+        no setting loses surely more than the policy's calibration promised. If not, why is printed.
     """
     policy = load_policy(policy_folder)
     trained = stored_recipe(policy.recipe, str(policy_folder))
@@ -51,9 +56,16 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
         f"after detaching: {'identical' if found.restored else 'different'}"
     )
     if not found.holds:
+        console.print(
+            "with everything kept, this model does not answer as the native one on this machine; do not use the policy "
+            "here, and please report it with the versions of torch and transformers"
+        )
         return False
+    if not policy.calibration:
+        console.print("this policy was exported without calibration, so there is nothing more to check it by")
+        return True
     weights = [point.cost_weight for point in policy.calibration[:: max(1, len(policy.calibration) // 4)]]
-    promised = {point.cost_weight: lost_at_most(point.to_dict()) for point in policy.calibration}
+    promised = {point.cost_weight: point for point in policy.calibration}
     evaluation = measure(
         backbone,
         policy_points(backbone, policy, weights),
@@ -68,9 +80,40 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
             f", {evaluation.quality_name} {point.quality:.1%} (native {evaluation.dense_quality:.1%})" if real else ""
         )
         slower = " - slower than no pruning" if point.slower else ""
-        lost = f"; lost at most, by its calibration: {promised[point.setting]}"
+        lost = f"; lost at most, by its calibration: {lost_at_most(promised[point.setting].to_dict())}"
         console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{right}{lost}{slower}")
-    return True
+    broken = [
+        point for point in evaluation.points if breaks_promise(point.quality_change_interval, promised[point.setting])
+    ]
+    if not real or not broken:
+        return True
+    worst = min(broken, key=lambda point: point.quality_change)
+    calibrated = promised[worst.setting]
+    console.print(
+        f"at cost weight {worst.setting:.3g} this policy loses {-worst.quality_change:.1%} of "
+        f"{evaluation.quality_name} on this data, surely more than the "
+        f"{calibrated.dense_quality - calibrated.quality:.1%} that it was calibrated with: this data is unlike what it "
+        f"was trained on, or the policy is damaged or another one. Train one for this data, or export this one again "
+        f"from its run"
+    )
+    return False
+
+
+def breaks_promise(change: Interval | None, promised: Operating) -> bool:
+    """Whether a setting surely loses more quality than its calibration promised.
+
+    Surely, because even the better end of the interval of what is lost is worse than promised. What was promised is
+    itself an estimate from a few hundred inputs, so :data:`SLACK` is granted, or the calibration's bound if it has one
+    that is wider.
+
+    Args:
+        change: interval of the quality with fewer tokens minus the native one; None where there are too few inputs.
+        promised: the calibration at the same cost weight.
+    """
+    if change is None:
+        return False
+    allowed = max(promised.dense_quality - promised.quality + SLACK, promised.drop_bound or 0.0)
+    return -change[1] > allowed
 
 
 def run_model_check(source: str, tower: str | None = None, device: str = "auto", threads: int | None = None) -> bool:
@@ -105,6 +148,6 @@ def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named:
     )
     console.print(
         f"the data it was trained on, {place}: checking on random inputs, of which the policy may keep more or less "
-        f"than of yours; name data with --data to see its {policy.quality_name}, too"
+        f"than of yours: no verdict on its {policy.quality_name}; name data with --data to have one"
     )
     return random_examples(backbone, 2 * CHECKED, policy.network.config.grid, pooling=recipe.data.pooling), False

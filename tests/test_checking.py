@@ -1,0 +1,93 @@
+"""A check fails where a policy surely loses more than its calibration promised, and only there."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rltr import checking
+from rltr.backbone import Backbone
+from rltr.checking import breaks_promise, run_check
+from rltr.cost import FlopsCost
+from rltr.evaluate.statistics import quality_change_interval
+from rltr.export import Operating, Policy, describe, save_policy
+from rltr.loading import load_model
+from rltr.policies import PolicyConfig, TokenPolicy
+from rltr.recipe import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("inputs", "lost", "promised", "bound", "broken"),
+    [
+        (64, 40, 0.0, None, True),  # a ruined model
+        (64, 0, 0.0, None, False),
+        (64, 6, 0.0, None, False),  # 9 points: chance may do that
+        (1000, 90, 0.0, None, True),  # on so many inputs it may not
+        (1000, 90, 0.07, None, False),  # what was promised, and a little
+        (1000, 90, 0.0, 0.1, False),  # within the bound
+        (1000, 180, 0.0, 0.1, True),
+        (1, 1, 0.0, None, False),  # one input says nothing
+    ],
+)
+def test_what_is_surely_more_than_promised(
+    inputs: int, lost: int, promised: float, bound: float | None, broken: bool
+) -> None:
+    native, reduced = [1] * inputs, [0] * lost + [1] * (inputs - lost)
+    point = Operating(1.0, 0.5, 0.9 - promised, 0.9, bound, None if bound is None else 0.9, 500)
+    assert breaks_promise(quality_change_interval(reduced, native), point) is broken
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Any:
+    return load_model("embedded")
+
+
+@pytest.fixture
+def saved(embedded: Any, tmp_path: Path) -> Callable[..., Path]:
+    """Writes an untrained policy for the embedded model that keeps nearly everything, or with ``bias`` hardly any."""
+
+    def save(bias: float, *table: Operating) -> Path:
+        backbone = Backbone(embedded)
+        network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, 197, backbone.family.reader, width=8))
+        with torch.no_grad():
+            network.keep.bias.fill_(bias)
+        recipe = load_recipe(None, (), {"threads": 1, "data.validation_limit": 96}).model_dump(mode="json")
+        cost = FlopsCost.count(backbone.layers)
+        about = {**describe(backbone), "name": "embedded"}
+        save_policy(Policy(network, (0, 2), "merge", cost, 197, about, list(table), recipe), tmp_path / "policy")
+        return tmp_path / "policy"
+
+    return save
+
+
+def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    point = Operating(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
+    assert run_check(saved(10.0, point))
+    assert "this policy loses" not in capsys.readouterr().out
+    assert not run_check(saved(-100.0, point))
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "at cost weight 0.01 this policy loses" in said and "that it was calibrated with: this data is unlike" in said
+    )
+    honest = replace(point, quality=0.1, drop_bound=0.8)
+    assert run_check(saved(-100.0, honest)), "it loses what it says that it loses"
+
+
+def test_random_inputs_say_nothing_of_quality(
+    saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(-100.0, Operating(0.01, 0.5, 0.82, 0.82))
+    monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
+    assert run_check(folder)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "checking on random inputs" in said and "no verdict on its accuracy" in said
+
+
+def test_a_policy_without_calibration_is_checked_for_exactness(
+    saved: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_check(saved(0.0))
+    assert "without calibration" in capsys.readouterr().out
