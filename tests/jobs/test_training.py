@@ -91,18 +91,22 @@ def test_evaluating_measures_and_reports(folder: Path, trained: Path, tmp_path: 
         paid = float(policy.pricing.total(list(stages)).mean() / policy.pricing.unit)
         assert flops["policy", weight] == pytest.approx(paid, rel=1e-5)
     assert flops["none", 1.0] == 1
-    assert flops["random", 0.5] == pytest.approx(flops_by_hand([17, 9], decision=False) / flops_by_hand([17]))
+    assert flops["random", 0.5] == pytest.approx(flops_by_hand([17, 9], policy=False) / flops_by_hand([17]))
 
 
-def flops_by_hand(counts: list[int], decision: bool = True) -> int:
-    """What 4 layers of width 16 take for 17 tokens, or, with a decision of width 8 before the first, for fewer."""
+def flops_by_hand(counts: list[int], policy: bool = True) -> int:
+    """What 4 layers of width 16 take for 17 tokens, or for fewer, with a decision before the first (of width 8).
+
+    Whoever decides, a quarter of all pairs is compared: some token must stand for each that leaves.
+    """
     tokens = counts[-1]
     # Four maps of 16 to 16 and two between 16 and 32, two FLOPs each; then queries by keys and weights by values.
     layers = 4 * (tokens * 2 * (4 * 16 * 16 + 2 * 16 * 32) + tokens**2 * 2 * 2 * 16)
-    if len(counts) == 1 or not decision:
+    if len(counts) == 1:
         return layers
-    # Hidden states and CLUES numbers to 8, 8 to 8, 8 to 1, and the reader's attention; a quarter of all pairs compared.
-    return layers + counts[0] * 2 * (8 * (16 + CLUES + 8 + 1) + 16) + counts[0] ** 2 * 2 * 16 // 4
+    layers += counts[0] ** 2 * 2 * 16 // 4
+    # Hidden states and CLUES numbers to 8, 8 to 8, 8 to 1, and the reader's attention.
+    return layers + (counts[0] * 2 * (8 * (16 + CLUES + 8 + 1) + 16) if policy else 0)
 
 
 def test_checking_compares_with_the_native_model(
