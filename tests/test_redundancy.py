@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from rltr import tokens as ragged
 from rltr.redundancy import Redundancy, redundancy
@@ -143,6 +145,34 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
                 # Two evens may share a nearest value only through a rounding tie.
                 found.cosine[evens].unique().numel() < len(evens)
             )
+
+
+class LargestTensor(TorchDispatchMode):
+    """Numbers of the largest tensor that any operation returned."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [part for part in tree_leaves(result) if isinstance(part, torch.Tensor)]
+        self.numbers = max([self.numbers, *(part.numel() for part in tensors)])
+        return result
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_long_rows_never_hold_all_their_pairs(causal):
+    """Features, partners, those of their own side, and merging: 16 million pairs, a quarter of them at a time."""
+    tokens, protected = batch(8000)
+    hidden = torch.randn(8000, 4, generator=torch.Generator().manual_seed(0))
+    half = torch.rand(8000, generator=torch.Generator().manual_seed(1)) < 0.5
+    with LargestTensor() as largest:
+        found = redundancy(ragged.unit_length(hidden), tokens, protected, causal)
+        assert len(found.features) == 8000
+        for kept in (half | protected, (tokens.slot % 2 == 0) | protected):
+            merged, fewer = ragged.merge(hidden, tokens, kept, *found.partners(kept))
+            assert len(merged) == fewer.total == int(kept.sum())
+        found.partners((tokens.slot > 7000) & (tokens.slot % 2 == 0) | protected)
+    assert largest.numbers <= ragged.PAIRS
 
 
 def test_long_rows_are_compared_in_parts():
