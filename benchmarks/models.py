@@ -4,7 +4,12 @@ import argparse
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageClassification, ViTConfig
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    ViTConfig,
+)
 
 from benchmarks.results import console
 from rltr.backbone import Backbone
@@ -16,6 +21,18 @@ def vit_small(layers: int = 12, dtype: torch.dtype = torch.float32) -> Backbone:
     config = ViTConfig(hidden_size=384, num_hidden_layers=layers, num_attention_heads=6, intermediate_size=1536)
     model = AutoModelForImageClassification.from_config(config, attn_implementation="sdpa")
     return Backbone(model.to(dtype).eval().requires_grad_(False))
+
+
+def minilm() -> Backbone:
+    """MiniLM-L6 (Wang et al. 2020): a BERT of 6 layers, width 384, 12 heads; random weights."""
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    return Backbone(model.eval().requires_grad_(False))
+
+
+def words(backbone: Backbone, rows: int, length: int) -> dict[str, Tensor]:
+    """So many rows of random words, without padding."""
+    return {"input_ids": torch.randint(1000, backbone.config.vocab_size, (rows, length))}
 
 
 def tokens_per_row(backbone: Backbone) -> int:

@@ -306,7 +306,7 @@ def uneven(total, rows, seed):
 
 @pytest.mark.parametrize(("rows", "calls"), [(4, 4), (64, range(2, 32))])
 def test_many_small_rows_are_computed_in_few_groups_and_few_rows_as_they_lie(rows, calls):
-    tokens, _ = batch(uneven(60 * rows, rows, 0), False, 0)
+    tokens, _ = batch(uneven(30 * rows, rows, 0), False, 0)
     groups = Plan(tokens).groups("auto", 96)
     assert len(groups.shapes) in (calls if isinstance(calls, range) else [calls])
     assert (groups.gather is None) == (rows == 4)
