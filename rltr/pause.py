@@ -70,9 +70,10 @@ class PausedForward:
 
     def close(self) -> None:
         """Give the pass up: it unwinds through every ``finally`` of the model, as if it had been interrupted."""
-        self.decision = None
         if self._greenlet:
             self._refuse_other_threads()
+        self.decision = None
+        if self._greenlet:
             self._greenlet.parent = greenlet.getcurrent()
             self._greenlet.throw()
 
