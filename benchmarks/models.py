@@ -1,4 +1,4 @@
-"""The models that are timed: the embedded default, and one with the geometry of ViT-S/16 and random weights."""
+"""The models that are timed: the embedded default, and random weights in the geometries of ViT-S/16 and MiniLM-L6."""
 
 import argparse
 
@@ -44,6 +44,21 @@ def noise(backbone: Backbone, rows: int) -> dict[str, Tensor]:
     """So many random images for a backbone."""
     side, channels = backbone.config.image_size, backbone.config.num_channels
     return {"pixel_values": torch.randn(rows, channels, side, side, dtype=backbone.dtype)}
+
+
+def minilm() -> Backbone:
+    """MiniLM-L6 (Wang et al. 2020): BERT of width 384, 12 heads, up to 512 tokens; random weights, as fast as real."""
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
+    return Backbone(model.eval().requires_grad_(False))
+
+
+def texts(backbone: Backbone, rows: int, shortest: int = 128, longest: int = 512) -> dict[str, Tensor]:
+    """So many random texts of uneven lengths, one of them the longest, padded as a tokenizer pads them."""
+    counts = torch.linspace(longest, shortest, rows).round().long()
+    mask = (torch.arange(longest) < counts[:, None]).long()
+    ids = torch.randint(1000, backbone.config.vocab_size, (rows, longest)) * mask
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def embedded() -> Backbone:

@@ -19,6 +19,8 @@ from rltr.cost.latency import layer_kind
 from rltr.cost.machine import processor_name
 from rltr.cost.table import Table
 from rltr.errors import RltrError
+from tests.clocks import Machine as MadeUp
+from tests.clocks import clock_of
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 VISION = {**SHAPE, "patch_size": 4, "num_labels": 3}
@@ -125,8 +127,9 @@ def measured(backbone):
         seen.append(count)
         torch.randn(4, count, 8).softmax(-1)
 
-    cost = LatencyCost.measure(backbone, tokens=17, rows=4, decision=decide, points=4, passes=1)
-    assert set(seen) == {1, 6, 12, 17}
+    with MadeUp() as machine:
+        cost = LatencyCost.measure(backbone, 17, rows=4, decision=decide, points=4, passes=1, clock=clock_of(machine))
+    assert set(seen) == {1, 6, 12, 17} and cost.busy is None
     return cost
 
 
@@ -142,6 +145,13 @@ def test_every_cost_is_positive_finite_and_never_falls_with_tokens(cost):
         assert values.shape == counts.shape and values.dtype == counts.dtype
         assert values.isfinite().all() and (values > 0).all()
         assert (values.diff() >= -1e-6 * values[1:]).all()
+
+
+def test_a_whole_native_pass_is_its_layers_and_what_is_outside(cost):
+    assert cost.native_pass(17) == pytest.approx(dense(cost, 3, 17) + cost.outside(17))
+    if isinstance(cost, LatencyCost):
+        dearer = dataclasses.replace(cost, outside_per_token=0.5, native=1.2)
+        assert dearer.native_pass(4) == pytest.approx(1.2 * dense(cost, 3, 4) + 2)
 
 
 def test_spans_add_up(cost):
@@ -232,7 +242,7 @@ def test_layers_of_one_kind_share_one_measurement(backbone, measured):
 def test_measuring_leaves_the_model_as_it_was(backbone):
     before = backbone.model.config._attn_implementation
     threads = torch.get_num_threads()
-    LatencyCost.measure(backbone, tokens=5, rows=1, points=2, passes=1, threads=1)
+    LatencyCost.measure(backbone, tokens=5, rows=1, points=2, passes=1, threads=1, limit=0.0)
     assert backbone.model.config._attn_implementation == before and torch.get_num_threads() == threads
 
 

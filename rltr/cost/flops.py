@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from rltr.cost.model import dense
 from rltr.cost.stored import dump, restore
 from rltr.errors import RltrError
 
@@ -72,6 +73,14 @@ class FlopsCost:
     def decision(self, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """FLOPs of one decision per row."""
         return self.decision_per_token * counts + self.decision_per_pair * counts**2
+
+    def outside(self, grid: int) -> float:
+        """Nothing: embedding and head are not counted."""
+        return 0.0
+
+    def native_pass(self, grid: int) -> float:
+        """FLOPs of all layers for one row of ``grid`` tokens."""
+        return dense(self, self.depth, grid)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""

@@ -1,16 +1,15 @@
-"""Measured time of layers and decisions on the device in use.
+"""Measured time of layers, decisions and whole passes on the device in use.
 
 A row's time inside a batch cannot be told from its neighbours', and single timings are noisy; so each kind of layer is
-timed once, at a few token counts, and rewards read the table. ``rltr.evaluate`` times the real thing end to end and
-reports how well the table foretold it.
+timed at a few token counts, curves of three numbers are fitted, and rewards read these. Curves of parts are then held
+against whole passes (:mod:`rltr.cost.whole`), and ``rltr.evaluate`` reports how well they foretell.
 """
 
-import hashlib
 import json
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -18,22 +17,25 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
-from scipy.optimize import isotonic_regression
-from torch import Tensor, nn
-from torch.utils.benchmark import Timer
+from torch import Tensor
 
 from rltr.backbone import Backbone
+from rltr.cost.curve import Curve, fit
+from rltr.cost.layer_work import arguments, layer_kind, layer_task
 from rltr.cost.machine import Machine
+from rltr.cost.model import dense
+from rltr.cost.passes import Fit
+from rltr.cost.rounds import CLOCK, Clock, busy, rounds
 from rltr.cost.stored import dump, restore
 from rltr.cost.table import Table
 from rltr.errors import RltrError
 from rltr.files import atomic_write, from_here
-from rltr.layers import signature_of
+from rltr.timing import torch_threads
 
 
 @dataclass(frozen=True)
 class LatencyCost:
-    """Seconds per row, read from tables measured on ``machine`` in batches of ``rows``.
+    """Seconds per row, by curves measured on ``machine`` in batches of ``rows``.
 
     Make one with :meth:`measure`.
     """
@@ -48,10 +50,18 @@ class LatencyCost:
     """When it was measured (UTC, ISO 8601)."""
     layers: tuple[str, ...]
     """The kind of each layer (:func:`layer_kind`)."""
-    tables: dict[str, Table]
-    """Seconds per row of each kind of layer."""
-    overhead: Table | None = None
+    tables: dict[str, Curve | Table]
+    """Seconds per row of each kind of layer. Earlier versions wrote points, which are still read."""
+    overhead: Curve | Table | None = None
     """Seconds per row of one decision; None where it was not measured, and then counted as 0."""
+    outside_per_token: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds per token of the input that a pass takes outside of layers and decisions: embedding and head."""
+    native: Annotated[float, Field(gt=0)] = 1.0
+    """How long the layers of a native pass take, over what the curves say: with all tokens, kernels take a step."""
+    fit: Fit | None = None
+    """How well it foretells whole passes; None if it was never held against any."""
+    busy: str | None = None
+    """What said that something else used the machine while the parts were measured; None if nothing did."""
 
     @classmethod
     def measure(
@@ -62,13 +72,15 @@ class LatencyCost:
         decision: Callable[[int], object] | None = None,
         inputs: Mapping[str, Tensor] | None = None,
         points: int = 8,
-        passes: int = 3,
+        passes: int = 5,
         threads: int | None = None,
+        limit: float = 20.0,
+        clock: Clock = CLOCK,
     ) -> "LatencyCost":
         """Time every kind of layer of ``backbone`` (and a decision) at ``points`` token counts from 1 to ``tokens``.
 
         Takes about ``passes * points`` times as long as the dense model needs for one batch, over the number of layers
-        that are alike.
+        that are alike; more where rounds disagree, within bounds.
 
         Args:
             backbone: its layers run as they are: own device, own data type, plain sdpa.
@@ -79,31 +91,39 @@ class LatencyCost:
             inputs: of the model, one row with ``tokens`` tokens: shows what layers are called with beside hidden states
                 (rotary factors, positions). Without it they are called with hidden states alone.
             points: token counts to measure at, evenly spaced.
-            passes: rounds over all counts; the median counts. Rounds, because a machine's speed drifts.
+            passes: rounds over all counts, layers and decisions; the fastest of each counts.
             threads: threads within one operator; by default as many as torch uses now.
+            limit: seconds after which rounds that disagree are not repeated any more.
+            clock: replaced in tests.
         """
         if tokens < 2 or rows < 1:
             raise RltrError(f"a latency table needs at least 2 tokens and 1 row, got tokens={tokens} and rows={rows}")
-        called = {} if inputs is None else _arguments(backbone, inputs)
+        called = {} if inputs is None else arguments(backbone, inputs)
         machine = Machine.here(backbone.device, backbone.dtype, threads)
         counts = sorted({round(count) for count in np.linspace(1, tokens, points)})
         kinds = tuple(layer_kind(layer) for layer in backbone.layers)
         # One layer of each kind stands for all of them.
-        tasks: dict[str, Callable[[int], object]] = {
-            kind: _layer_task(layer, called.get(layer, {}), backbone, rows, tokens)
+        tasks: dict[str | None, Callable[[int], object]] = {
+            kind: layer_task(layer, called.get(layer, {}), backbone, rows, tokens)
             for kind, layer in zip(reversed(kinds), reversed(backbone.layers), strict=True)
         }
+        if decision is not None:
+            tasks[None] = decision
+        calls = [partial(task, count) for task in tasks.values() for count in counts]
         # Attached and outside of a reduced pass, models run on plain sdpa, whatever they are set to.
-        with backbone.attached(), torch.no_grad():
-            tables = {kind: _table(task, counts, rows, passes, machine.threads) for kind, task in tasks.items()}
-            overhead = None if decision is None else _table(decision, counts, rows, passes, machine.threads)
+        with backbone.attached(), torch.no_grad(), torch_threads(machine.threads):
+            found = rounds(calls, backbone.device, least=passes, limit=limit, clock=clock)
+        seconds = iter(low.seconds / rows for low in found.lows)
+        curves = {kind: fit(counts, [next(seconds) for _ in counts]) for kind in tasks}
+        overhead = curves.pop(None, None)
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(machine, rows, date, kinds, tables, overhead)
+        tables: dict[str, Curve | Table] = {kind: curve for kind, curve in curves.items() if kind is not None}
+        return cls(machine, rows, date, kinds, tables, overhead, busy=busy(found, backbone.device, clock))
 
     @property
     def longest(self) -> int:
         """The most tokens that every kind of layer was measured with."""
-        return min(table.counts[-1] for table in self.tables.values())
+        return min(table.longest for table in self.tables.values())
 
     @property
     def depth(self) -> int:
@@ -111,12 +131,20 @@ class LatencyCost:
         return len(self.layers)
 
     def layer(self, layer: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Seconds per row of one layer; beyond the measured counts the last piece of the curve goes on."""
+        """Seconds per row of one layer; beyond the measured counts the curve goes on."""
         return self.tables[self.layers[layer]](counts)
 
     def decision(self, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Seconds per row of one decision; beyond the measured counts the last piece of the curve goes on."""
+        """Seconds per row of one decision; beyond the measured counts the curve goes on."""
         return torch.zeros_like(counts) if self.overhead is None else self.overhead(counts)
+
+    def outside(self, grid: int) -> float:
+        """Seconds per row of embedding and head."""
+        return self.outside_per_token * grid
+
+    def native_pass(self, grid: int) -> float:
+        """Seconds per row of a whole native pass over ``grid`` tokens, padding included."""
+        return self.outside(grid) + self.native * dense(self, self.depth, grid)
 
     def check(self, backbone: Backbone, threads: int | None = None) -> None:
         """Refuse to be used for another model or under other conditions than measured.
@@ -176,72 +204,5 @@ class LatencyCost:
         return cost
 
 
-def layer_kind(layer: nn.Module) -> str:
-    """Layers of one kind take one time: same class, same names and shapes of parameters. Same string, same kind."""
-    shapes = [f"{name}{tuple(parameter.shape)}" for name, parameter in layer.named_parameters()]
-    return f"{type(layer).__name__}-{hashlib.sha256(' '.join(shapes).encode()).hexdigest()[:8]}"
-
-
 def _summary(kinds: Sequence[str]) -> str:
     return f"{len(kinds)} layers ({', '.join(sorted(set(kinds)))})"
-
-
-@torch.no_grad()
-def _arguments(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[nn.Module, dict[str, Any]]:
-    """What each layer is called with beside hidden states and mask, in a native forward pass."""
-    called: dict[nn.Module, dict[str, Any]] = {}
-
-    def catch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = dict(zip(signature_of(layer).parameters, args, strict=False)) | kwargs
-        called[layer] = {name: value for name, value in named.items() if name != "hidden_states"}
-        if "attention_mask" in named:
-            called[layer]["attention_mask"] = None
-
-    handles = [layer.register_forward_pre_hook(catch, with_kwargs=True) for layer in dict.fromkeys(backbone.layers)]
-    try:
-        backbone.model(**backbone.uncached(inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return called
-
-
-def _layer_task(
-    layer: nn.Module, named: Mapping[str, Any], backbone: Backbone, rows: int, tokens: int
-) -> Callable[[int], object]:
-    """A function that runs one layer on the first ``n`` of ``tokens`` random hidden states per row."""
-    # Made on the CPU, so that every device gets the same numbers.
-    hidden = torch.randn(rows, tokens, backbone.width, generator=torch.Generator().manual_seed(0))
-    hidden = hidden.to(backbone.device, backbone.dtype)
-    patches = tokens - backbone.family.leading_tokens(backbone.config) if backbone.family.patches_only else None
-    inputs: dict[int, tuple[Tensor, dict[str, Any]]] = {}
-
-    def first(value: Any, count: int) -> Any:
-        if isinstance(value, tuple):
-            return tuple(first(part, count) for part in value)
-        if not isinstance(value, Tensor) or value.ndim < 2:
-            return value
-        if patches is not None and len(value) == patches:
-            return value[: max(0, count - (tokens - patches))]
-        return value[:, :count] if value.shape[1] == tokens else value
-
-    def run(count: int) -> object:
-        if count not in inputs:
-            inputs[count] = hidden[:, :count].contiguous(), {name: first(named[name], count) for name in named}
-        states, others = inputs[count]
-        return layer(states, **others)
-
-    return run
-
-
-def _table(task: Callable[[int], object], counts: Sequence[int], rows: int, passes: int, threads: int) -> Table:
-    """Median seconds per row of ``task(count)`` at each count, smoothed so that more tokens are never cheaper."""
-    times: dict[int, list[float]] = {count: [] for count in counts}
-    for _ in range(passes):
-        for count in counts:
-            timer = Timer("task(count)", globals={"task": task, "count": count}, num_threads=threads)
-            # It warms up first, synchronises the device, and repeats short tasks until 10 ms are full.
-            times[count].extend(timer.blocked_autorange(min_run_time=0.01).times)
-    medians = [statistics.median(times[count]) / rows for count in counts]
-    # Noise can make a larger count look cheaper; the closest non-decreasing curve leaves no such bargain.
-    return Table(tuple(counts), tuple(isotonic_regression(medians).x.tolist()))

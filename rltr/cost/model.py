@@ -33,6 +33,18 @@ class CostModel(Protocol):
         """Cost of one decision (selector, redundancy, merging, packing) for rows of ``counts`` tokens before it."""
         ...
 
+    def outside(self, grid: int) -> float:
+        """Cost of one row outside of layers and decisions (embedding, head); 0 where that is not priced.
+
+        Args:
+            grid: tokens per row of the batch, padding included.
+        """
+        ...
+
+    def native_pass(self, grid: int) -> float:
+        """Cost of one row of a whole native pass over ``grid`` tokens, padding included: the model computes it, too."""
+        ...
+
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild this model, ready for JSON; ``"name"`` is :attr:`name`."""
         ...

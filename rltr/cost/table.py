@@ -1,4 +1,4 @@
-"""A measured curve: seconds per row at a few token counts, read in between by straight lines."""
+"""Points that earlier versions measured: seconds per row at a few token counts, read in between by straight lines."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +42,15 @@ class Table:
                 "a latency table needs at least two rising token counts and as many finite times that never fall, got "
                 f"counts {list(self.counts)} and seconds {list(self.seconds)}. Measure it again"
             )
+
+    @property
+    def longest(self) -> int:
+        """The most tokens it was measured with."""
+        return self.counts[-1]
+
+    def times(self, factor: float) -> "Table":
+        """The same points, each so many times as dear."""
+        return Table(self.counts, tuple(value * factor for value in self.seconds))
 
     def __call__(self, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Seconds per row for rows of ``counts`` tokens.

@@ -67,8 +67,9 @@ class Tally:
         self.flops += float(reduced_cost(flops, trace, depth).sum())
         self.dense_flops += rows * dense(flops, depth, trace.grid)
         if latency is not None:
-            self.foretold = (self.foretold or 0.0) + float(reduced_cost(latency, trace, depth).sum())
-            self.dense_foretold += rows * dense(latency, depth, trace.grid)
+            reduced = float(reduced_cost(latency, trace, depth).sum()) + rows * latency.outside(trace.grid)
+            self.foretold = (self.foretold or 0.0) + reduced
+            self.dense_foretold += rows * latency.native_pass(trace.grid)
 
     def view(
         self, point: OperatingPoint, trace: Trace, said: Sequence[str | None], index: range, shown: Sequence[int]

@@ -1,8 +1,9 @@
 """Taking a policy to production: its folder, attaching it to a model, choosing an operating point."""
 
 from rltr.export.attachment import Attachment, attach, detach
-from rltr.export.calibration import Operating, calibrate, weight_for_budget, weight_for_drop
+from rltr.export.calibration import Operating, weight_for_budget, weight_for_drop
 from rltr.export.folder import Policy, describe, load_policy, save_policy
+from rltr.export.sweep import calibrate
 
 __all__ = [
     "Attachment",

@@ -2,24 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, takewhile
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
+from scipy.optimize import isotonic_regression
 
-from rltr.backbone import Backbone
-from rltr.device import move_inputs
 from rltr.errors import RltrError
-from rltr.export.drop_bound import drop_bound, fewest_inputs
-from rltr.forward import Dropped
-from rltr.policies.network import TokenPolicy
-from rltr.pricing import Pricing
-from rltr.reduction import Reduction
-from rltr.selectors.learned import Learned
-from rltr.tasks import Examples
+from rltr.export.drop_bound import fewest_inputs
 
 MOST_BUDGET = 2.0
 """Above the dense cost everything is kept; far above, somebody meant percent."""
@@ -37,13 +28,16 @@ class Operating:
 
     Attributes:
         cost_weight: the knob.
-        cost: cost of the reduced layers as a share of the dense layers', by the cost model, selector included.
+        cost: cost of the reduced layers as a share of the dense layers', by the cost model, selector included. The
+            native model computes padding, too, so the dense layers' cost is that of the padded batch.
         quality: mean quality of the answers, at most 1 (see :class:`rltr.tasks.goals.Goal`): for classes, accuracy.
         dense_quality: the dense model's, on the same inputs.
         drop_bound: mean quality lost at most, as sure as ``confidence``, on inputs like these (see
             :mod:`rltr.export.drop_bound`); None in calibrations from before there were bounds.
         confidence: of the bound.
         inputs: how many inputs it comes from.
+        time: measured time of whole passes as a share of native passes over the same batches, padding, embedding and
+            head included; None where prices are counted, and in calibrations from before times were measured.
     """
 
     cost_weight: Annotated[float, Field(ge=SMALLEST_WEIGHT, le=LARGEST_WEIGHT)]
@@ -53,6 +47,12 @@ class Operating:
     drop_bound: Annotated[float, Field(ge=-1e6, le=1)] | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
     inputs: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    time: Annotated[float, Field(gt=0, le=1000)] | None = None
+
+    @property
+    def share(self) -> float:
+        """What a budget is a share of: measured time where there is one, the cost model's cost otherwise."""
+        return self.cost if self.time is None else self.time
 
     def to_dict(self) -> dict[str, float | None]:
         """As plain numbers, for JSON."""
@@ -64,83 +64,30 @@ class Operating:
         return cls(**{name.replace("accuracy", "quality"): value for name, value in numbers.items()})
 
 
-def calibrate(
-    backbone: Backbone,
-    policy: TokenPolicy,
-    pricing: Pricing,
-    dropped: Dropped,
-    examples: Examples,
-    weights: Sequence[float],
-    batch_size: int = 64,
-    confidence: float = 0.9,
-) -> list[Operating]:
-    """Run the policy over ``examples`` at every weight.
-
-    Args:
-        backbone: the frozen model.
-        policy: the policy.
-        pricing: prices and decision layers it was trained with.
-        dropped: what happens to dropped tokens.
-        examples: a split that training did not see.
-        weights: cost weights, each above 0.
-        batch_size: inputs per pass.
-        confidence: of the bounds on what is lost, above 0 and below 1.
-    """
-    device = backbone.device
-    goal = examples.goal
-    quality = {weight: 0.0 for weight in weights}
-    cost = {weight: 0.0 for weight in weights}
-    dense_cost = {weight: 0.0 for weight in weights}
-    dense_quality = 0.0
-    losses: dict[float, list[Tensor]] = {weight: [] for weight in weights}
-    with torch.no_grad(), backbone.attached():
-        reductions = {w: Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights}
-        for part in torch.arange(len(examples)).split(batch_size):
-            inputs = move_inputs(examples.batch(part), device, backbone.dtype)
-            labels = examples.labels[part].to(device)
-            dense = goal.read(backbone.model(**backbone.uncached(inputs)), inputs).float()
-            native = goal.quality(dense, dense, labels)
-            dense_quality += float(native.sum())
-            for weight, reduction in reductions.items():
-                output, trace = reduction(inputs)
-                answers = goal.read(output, inputs).float()
-                goal.check(dense, answers, labels)
-                reduced = goal.quality(dense, answers, labels)
-                quality[weight] += float(reduced.sum())
-                losses[weight].append((native - reduced).cpu())
-                counts = [torch.tensor(stage.counts) for stage in trace.stages]
-                cost[weight] += float(pricing.total(counts).sum())
-                dense_cost[weight] += float(pricing.dense(counts[0]).sum())
-    count = len(examples)
-    bounds = {w: drop_bound(torch.cat(losses[w]).double().numpy(), confidence, goal.right_or_wrong) for w in weights}
-    return [
-        Operating(w, cost[w] / dense_cost[w], quality[w] / count, dense_quality / count, bounds[w], confidence, count)
-        for w in weights
-    ]
-
-
 def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
-    """The cost weight at which the validation split cost ``budget``, interpolated in the logarithm of the weight.
+    """The cost weight at which the validation split took ``budget``, interpolated in the logarithm of the weight.
 
-    Where the measured costs do not fall with the weight, the cheapest so far counts.
+    A budget is a share of the native model's measured time where times were calibrated, and of the dense layers' cost
+    by the cost model elsewhere (:attr:`Operating.share`).
 
     Raises:
         RltrError: if the budget lies outside of what was calibrated.
     """
+    of = "native time" if table and all(point.time is not None for point in table) else "dense cost"
     if not 0 < budget <= MOST_BUDGET:
-        raise RltrError(f"budget={budget} is no share of the dense cost: 0.6 means 60 % of it")
+        raise RltrError(f"budget={budget} is no share of the {of}: 0.6 means 60 % of it")
     falling = monotone(table)
-    highest, lowest = falling[0].cost, falling[-1].cost
+    highest, lowest = falling[0].share, falling[-1].share
     if not lowest <= budget:
         raise RltrError(
-            f"budget={budget} is below what this policy was calibrated for: choose {lowest:.2f} to {highest:.2f}, "
-            f"or pass cost_weight= for an uncalibrated point"
+            f"budget={budget} is below what this policy was calibrated for: choose {lowest:.2f} to {highest:.2f} of "
+            f"the {of}, or pass cost_weight= for an uncalibrated point"
         )
     if budget >= highest:
         return falling[0].cost_weight
     for upper, lower in pairwise(falling):
-        if lower.cost <= budget <= upper.cost:
-            share = (upper.cost - budget) / max(upper.cost - lower.cost, 1e-12)
+        if lower.share <= budget <= upper.share:
+            share = (upper.share - budget) / max(upper.share - lower.share, 1e-12)
             low, high = math.log(upper.cost_weight), math.log(lower.cost_weight)
             return math.exp(low + share * (high - low))
     raise AssertionError("a budget between the ends lies between two neighbours")
@@ -169,7 +116,7 @@ def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
     sure = list(takewhile(lambda point: _bound(point) <= max_drop + ROUNDING, rising))
     if not sure:
         raise RltrError(_unsure(rising[0], max_drop))
-    return min(sure, key=lambda point: point.cost).cost_weight
+    return min(sure, key=lambda point: point.share).cost_weight
 
 
 def _bound(point: Operating) -> float:
@@ -195,14 +142,21 @@ def _unsure(gentlest: Operating, max_drop: float) -> str:
 
 
 def monotone(table: Sequence[Operating]) -> list[Operating]:
-    """The points in order of their weight, without those that cost no less than one before them.
+    """The points in order of their weight, without those whose share is no less than that of one before them.
+
+    Measured times are first smoothed, on the grounds that they fall as the weight grows: the lowest of many noisy
+    numbers is lower than what it stands for, and would hide all behind it.
 
     Raises:
         RltrError: if the table is empty.
     """
+    rising = sorted(table, key=lambda point: point.cost_weight)
+    if rising and all(point.time is not None for point in rising):
+        times = isotonic_regression([point.share for point in rising], increasing=False).x
+        rising = [replace(point, time=float(own)) for point, own in zip(rising, times, strict=True)]
     kept: list[Operating] = []
-    for point in sorted(table, key=lambda point: point.cost_weight):
-        if not kept or point.cost < kept[-1].cost:
+    for point in rising:
+        if not kept or point.share < kept[-1].share:
             kept.append(point)
     if not kept:
         raise RltrError("this policy was exported without calibration: pass cost_weight= instead")

@@ -97,6 +97,8 @@ class StoredPolicy(BaseModel):
             for point in self.calibration
         ):
             raise ValueError("calibration has a bound without its confidence and inputs, or the other way round")
+        if len({point.time is None for point in self.calibration}) > 1:
+            raise ValueError("calibration has times of some cost weights only")
         digests = (self.weights_sha256, self.settings_sha256)
         if any((digest is None) != (self.format == OLDEST) for digest in digests):
             raise ValueError(f"format {self.format} has {'no' if self.format == OLDEST else 'both'} digests")

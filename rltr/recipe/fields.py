@@ -192,6 +192,12 @@ class CostGroup(Group):
         "gives slightly other prices each time: a seed alone does not repeat a run",
     )
 
+    when_busy: Literal["refuse", "flops"] = Field(
+        "refuse",
+        description="what happens where measured times do not add up to what whole passes take, mostly because the "
+        "machine is busy: refuse stops and says so, flops warns and counts instead",
+    )
+
     @field_validator("table")
     @classmethod
     def _at_home(cls, table: Path | None) -> Path | None:

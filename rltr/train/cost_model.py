@@ -1,43 +1,79 @@
-"""The cost model that a recipe asks for: counted, measured here, or measured before."""
+"""The cost model that a recipe asks for: counted, or measured now or before and held against whole passes."""
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
-import torch
+from rich.console import Console
 from torch import Tensor
 
-from rltr import tokens as ragged
-from rltr.attended import Attended
 from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost, LatencyCost
+from rltr.cost.rounds import CLOCK, Clock
+from rltr.cost.scaling import compare, scaled
 from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
-from rltr.forward import Decision, Dropped
+from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
-from rltr.policies.observation import Observation
 from rltr.recipe.fields import CostGroup
+from rltr.train.decision_work import decision_work
+from rltr.train.whole_passes import probes, time_passes
+
+log = logging.getLogger(__name__)
+console = Console()
 
 Inputs: TypeAlias = Mapping[str, Tensor]
 """Inputs of a model, by name."""
 
+TOLERATED = 0.15
+"""How far a whole pass's relative time may be from what prices foretell: beyond, no policy is trained on them."""
 
-def make_cost(
-    backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs, dropped: Dropped
-) -> CostModel:
+
+class Unfit(RltrError):
+    """Prices that were measured and do not hold for whole passes."""
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What is priced.
+
+    Attributes:
+        backbone: its layers, where they will run.
+        policy: shape of the policy that decides.
+        layers: the decision layers.
+        dropped: what a decision does with tokens that leave.
+        longest: inputs of one row, with the most tokens a row will have.
+        batch: inputs as the model will get them, padding included: whole passes are timed on them.
+    """
+
+    backbone: Backbone
+    policy: PolicyConfig
+    layers: tuple[int, ...]
+    dropped: Dropped
+    longest: Inputs
+    batch: Inputs
+
+
+def make_cost(priced: Priced, wanted: CostGroup, clock: Clock = CLOCK) -> CostModel:
     """The cost model a recipe asks for, the policy's own cost included.
 
     Args:
-        backbone: whose layers are priced, where they will run.
-        config: shape of the policy.
+        priced: what is priced.
         wanted: what the recipe says.
-        sample: inputs of one row, with the most tokens a row will have.
-        dropped: what a decision does with tokens that leave.
+        clock: replaced in tests.
 
     Raises:
-        RltrError: if the layers cannot be priced so, or a measured table does not fit.
+        RltrError: if the layers cannot be priced so, a measured table does not fit, or the machine is too busy to
+            measure on it.
     """
-    return MAKERS[wanted.kind](backbone, config, wanted, sample, dropped)
+    return MAKERS[wanted.kind](priced, wanted, clock)
+
+
+def spread(rows: int, examples: int) -> list[int]:
+    """Indices of so many examples, evenly spread over a split, as often as it takes: files are sorted, batches not."""
+    return [row * examples // rows if rows <= examples else row % examples for row in range(rows)]
 
 
 def check_conditions(cost: CostModel, backbone: Backbone) -> None:
@@ -57,66 +93,94 @@ def check_conditions(cost: CostModel, backbone: Backbone) -> None:
         ) from error
 
 
-def _flops(backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs, dropped: Dropped) -> CostModel:
-    return FlopsCost.count(backbone.layers, *decision_flops(config))
+def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCost:
+    """Prices of parts measured here, scaled to whole passes and compared with them; see ``fit`` and ``busy``.
+
+    Args:
+        priced: what is priced.
+        rows: inputs per batch.
+        clock: replaced in tests.
+    """
+    backbone = priced.backbone
+    network = TokenPolicy(priced.policy).to(backbone.device)
+    work = decision_work(backbone, network, rows, priced.dropped)
+    longest = row_length(backbone, priced.longest)
+    cost = LatencyCost.measure(backbone, longest, rows, work, inputs=priced.longest, clock=clock)
+    passes = time_passes(
+        backbone, probes(network, priced.layers), priced.layers, priced.dropped, priced.batch, clock=clock
+    )
+    return scaled(replace(cost, busy=cost.busy or passes.busy), passes)
 
 
-def _latency(
-    backbone: Backbone, config: PolicyConfig, wanted: CostGroup, sample: Inputs, dropped: Dropped
-) -> CostModel:
-    longest = row_length(backbone, sample)
-    if wanted.table is None:
-        rows = wanted.batch_size
-        work = decision_work(backbone, TokenPolicy(config).to(backbone.device), rows, dropped)
-        return LatencyCost.measure(backbone, longest, rows, work, inputs=sample)
-    cost = LatencyCost.load(wanted.table, backbone)
-    if longest > cost.longest:
-        raise RltrError(
-            f"{wanted.table} was measured for up to {cost.longest} tokens, but the data have up to {longest}: longer "
-            "inputs than it was measured for. Leave cost.table out to measure anew"
+def trust(cost: LatencyCost) -> LatencyCost:
+    """The same prices, if they foretell whole passes; says how well, and if the machine was busy.
+
+    Raises:
+        Unfit: if they do not, with the likely reason and what to do.
+    """
+    fit = cost.fit
+    assert fit is not None
+    if fit.worst > TOLERATED:
+        said, true = max(zip(fit.foretold, fit.measured, strict=True), key=lambda pair: abs(pair[0] / pair[1] - 1))
+        likely = (
+            f"this machine is busy: {cost.busy}. Stop what else runs on it, or wait, and begin again"
+            if cost.busy
+            else "likely cause: something else used the machine for a while, or it changed its clock rate; begin again"
         )
+        raise Unfit(
+            f"the measured prices do not hold for whole passes: one that takes {true:.2f} of the native time is "
+            f"foretold as {said:.2f}, and more than {TOLERATED:.0%} off is not trained on; {likely}. To count instead "
+            "of measuring, set cost.kind=flops, or cost.when_busy=flops to do so only when this happens"
+        )
+    if cost.busy:
+        log.warning("this machine is busy: %s. Prices hold even so; for better ones, stop what else runs", cost.busy)
+    console.print(
+        f"prices: relative times of whole passes are foretold within {fit.usual:.0%}, {fit.worst:.0%} at worst",
+        highlight=False,
+    )
     return cost
 
 
-MAKERS: dict[str, Callable[[Backbone, PolicyConfig, CostGroup, Inputs, Dropped], CostModel]] = {
-    "flops": _flops,
-    "latency": _latency,
-}
+def _flops(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
+    return FlopsCost.count(priced.backbone.layers, *decision_flops(priced.policy))
+
+
+def _latency(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
+    try:
+        return _measured_or_stored(priced, wanted, clock)
+    except Unfit as error:
+        if wanted.when_busy == "refuse":
+            raise
+        log.warning("%s. FLOPs are counted instead, as cost.when_busy says", error)
+        return _flops(priced, wanted, clock)
+
+
+def _measured_or_stored(priced: Priced, wanted: CostGroup, clock: Clock) -> LatencyCost:
+    if wanted.table is not None:
+        return _stored_cost(wanted.table, priced, clock)
+    try:
+        return trust(measured_cost(priced, wanted.batch_size, clock))
+    except Unfit:
+        # Most of what disturbs is short.
+        return trust(measured_cost(priced, wanted.batch_size, clock))
+
+
+def _stored_cost(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
+    """Prices measured before, compared with whole passes here and now."""
+    cost = LatencyCost.load(table, priced.backbone)
+    longest = row_length(priced.backbone, priced.longest)
+    if longest > cost.longest:
+        raise RltrError(
+            f"{table} was measured for up to {cost.longest} tokens, but the data have up to {longest}: longer "
+            "inputs than it was measured for. Leave cost.table out to measure anew"
+        )
+    network = TokenPolicy(priced.policy).to(priced.backbone.device)
+    passes = time_passes(
+        priced.backbone, probes(network, priced.layers), priced.layers, priced.dropped, priced.batch, clock=clock
+    )
+    trust(compare(replace(cost, busy=passes.busy), passes))
+    return cost  # as it was stored, or a run could not be repeated
+
+
+MAKERS: dict[str, Callable[[Priced, CostGroup, Clock], CostModel]] = {"flops": _flops, "latency": _latency}
 """How each cost model is made, by the name recipes use."""
-
-
-def decision_work(
-    backbone: Backbone, network: TokenPolicy, rows: int, dropped: Dropped = "merge"
-) -> Callable[[int], object]:
-    """Everything a decision does on ``rows`` rows of so many random tokens: policy, redundancy, merging, packing."""
-    generator = torch.Generator().manual_seed(0)
-    prepared: dict[int, tuple[Decision, Tensor]] = {}
-
-    def prepare(count: int) -> tuple[Decision, Tensor]:
-        """Random hidden states, and who stays: made once, as drawing them is no part of a decision."""
-        tokens = ragged.everything(rows, count, backbone.device)
-        hidden = torch.randn(tokens.total, backbone.width, generator=generator).to(backbone.device, backbone.dtype)
-        protected = tokens.slot < backbone.family.leading_tokens(backbone.config)
-        width = backbone.width // backbone.config.num_attention_heads
-        query = key = hidden.view(rows, count, -1, width).transpose(1, 2)
-        attended = Attended(query, key, width**-0.5, tokens)
-        decision = Decision(0, 0, hidden, tokens, protected, tokens.count, attended, backbone.family.causal)
-        kept = (torch.rand(tokens.total, generator=generator).to(backbone.device) < 0.5) | protected
-        return decision, kept
-
-    @torch.no_grad()
-    def decide(count: int) -> object:
-        if count not in prepared:
-            prepared[count] = prepare(count)
-        decision, kept = prepared[count]
-        # Copies forget what the last call computed: a decision finds a new batch every time.
-        tokens = replace(decision.tokens)
-        assert decision.attended is not None
-        decision = replace(decision, tokens=tokens, attended=replace(decision.attended, tokens=tokens))
-        ones = torch.ones(rows, device=backbone.device, dtype=torch.float32)
-        network(Observation.of_decision(decision, ones, ones))
-        if dropped == "drop":
-            return ragged.take(decision.hidden, kept), ragged.keep(decision.tokens, kept)
-        return ragged.merge(decision.hidden, decision.tokens, kept, *decision.redundancy.partners(kept))
-
-    return decide

@@ -19,8 +19,8 @@ from rltr.cost import LatencyCost
 from rltr.envs import DenseCache, DenseLogits, Episodes, TokenSelectionVecEnv, default_layers
 from rltr.envs.episodes import longest_inputs, longest_row, row_length, typical_row
 from rltr.errors import RltrError
-from rltr.export.calibration import calibrate
 from rltr.export.folder import Policy, describe
+from rltr.export.sweep import calibrate
 from rltr.files import recover_folder
 from rltr.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.policies.network import PolicyConfig
@@ -32,7 +32,7 @@ from rltr.selectors import KeepAll
 from rltr.tasks import Task
 from rltr.train.checkpoint import restore_checkpoint, save_checkpoint
 from rltr.train.checkpoint_facts import check_facts, read_facts
-from rltr.train.cost_model import check_conditions, make_cost
+from rltr.train.cost_model import Priced, check_conditions, make_cost, spread
 from rltr.train.origin import origin, refuse_others
 from rltr.train.token_ppo import TokenPPO
 from rltr.train.watch import Bar, Checkpoints, Watch
@@ -41,6 +41,8 @@ CALIBRATED_WEIGHTS = 14
 """Cost weights at which a policy is calibrated, evenly spread over their logarithm."""
 GENTLER = 4
 """How far below the trained range calibration begins: who accepts next to no loss may need a weight outside of it."""
+CALIBRATED_ROWS = 64
+"""Inputs per pass of a calibration that measures no times; where it does, as many as prices were measured at."""
 log = logging.getLogger(__name__)
 
 
@@ -78,7 +80,11 @@ def train_policy(
     # A latency table ends at the longest row it was measured for, and what is trained here is evaluated, too.
     samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
     sample = max(samples, key=lambda inputs: row_length(backbone, inputs))
-    cost = costs.from_dict(saved["cost"]) if saved else make_cost(backbone, config, recipe.cost, sample, dropped)
+    if saved:
+        cost = costs.from_dict(saved["cost"])
+    else:
+        batch = task.train.batch(spread(recipe.cost.batch_size, len(task.train)))
+        cost = make_cost(Priced(backbone, config, layers, dropped, sample, batch), recipe.cost)
     check_conditions(cost, backbone)
     pricing = Pricing(cost, layers, backbone.depth, typical_row(backbone, task.train))
     episodes = Episodes(
@@ -122,9 +128,9 @@ def train_policy(
     network = ppo.policy.network.eval().requires_grad_(False)
     low, high = learner.cost_weight
     weights = np.geomspace(low / GENTLER, high, CALIBRATED_WEIGHTS).tolist()
-    table = calibrate(
-        backbone, network, pricing, dropped, task.validation, weights, confidence=recipe.evaluation.confidence
-    )
+    rows = cost.rows if isinstance(cost, LatencyCost) else CALIBRATED_ROWS
+    sure = recipe.evaluation.confidence
+    table = calibrate(backbone, network, pricing, dropped, task.validation, weights, rows, sure)
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
     typical = pricing.typical

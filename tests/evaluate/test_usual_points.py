@@ -141,7 +141,7 @@ def test_a_few_weights_span_all(weights: list[float], few: list[float]) -> None:
 
 
 def test_only_what_the_table_was_measured_for_is_foretold(backbone: Backbone, caplog: pytest.LogCaptureFixture) -> None:
-    table = LatencyCost.measure(backbone, tokens=17, rows=2, points=2, passes=1)
+    table = LatencyCost.measure(backbone, tokens=17, rows=2, points=2, passes=1, limit=0.0)
     policy = trained(backbone, table)
     points = policy_points(backbone, policy, [0.1], untrained=[0.1]) + baseline_points(backbone, ["norm"], [0.5], (1,))
     assert {point.method for point in points if point.latency is table} == {"policy", "untrained policy"}

@@ -15,6 +15,7 @@ from transformers import (
 
 import rltr
 from rltr.backbone import Backbone
+from rltr.cost import LatencyCost
 from rltr.errors import RltrError
 from rltr.export import (
     Operating,
@@ -27,7 +28,8 @@ from rltr.export.calibration import monotone
 from rltr.export.drop_bound import paired_bound
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
-from rltr.tasks import Task
+from rltr.tasks import Task, TensorExamples
+from tests.clocks import Machine, clock_of
 from tests.conftest import IMAGE, build
 from tests.export.conftest import LAYERS, policy_for
 
@@ -38,6 +40,7 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
     table = calibrate(
         backbone, policy.network, policy.pricing, "merge", examples, weights, batch_size=5, confidence=0.95
     )
+    assert [point.time for point in table] == [None] * 3  # FLOPs are no time
     inputs = examples.batch(range(len(examples)))
     dense_right = tiny_vit(**inputs).logits.argmax(-1) == examples.labels
     for point, weight in zip(table, weights, strict=True):
@@ -153,3 +156,73 @@ def test_an_uncalibrated_policy_says_so(policy: Policy, tiny_vit: PreTrainedMode
     for options in ({"budget": 0.5}, {"max_drop": 0.1}):
         with pytest.raises(RltrError, match="without calibration"):
             rltr.attach(tiny_vit, replace(policy, calibration=[]), **options)
+
+
+def timed_policy(policy: Policy, machine: Machine, model: PreTrainedModel) -> Policy:
+    """The same policy with prices measured on a made-up machine."""
+    with machine:
+        cost = LatencyCost.measure(Backbone(model), 17, rows=4, points=4, passes=1, clock=clock_of(machine))
+    return replace(policy, cost=cost)
+
+
+def test_where_prices_are_times_whole_passes_are_timed(
+    policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task
+) -> None:
+    policy, examples = timed_policy(policy, Machine(), tiny_vit), tiny_task.validation
+    backbone, weights = Backbone(tiny_vit), [0.1, 10.0]
+    table = []
+    for slowness in (lambda now: 1.0, lambda now: 1.0 + now / 100):  # a machine that slows down slows both
+        with Machine(slowness) as machine:
+            table += calibrate(backbone, policy.network, policy.pricing, "merge", examples, weights, 12, clock=machine)
+    steady, slowed = table[:2], table[2:]
+    inputs = examples.batch(range(12))
+    for point, late in zip(steady, slowed, strict=True):
+        reduce = Reduction(backbone, Learned(policy.network, policy.pricing, point.cost_weight), LAYERS)
+        with torch.no_grad(), Machine() as machine:
+            begun = machine()
+            tiny_vit(**inputs)
+            native = machine() - begun
+            with backbone.attached():
+                begun = machine()
+                reduce(inputs)
+                reduced = machine() - begun
+        assert point.time == pytest.approx(reduced / native, rel=0.05)
+        assert late.time == pytest.approx(point.time, rel=0.02)
+    assert not tiny_vit._forward_hooks
+
+
+def test_the_native_model_pays_for_padding(tiny_bert: PreTrainedModel, text_inputs: dict[str, torch.Tensor]) -> None:
+    policy = policy_for(tiny_bert, grid=12)
+    examples = TensorExamples(torch.arange(4) % 3, list("abcd"), ["x", "y", "z"], text_inputs)
+    backbone, priced = Backbone(tiny_bert), policy.pricing
+    (point,) = calibrate(backbone, policy.network, priced, "merge", examples, [0.1])
+    with backbone.attached(), torch.no_grad():
+        _, trace = Reduction(backbone, Learned(policy.network, priced, 0.1), LAYERS)(text_inputs)
+    assert list(trace.stages[0].counts) == [12, 7, 3, 1]
+    paid = priced.total([torch.tensor(stage.counts) for stage in trace.stages]).sum()
+    assert point.cost == pytest.approx(float(paid / (4 * priced.dense(torch.tensor([12]))[0])), rel=1e-4)
+
+
+def test_a_budget_is_a_share_of_measured_time_where_there_is_one() -> None:
+    weights, times, costs = [0.1, 1.0, 10.0], [1.05, 0.8, 0.6], [0.9, 0.5, 0.2]
+    table = [Operating(w, c, 0.8, 0.8, time=t) for w, c, t in zip(weights, costs, times, strict=True)]
+    assert weight_for_budget(table, 0.8) == pytest.approx(1.0)
+    assert weight_for_budget(table, 0.7) == pytest.approx(10**0.5)
+    with pytest.raises(RltrError, match="choose 0.60 to 1.05 of the native time"):
+        weight_for_budget(table, 0.5)
+    counted = [replace(point, time=None) for point in table]
+    assert weight_for_budget(counted, 0.5) == pytest.approx(1.0)
+    with pytest.raises(RltrError, match="choose 0.20 to 0.90 of the dense cost"):
+        weight_for_budget(counted, 0.1)
+    with pytest.raises(RltrError, match="no share of the native time"):
+        weight_for_budget(table, 60.0)
+
+
+def test_one_lucky_time_hides_nothing() -> None:
+    """Of times that fall with the weight, one that is too low by chance would make all gentler ones look dear."""
+    times = [1.0, 0.9, 0.62, 0.75, 0.6, 0.5]
+    table = [Operating(2.0**i, 0.5, 0.8, 0.8, time=time) for i, time in enumerate(times)]
+    smooth = monotone(table)
+    assert [point.share for point in smooth] == pytest.approx([1.0, 0.9, (0.62 + 0.75) / 2, 0.6, 0.5])
+    assert 2**2 <= weight_for_budget(table, 0.65) <= 2**4
+    assert Operating.from_dict(table[0].to_dict()) == table[0]

@@ -17,8 +17,11 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from rltr.export import calibrate
 from rltr.jobs import run_train
 from rltr.recipe import Recipe, load_recipe
+from rltr.train.cost_model import make_cost
+from tests.clocks import Machine, clock_of
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
@@ -83,6 +86,22 @@ def recipe(folder: Path, out: Path, kind: str = "image", **changes: Any) -> Reci
         "data.fractions": (0.5, 0.25, 0.25),
     }
     return load_recipe(None, (), {**values, **changes})
+
+
+@pytest.fixture
+def made_up_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prices and calibrations are measured on a machine whose times are always the same, however busy this one is."""
+
+    def prices(*args: Any) -> Any:
+        with Machine() as machine:
+            return make_cost(*args, clock_of(machine))
+
+    def calibration(*args: Any) -> Any:
+        with Machine() as machine:
+            return calibrate(*args, clock=machine)
+
+    monkeypatch.setattr("rltr.train.run.make_cost", prices)
+    monkeypatch.setattr("rltr.train.run.calibrate", calibration)
 
 
 def names(folder: Path) -> set[str]:

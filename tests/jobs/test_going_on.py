@@ -132,6 +132,7 @@ def test_a_demo_replaces_all_of_the_last_one(folder: Path, tmp_path: Path, monke
         run_demo(recipe(folder, out))
 
 
+@pytest.mark.usefixtures("made_up_machine")
 def test_results_travel_with_a_demos_policy(folder: Path, tmp_path: Path) -> None:
     """And nothing that a demo writes outlives what it is part of."""
     run_demo(recipe(folder, tmp_path / "demo", **{"cost.kind": "latency"}))

@@ -1,7 +1,9 @@
 """What is measured or computed once is used again; checking."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +12,44 @@ import torch
 from safetensors.torch import load_file
 
 from rltr import parity
+from rltr.backbone import Backbone
 from rltr.checking import run_check
-from rltr.cost import COST_MODELS
+from rltr.cost import COST_MODELS, FlopsCost, LatencyCost
+from rltr.cost.passes import Fit
+from rltr.cost.scaling import foretell
 from rltr.envs import DenseLogits
 from rltr.errors import RltrError
 from rltr.export import load_policy
 from rltr.folders import CHECKPOINT, LATENCY_FILE, POLICY_FOLDER
 from rltr.jobs import run_train
+from rltr.loading import load_model
+from rltr.policies.network import PolicyConfig
+from rltr.recipe.fields import CostGroup
 from rltr.selectors import RandomChoice
+from rltr.train import cost_model
 from rltr.train.checkpoint import TENSORS
-from rltr.train.cost_model import MAKERS
+from rltr.train.cost_model import MAKERS, Priced, make_cost, measured_cost, trust
+from tests.clocks import Machine as MadeUp
+from tests.clocks import bursts, clock_of
 from tests.jobs.conftest import recipe
 
 # Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
-def test_a_run_is_repeated_with_its_prices(folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def priced(folder: Path) -> Priced:
+    """The tiny model of images, and a batch of four."""
+    backbone = Backbone(load_model(str(folder / "vit")))
+    batch = {"pixel_values": torch.randn(4, 3, 16, 16)}
+    one = {"pixel_values": torch.randn(1, 3, 16, 16)}
+    return Priced(backbone, PolicyConfig(backbone.width, backbone.depth, 17), (0, 2), "merge", one, batch)
+
+
+@pytest.mark.usefixtures("made_up_machine")
+def test_a_run_is_repeated_with_its_prices(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     first = run_train(recipe(folder, tmp_path / "first", **{"cost.kind": "latency"}))
     table = {"cost.kind": "latency", "cost.table": first / LATENCY_FILE}
     second = run_train(recipe(folder, tmp_path / "second", **table))
@@ -34,15 +57,83 @@ def test_a_run_is_repeated_with_its_prices(folder: Path, tmp_path: Path) -> None
     assert policies[0].cost == policies[1].cost
     assert policies[0].calibration == policies[1].calibration
     assert (first / LATENCY_FILE).read_bytes() == (second / LATENCY_FILE).read_bytes()
+    assert len(re.findall(r"prices: relative times .* within \d+%, \d+% at worst", capsys.readouterr().out)) == 2
+    assert not caplog.text
     content = json.loads((first / LATENCY_FILE).read_text())
+    assert content["fit"]["measured"] and content["busy"] is None
     for curve in content["tables"].values():
-        del curve["counts"][-1], curve["seconds"][-1]
+        curve["longest"] -= 1
     (tmp_path / "short.json").write_text(json.dumps(content))
     with pytest.raises(RltrError, match="longer inputs than it was measured for"):
         run_train(recipe(folder, tmp_path / "third", **{**table, "cost.table": tmp_path / "short.json"}))
     assert not (tmp_path / "third").exists()
     with pytest.raises(RltrError, match="threads 1 there, 2 here.*--threads 1"):
         run_train(recipe(folder, first, **{"cost.kind": "latency", "threads": 2}), resume=True)
+
+
+def flat(content: dict[str, Any]) -> None:
+    """Prices by which a token costs nothing, as a table measured under load had them."""
+    for curve in content["tables"].values():
+        curve["fixed"] += curve["linear"] * curve["longest"]
+        curve["linear"] = curve["quadratic"] = 0.0
+
+
+@pytest.mark.usefixtures("made_up_machine")
+def test_prices_that_do_not_hold_are_not_trained_on(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    latency = {"cost.kind": "latency"}
+    first = run_train(recipe(folder, tmp_path / "first", **latency))
+    content = json.loads((first / LATENCY_FILE).read_text())
+    flat(content)
+    (tmp_path / "flat.json").write_text(json.dumps(content))
+    spoiled = {**latency, "cost.table": tmp_path / "flat.json"}
+    with pytest.raises(RltrError, match=r"do not hold for whole passes: .* of the native time .*cost\.when_busy=flops"):
+        run_train(recipe(folder, tmp_path / "second", **spoiled))
+    assert not (tmp_path / "second").exists() and not caplog.text
+    second = run_train(recipe(folder, tmp_path / "second", **spoiled, **{"cost.when_busy": "flops"}))
+    assert "FLOPs are counted instead, as cost.when_busy says" in caplog.text
+    policy = load_policy(second / POLICY_FOLDER)
+    assert isinstance(policy.cost, FlopsCost) and not (second / LATENCY_FILE).exists()
+    assert all(point.time is None for point in policy.calibration)
+
+
+def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture) -> None:
+    """Prices that hold are used all the same; prices that do not are refused with what was seen of the machine."""
+    wanted = CostGroup(kind="latency", batch_size=4)
+    with MadeUp() as machine:
+        cost = make_cost(priced, wanted, clock_of(machine, load=7.0))
+    assert isinstance(cost, LatencyCost) and cost.fit is not None and cost.fit.worst <= 0.15
+    assert "this machine is busy: " in caplog.text and "the load average is 7.0 on 2 processors" in caplog.text
+    spoiled = replace(cost, fit=Fit((0.6, 0.4), (0.18, 0.4)))
+    with pytest.raises(RltrError, match=r"takes 0\.60 .* foretold as 0\.18.*machine is busy: .*load average is 7\.0"):
+        trust(spoiled)
+    with pytest.raises(RltrError, match="likely cause: something else used the machine for a while"):
+        trust(replace(spoiled, busy=None))
+
+
+def test_prices_are_measured_twice_before_they_are_refused(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MadeUp() as machine:
+        good = make_cost(priced, CostGroup(kind="latency", batch_size=4), clock_of(machine))
+    assert isinstance(good, LatencyCost)
+    bad = replace(good, fit=Fit((0.6,), (0.9,)))
+    found = iter([bad, good, bad, bad])
+    monkeypatch.setattr(cost_model, "measured_cost", lambda *_: next(found))
+    assert make_cost(priced, CostGroup(kind="latency")) is good
+    with pytest.raises(RltrError, match="do not hold"):
+        make_cost(priced, CostGroup(kind="latency"))
+
+
+def test_what_else_runs_moves_no_price(priced: Priced) -> None:
+    # Enough inputs that numbers take the time, not calls: a pass of the tiny model is next to nothing else.
+    priced, costs = replace(priced, batch={"pixel_values": torch.randn(32, 3, 16, 16)}), []
+    for slowness in (lambda now: 1.0, bursts):
+        with MadeUp(slowness) as machine:
+            costs.append(measured_cost(priced, 32, clock_of(machine)))
+    for left in (3, 9, 15):
+        counts, seen = torch.tensor([[17], [17], [left], [left]]), torch.tensor([[17], [17]])
+        quiet, loud = (foretell(cost, counts, seen, 17) for cost in costs)
+        assert loud == pytest.approx(quiet, rel=0.15)
 
 
 def test_dense_logits_are_paid_for_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

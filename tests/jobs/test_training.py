@@ -124,6 +124,7 @@ def test_checking_compares_with_the_native_model(
         run_check(trained / POLICY_FOLDER, {"model.source": str(other)})
 
 
+@pytest.mark.usefixtures("made_up_machine")
 @pytest.mark.parametrize("cost", ["flops", "latency"])
 def test_training_on_texts(folder: Path, tmp_path: Path, cost: str) -> None:
     wanted = recipe(folder, tmp_path / "run", "text", **{"cost.kind": cost, "reduction.layers": [1, 2]})
@@ -135,6 +136,7 @@ def test_training_on_texts(folder: Path, tmp_path: Path, cost: str) -> None:
     assert all(point.latency > 0 for point in evaluation.points)
 
 
+@pytest.mark.usefixtures("made_up_machine")
 def test_texts_may_be_longer_than_those_trained_on(folder: Path, tmp_path: Path) -> None:
     """The latency table reaches as far as validation and test need."""
     data = tmp_path / "data"

@@ -1,0 +1,51 @@
+"""One decision, alone, on made-up tokens: what prices of decisions are measured on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rltr import tokens as ragged
+from rltr.attended import Attended
+from rltr.backbone import Backbone
+from rltr.forward import Decision, Dropped
+from rltr.policies.network import TokenPolicy
+from rltr.policies.observation import Observation
+
+
+def decision_work(
+    backbone: Backbone, network: TokenPolicy, rows: int, dropped: Dropped = "merge"
+) -> Callable[[int], object]:
+    """Everything a decision does on ``rows`` rows of so many random tokens: policy, redundancy, merging, packing."""
+    generator = torch.Generator().manual_seed(0)
+    prepared: dict[int, tuple[Decision, Tensor]] = {}
+
+    def prepare(count: int) -> tuple[Decision, Tensor]:
+        """Random hidden states, and who stays: made once, as drawing them is no part of a decision."""
+        tokens = ragged.everything(rows, count, backbone.device)
+        hidden = torch.randn(tokens.total, backbone.width, generator=generator).to(backbone.device, backbone.dtype)
+        protected = tokens.slot < backbone.family.leading_tokens(backbone.config)
+        width = backbone.width // backbone.config.num_attention_heads
+        query = key = hidden.view(rows, count, -1, width).transpose(1, 2)
+        attended = Attended(query, key, width**-0.5, tokens)
+        decision = Decision(0, 0, hidden, tokens, protected, tokens.count, attended, backbone.family.causal)
+        kept = (torch.rand(tokens.total, generator=generator).to(backbone.device) < 0.5) | protected
+        return decision, kept
+
+    @torch.no_grad()
+    def decide(count: int) -> object:
+        if count not in prepared:
+            prepared[count] = prepare(count)
+        decision, kept = prepared[count]
+        # Copies forget what the last call computed: a decision finds a new batch every time.
+        tokens = replace(decision.tokens)
+        assert decision.attended is not None
+        decision = replace(decision, tokens=tokens, attended=replace(decision.attended, tokens=tokens))
+        ones = torch.ones(rows, device=backbone.device, dtype=torch.float32)
+        network(Observation.of_decision(decision, ones, ones))
+        if dropped == "drop":
+            return ragged.take(decision.hidden, kept), ragged.keep(decision.tokens, kept)
+        return ragged.merge(decision.hidden, decision.tokens, kept, *decision.redundancy.partners(kept))
+
+    return decide

@@ -1,0 +1,159 @@
+"""Whole passes, native and reduced, timed in alternation: what prices of parts are held against before a training."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from statistics import median, quantiles
+
+import torch
+from torch import Tensor, nn
+
+from rltr.backbone import Backbone
+from rltr.cost.passes import ReducedPass, WholePasses
+from rltr.cost.rounds import CLOCK, Clock, Low, Rounds, busy
+from rltr.device import move_inputs
+from rltr.forward import Choice, Decision, Dropped
+from rltr.policies.network import TokenPolicy
+from rltr.policies.observation import Observation
+from rltr.reduction import Reduction
+from rltr.selectors.base import Selector
+from rltr.timing import schedule, timed, wait
+
+LEFT = (0.75, 0.45, 0.2)
+"""Shares of the tokens that are left behind the last decision, in the passes that are timed."""
+UNEVENNESS = 0.3
+"""How far the rows of a batch are from the share: a trained policy keeps more of one input than of another."""
+
+
+PRECISION = 0.02
+"""How far the lower quartile of a pass's times may lie above the fastest: rounds go on until then, within bounds."""
+
+
+class AtRandom(Selector):
+    """Asks a policy, as in use, and then keeps a random share, not the same in every row.
+
+    Args:
+        policy: whose work is done; its answer is not used.
+        share: of each row's tokens that stays at a decision, on average.
+    """
+
+    def __init__(self, policy: TokenPolicy, share: float) -> None:
+        self.policy = policy
+        self.share = share
+
+    def __call__(self, decision: Decision) -> Choice:
+        """Who stays; the same in every pass."""
+        ones = torch.ones(len(decision.tokens.counts), device=decision.hidden.device, dtype=torch.float32)
+        self.policy(Observation.of_decision(decision, ones, ones))
+        # On the CPU, so that every device chooses alike.
+        generator = torch.Generator().manual_seed(decision.index)
+        shares = self.share * (
+            1 + UNEVENNESS * (2 * torch.rand(len(ones), generator=generator, dtype=torch.float32) - 1)
+        )
+        drawn = torch.rand(decision.tokens.total, generator=generator, dtype=torch.float32).to(decision.hidden.device)
+        return Choice(drawn < shares.to(decision.hidden.device).index_select(0, decision.tokens.row))
+
+
+def probes(policy: TokenPolicy, layers: Sequence[int]) -> list[AtRandom]:
+    """Selectors that leave much, half and little behind the last of the decision ``layers``."""
+    return [AtRandom(policy, left ** (1 / len(layers))) for left in LEFT]
+
+
+def time_passes(
+    backbone: Backbone,
+    selectors: Sequence[Selector],
+    layers: Sequence[int],
+    dropped: Dropped,
+    inputs: Mapping[str, Tensor],
+    least: int = 5,
+    most: int = 15,
+    limit: float = 20.0,
+    clock: Clock = CLOCK,
+) -> WholePasses:
+    """Time the native pass, and a reduced one with each selector, in alternation.
+
+    Args:
+        backbone: the model.
+        selectors: who stays; each decides the same in every pass.
+        layers: the decision layers.
+        dropped: what happens to dropped tokens.
+        inputs: one batch.
+        least: rounds in any case.
+        most: rounds at most.
+        limit: seconds after which no round begins beyond ``least``.
+        clock: replaced in tests.
+    """
+    device = backbone.device
+    inputs = move_inputs(inputs, device, backbone.dtype)
+    reductions = [Reduction(backbone, selector, layers, dropped) for selector in selectors]
+    native = partial(backbone.model, **backbone.uncached(inputs))
+    natives: list[float] = []
+    arounds: list[float] = []
+    seconds: list[list[float]] = [[] for _ in reductions]
+    traces = []
+    with torch.no_grad():
+        native()
+        for reduction in reductions:
+            with backbone.attached():
+                traces.append(reduction(inputs)[1])
+        begun, worked = clock(), clock.cpu()
+        for number in range(most):
+            if number >= least and (all(map(_settled, [natives, *seconds])) or clock() - begun > limit):
+                break
+            order = schedule(len(reductions), number, 2)
+            took = []
+            for which in order:
+                with nullcontext() if which is None else backbone.attached():
+                    call = native if which is None else partial(reductions[which], inputs)
+                    took.append(timed(call, device, clock)[1])
+            for which, own in zip(order, took, strict=True):
+                (natives if which is None else seconds[which]).append(own)
+            arounds.append(_around(backbone, native, clock))
+        wall = max(clock() - begun, 1e-9)
+    rows = traces[0].present.shape[1]
+    lows = [Low(min(own), median(own) / max(min(own), 1e-12) - 1) for own in [natives, *seconds]]
+    found = Rounds(lows, (clock.cpu() - worked) / wall)
+    reduced = [
+        ReducedPass(
+            _low(own) / _low(natives),
+            trace.counts_per_layer(backbone.depth),
+            torch.tensor([stage.counts for stage in trace.stages[:-1]]),
+        )
+        for own, trace in zip(seconds, traces, strict=True)
+    ]
+    return WholePasses(traces[0].grid, _low(natives) / rows, median(arounds), reduced, busy(found, device, clock))
+
+
+def _low(seconds: Sequence[float]) -> float:
+    """The lower quartile: what else runs can only add time, and a single lucky pass is not the rule."""
+    return quantiles(seconds, method="inclusive")[0]
+
+
+def _settled(seconds: Sequence[float]) -> bool:
+    """Whether a lower quartile is known well enough: what lies below it lies close."""
+    return _low(seconds) <= min(seconds) * (1 + PRECISION)
+
+
+def _around(backbone: Backbone, native: Callable[[], object], clock: Callable[[], float]) -> float:
+    """The share of a native pass that is spent before the first layer and behind the last."""
+    with _layers_watched(backbone, clock) as marks:
+        _, total = timed(native, backbone.device, clock)
+    return 1 - (marks[-1] - marks[0]) / total
+
+
+@contextmanager
+def _layers_watched(backbone: Backbone, clock: Callable[[], float]) -> Iterator[list[float]]:
+    """Yield a list that gets the time whenever the first layer begins and whenever the last one ends."""
+    marks: list[float] = []
+
+    def mark(*_: object) -> None:
+        wait(backbone.device)
+        marks.append(clock())
+
+    first: nn.Module = backbone.layers[0]
+    handles = [first.register_forward_pre_hook(mark), backbone.layers[-1].register_forward_hook(mark)]
+    try:
+        yield marks
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,87 @@
+"""Timing in rounds: what else runs spoils rounds, not results; what stays unclear is said."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from rltr.cost.rounds import Clock, Low, Rounds, busy, rounds
+
+CPU = torch.device("cpu")
+
+
+class Fake:
+    """A clock, and calls that take so many seconds each, longer while ``slowness`` of the time says so."""
+
+    def __init__(self, slowness: Callable[[float], float] = lambda now: 1.0) -> None:
+        self.now = 0.0
+        self.slowness = slowness
+        self.ran: list[float] = []
+
+    def call(self, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            self.ran.append(seconds)
+            self.now += seconds * self.slowness(self.now)
+
+        return run
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(wall=lambda: self.now, cpu=lambda: self.now, load=lambda: 0.0, processors=lambda: 2)
+
+
+def in_bursts(now: float) -> float:
+    """Something else takes three quarters of the machine for two thirds of the time."""
+    return 4.0 if now % 0.9 < 0.6 else 1.0
+
+
+@pytest.mark.parametrize("slowness", [lambda now: 1.0, in_bursts], ids=["quiet", "bursts"])
+def test_times_are_those_of_a_quiet_machine(slowness: Callable[[float], float]) -> None:
+    fake, true = Fake(slowness), [1e-5, 2e-3, 0.01, 0.03, 0.05]
+    found = rounds([fake.call(seconds) for seconds in true], CPU, clock=fake.clock)
+    assert [low.seconds for low in found.lows] == pytest.approx(true, rel=1e-6)
+
+
+def test_the_order_is_there_and_back_and_confirmed_times_run_no_longer_than_asked() -> None:
+    fake = Fake()
+    rounds([fake.call(seconds) for seconds in (1.0, 2.0, 3.0)], CPU, least=2, clock=fake.clock)
+    # Each once to warm up and once to see how short it is, then there and back.
+    assert fake.ran == [1, 2, 3, 1, 2, 3, 1, 2, 3, 3, 2, 1]
+
+
+def test_what_no_round_confirms_is_measured_again_within_bounds() -> None:
+    def slower_and_slower(now: float) -> float:
+        return 1.1 ** (now / 10)
+
+    fake = Fake(slower_and_slower)  # no two rounds agree
+    rounds([fake.call(10.0)], CPU, least=3, most=10, limit=1e9, clock=fake.clock)
+    assert len(fake.ran) == 2 + 10
+    fake = Fake(slower_and_slower)
+    rounds([fake.call(10.0)], CPU, least=3, most=10, limit=1.0, clock=fake.clock)
+    assert len(fake.ran) == 2 + 3
+    # Only what is unclear runs on: here the long call, in whose time the machine changes.
+    fake = Fake(lambda now: 1.0 + 0.5 * (now > 60))
+    rounds([fake.call(1e-3), fake.call(20.0)], CPU, least=2, most=10, limit=1e9, clock=fake.clock)
+    assert fake.ran.count(20.0) > 2 + 2
+
+
+def test_short_calls_fill_a_visit() -> None:
+    fake = Fake()
+    rounds([fake.call(1e-5)], CPU, least=1, most=1, clock=fake.clock)
+    assert len(fake.ran) >= 400  # 4 ms
+
+
+def test_a_busy_machine_is_told_by_every_sign() -> None:
+    quiet = Rounds([Low(1.0, 0.05), Low(1.0, 0.1), Low(1.0, 0.9)], cpu=1.9)
+    assert busy(quiet, CPU, Fake().clock) is None
+
+    def clock(load: float) -> Clock:
+        return Clock(load=lambda: load, processors=lambda: 2)
+
+    assert busy(quiet, CPU, clock(2.2)) is None  # its own two threads
+    assert busy(quiet, CPU, clock(3.5)) == "the load average is 3.5 on 2 processors"
+    starved = busy(Rounds(quiet.lows, cpu=0.5), CPU, clock(0.0))
+    assert starved == "this process had a processor for 50% of the time"
+    spread = busy(Rounds([Low(1.0, 0.45)] * 3, cpu=0.5), torch.device("cuda"), clock(9.0))
+    # A graphics card is not slowed by who uses the processors.
+    assert spread == "the same work usually takes 45% longer than in its best round"
