@@ -46,13 +46,6 @@ def noise(backbone: Backbone, rows: int) -> dict[str, Tensor]:
     return {"pixel_values": torch.randn(rows, channels, side, side, dtype=backbone.dtype)}
 
 
-def minilm() -> Backbone:
-    """MiniLM-L6 (Wang et al. 2020): BERT of width 384, 12 heads, up to 512 tokens; random weights, as fast as real."""
-    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
-    return Backbone(model.eval().requires_grad_(False))
-
-
 def texts(backbone: Backbone, rows: int, shortest: int = 128, longest: int = 512) -> dict[str, Tensor]:
     """So many random texts of uneven lengths, one of them the longest, padded as a tokenizer pads them."""
     counts = torch.linspace(longest, shortest, rows).round().long()
