@@ -35,7 +35,12 @@ MODES = ("native", "drop", "merge")
 
 def model(kind: str, tokens: int, width: int) -> PreTrainedModel:
     """Four layers with random weights."""
-    shape = {"hidden_size": width, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 4 * width}
+    shape: dict[str, Any] = {
+        "hidden_size": width,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 4 * width,
+    }
     if kind == "encoder":
         return BertModel(BertConfig(**shape, vocab_size=100, max_position_embeddings=tokens)).eval()
     return LlamaModel(LlamaConfig(**shape, vocab_size=100, max_position_embeddings=tokens)).eval()
@@ -101,7 +106,8 @@ def main() -> None:
         args = parser.parse_args()
         torch.set_num_threads(args.threads)
         torch.manual_seed(args.seed)
-        print(json.dumps(measure_here(*args.here, args.tokens, args.width)))
+        kind, mode = args.here
+        print(json.dumps(measure_here(kind, mode, args.tokens, args.width)))
         return
     args = begin(parser)
     rows = []
