@@ -1,11 +1,14 @@
 """The command line: a user's mistake is one line and exit code 2, found before anything is written."""
 
+import errno
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from typer.testing import CliRunner, Result
 from rltr import cli
 from rltr.errors import RltrError
 from rltr.folders import DEMO_FILE, EVALUATION_FILE
+from rltr.interruption import Stopped, listen
 from rltr.recipe import Recipe, load_recipe, save_recipe
 from rltr.version import __version__
 
@@ -297,6 +301,78 @@ def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None
     result = rltr("train", "--out", "here")
     assert result.exit_code == 130
     assert result.stderr.endswith("go on from the last checkpoint with: rltr train --resume --out here\n")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_signals_have_the_exit_codes_that_shells_expect(name: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(signal, name):
+        pytest.skip("not on this system")
+    number = getattr(signal, name)
+    stop = KeyboardInterrupt() if name == "SIGINT" else Stopped(number)
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(stop)))
+    result = rltr("train", "--out", "here")
+    assert result.exit_code == code and result.stderr == "rltr: interrupted before anything was written\n"
+
+
+def test_only_signals_that_nobody_else_minds_are_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs it under nohup has decided what a closed terminal means."""
+    set_to: dict[int, Any] = {}
+    handlers = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_IGN}
+    monkeypatch.setattr(signal, "getsignal", handlers.__getitem__)
+    monkeypatch.setattr(signal, "signal", set_to.__setitem__)
+    listen()
+    assert list(set_to) == [signal.SIGTERM]
+    with pytest.raises(Stopped) as stopped:
+        set_to[signal.SIGTERM](signal.SIGTERM, None)
+    assert isinstance(stopped.value, KeyboardInterrupt) and stopped.value.number == signal.SIGTERM
+
+
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    OSError(errno.EFBIG, "File too large", "run/recipe.yaml"),
+    FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(error)))
+    result = rltr("train")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert result.stderr == f"rltr: error: {error.filename or 'the results cannot be written'}: {error.strerror}; " + (
+        "is there room, and may you write?\n"
+    )
+
+
+def test_other_errors_of_the_system_are_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(OSError(errno.EBADF, "Bad file"))))
+    assert isinstance(rltr("train").exception, OSError)
+
+
+def test_a_full_disk_in_a_thread_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(error: Exception) -> str:
+        cli._tell_of_thread(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
+        return capsys.readouterr().err
+
+    assert told(OSError(errno.ENOSPC, "No space left on device")).count("\n") == 1
+    assert "Traceback" not in told(OSError(errno.ENOSPC, "No space left on device"))
+    assert "ZeroDivisionError" in told(ZeroDivisionError("a bug"))
+
+
+def test_what_was_moved_is_asked_for(run_folder: Path, tmp_path: Path, jobs: list[tuple[Any, ...]]) -> None:
+    """A run knows where its model and data were; where they are now, its user does."""
+    gone = str(tmp_path / "gone")
+    for key, option in (("model.source", "--model"), ("data.source", "--data")):
+        values = {"out": run_folder, "model.source": "embedded", "data.source": "embedded", key: gone}
+        save_recipe(load_recipe(values=values), run_folder / "recipe.yaml")
+        result = rltr("train", "--resume", "--out", run_folder)
+        assert result.exit_code == 2 and f"is not at {gone!r} any more" in result.stderr and option in result.stderr
+    assert jobs == []
+    (tmp_path / "here").mkdir()
+    assert rltr("train", "--resume", "--out", run_folder, "--data", tmp_path / "here").exit_code == 0
+    assert jobs[0][1].data.source == str(tmp_path / "here")
+    assert "leave out --recipe" in rltr("train", "--resume", "--out", run_folder, "--recipe", "quick").stderr
 
 
 def test_messages_of_several_lines_become_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import BertConfig, BertForTokenClassification, BertModel
+from transformers import BertConfig, BertForTokenClassification, BertModel, CLIPConfig, CLIPModel
 
 from rltr.backbone import Backbone
 from rltr.envs import DenseLogits
@@ -140,6 +140,60 @@ def test_the_key_tells_apart_what_gives_other_numbers(tiny_vit: Any, tiny_deit: 
     torch.set_num_threads(1)
     assert len(set(keys)) == len(keys)
     assert dense_key(Backbone(tiny_vit), train, 1) == keys[0]
+
+
+def test_the_key_tells_apart_how_torch_computes(tiny_vit: Any, tiny_task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key() -> str | None:
+        return dense_key(Backbone(tiny_vit), tiny_task.train, 1)
+
+    keys = [key()]
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        keys.append(key())
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    try:
+        torch.use_deterministic_algorithms(True)
+        keys.append(key())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    enabled = torch.backends.mkldnn.enabled
+    try:
+        torch._C._set_mkldnn_enabled(not enabled)
+        keys.append(key())
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+    for flag in ("deterministic", "allow_tf32"):
+        monkeypatch.setattr(torch.backends.cudnn, flag, not getattr(torch.backends.cudnn, flag))
+        keys.append(key())
+    monkeypatch.undo()
+    assert len(set(keys)) == len(keys) and key() == keys[0]
+
+
+def test_the_key_sees_all_that_stands_around_a_tower(tiny_task: Any) -> None:
+    """What joins towers, and how each of them attends, has a say in the answers of the whole."""
+    part = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = CLIPConfig(
+        vision_config={**part, "image_size": 16, "patch_size": 4},
+        text_config={**part, "vocab_size": 20, "max_position_embeddings": 8, "eos_token_id": 2},
+        projection_dim=8,
+    )
+    model = CLIPModel(config).eval()
+
+    def key() -> str | None:
+        return dense_key(Backbone(model, tower="vision_model"), tiny_task.train, 1)
+
+    keys = [key()]
+    model.config.logit_scale_init_value = 1.5  # of the whole, beside its towers
+    keys.append(key())
+    model.config.text_config.layer_norm_eps = 1e-3
+    keys.append(key())
+    model.text_model.set_attn_implementation("eager")
+    keys.append(key())
+    model.register_buffer("turned", torch.zeros(2), persistent=False)  # in no checkpoint, and in the answers
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
 
 
 def goals(vit: Any, examples: TensorExamples) -> list[TensorExamples]:
@@ -390,3 +444,59 @@ def test_processes_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [process.exitcode for process in started] == [0, 0]
     files = [path for path in (tmp_path / "dense").rglob("*") if path.is_file()]
     assert files and all(load_file(path).keys() == {"index", "answers"} for path in files)  # none is left half-written
+
+
+def test_answers_of_another_shape_are_removed_and_the_rest_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They made a folder read as empty for ever."""
+    own = cache(tmp_path)
+    own.write(KEY, *rows([0, 1, 2]))
+    own.write(KEY, torch.tensor([3]), torch.zeros(1, 5))
+    found = own.read(KEY, 10)
+    assert found is not None and found[0].tolist() == [0, 1, 2] and found[1].shape == (3, 2)
+    assert "another shape" in caplog.text and len(list((tmp_path / "dense" / KEY).iterdir())) == 1
+    own.write(KEY, torch.tensor([3]), torch.zeros(1, 5))
+    found = own.read(KEY, 10, (5,))  # who knows the shape is not outvoted
+    assert found is not None and found[0].tolist() == [3] and found[1].shape == (1, 5)
+    own.write(KEY, *rows([4]))
+    assert own.read(KEY, 10, (7, 2)) is None and list((tmp_path / "dense" / KEY).iterdir()) == []
+
+
+def test_a_training_finds_its_answers_beside_those_of_another_shape(
+    tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int]
+) -> None:
+    own, backbone = cache(tmp_path), Backbone(tiny_vit)
+    first = DenseLogits(backbone, tiny_task.train, cache=own)(torch.arange(5))
+    key = dense_key(backbone, tiny_task.train, 1)
+    assert key is not None and own.write(key, torch.arange(20), torch.zeros(20, 7))
+    again = DenseLogits(backbone, tiny_task.train, cache=own)
+    assert torch.equal(again(torch.arange(5)), first) and len(passes) == 5
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"index": torch.tensor([0.0, 1.0]), "answers": torch.zeros(2, 2)},
+        {"index": torch.tensor([0, 1], dtype=torch.int32), "answers": torch.zeros(2, 2)},
+        {"index": torch.tensor([0, 1]), "answers": torch.zeros(2, 2, dtype=torch.float64)},
+        {"index": torch.tensor([0, 1]), "answers": torch.zeros(2, 2, dtype=torch.int64)},
+    ],
+)
+def test_files_of_other_types_are_removed(tmp_path: Path, stored: dict[str, Tensor]) -> None:
+    own = cache(tmp_path)
+    own.write(KEY, *rows([5]))
+    save_file(stored, tmp_path / "dense" / KEY / "other.safetensors")
+    found = own.read(KEY, 10)
+    assert found is not None and found[0].tolist() == [5]
+    assert not (tmp_path / "dense" / KEY / "other.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no such files")
+def test_pipes_and_devices_are_never_opened(tmp_path: Path) -> None:
+    own = cache(tmp_path)
+    own.write(KEY, *rows([5]))
+    os.mkfifo(tmp_path / "dense" / KEY / "pipe.safetensors")
+    (tmp_path / "dense" / KEY / "zero.safetensors").symlink_to("/dev/zero")
+    found = own.read(KEY, 10)
+    assert found is not None and found[0].tolist() == [5]

@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import configure
 
 from rltr import cost as costs
 from rltr.backbone import Backbone
-from rltr.cost import LatencyCost
+from rltr.cost import CostModel, LatencyCost
 from rltr.envs import DenseCache, DenseLogits, Episodes, TokenSelectionVecEnv, default_layers
 from rltr.envs.episodes import longest_inputs, longest_row, row_length, typical_row
 from rltr.errors import RltrError
@@ -86,6 +86,8 @@ def train_policy(
         batch = task.train.batch(spread(recipe.cost.batch_size, len(task.train)))
         cost = make_cost(Priced(backbone, config, layers, dropped, sample, batch), recipe.cost)
     check_conditions(cost, backbone)
+    if not saved:
+        _say_batch(cost, recipe)
     pricing = Pricing(cost, layers, backbone.depth, typical_row(backbone, task.train))
     episodes = Episodes(
         DenseLogits(backbone, task.train, cache=_dense_cache(recipe.data.cache_megabytes)),
@@ -160,6 +162,18 @@ def _bars() -> Progress:
 
 def _dense_cache(megabytes: int) -> DenseCache | None:
     return DenseCache(megabytes * 2**20) if megabytes else None
+
+
+def _say_batch(cost: CostModel, recipe: Recipe) -> None:
+    """Say so where prices come from a table that was measured with other batches than the recipe names."""
+    wanted = recipe.cost
+    if wanted.table is not None and isinstance(cost, LatencyCost) and cost.rows != wanted.batch_size:
+        log.warning(
+            "cost.batch_size=%d is not used: %s was measured with batches of %d, and its prices hold for those",
+            wanted.batch_size,
+            wanted.table,
+            cost.rows,
+        )
 
 
 def _resumed(checkpoint: Path, recipe: Recipe) -> dict[str, Any] | None:

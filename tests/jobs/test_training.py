@@ -1,6 +1,9 @@
 """Training, exporting, evaluating and checking, end to end, on a user's own tiny model and data."""
 
+import io
 import json
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +171,35 @@ def test_a_failure_leaves_no_half_a_policy(folder: Path, tmp_path: Path, monkeyp
     resumed = run_train(recipe(folder, tmp_path / "run"), resume=True)
     assert load_policy(resumed / POLICY_FOLDER).calibration
     assert [row["rollouts"] for row in history_of(resumed)] == [8, 16]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, OSError])
+def test_no_thread_outlives_an_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """A progress bar's thread once kept a process from ending, and added a traceback to every error."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(training.TokenPPO, "train", fail)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    before = set(threading.enumerate())
+    with pytest.raises(error) as raised:
+        run_train(recipe(folder, tmp_path / "run"))
+    assert raised.value.__context__ is None and not set(threading.enumerate()) - before
+
+
+def test_rollouts_are_rounded_to_batches_and_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_train(recipe(folder, tmp_path / "run", **{"learner.rollouts": 17}))
+    assert "24 rollouts (17 in whole batches of 8)" in " ".join(capsys.readouterr().out.split())
+    assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24]
 
 
 def test_a_failure_while_the_policy_is_written_leaves_the_old_one(
