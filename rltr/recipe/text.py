@@ -91,6 +91,10 @@ def _real(loader: _Loader, node: Any) -> float:
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
+def _group(loader: _Loader, node: Any) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
 def _no_date(loader: _Loader, node: Any) -> Any:
     raise _refused(node, f"{node.value} is a date to YAML, which no field takes; quote it if it is a text")
 
@@ -100,4 +104,4 @@ for _tag, _pattern, _first in CORE:
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 _Loader.add_constructor("tag:yaml.org,2002:float", _real)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _no_date)
-_Loader.add_constructor("tag:yaml.org,2002:map", lambda loader, node: loader.construct_mapping(node, deep=True))
+_Loader.add_constructor("tag:yaml.org,2002:map", _group)
