@@ -118,17 +118,12 @@ def remove(path: Path) -> None:
 
 def remove_unfinished(path: Path) -> None:
     """Remove what writers of ``path`` left behind who were killed; what living ones are at work on stays."""
-    # Not glob, for which brackets in a name are a pattern.
-    try:
-        names = os.listdir(path.parent)
-    except FileNotFoundError:
-        return
-    for name in names:
-        if name.startswith(f".{path.name}.") and name.endswith(UNFINISHED):
-            lock = _lock(path.with_name(name))
-            if lock is not None:
-                lock.release()
-                shutil.rmtree(path.with_name(name), ignore_errors=True)
+    _sweep(path.parent, f".{path.name}.")
+
+
+def remove_all_unfinished(folder: Path) -> None:
+    """Remove what writers of anything in a folder left behind: where names are never used twice, nobody else does."""
+    _sweep(folder, ".")
 
 
 def at_home(path: Path | str) -> Path:
@@ -143,6 +138,20 @@ def from_here(path: Path | str) -> str:
     """A path that is not there, for an error message: as it was given, and where that was looked for."""
     place = at_home(path).absolute()
     return repr(str(path)) if str(place) == str(path) else f"{str(path)!r} (looked for {str(place)!r})"
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    # Not glob, for which brackets in a name are a pattern.
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.startswith(prefix) and name.endswith(UNFINISHED):
+            lock = _lock(folder / name)
+            if lock is not None:
+                lock.release()
+                shutil.rmtree(folder / name, ignore_errors=True)
 
 
 @contextmanager

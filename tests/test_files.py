@@ -16,7 +16,14 @@ import torch
 from safetensors.torch import save_file
 
 from rltr.errors import RltrError
-from rltr.files import atomic_folder, atomic_write, recover_folder, remove, remove_unfinished
+from rltr.files import (
+    atomic_folder,
+    atomic_write,
+    recover_folder,
+    remove,
+    remove_all_unfinished,
+    remove_unfinished,
+)
 
 Writer = Callable[[Path], AbstractContextManager[Path]]
 
@@ -216,6 +223,20 @@ def test_names_that_only_look_like_ours_stay(writer: Writer, tmp_path: Path) -> 
     remove(tmp_path / "made")
     assert names(tmp_path) == sorted(others)
     remove(tmp_path / "was never there")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal on Windows")
+def test_what_is_left_behind_under_any_name_can_be_removed(tmp_path: Path) -> None:
+    """As in a cache, whose files have a new name each time."""
+    command = [sys.executable, "-c", KILLED, "atomic_write", str(tmp_path / "one"), "0"]
+    subprocess.run(command, check=False)
+    with atomic_write(tmp_path / "two") as temporary:
+        assert len(names(tmp_path)) == 2
+        remove_all_unfinished(tmp_path)
+        assert [tmp_path / name for name in names(tmp_path)] == [temporary.parent]
+        temporary.write_text("x")
+    assert names(tmp_path) == ["two"]
+    remove_all_unfinished(tmp_path / "gone")
 
 
 FULL = """

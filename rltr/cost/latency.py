@@ -30,6 +30,7 @@ from rltr.cost.stored import dump, restore
 from rltr.cost.table import Table
 from rltr.errors import RltrError
 from rltr.files import atomic_write, from_here
+from rltr.reading import LARGEST_CONFIG, read_regular, strict_json
 from rltr.timing import torch_threads
 
 
@@ -193,8 +194,8 @@ class LatencyCost:
             RltrError: if the file is not there or no latency table, or does not fit ``backbone`` where it is now.
         """
         try:
-            data = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            data = strict_json(read_regular(path, LARGEST_CONFIG))
+        except ValueError as error:
             fix = "Write one with LatencyCost.save"
             raise RltrError(f"cannot read the latency table {from_here(path)}: {error}. {fix}") from error
         if not isinstance(data, dict) or data.get("name") != cls.name:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.cost.machine import Machine
-from rltr.files import atomic_write
+from rltr.files import atomic_write, remove_all_unfinished
 from rltr.identity import surroundings, weights_digest
 from rltr.tasks import Examples
 from rltr.tasks.goals.goal import Answers
@@ -131,6 +131,7 @@ class DenseCache:
         try:
             if _size(entry) + index.nbytes + answers.nbytes > self.most_bytes:
                 raise OSError(f"this data set alone takes more than the {self.most_bytes / 2**20:.0f} MB allowed")
+            remove_all_unfinished(entry)
             with atomic_write(entry / f"{uuid.uuid4().hex}.safetensors") as temporary:
                 # Not save_file, which says neither of a full disk nor of a folder that is gone what they are.
                 temporary.write_bytes(save({"index": index.contiguous(), "answers": answers.float().contiguous()}))

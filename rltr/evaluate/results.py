@@ -18,6 +18,7 @@ from rltr.evaluate.points import POLICY, Measurement, Shown
 from rltr.evaluate.resampling import RESAMPLES, resampled_qualities, unpack
 from rltr.evaluate.statistics import Interval
 from rltr.files import atomic_write
+from rltr.reading import read_regular
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Evaluation:
 
 
 _ADAPTER = TypeAdapter(Evaluation)
+LARGEST = 2**28
+"""Bytes of a file of results, at most: a few per input and operating point."""
 _OLD_NAMES = {
     "dense_accuracy": "dense_quality",
     "dense_accuracy_interval": "dense_quality_interval",
@@ -118,9 +121,11 @@ def read_json(path: Path) -> Evaluation:
         RltrError: if there is no such file, or it holds something else.
     """
     try:
-        return _ADAPTER.validate_python(_in_todays_names(from_json(path.read_bytes())))
-    except OSError as error:
-        raise RltrError(f"Cannot read the results {path}: {error.strerror}. `rltr evaluate` writes them.") from error
+        content = read_regular(path, LARGEST)
+    except RltrError as error:
+        raise RltrError(f"Cannot read the results: {error}. `rltr evaluate` writes them.") from error
+    try:
+        return _ADAPTER.validate_python(_in_todays_names(from_json(content)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -133,9 +138,10 @@ def _in_todays_names(data: Any) -> Any:
     """Results from when all tasks were classifications, as they would be written now, without their gallery."""
     if not isinstance(data, dict) or "dense_accuracy" not in data:
         return data
-    data["chance"] = 1 / len(data["classes"]) if data.get("classes") else 0.0
+    data["chance"] = 1 / len(data["classes"]) if isinstance(data.get("classes"), list) and data["classes"] else 0.0
     data["gallery"] = []
-    for part in (data, *data.get("points", ())):
+    points = data.get("points")
+    for part in (data, *([point for point in points if isinstance(point, dict)] if isinstance(points, list) else [])):
         for old in part.keys() & _OLD_NAMES.keys():
             part[_OLD_NAMES[old]] = part.pop(old)
     return data

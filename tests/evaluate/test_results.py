@@ -90,3 +90,20 @@ def test_history_skips_what_was_not_logged(tmp_path: Path) -> None:
     path.write_text("rollouts\nmany\n")
     with pytest.raises(RltrError, match="many"):
         read_history(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"dense_accuracy": 1, "points": [1, null], "classes": 3}', "[]", "\xff"]
+)
+def test_results_that_are_none_are_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(content, encoding="latin-1")
+    with pytest.raises(RltrError) as refused:
+        read_json(tmp_path / "results.json")
+    assert "\n" not in str(refused.value)
+
+
+def test_results_are_read_from_files_only(tmp_path: Path) -> None:
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("endless", "gone", "."):
+        with pytest.raises(RltrError, match="rltr evaluate` writes them"):
+            read_json(tmp_path / name)
