@@ -24,6 +24,7 @@ from safetensors.torch import load, save
 
 import rltr
 from rltr.cost import FlopsCost, LatencyCost, Machine
+from rltr.cost.curve import Curve
 from rltr.cost.table import Table
 from rltr.errors import RltrError
 from rltr.export import Operating, Policy, describe, save_policy
@@ -57,8 +58,8 @@ def make_policy(backbone: rltr.Backbone, seed: int) -> Policy:
             parameter.add_(0.1 * torch.randn_like(parameter))
     counts, seconds = (1, 64, 197), (1e-5, 1e-4, 4e-4 + seed * 1e-5)
     machine = Machine("cpu", "a processor", None, "2", "float32", 1)
-    table = Table(counts, seconds)
-    latency = LatencyCost(machine, 8, "today", ("layer",) * backbone.depth, {"layer": table}, Table(counts, seconds))
+    table = Curve(1e-5, 1e-6, 1e-9, 197, 0.05) if seed == 2 else Table(counts, seconds)
+    latency = LatencyCost(machine, 8, "today", ("layer",) * backbone.depth, {"layer": table}, table, 1e-6, 1.1)
     cost = FlopsCost.count(backbone.layers, 5000, 50) if seed % 2 else latency
     points = [(0.01, 0.9, 0.82, 0.02), (0.1, 0.6, 0.81, 0.04), (1.0, 0.3, 0.7, 0.2)]
     calibration = [Operating(weight, paid, good, 0.83, lost, 0.9, 500) for weight, paid, good, lost in points]
