@@ -131,6 +131,11 @@ class Backbone:
         """A digest of all weights and what the config does with them; see :func:`rltr.fingerprint.fingerprint`."""
         return fingerprint(self.model, self.config)
 
+    @cached_property
+    def fingerprint_in_float16(self) -> str:
+        """:attr:`fingerprint` of the same weights loaded in float16."""
+        return fingerprint(self.model, self.config, torch.float16)
+
     def attach(self) -> None:
         """Put rltr in front of the layers and its attention into them; until a pass is run, all behaves as before.
 

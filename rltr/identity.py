@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from rltr.fingerprint import refuse_unreadable
+
 
 def weights_digest(model: PreTrainedModel) -> str:
     """SHA-256 over all parameters and buffers, those that no checkpoint holds included: names, shapes, dtypes, values.
@@ -16,6 +18,7 @@ def weights_digest(model: PreTrainedModel) -> str:
     found = hashlib.sha256()
     tensors = {**dict(model.named_buffers()), **model.state_dict()}
     for name, value in sorted(tensors.items()):
+        refuse_unreadable(name, value)
         found.update(json.dumps([name, list(value.shape), str(value.dtype)]).encode())
         found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return found.hexdigest()

@@ -39,8 +39,8 @@ class Policy:
         dropped: what happens to dropped tokens.
         cost: the cost model its prices come from.
         typical_tokens: tokens of a typical training input, the unit of its prices.
-        backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``depth``, ``width``,
-            and ``tower`` if only a part of it is reduced.
+        backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``fingerprint_in_float16``,
+            ``depth``, ``width``, and ``tower`` if only a part of it is reduced.
         calibration: what cost weights give on the validation split.
         recipe: the recipe it was trained with.
         facts: what it was measured to do, for its card: optionally ``table`` (rows of test results as mappings) and
@@ -72,18 +72,23 @@ class Policy:
         """
         check_prices(self.cost, self.layers, self.backbone["depth"], self.typical_tokens, self.network.config.grid)
 
+    def _is_trained_for(self, backbone: Backbone) -> bool:
+        """Whether a model's weights are those it was trained for: in the same precision, or either one in float16."""
+        stored, in_half = self.backbone["fingerprint"], self.backbone.get("fingerprint_in_float16")
+        return backbone.fingerprint in (stored, in_half) or backbone.fingerprint_in_float16 == stored
+
     def check_fits(self, backbone: Backbone) -> None:
         """Refuse any model but the one this policy was trained for, and a policy that would ruin it.
 
         Raises:
             RltrError: with both fingerprints; or with what is not sound.
         """
-        if backbone.fingerprint != self.backbone["fingerprint"]:
+        if not self._is_trained_for(backbone):
             raise RltrError(
                 f"this policy was trained for {self.backbone['name']} ({self.backbone['model_type']}, fingerprint "
                 f"{self.backbone['fingerprint'][:16]}), but the model is {backbone.name} "
                 f"({backbone.config.model_type}, fingerprint {backbone.fingerprint[:16]}): load the weights it was "
-                f"trained for, in the same dtype, or train a policy for this model"
+                f"trained for, or train a policy for this model"
             )
         shape = self.network.config
         made = {"layers": shape.depth, "width": shape.backbone_width, "reader": shape.reader}
@@ -104,6 +109,7 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "name": backbone.name,
         "model_type": backbone.config.model_type,
         "fingerprint": backbone.fingerprint,
+        "fingerprint_in_float16": backbone.fingerprint_in_float16,
         "depth": backbone.depth,
         "width": backbone.width,
         "tower": backbone.tower,

@@ -33,6 +33,7 @@ class StoredBackbone(BaseModel):
     name: Text
     model_type: Text
     fingerprint: Digest
+    fingerprint_in_float16: Digest | None = None
     depth: int = Field(ge=2)
     width: int = Field(ge=1)
     tower: Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=200)] | None = None

@@ -158,3 +158,25 @@ def test_gradients_flow_through_what_is_kept(tiny_vit: hf.PreTrainedModel, image
             step = 1e-6
             up, down = (float(model(pixel_values=pixels + s * step * direction).logits.sum()) for s in (1, -1))
     assert (up - down) / (2 * step) == pytest.approx(float((pixels.grad * direction).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("trained", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loaded", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_checkpoint_is_the_same_model_in_every_precision_it_is_loaded_in(
+    trained: torch.dtype, loaded: torch.dtype, tmp_path: Path
+) -> None:
+    """Weights of a float32 checkpoint are rounded once per loading; rounding twice is not rounding once."""
+    make, _ = models()["bert"]
+    make().save_pretrained(tmp_path)
+    read = hf.BertForSequenceClassification.from_pretrained
+    policy = policy_for(read(tmp_path, dtype=trained).eval(), 12)
+    model = read(tmp_path, dtype=loaded).eval()
+    if {trained, loaded} == {torch.bfloat16, torch.float16}:  # neither holds what the other lost
+        with pytest.raises(rltr.RltrError, match="fingerprint"):
+            rltr.attach(model, policy, cost_weight=1.0)
+        return
+    rltr.attach(model, policy, cost_weight=1.0).detach()
+    with torch.no_grad():
+        model.classifier.bias += 0.25
+    with pytest.raises(rltr.RltrError, match="fingerprint"):
+        rltr.attach(model, policy, cost_weight=1.0)
