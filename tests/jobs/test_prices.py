@@ -37,7 +37,6 @@ from tests.jobs.conftest import recipe
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
-<<<<<<< HEAD
 @pytest.fixture
 def priced(folder: Path) -> Priced:
     """The tiny model of images, and a batch of four."""
@@ -51,9 +50,6 @@ def priced(folder: Path) -> Priced:
 def test_a_run_is_repeated_with_its_prices(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-=======
-def test_a_run_is_repeated_with_its_prices(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
->>>>>>> 1945f28 (Dense answers: a foreign shape does not empty a folder; stable-baselines3 has an upper bound; tests and words of interruptions)
     first = run_train(recipe(folder, tmp_path / "first", **{"cost.kind": "latency"}))
     table = {"cost.kind": "latency", "cost.table": first / LATENCY_FILE}
     second = run_train(recipe(folder, tmp_path / "second", **table))
@@ -61,14 +57,10 @@ def test_a_run_is_repeated_with_its_prices(folder: Path, tmp_path: Path, caplog:
     assert policies[0].cost == policies[1].cost
     assert policies[0].calibration == policies[1].calibration
     assert (first / LATENCY_FILE).read_bytes() == (second / LATENCY_FILE).read_bytes()
-<<<<<<< HEAD
     assert len(re.findall(r"prices: relative times .* within \d+%, \d+% at worst", capsys.readouterr().out)) == 2
     assert not caplog.text
-=======
-    assert "cost.batch_size" not in caplog.text
     run_train(recipe(folder, tmp_path / "other", **{**table, "cost.batch_size": 9}))
     assert "cost.batch_size=9 is not used" in caplog.text and "measured with batches of 4" in caplog.text
->>>>>>> 1945f28 (Dense answers: a foreign shape does not empty a folder; stable-baselines3 has an upper bound; tests and words of interruptions)
     content = json.loads((first / LATENCY_FILE).read_text())
     assert content["fit"]["measured"] and content["busy"] is None
     for curve in content["tables"].values():
