@@ -288,12 +288,14 @@ def test_a_click_is_named_and_left_out_if_asked(
 
 
 def test_what_an_extractor_refuses_has_the_files_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = load_task(load_model(str(folder / "ast")), folder / "data")
+    whole = load_task(load_model(str(folder / "ast")), folder / "data").train
+    assert isinstance(whole, Subset) and isinstance(whole.examples, SoundExamples)
+    own = whole.examples
+    fresh = SoundExamples(own.files, own.labels, own.names, own.classes, own.extractor)
     monkeypatch.setattr(ASTFeatureExtractor, "__call__", lambda *_, **__: 1 / 0)
-    name = task.train.names[5]  # not one of those that were prepared before
-    assert f"{name} cannot be prepared for the model (division by zero)" in str(task.train.fault(5))
-    with pytest.raises(RltrError, match=rf"{name} cannot be prepared for the model \(.*data\.bad_inputs=skip"):
-        task.train.batch([5])
+    assert f"{own.names[5]} cannot be prepared for the model (division by zero)" in str(fresh.fault(5))
+    with pytest.raises(RltrError, match=rf"{own.names[5]} cannot be prepared for the model \(.*data\.bad_inputs=skip"):
+        fresh.batch([5])
 
 
 def test_a_fingerprint_follows_the_files_and_who_decodes_them(

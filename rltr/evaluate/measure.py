@@ -21,6 +21,7 @@ from rltr.evaluate.statistics import quality_interval
 from rltr.evaluate.tally import Tally, summarise
 from rltr.tasks import Examples
 from rltr.tasks.goals import Goal
+from rltr.tasks.plausibility import warn_if_implausible
 from rltr.timing import native_beside, schedule, timed, torch_threads
 
 
@@ -80,6 +81,7 @@ def measure(
     passes = batches + [batch for batch in batches if len(batch) == len(batches[0])] * (repeats - 1)
     native = Tally()
     dense_said: dict[int, str | None] = {}
+    whole: list[Tensor] = []
     tallies = [Tally() for _ in points]
     was_training = model.training
     model.eval()
@@ -111,6 +113,7 @@ def measure(
                             dense = goal.read(output, inputs).float().cpu()
                             goal.check(dense, dense, labels[index])
                             native.answer(goal, dense, dense, labels[index])
+                            whole.append(dense)
                             dense_said |= dict(zip(index, _said(goal, dense, examples), strict=True))
                     else:
                         point, tally = points[which], tallies[which]
@@ -135,6 +138,7 @@ def measure(
     finally:
         model.train(was_training)
 
+    warn_if_implausible(goal, torch.cat(whole), labels, examples.classes, "test")
     rows = len(batches[0])
     return Evaluation(
         environment=describe_environment(backbone, used_threads),

@@ -27,6 +27,7 @@ from rltr.tasks.fitting import check_fit
 from rltr.tasks.heads import measure_spread
 from rltr.tasks.images import load_image_tables, load_images
 from rltr.tasks.options import DataOptions
+from rltr.tasks.plausibility import say_implausible
 from rltr.tasks.scores import SCORES, score
 from rltr.tasks.sounds import load_sound_tables, load_sounds
 from rltr.tasks.table_sources import holds_tables, is_datasets_object, open_files, open_hub, tables_of
@@ -169,6 +170,9 @@ def load_task(
 
     Raises:
         RltrError: if anything about data, model or processor does not fit; the message says what, and what to do.
+
+    Warns of what is not wrong for sure: how classes without names were numbered, files that were left out, answers of
+    the model to 128 training inputs that are no better than guessing.
     """
     if kind is not None and kind not in KINDS:
         raise RltrError(f"there is no task kind {kind!r}; choose one of {', '.join(KINDS)}")
@@ -188,6 +192,7 @@ def load_task(
     goal = measure_spread(model, task.train)
     for split in (task.train, task.validation, task.test):
         split.goal = goal
+    say_implausible(model, task.train, "training")
     return task
 
 

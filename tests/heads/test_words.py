@@ -19,6 +19,7 @@ from rltr.tasks.examples import Subset
 from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.token_classes import UNLABELLED
 from rltr.tasks.tokens import TokenExamples
+from tests.conftest import heard
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
@@ -89,7 +90,7 @@ def test_that_sentences_are_cut_is_said_once(folder: Path, tmp_path: Path, caplo
     records = [{"text": words, "label": ["O"] * len(words)}, {"text": ["ann"], "label": ["NAME"]}] * 6
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
     load_task(load_model(str(folder / "tagger")), tmp_path / "x.jsonl")
-    assert [one.getMessage() for one in caplog.records] == ["texts are cut to 16 tokens; one has 32"]
+    assert heard(caplog) == ["texts are cut to 16 tokens; one has 32"]
 
 
 def test_a_folder_without_sentences(folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rltr.errors import RltrError
 from rltr.preparation import prepare_data
 from rltr.recipe import is_hub_name, load_recipe
 from rltr.tasks import DataOptions, load_task
+from tests.conftest import heard
 from tests.sources.conftest import HALVES, sizes, splits
 
 
@@ -99,7 +100,7 @@ def test_splits_by_the_names_that_were_said(bert: PreTrainedModel) -> None:
 def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel, caplog: pytest.LogCaptureFixture) -> None:
     task = load_task(bert, reviews(20, ["Good", "BAD"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 0).tolist()
-    assert not caplog.records
+    assert not heard(caplog)
     task = load_task(bert, reviews(20, ["neg", "pos"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 1).tolist()
     assert "(neg, pos) are not called as the model's: they are taken by their numbers" in caplog.text
