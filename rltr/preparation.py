@@ -15,6 +15,8 @@ from rltr.loading import load_model
 from rltr.recipe import EMBEDDED, Recipe
 from rltr.recipe.fields import DataGroup
 from rltr.tasks import DataOptions, Task, load_task
+from rltr.tasks.labels import by_name
+from rltr.tasks.plausibility import say_implausible
 from rltr.tasks.unlabelled import forget_labels
 
 
@@ -43,6 +45,8 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
     if data.source == EMBEDDED:
         task = load_embedded_task()
         _refuse_unlike(model, recipe.model.source, task)
+        if recipe.model.source != EMBEDDED:  # which is known to be good
+            say_implausible(model, task.train, "training")
         if data.labels == "none":
             for split in (task.train, task.validation, task.test):
                 forget_labels(split)
@@ -68,6 +72,13 @@ def _refuse_unlike(model: PreTrainedModel, source: str, task: Task) -> None:
     given = tuple(data.batch([0])["pixel_values"].shape[1:])
     taken = image_shape(model)
     if taken == given and config.num_labels == len(data.classes):
+        known = by_name(data.classes, config)
+        if known is not None and [known.number[name] for name in data.classes] != list(range(len(data.classes))):
+            raise RltrError(
+                f"model {source!r} knows the classes of the embedded data in another order "
+                f"({', '.join(known.classes)}) than they have ({', '.join(data.classes)}); train it with that, or name "
+                "data for it with --data (data.source)"
+            )
         return
     takes = f"images of {'×'.join(map(str, taken))}" if taken else model.main_input_name
     raise RltrError(

@@ -168,8 +168,8 @@ def _is_constant(goal: Goal, dense: Answers) -> bool:
 
 def _by_chance(found: str, chance: str, cause: str, cure: str) -> str:
     return (
-        f"the whole model has {found}, no better than {chance}: a policy that is trained for it is worth nothing. Likely "
-        f"cause: {cause}; or the model was never trained for this. {cure}"
+        f"the whole model has {found}, no better than {chance}: a policy that is trained for it is worth nothing. "
+        f"Likely cause: {cause}; or the model was never trained for this. {cure}"
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from rltr.backbone import Backbone
@@ -154,3 +155,16 @@ def test_nothing_to_measure_is_refused(backbone: Backbone, examples: TensorExamp
     one = TensorExamples(examples.labels[:1], ["x"], ["a", "b", "c"], {"pixel_values": torch.zeros(1, 1, 16, 16)})
     with pytest.raises(RltrError, match="at least 2"):
         measure(backbone, [operating_point(backbone)], one, flops)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_labels_in_another_order_are_said(
+    tiny_vit: PreTrainedModel, shift: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels, backbone = torch.randn(60, 3, 16, 16, generator=torch.Generator().manual_seed(3)), Backbone(tiny_vit)
+    with torch.no_grad():
+        labels = (tiny_vit(pixels).logits.argmax(-1) + shift) % 3
+    examples = TensorExamples(labels, [str(i) for i in range(60)], ["a", "b", "c"], {"pixel_values": pixels})
+    flops = FlopsCost.count(backbone.layers)
+    measure(backbone, [operating_point(backbone)], examples, flops, repeats=1, gallery=1, progress=False)
+    assert ("of test inputs, the whole model is right in 0.0%, and in 100.0% if" in caplog.text) == (shift == 1)

@@ -57,6 +57,18 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
         assert (point.confidence, point.inputs) == (0.95, len(examples))
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_labels_in_another_order_are_said(
+    policy: Policy, tiny_vit: PreTrainedModel, shift: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = torch.randn(120, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        labels = (tiny_vit(pixels).logits.argmax(-1) + shift) % 3
+    examples = TensorExamples(labels, [str(i) for i in range(120)], ["a", "b", "c"], {"pixel_values": pixels})
+    calibrate(Backbone(tiny_vit), policy.network, policy.pricing, "merge", examples, [1.0])
+    assert ("of validation inputs, the whole model is right in 0.0%, and in 100.0% if" in caplog.text) == (shift == 1)
+
+
 def test_a_model_in_half_precision_is_calibrated_as_well(tiny_task: Task) -> None:
     beit, weights = build(BeitForImageClassification, BeitConfig(**IMAGE)), [0.1, 10.0]
     policy = policy_for(beit)

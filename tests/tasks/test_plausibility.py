@@ -9,7 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import ViTConfig, ViTForImageClassification
 
+from rltr.embedded import load_task as load_embedded_task
+from rltr.errors import RltrError
+from rltr.preparation import prepare
+from rltr.recipe import load_recipe
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.goals import (
     Classification,
@@ -24,7 +29,7 @@ from rltr.tasks.goals import (
 from rltr.tasks.goals.token_classes import UNLABELLED
 from rltr.tasks.plausibility import doubt, guessing, no_better, other_order
 from tests.conftest import heard
-from tests.tasks.conftest import bert, paint, vit, write
+from tests.tasks.conftest import SMALL, bert, head, paint, vit, write
 
 COUNT = 256
 
@@ -191,3 +196,18 @@ def test_inputs_that_cannot_be_read_are_left_to_who_needs_them(
     (animals / before.names[9]).write_bytes(b"none")
     caplog.clear()
     assert load_task(model, animals).train.names == before.names and not heard(caplog)
+
+
+def test_the_embedded_data_for_other_models(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A model of the same shape: its names must not contradict the data's, and its answers must be more than chance."""
+    own = list(load_embedded_task(8, 8, 8).train.classes)
+    config: dict[str, Any] = {**SMALL, "num_hidden_layers": 2, "image_size": 56, "patch_size": 14, "num_channels": 1}
+    for number, classes in enumerate(([*own[1:], own[0]], own)):
+        ViTForImageClassification(ViTConfig(**config, **head(classes))).save_pretrained(tmp_path / str(number))
+    values: dict[str, Any] = {"model.source": str(tmp_path / "0"), "device": "cpu"}
+    with pytest.raises(RltrError, match="knows the classes of the embedded data in another order"):
+        prepare(load_recipe(None, (), values))
+    prepare(load_recipe(None, (), {**values, "model.source": str(tmp_path / "1")}))
+    assert len(of(caplog)) == 1 and "of training inputs, the whole model" in caplog.text
+    prepare(load_recipe(None, (), {"device": "cpu"}))
+    assert len(of(caplog)) == 1
