@@ -20,6 +20,7 @@ from rltr.pricing import Pricing
 from rltr.reduction import Reduction
 from rltr.selectors.learned import Learned
 from rltr.tasks import Examples
+from rltr.tasks.plausibility import warn_if_implausible
 from rltr.timing import native_beside, schedule, timed
 
 TIMINGS = 5
@@ -55,6 +56,7 @@ def calibrate(
     tallies = [_Tally() for _ in weights]
     dense_cost = 0.0
     dense_quality: list[Tensor] = []
+    said: list[Tensor] = []
     goal, device = examples.goal, backbone.device
     reductions = [Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights]
     parts = list(torch.arange(len(examples)).split(batch_size))
@@ -78,6 +80,7 @@ def calibrate(
                     if dense is None and number < len(parts):
                         dense = goal.read(output, inputs).float()
                         dense_quality.append(goal.quality(dense, dense, labels).cpu())
+                        said.append(dense.cpu())
                 else:
                     with backbone.attached():
                         (output, trace), took = timed(partial(reductions[which], inputs), device, clock)
@@ -93,6 +96,7 @@ def calibrate(
             if timing and len(part) == len(parts[0]):
                 for which, beside in native_beside(order, seconds).items():
                     tallies[which].ratios.append(seconds[order.index(which)] / beside)
+    warn_if_implausible(goal, torch.cat(said), examples.labels, examples.classes, "validation")
     native_quality = torch.cat(dense_quality).double()
     table = []
     for weight, tally in zip(weights, tallies, strict=True):
