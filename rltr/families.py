@@ -216,26 +216,50 @@ WINDOWS = "it attends within windows of a grid that must be full; tokens that le
 GRID = "its layers work on a grid of places or on several streams at once, not on a row of tokens"
 PAIRWISE = "it adds a bias for every pair of positions inside of its attention, which cannot follow tokens that leave"
 OWN_ATTENTION = "it computes attention in its own code, past transformers' attention interface"
+OWN_MASK = (
+    "it makes attention masks of its own, past transformers' mask functions, which cannot follow tokens that leave"
+)
 NO_ATTENTION = "it mixes tokens by a recurrence, a convolution or a fixed transform, not by attention"
+NOT_ONLY_ATTENTION = (
+    "some of its layers mix tokens by a recurrence or a convolution, beside attention or in place of it"
+)
 REFUSED: dict[str, str] = {
-    "swin": WINDOWS,
-    "swinv2": WINDOWS,
-    "hiera": WINDOWS,
-    "t5": PAIRWISE,
-    "mt5": PAIRWISE,
-    "mpnet": PAIRWISE,
-    "deberta": PAIRWISE,
-    "deberta-v2": PAIRWISE,
-    "wavlm": PAIRWISE,
-    "bloom": OWN_ATTENTION,
-    "longformer": OWN_ATTENTION,
-    "big_bird": OWN_ATTENTION,
-    "xlnet": OWN_ATTENTION,
-    "roformer": OWN_ATTENTION,
-    "squeezebert": OWN_ATTENTION,
+    **dict.fromkeys(
+        ("swin", "swinv2", "hiera", "donut-swin", "maskformer-swin", "swin2sr", "clap_audio_model"), WINDOWS
+    ),
+    **dict.fromkeys(("sam_vision_model", "sam_hq_vision_model", "sam3_vit_model", "gemma3n_text"), GRID),
+    **dict.fromkeys(("t5", "mt5", "umt5", "longt5", "switch_transformers", "udop", "pop2piano"), PAIRWISE),
+    **dict.fromkeys(("mpnet", "deberta", "deberta-v2", "wavlm"), PAIRWISE),
+    # text
+    **dict.fromkeys(("big_bird", "bloom", "bros", "canine", "codegen", "convbert", "cpmant", "falcon"), OWN_ATTENTION),
+    **dict.fromkeys(
+        ("flaubert", "fsmt", "funnel", "gpt_neox_japanese", "gptj", "ibert", "layoutlmv3", "led"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(
+        ("lilt", "longformer", "lxmert", "megatron-bert", "mpt", "mra", "mvp", "nystromformer"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(
+        ("openai-gpt", "prophetnet", "reformer", "rembert", "roformer", "squeezebert", "tapas"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(("trocr", "visual_bert", "xglm", "xlm", "xlnet", "yoso", "flava_text_model"), OWN_ATTENTION),
+    **dict.fromkeys(("groupvit_text_model", "clvp_encoder"), OWN_ATTENTION),
+    # images and sound
+    **dict.fromkeys(("blip_vision_model", "data2vec-vision", "flava_image_model", "imagegpt", "seggpt"), OWN_ATTENTION),
+    **dict.fromkeys(
+        ("timesformer", "vilt", "vitdet", "levit", "pvt", "pvt_v2", "mobilevit", "cvt", "sew-d"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(("layoutlm", "markuplm", "kosmos_2_text_model", "pixtral", "eomt"), OWN_MASK),
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "fnet"), NO_ATTENTION),
+    **dict.fromkeys(("convnext", "convnextv2", "dinov3_convnext", "focalnet", "poolformer", "resnet"), NO_ATTENTION),
+    **dict.fromkeys(("regnet", "bit", "efficientnet", "mobilenet_v1", "mobilenet_v2"), NO_ATTENTION),
+    **dict.fromkeys(("jamba", "zamba", "zamba2", "bamba", "falcon_h1", "nemotron_h", "minimax"), NOT_ONLY_ATTENTION),
+    **dict.fromkeys(
+        ("granitemoehybrid", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "kimi_linear"), NOT_ONLY_ATTENTION
+    ),
+    **dict.fromkeys(("lfm2", "lfm2_moe", "olmo_hybrid", "recurrent_gemma"), NOT_ONLY_ATTENTION),
+    **dict.fromkeys(("wav2vec2-bert", "wav2vec2-conformer"), NOT_ONLY_ATTENTION),
     "yolos": "it adds position embeddings between its layers, which cannot follow tokens that leave",
-    "mamba": NO_ATTENTION,
-    "fnet": NO_ATTENTION,
-    "convnext": NO_ATTENTION,
+    "aimv2_text_model": "it is causal where rows are padded and only there, so a text's answer depends on its batch",
+    "llama4_vision_model": "transformers does not declare its layers, so nobody can tell where tokens may leave",
 }
 """Families that are known not to work, and why."""

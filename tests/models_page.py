@@ -41,9 +41,9 @@ def page() -> str:
         "",
         "## Refused, with the reason",
         "",
-        "| model type | why |",
+        "| why | model types |",
         "|---|---|",
-        *(f"| `{name}` | {reason} |" for name, reason in sorted(REFUSED.items())),
+        *(f"| {reason} | {_named(reason)} |" for reason in dict.fromkeys(REFUSED.values())),
         "",
         "## Any other",
         "",
@@ -60,6 +60,10 @@ def page() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _named(reason: str) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(REFUSED) if REFUSED[name] == reason)
 
 
 def _row(entry: Entry) -> str:

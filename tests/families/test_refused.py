@@ -1,11 +1,25 @@
 """What cannot work is refused with the reason, and the list of families in the documentation is what is tested."""
 
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 import transformers as hf
+from transformers import CONFIG_MAPPING
 
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.families import FAMILIES, PAIRWISE, REFUSED
+from rltr.families import (
+    FAMILIES,
+    NO_ATTENTION,
+    NOT_ONLY_ATTENTION,
+    OWN_ATTENTION,
+    OWN_MASK,
+    PAIRWISE,
+    REFUSED,
+)
 from tests.models_page import PAGE, page
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -18,7 +32,7 @@ SOUND = {
     **SMALL, "conv_dim": (8,), "conv_kernel": (10,), "conv_stride": (5,), "num_conv_pos_embeddings": 4,
     "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
-UNFIT = {
+UNFIT: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "swin": lambda: hf.SwinModel(hf.SwinConfig(**STAGES)),
     "swinv2": lambda: hf.Swinv2Model(hf.Swinv2Config(**STAGES)),
     "t5": lambda: hf.T5EncoderModel(hf.T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, vocab_size=20)),
@@ -49,20 +63,85 @@ UNFIT = {
 }
 
 
+OTHERS = {
+    "beit with a bias": PAIRWISE,
+    "wav2vec2 that sums layers": "use_weighted_layer_sum",
+    "gemma4 that shares keys": "num_kv_shared_layers",
+    "llama4 that counts places": "attn_temperature_tuning",
+    "bert that reads from left to right": "as an encoder only",
+    "bart's decoder": "runs the encoder",
+    "bart's decoder by name": "runs the encoder",
+}
+BART = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "vocab_size": 20, "encoder_attention_heads": 2}
+UNFIT |= {
+    "gemma4 that shares keys": lambda: hf.Gemma4TextModel(
+        hf.Gemma4TextConfig(
+            **WORDS | {"num_hidden_layers": 4},
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            num_kv_shared_layers=2,
+            head_dim=8,
+            vocab_size_per_layer_input=20,
+        )
+            **WORDS | {"num_hidden_layers": 4},
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            num_kv_shared_layers=2,
+            head_dim=8,
+            vocab_size_per_layer_input=20,
+        )
+    ),
+    "llama4 that counts places": lambda: hf.Llama4TextModel(
+        hf.Llama4TextConfig(**WORDS, head_dim=8, no_rope_layers=[1, 0], num_local_experts=2, pad_token_id=0)
+    ),
+    "bert that reads from left to right": lambda: hf.BertLMHeadModel(hf.BertConfig(**WORDS, is_decoder=True)),
+    "bart's decoder": lambda: hf.BartModel(hf.BartConfig(**BART, decoder_attention_heads=2)).decoder,
+    "bart's decoder by name": lambda: hf.BartModel(hf.BartConfig(**BART, decoder_attention_heads=2)),
+}
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")  # DeBERTa's, before transformers 5.23
 @pytest.mark.parametrize("name", UNFIT)
 def test_what_cannot_work_is_refused_with_the_reason(name):
     model = UNFIT[name]().eval()
-    others = {"beit with a bias": PAIRWISE, "wav2vec2 that sums layers": "use_weighted_layer_sum"}
-    reason = REFUSED.get(name) or others[name]
     with pytest.raises(RltrError, match="is not supported") as error:
-        Backbone(model)
-    assert type(model).__name__ in str(error.value)
-    assert reason in str(error.value)
+        Backbone(model, tower="decoder" if "by name" in name else None)
+    assert type(model).__name__ in str(error.value) or "by name" in name
+    assert (REFUSED.get(name) or OTHERS[name]) in str(error.value)
 
 
-def test_every_refused_family_has_a_model_here():
-    assert REFUSED.keys() <= UNFIT.keys()
+READ_FROM_SOURCE = {
+    OWN_ATTENTION: (False, r"(?i)softmax|hash"),
+    NO_ATTENTION: (False, r""),
+    NOT_ONLY_ATTENTION: (None, r"(?i)conv1d|mamba|recurrent|gated_?delta|lightning|linear_?attention|short_?conv"),
+    OWN_MASK: (None, r""),
+}
+"""By reason: whether transformers' attention interface is called where a model type is written, and what else is."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_type_that_is_refused_is_one_and_the_reason_is_true(name, tiny_vit, monkeypatch):
+    """By a model, or by what is written in transformers; the type alone decides, so that a stand-in shows the rest."""
+    module = CONFIG_MAPPING[name].__module__.replace("configuration_", "modeling_")
+    if name not in UNFIT and REFUSED[name] in READ_FROM_SOURCE:
+        called, pattern = READ_FROM_SOURCE[REFUSED[name]]
+        spec = find_spec(module)
+        assert spec is not None and spec.origin is not None
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        assert called is None or ("ALL_ATTENTION_FUNCTIONS.get_interface(" in source) == called
+        assert re.search(pattern, source)
+    monkeypatch.setattr(tiny_vit.config, "model_type", name, raising=False)
+    with pytest.raises(RltrError, match=re.escape(REFUSED[name])):
+        Backbone(tiny_vit)
+
+
+def test_every_supported_family_is_a_model_type_of_transformers():
+    assert FAMILIES.keys() <= set(CONFIG_MAPPING.keys())
+
+
+def test_an_unknown_type_is_told_what_to_do(tiny_vit, monkeypatch):
+    monkeypatch.setattr(tiny_vit.config, "model_type", "robert", raising=False)
+    with pytest.raises(RltrError, match=r"'robert' has not been proven exact.*roberta.*check_backbone") as error:
+        Backbone(tiny_vit)
+    assert "transformers >=" not in str(error.value)
 
 
 def test_no_family_is_both_supported_and_refused():
