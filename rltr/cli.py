@@ -313,6 +313,40 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command("calibrate")
+def calibrate_policy(
+    policy: Annotated[Path, typer.Argument(help="A policy's folder.", show_default=False)],
+    out: OutOption = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the policy by the calibrated one.")] = False,
+    model: ModelOption = None,
+    data: DataOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure a policy's prices and what it keeps anew: on this machine, or on data of yours.
+
+    Its budgets are then shares of this machine's time. The network stays what it is; the folder is written whole or not
+    at all. Takes about a minute; a machine that is too busy to measure on is refused.
+
+    \b
+    Examples:
+      rltr calibrate my-policy --out my-policy-here
+      rltr calibrate my-policy --in-place --threads 1
+      rltr calibrate my-policy --out for-my-data --data other-photos
+    """
+    policy = at_home(policy)
+    _policy_config(policy)
+    if (out is None) != in_place:
+        raise RltrError("name the folder for the calibrated policy with --out, or give --in-place to replace this one")
+    target = policy if out is None else at_home(out)
+    check_out(target, marker=POLICY_FILE, replace=True)
+    values = _values({"model.source": model, "data.source": data, "device": device, "threads": threads})
+    from rltr.recalibration import run_calibrate
+
+    run_calibrate(policy, target, values)
+    typer.echo(f"calibrated; next: rltr check {shlex.quote(str(target))}")
+
+
 @app.command("recipe")
 def show_recipe(
     recipe_file: Annotated[

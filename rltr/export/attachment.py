@@ -94,7 +94,8 @@ def attach(
     Args:
         model: the model the policy was trained for, in evaluation mode.
         policy: a policy, or its folder.
-        budget: cost to aim for, as a share of the dense layers' cost, by the policy's calibration.
+        budget: time to aim for, as a share of the native model's over the same batches, padding included, by the
+            policy's calibration; a share of the dense layers' cost where prices are FLOPs or no times were calibrated.
         max_drop: quality (accuracy, for classes) that may be lost, 0.01 for one point, by the policy's calibration.
         cost_weight: the knob itself, above 0 and finite. Give exactly one of the three.
         attention: how rows of uneven length are computed, see :data:`rltr.kernels.Backend`; outputs are the same.
@@ -126,7 +127,11 @@ def _say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
     try:
         policy.cost.check(backbone)
     except RltrError as error:
-        log.warning("budget and price are those of the machine the policy was trained on: %s", error)
+        log.warning(
+            "budget and price are those of the machine the policy was calibrated on: %s; or measure both here with "
+            "`rltr calibrate`",
+            error,
+        )
 
 
 def detach(model: nn.Module) -> None:

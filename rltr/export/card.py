@@ -18,6 +18,7 @@ def card(config: Mapping[str, Any]) -> str:
         [f"{learner['rollouts']} rollouts", f"seed {learner['seed']}"] if {"rollouts", "seed"} <= learner.keys() else []
     )
     quality = in_one_line(config["quality_name"])
+    share = "native time" if any(point.get("time") is not None for point in config["calibration"]) else "cost"
     lines = [
         "---",
         "library_name: rltr",
@@ -33,7 +34,7 @@ def card(config: Mapping[str, Any]) -> str:
         "```python",
         "import rltr",
         "",
-        'rltr.attach(model, "this folder", budget=0.6)  # about 60 % of the cost; rltr.detach(model) undoes it',
+        f'rltr.attach(model, "this folder", budget=0.6)  # about 60 % of the {share}; rltr.detach(model) undoes it',
         "```",
         "",
         f"Decision layers {', '.join(map(str, config['layers']))}; dropped tokens: {config['dropped']}; cost model: "
@@ -43,17 +44,25 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "## Calibration, on the validation split",
         "",
-        f"| cost weight | cost | {quality} | dense {quality} | lost at most |",
-        "|---:|---:|---:|---:|---:|",
+        f"| cost weight | time | cost | {quality} | dense {quality} | lost at most |",
+        "|---:|---:|---:|---:|---:|---:|",
     ]
-    row = "| {cost_weight:.3g} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} | "
-    lines += [row.format(**point) + f"{lost_at_most(point)} |" for point in config["calibration"]]
+    row = "| {cost_weight:.3g} | {measured} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} | "
+    lines += [
+        row.format(measured=_time(point), **point) + f"{lost_at_most(point)} |" for point in config["calibration"]
+    ]
     if facts.get("table"):
         columns = list(facts["table"][0])
         lines += ["", "## Measured, on the test split", "", in_one_line(facts.get("environment", "")), ""]
         lines += ["| " + " | ".join(map(in_one_line, columns)) + " |", "|" + "---:|" * len(columns)]
         lines += ["| " + " | ".join(in_one_line(row[column]) for column in columns) + " |" for row in facts["table"]]
-    lines += ["", "Costs are shares of the dense layers' cost by the cost model, the policy's own included.", ""]
+    lines += [
+        "",
+        "Times are measured shares of the native model's over the same batches, padding, embedding and head included, "
+        "and what a budget is a share of; a dash where prices are counted. Costs are shares of the dense layers' cost "
+        "over the same tokens by the cost model. Both include the policy's own.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -65,6 +74,11 @@ def lost_at_most(point: Mapping[str, Any]) -> str:
     """
     bound, confidence = point.get("drop_bound"), point.get("confidence")
     return "–" if bound is None or confidence is None else f"{bound:.2%}, {confidence:.0%} sure"
+
+
+def _time(point: Mapping[str, Any]) -> str:
+    time = point.get("time")
+    return "–" if time is None else f"{time:.3f}"
 
 
 def in_one_line(value: object) -> str:

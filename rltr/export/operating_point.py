@@ -20,7 +20,7 @@ def chosen_weight(
 
     Args:
         table: the policy's calibration.
-        budget: cost to aim for, as a share of the dense cost.
+        budget: share to aim for: of the native time where times were calibrated, of the dense cost elsewhere.
         max_drop: quality that may be lost.
         cost_weight: the weight itself, from :data:`SMALLEST_WEIGHT` to :data:`LARGEST_WEIGHT`.
 

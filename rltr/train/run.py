@@ -128,15 +128,20 @@ def train_policy(
             if left > 0:
                 ppo.learn(left, callbacks, reset_num_timesteps=False)
     network = ppo.policy.network.eval().requires_grad_(False)
-    low, high = learner.cost_weight
-    weights = np.geomspace(low / GENTLER, high, CALIBRATED_WEIGHTS).tolist()
     rows = cost.rows if isinstance(cost, LatencyCost) else CALIBRATED_ROWS
-    sure = recipe.evaluation.confidence
+    sure, weights = recipe.evaluation.confidence, calibrated_weights(recipe)
     table = calibrate(backbone, network, pricing, dropped, task.validation, weights, rows, sure)
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
     typical = pricing.typical
     return Policy(network, layers, dropped, cost, typical, about, table, kept_recipe, quality_name=name)
+
+
+def calibrated_weights(recipe: Recipe) -> list[float]:
+    """The cost weights that a policy which was trained by a recipe is calibrated at."""
+    low, high = recipe.learner.cost_weight
+    weights: list[float] = np.geomspace(low / GENTLER, high, CALIBRATED_WEIGHTS).tolist()
+    return weights
 
 
 def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyConfig:
