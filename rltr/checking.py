@@ -82,9 +82,9 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
         slower = " - slower than no pruning" if point.slower else ""
         lost = f"; lost at most, by its calibration: {lost_at_most(promised[point.setting].to_dict())}"
         time = promised[point.setting].time
-        calibrated = "" if time is None else f" (calibrated: {time:.2f})"
+        told = "" if time is None else f" (calibrated: {time:.2f})"
         console.print(
-            f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{calibrated}{right}{lost}{slower}"
+            f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{told}{right}{lost}{slower}"
         )
     broken = [
         point for point in evaluation.points if breaks_promise(point.quality_change_interval, promised[point.setting])

@@ -44,13 +44,11 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "## Calibration, on the validation split",
         "",
-        f"| cost weight | time | cost | {quality} | dense {quality} | lost at most |",
+        f"| cost weight | cost | {quality} | dense {quality} | lost at most | time |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
-    row = "| {cost_weight:.3g} | {measured} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} | "
-    lines += [
-        row.format(measured=_time(point), **point) + f"{lost_at_most(point)} |" for point in config["calibration"]
-    ]
+    row = "| {cost_weight:.3g} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} | "
+    lines += [row.format(**point) + f"{lost_at_most(point)} | {_time(point)} |" for point in config["calibration"]]
     if facts.get("table"):
         columns = list(facts["table"][0])
         lines += ["", "## Measured, on the test split", "", in_one_line(facts.get("environment", "")), ""]
