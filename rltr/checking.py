@@ -94,11 +94,11 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     worst = min(broken, key=lambda point: point.quality_change)
     calibrated = promised[worst.setting]
     console.print(
-        f"at cost weight {worst.setting:.3g} this policy loses {-worst.quality_change:.1%} of "
+        f"at cost weight {worst.setting:.3g} this policy loses {-100 * worst.quality_change:.1f} points of "
         f"{evaluation.quality_name} on this data, surely more than the "
-        f"{calibrated.dense_quality - calibrated.quality:.1%} that it was calibrated with: this data is unlike what it "
-        f"was trained on, or the policy is damaged or another one. Train one for this data, or export this one again "
-        f"from its run"
+        f"{100 * (calibrated.dense_quality - calibrated.quality):.1f} that it was calibrated with: this data is unlike "
+        f"what it was trained on, or the policy is damaged or another one. Train one for this data, or export this one "
+        f"again from its run"
     )
     return False
 

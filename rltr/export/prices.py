@@ -1,13 +1,13 @@
 """Are prices such that a policy can decide by them? Prices that are none would drop everything, without a word."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
-from rltr.cost import CostModel
-from rltr.pricing import Pricing
+from rltr.cost import CostModel, dense, span
 
-SMALLEST, LARGEST = 1e-15, 1e6
+SMALLEST, LARGEST = 1e-20, 1e6
 """What one token may cost until the next decision, in typical dense passes. With every cost weight that is allowed, the
 logarithm that policies take is finite in single precision."""
 POINTS = 65
@@ -30,17 +30,18 @@ def check_prices(cost: CostModel, layers: Sequence[int], depth: int, typical: in
     """
     if cost.depth != depth:
         raise ValueError(f"cost prices {cost.depth} layers, backbone has {depth}")
-    counts = torch.linspace(1, grid, min(grid, POINTS), dtype=torch.float64, device="cpu").round().unique()
+    # In single precision, as prices are read; at a few counts, because the grid may be whatever somebody wrote down.
+    counts = torch.linspace(1, grid, min(grid, POINTS), dtype=torch.float32, device="cpu").round().unique()
     for layer in range(depth):
         _check_rising(cost.layer(layer, counts), f"layer {layer}")
-    _check_rising(cost.decision(counts), "a decision")
-    pricing = Pricing(cost, layers, depth, typical)
-    for decision in range(len(layers)):
-        price = pricing.per_token(decision, counts.long())
+    decision = cost.decision(counts)
+    _check_rising(decision, "a decision")
+    unit = dense(cost, depth, typical)
+    for start, stop in pairwise((*layers, depth)):
+        until_next = span(cost, start, stop, counts) + (decision if stop < depth else 0)
+        price = until_next / counts / unit
         if not bool(((price >= SMALLEST) & (price <= LARGEST)).all()):
-            raise ValueError(
-                f"cost makes the price of a token at decision {decision} {price.min():g} to {price.max():g}"
-            )
+            raise ValueError(f"cost makes the price of a token before layer {start} {price.min():g} to {price.max():g}")
 
 
 def _check_rising(costs: torch.Tensor, of: str) -> None:

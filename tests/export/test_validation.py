@@ -224,6 +224,31 @@ def test_nothing_is_allocated_for_what_is_not_there(
     assert not made
 
 
+def test_a_long_grid_and_many_decisions_take_no_memory(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices are read from tables over all counts, one for each decision: gigabytes for a file of megabytes."""
+    depth, grid = 4096, 2**20
+    network = type(policy.network)(PolicyConfig(1, depth, grid, width=1))
+    cost = FlopsCost((5,) * depth, (5,) * depth)
+    backbone = {**policy.backbone, "depth": depth, "width": 1}
+    large = replace(
+        policy, network=network, cost=cost, backbone=backbone, layers=tuple(range(depth)), typical_tokens=grid
+    )
+    made: list[int] = []
+    arange = torch.arange
+
+    def counted(*args: Any, **named: Any) -> torch.Tensor:
+        found: torch.Tensor = arange(*args, **named)
+        made.append(found.numel())
+        return found
+
+    monkeypatch.setattr(torch, "arange", counted)
+    save_policy(large, tmp_path / "policy")
+    load_policy(tmp_path / "policy")
+    assert not made or max(made) < 1000
+
+
 def test_loading_draws_no_random_numbers(policy: Policy, tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "policy")
     before = torch.get_rng_state()
