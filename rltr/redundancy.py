@@ -113,12 +113,12 @@ class Redundancy:
         into, best = torch.empty_like(leaving), self.unit.new_empty(len(leaving))
         find = self._among_held if self.held else self._among_all
         for side in (0, 1):
-            mine = ragged.where(slot % 2 == side)
+            mine = ragged.where((slot & 1) == side)
             if len(mine):
                 cosine, partner = find(kept, leaving.index_select(0, mine), side)
                 best.index_copy_(0, mine, cosine)
                 into.index_copy_(0, mine, partner)
-        has = best.isfinite()
+        has = best > -torch.inf  # NaN is not
         return (into, has) if bool(has.all()) else self._any_side(kept, leaving, into, has)
 
     def _among_held(
@@ -126,9 +126,9 @@ class Redundancy:
     ) -> tuple[Float[Tensor, " some"], Int[Tensor, " some"]]:
         """Cosines and partners of some tokens of one side, from the similarities that are held."""
         tokens = self.tokens
-        row, place = tokens.row.index_select(0, leaving), tokens.slot.index_select(0, leaving) // 2
-        staying = ragged.pad(kept, tokens, False, self.free.shape[1])[:, 1 - side :: 2]
-        absent = torch.zeros_like(staying, dtype=self.unit.dtype).masked_fill_(~staying, -torch.inf)
+        row, place = tokens.row.index_select(0, leaving), tokens.slot.index_select(0, leaving) >> 1
+        # log: 0 where a token stays, -inf where none does.
+        absent = ragged.pad(kept, tokens, False, self.free.shape[1])[:, 1 - side :: 2].to(self.unit.dtype).log_()
         if side == 0:  # a token's similarities are one piece of memory
             similarity = self.similarity.flatten(0, 1).index_select(0, row * self.similarity.shape[1] + place)
         else:
@@ -139,9 +139,9 @@ class Redundancy:
             other = torch.arange(similarity.shape[1], device=row.device)
             similarity.masked_fill_(other < place[:, None] + side, -torch.inf)
         cosine, other = similarity.max(1)
-        partner = tokens.start.index_select(0, row) + 2 * other + 1 - side
+        partner = torch.add(tokens.start.index_select(0, row), other, alpha=2)
         # Without a partner the index is any; it must only exist.
-        return cosine, partner.clamp_max_(tokens.total - 1)
+        return cosine, partner.add_(1 - side).clamp_max_(tokens.total - 1)
 
     def _among_all(
         self, kept: Tensor, leaving: Int[Tensor, " some"], side: int
@@ -175,7 +175,7 @@ class Redundancy:
     @cached_property
     def _absent(self) -> Float[Tensor, "rows length"]:
         """What keeps places out of a comparison that hold no unprotected token."""
-        return torch.zeros_like(self.free, dtype=self.unit.dtype).masked_fill_(~self.free, -torch.inf)
+        return self.free.to(self.unit.dtype).log_()  # 0 where there is one, else -inf
 
     @cached_property
     def _free(self) -> Bool[Tensor, " total"]:
