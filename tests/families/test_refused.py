@@ -82,12 +82,6 @@ UNFIT |= {
             head_dim=8,
             vocab_size_per_layer_input=20,
         )
-            **WORDS | {"num_hidden_layers": 4},
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            num_kv_shared_layers=2,
-            head_dim=8,
-            vocab_size_per_layer_input=20,
-        )
     ),
     "llama4 that counts places": lambda: hf.Llama4TextModel(
         hf.Llama4TextConfig(**WORDS, head_dim=8, no_rope_layers=[1, 0], num_local_experts=2, pad_token_id=0)
