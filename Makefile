@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup ## train, measure and export on the embedded data, in less than eight minutes on two cores
 	$(BIN)/rltr demo
 
-test: setup ## run the tests
+test: setup ## run the tests, in an order of chance that the first lines name
 	$(BIN)/python -m pytest
 
 lint: setup ## check format, style and types

@@ -19,9 +19,16 @@ from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.tasks import Task, TensorExamples
+from tests import leftovers
 
 hypothesis.settings.register_profile("rltr", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("rltr")
+torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    """Have the hooks of ``leftovers`` called for everything: a conftest's own are not, for what a session shares."""
+    config.pluginmanager.register(leftovers)
 
 
 class PerGreenlet:
@@ -71,8 +78,7 @@ def caches(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def fixed():
     """Every test starts from the same random state."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
+    leftovers.seed_all()
 
 
 def heard(caplog):

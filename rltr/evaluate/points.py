@@ -58,7 +58,10 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one operating point did on the whole split. Ratios are relative to the native model in the same run."""
+    """What one operating point did on the whole split. Ratios are relative to the native model in the same run.
+
+    The native model is run as its user runs it: on whole batches, padding included.
+    """
 
     method: str
     dropped: str

@@ -158,7 +158,10 @@ def tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
     if close:
         fastest = min(close, key=lambda point: point.latency)
         found.append(
-            (times(1 / fastest.latency), f"the native speed, with at most one point of {evaluation.quality_name} lost")
+            (
+                times(1 / fastest.latency),
+                f"the native speed, with at most one point of {evaluation.quality_name} lost on these inputs",
+            )
         )
     volumes = evaluation.hypervolumes()
     own = max((volumes[name] for name in volumes if name.startswith(POLICY)), default=None)
