@@ -118,6 +118,7 @@ def test_checking_compares_with_the_native_model(
     assert run_check(trained / POLICY_FOLDER)
     said = " ".join(capsys.readouterr().out.split())
     assert "after detaching: identical" in said and said.count("cost weight") >= 4
+    assert said.count("lost at most, by its calibration: ") == said.count("90% sure") == said.count("cost weight")
     with pytest.raises(RltrError, match="fingerprint"):
         other = folder / "other"
         torch.manual_seed(5)
