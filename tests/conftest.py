@@ -23,7 +23,6 @@ from tests import leftovers
 
 hypothesis.settings.register_profile("rltr", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("rltr")
-torch.set_num_threads(1)
 
 
 def pytest_configure(config):
@@ -78,7 +77,7 @@ def caches(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def fixed():
     """Every test starts from the same random state."""
-    leftovers.seed_all()
+    leftovers.start_afresh()
 
 
 def heard(caplog):

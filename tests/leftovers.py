@@ -27,8 +27,9 @@ from rltr.tasks import KINDS
 REGISTRIES: dict[str, Any] = {"baselines": BASELINES, "cost models": COST_MODELS, "families": FAMILIES, "tasks": KINDS}
 
 
-def seed_all() -> None:
-    """Set every global random state to the same one."""
+def start_afresh() -> None:
+    """Set every global random state to the same one, and torch to one thread, which jobs change as a recipe says."""
+    torch.set_num_threads(1)
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -85,7 +86,7 @@ def pytest_fixture_setup(
     """Make what tests share from the same random state, whichever test needs it first, and watch models among it."""
     if fixturedef.scope == "function":
         return (yield)
-    seed_all()
+    start_afresh()
     made = yield
     model = made if isinstance(made, nn.Module) else getattr(made, "model", None)
     if isinstance(model, nn.Module):
@@ -93,20 +94,21 @@ def pytest_fixture_setup(
     return made
 
 
+IMPORTS = {"PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT"}
+"""Environment variables that pytest and libraries set as they like."""
+
 PROCESS: dict[str, Callable[[], object]] = {
-    "torch's threads": torch.get_num_threads,
     "torch's default dtype": torch.get_default_dtype,
     "torch's matmul precision": torch.get_float32_matmul_precision,
     "torch's deterministic algorithms": torch.are_deterministic_algorithms_enabled,
     "gradients": torch.is_grad_enabled,
     "inference mode": torch.is_inference_mode_enabled,
     "working directory": os.getcwd,
-    "environment": lambda: {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"},
+    "environment": lambda: {key: value for key, value in os.environ.items() if key not in IMPORTS},
     "umask": lambda: _umask(),
     "Ctrl-C": lambda: signal.getsignal(signal.SIGINT),
     "SIGTERM": lambda: signal.getsignal(signal.SIGTERM),
     "arguments": lambda: list(sys.argv),
-    "import path": lambda: list(sys.path),
     "loggers": lambda: {
         name: (logger.level, logger.propagate, logger.disabled)
         for name in ("", "rltr", "transformers", "huggingface_hub", "datasets")

@@ -54,11 +54,9 @@ def test_the_process_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     assert before == {name: look() for name, look in PROCESS.items()}
     monkeypatch.setenv("RLTR_LEFT_BEHIND", "1")
     monkeypatch.chdir("/")
-    mask, threads = os.umask(0o077), torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
+    mask = os.umask(0o077)
     try:
         changed = {name for name, look in PROCESS.items() if look() != before[name]}
     finally:
         os.umask(mask)
-        torch.set_num_threads(threads)
-    assert changed == {"environment", "working directory", "umask", "torch's threads"}
+    assert changed == {"environment", "working directory", "umask"}

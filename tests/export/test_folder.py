@@ -47,7 +47,13 @@ def test_the_card_says_what_it_is(policy: Policy, tmp_path: Path) -> None:
     save_policy(replace(policy, facts=facts), tmp_path / "first")
     save_policy(load_policy(tmp_path / "first"), tmp_path / "policy")  # results travel with the folder
     card = (tmp_path / "policy" / CARD).read_text()
-    for said in ("rltr.attach(", "| 0.2 | 0.700 | 89.00% | 90.00% | 1.60%, 90% sure |", "| 80.00% | 0.50× |", "torch 1", "64 rollouts"):
+    for said in (
+        "rltr.attach(",
+        "| 0.2 | 0.700 | 89.00% | 90.00% | 1.60%, 90% sure |",
+        "| 80.00% | 0.50× |",
+        "torch 1",
+        "64 rollouts",
+    ):
         assert said in card, said
     assert policy.backbone["fingerprint"][:16] in card
 
