@@ -114,7 +114,7 @@ PROCESS: dict[str, Callable[[], object]] = {
         for name in ("", "rltr", "transformers", "huggingface_hub", "datasets")
         if (logger := logging.getLogger(name))
     },
-    **{name: lambda table=table: dict(table) for name, table in REGISTRIES.items()},
+    "registries": lambda: {name: list(table) for name, table in REGISTRIES.items()},
 }
 """What belongs to the whole process."""
 

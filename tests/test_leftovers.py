@@ -15,7 +15,7 @@ def _another_tensor(model: nn.Module) -> None:
 
 
 CHANGES: dict[str, Callable[[nn.Module], object]] = {
-    "weight was changed": lambda model: model.weight.data.add_(1),
+    "weight was changed": lambda model: next(model.parameters()).data.add_(1),
     "another one, weight was changed": _another_tensor,
     "dtype, weight was changed": lambda model: model.double(),
     "extra was added": lambda model: model.register_buffer("extra", torch.zeros(1)),
