@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rltr.errors import RltrError
 from rltr.tasks.file_search import Found, entries, find_files, say_left_out, there_is
-from rltr.tasks.options import WITHOUT_LABELS, DataOptions
+from rltr.tasks.options import OR_WITHOUT, DataOptions
 from rltr.tasks.splits import WHOLE, find_splits, is_split
 
 
 def read_class_folders(
-    data: Path, suffixes: Collection[str], what: str, options: DataOptions
+    data: Path, suffixes: Collection[str], what: str, options: DataOptions, or_else: str = OR_WITHOUT
 ) -> dict[str, dict[str, list[Path]]]:
     """Files by split and class; a folder that is not divided into splits is the one split ``WHOLE``.
 
@@ -22,13 +22,16 @@ def read_class_folders(
         suffixes: of the files that count, in lower case; that there are others is said.
         what: the files, in words.
         options: may say what the splits are called.
+        or_else: what else can be done where there are no classes.
 
     Raises:
         RltrError: if the folder holds nothing of that kind, or a class is empty.
     """
     if not data.is_dir():
         raise RltrError(f"{data} is not a folder; this model needs a folder with one subfolder of {what} per class")
-    found = {split: _found_by_class(root, suffixes, what) for split, root in split_folders(data, options).items()}
+    found = {
+        split: _found_by_class(root, suffixes, what, or_else) for split, root in split_folders(data, options).items()
+    }
     say_left_out(data, (part for classes in found.values() for part in classes.values()), what)
     return {split: {name: part.files for name, part in classes.items() if name} for split, classes in found.items()}
 
@@ -45,13 +48,12 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in entries(folder) if path.is_dir()]
 
 
-def _found_by_class(root: Path, suffixes: Collection[str], what: str) -> dict[str, Found]:
+def _found_by_class(root: Path, suffixes: Collection[str], what: str, or_else: str) -> dict[str, Found]:
     """What there is of each class, and under no name what lies in no class's folder."""
     folders = _folders(root)
     if not folders:
         raise RltrError(
-            f"{root} has no subfolders; it should have one for each class, with that class's {what} in it; "
-            f"or {WITHOUT_LABELS}"
+            f"{root} has no subfolders; it should have one for each class, with that class's {what} in it{or_else}"
         )
     classes = {folder.name: find_files(folder, suffixes) for folder in folders}
     for name, found in classes.items():

@@ -14,7 +14,7 @@ from rltr.tasks.heads import Reader, label_reader
 from rltr.tasks.image_examples import ImageExamples
 from rltr.tasks.image_files import suffixes
 from rltr.tasks.labels import FOLDERS
-from rltr.tasks.options import DataOptions
+from rltr.tasks.options import OR_WITHOUT, DataOptions
 from rltr.tasks.source import load_part
 from rltr.tasks.splits import assemble
 from rltr.tasks.table_labels import read_table_labels
@@ -51,9 +51,10 @@ def image_task(
     options: DataOptions,
     read: Reader,
     kind: str = "image",
+    or_else: str = OR_WITHOUT,
 ) -> Task:
     """Read a folder of images for a task of some kind, one subfolder per class, whose names ``read`` understands."""
-    files = read_class_folders(data, suffixes(), "images", options)
+    files = read_class_folders(data, suffixes(), "images", options, or_else)
     processor, channels = load_processor(model, source)
     labelling = read((name for split in files.values() for name in split), FOLDERS)
 
@@ -75,11 +76,12 @@ def image_table_task(
     options: DataOptions,
     read: Reader,
     kind: str = "image",
+    or_else: str = OR_WITHOUT,
 ) -> Task:
     """Take images from tables for a task of some kind, with labels that ``read`` understands."""
     processor, channels = load_processor(model, source)
     columns = {split: table.images(options.image_column) for split, table in tables.items()}
-    labelling, labels = read_table_labels(tables, options.label_column, read)
+    labelling, labels = read_table_labels(tables, options.label_column, read, or_else)
 
     def examples(split: str) -> ImageExamples:
         column, identity = columns[split]

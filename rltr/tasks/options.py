@@ -8,6 +8,8 @@ from rltr.tasks.goals.embedding import Pooling
 
 WITHOUT_LABELS = "learn without labels: data.labels=none"
 """What messages offer where labels are missing."""
+OR_WITHOUT = f", or {WITHOUT_LABELS}"
+"""The same behind another cure; zero-shot tasks, whose labels say what the classes are, offer nothing."""
 STREAM_EXAMPLES = 10_000
 """Examples per split that are taken from an iterable unless somebody says otherwise."""
 

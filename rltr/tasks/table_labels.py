@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 from rltr.errors import RltrError
 from rltr.tasks.heads import Labelling, Reader, join_labels
 from rltr.tasks.labels import NAMES, WHOLE_NUMBERS, WRITTEN, Way, numbers_of
+from rltr.tasks.options import OR_WITHOUT
 from rltr.tasks.tables import Table
 
 Written: TypeAlias = str | list[str]
@@ -16,7 +17,10 @@ Fitted = TypeVar("Fitted")
 
 
 def fit_labels(
-    tables: Mapping[str, Table], column: str, fit: Callable[[dict[str, list[Written]], Sequence[Way]], Fitted]
+    tables: Mapping[str, Table],
+    column: str,
+    fit: Callable[[dict[str, list[Written]], Sequence[Way]], Fitted],
+    or_else: str = OR_WITHOUT,
 ) -> Fitted:
     """What ``fit`` makes of the labels of all splits.
 
@@ -28,6 +32,7 @@ def fit_labels(
         column: of the labels.
         fit: called with the labels by split and how classes may be numbered; refuses labels that do not fit the head
             with an ``RltrError``.
+        or_else: what else can be done where there is no such column.
 
     Raises:
         RltrError: if there is no such column, it holds anything else than strings, numbers and lists of them, neither
@@ -38,7 +43,7 @@ def fit_labels(
     known: dict[str, list[str]] = {}
     are_numbers = True
     for split, table in tables.items():
-        values = list(table.column(column, "data.label_column"))
+        values = list(table.column(column, "data.label_column", or_else))
         for i, value in enumerate(values):
             if not all(map(_is_label, value)) if isinstance(value, list) else not _is_label(value):
                 raise RltrError(
@@ -75,7 +80,9 @@ def fit_labels(
     return fitted
 
 
-def read_table_labels(tables: Mapping[str, Table], column: str, read: Reader) -> tuple[Labelling, dict[str, list[str]]]:
+def read_table_labels(
+    tables: Mapping[str, Table], column: str, read: Reader, or_else: str = OR_WITHOUT
+) -> tuple[Labelling, dict[str, list[str]]]:
     """How the labels of tables are read, and what is written there by split; lists are several labels of one input.
 
     Raises:
@@ -89,7 +96,7 @@ def read_table_labels(tables: Mapping[str, Table], column: str, read: Reader) ->
         }
         return read((label for labels in joined.values() for label in labels), ways), joined
 
-    return fit_labels(tables, column, fit)
+    return fit_labels(tables, column, fit, or_else)
 
 
 def _is_label(value: object) -> bool:

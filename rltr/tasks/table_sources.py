@@ -140,7 +140,7 @@ def _by_split(folder: Path) -> dict[str, list[str]]:
     base = glob.escape(str(folder.absolute()))
     found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base)
     files = {split: [path for path in own if Path(path).suffix.lower() in SUFFIXES] for split, own in found.items()}
-    return {split: [glob.escape(path) for path in own] for split, own in files.items() if own}
+    return {str(split): [glob.escape(path) for path in own] for split, own in files.items() if own}
 
 
 def _told(load: Callable[[], Any], data: str) -> Any:

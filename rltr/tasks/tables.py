@@ -6,7 +6,6 @@ from typing import Any
 
 from rltr.errors import RltrError
 from rltr.tasks.examples import digest
-from rltr.tasks.options import WITHOUT_LABELS
 from rltr.tasks.stored_files import StoredFile
 
 
@@ -41,18 +40,18 @@ class Table:
         """A short name for every record."""
         return [f"{self.split}[{i}]" for i in range(len(self))]
 
-    def column(self, name: str, setting: str) -> Sequence[Any]:
+    def column(self, name: str, setting: str, or_else: str = "") -> Sequence[Any]:
         """A column, read from disk as it is asked for.
 
         Args:
             name: of the column.
             setting: the field of a recipe that names it.
+            or_else: what else can be done where there is none.
 
         Raises:
             RltrError: if there is none of that name.
         """
         if name not in self.rows.column_names:
-            or_else = f", or {WITHOUT_LABELS}" if setting == "data.label_column" else ""
             raise RltrError(
                 f"{self.data} has no column {name!r}; there are {', '.join(map(repr, self.rows.column_names))}; name "
                 f"one of them with {setting}{or_else}"

@@ -5,6 +5,8 @@ runs from then on. It is a model of its own here, which shares its weights with 
 makes the whole one cheaper, too.
 """
 
+import logging
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,11 +28,12 @@ from rltr.tasks.examples import Task
 from rltr.tasks.goals import ZeroShot
 from rltr.tasks.heads import Labelling, Reader
 from rltr.tasks.images import image_table_task, image_task
-from rltr.tasks.labels import Way
+from rltr.tasks.labels import NUMERAL, Way
 from rltr.tasks.options import DataOptions
 from rltr.tasks.source import load_part
 from rltr.tasks.tables import Table
 
+log = logging.getLogger(__name__)
 Whole: TypeAlias = Any
 """A model with both towers; transformers gives its parts no types of their own."""
 EMBEDDING = {"clip": ("image_embeds", "text_embeds"), "siglip": ("pooler_output", "pooler_output")}
@@ -139,7 +142,7 @@ def load_zero_shot(model: PreTrainedModel, data: Path, source: str, options: Dat
         RltrError: if the folder holds nothing of that kind, has one class only, or a part of the model cannot be
             loaded.
     """
-    return image_task(model, data, source, options, _reader(source, options, str(data)), "zero-shot")
+    return image_task(model, data, source, options, _reader(source, options, str(data)), "zero-shot", "")
 
 
 def load_zero_shot_tables(
@@ -152,7 +155,7 @@ def load_zero_shot_tables(
             cannot be loaded.
     """
     data = next(iter(tables.values())).data
-    return image_table_task(model, tables, source, options, _reader(source, options, data), "zero-shot")
+    return image_table_task(model, tables, source, options, _reader(source, options, data), "zero-shot", "")
 
 
 def _reader(source: str, options: DataOptions, data: str) -> Reader:
@@ -168,7 +171,14 @@ def _reader(source: str, options: DataOptions, data: str) -> Reader:
             raise RltrError(
                 f"{data} has one class only ({', '.join(written)}); images are told apart among two or more"
             )
-        classes = [name.replace("_", " ") for name in written]
+        if all(NUMERAL.fullmatch(name) for name in written):
+            log.warning(
+                "the classes are called %s, and are described by that (%r); if they have names, give these as labels",
+                ", ".join(written[:12]),
+                options.template.replace("{}", written[0]),
+            )
+        # As it is typed: macOS writes file names decomposed, which other tokens are made of.
+        classes = [unicodedata.normalize("NFC", name.replace("_", " ")) for name in written]
         number = {name: i for i, name in enumerate(written)}
         return Labelling(zero_shot(whole, tokenizer, classes, options.template), classes, number.__getitem__)
 

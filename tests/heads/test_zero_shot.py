@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from PIL import Image
@@ -98,3 +99,25 @@ def test_zero_shot_mistakes(folder: Path, tmp_path: Path) -> None:
         DataOptions(template="a photo")
     with pytest.raises(RltrError, match="model types are: clip, siglip"):
         vision_tower(ViTModel(ViTConfig(**VISION)))
+
+
+def test_classes_that_are_numerals_are_said_and_others_are_told_as_they_are_typed(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_model(str(folder / "clip"), "zero-shot")
+    for names in (["0", "1"], ["the\u0301_red", "tea"]):
+        data = tmp_path / names[0]
+        for i in range(20):
+            (data / names[i % 2]).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (10 * i, 0, 0)).save(data / names[i % 2] / f"{i}.png")
+        task = load_task(model, data, str(folder / "clip"), "zero-shot")
+    assert caplog.text.count("are described by that ('a photo of a 0.')") == 1
+    assert "th\u00e9 red" in task.train.classes
+
+
+def test_zero_shot_needs_labels_and_offers_nothing_else(folder: Path, tmp_path: Path) -> None:
+    model = load_model(str(folder / "clip"), "zero-shot")
+    for data in (tmp_path, datasets.Dataset.from_dict({"image": [None]})):
+        with pytest.raises(RltrError) as error:
+            load_task(model, data, str(folder / "clip"), "zero-shot")
+        assert "labels=none" not in str(error.value)

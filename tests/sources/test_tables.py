@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -251,3 +253,84 @@ def test_data_that_need_it_not_leave_the_extra_alone() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.partition(".")[0] in ("datasets", "pyarrow")], path
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary", "large dictionary"])
+@pytest.mark.parametrize("form", ["parquet", "arrow", "object"])
+def test_texts_of_every_arrow_type(bert: PreTrainedModel, tmp_path: Path, kind: str, form: str) -> None:
+    """As pandas, polars and DuckDB write them; labels, too."""
+    wide = pa.large_string() if kind.startswith("large") else pa.string()
+    own = {"string_view": pa.string_view(), "dictionary": pa.dictionary(pa.int32(), pa.string())}.get(kind, wide)
+
+    def column(values: list[str]) -> Any:
+        made = pa.array(values, wide)
+        return made.dictionary_encode() if kind.endswith("dictionary") else made.cast(own)
+
+    texts, labels = (
+        [f"a {('poor', 'fine')[i % 2]} film" for i in range(20)],
+        [("bad", "good")[i % 2] for i in range(20)],
+    )
+    table = pa.table({"text": column(texts), "label": column(labels)})
+    data: Any = tmp_path / f"x.{form}"
+    if form == "parquet":
+        pq.write_table(table, data)
+    elif form == "arrow":
+        with pa.OSFile(str(data), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    else:
+        data = datasets.Dataset(table)
+    task = load_task(bert, data, options=HALVES)
+    assert sum(sizes(task)) == 20
+    for split in splits(task):
+        assert [name == "a fine film" for name in split.names] == split.labels.bool().tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["photos [2024]", "r*x", "r?", "r[!a]", "{a,b}", "a [b] [[c]", "~x", "a b", "ünï", "-x"]
+)
+@pytest.mark.parametrize("layout", ["file", "whole", "splits", "data", "folders", "saved", "csv"])
+def test_a_path_is_no_pattern(bert: PreTrainedModel, tmp_path: Path, name: str, layout: str) -> None:
+    """``datasets`` takes paths for patterns: it finds nothing, or the data of a neighbour that the pattern fits."""
+    for place, word in ((name, "fine"), ("rAx", "poor"), ("rA", "poor"), ("rb", "poor"), ("a", "poor")):
+        folder = tmp_path / layout / place
+        folder.mkdir(parents=True)
+        own = datasets.Dataset.from_dict({"text": [f"a {word} film"] * 20, "label": [0, 1] * 10})
+        if layout in ("file", "whole"):
+            own.to_parquet(folder / "x.parquet")
+        elif layout == "saved":
+            own.save_to_disk(folder)
+        elif layout == "csv":
+            own.to_csv(folder / "train.csv", index=False)
+            own.to_csv(folder / "test.csv", index=False)
+        else:
+            for split in ("train", "validation", "test"):
+                file = {
+                    "splits": folder / f"{split}.parquet",
+                    "data": folder / "data" / f"{split}-00000-of-00001.parquet",
+                    "folders": folder / split / "x [1].parquet",
+                }[layout]
+                file.parent.mkdir(exist_ok=True)
+                own.to_parquet(file)
+    data = tmp_path / layout / name
+    task = load_task(bert, data / "x.parquet" if layout == "file" else data, options=HALVES)
+    assert {text for split in splits(task) for text in split.names} == {"a fine film"}
+    assert sum(sizes(task)) == {"splits": 60, "data": 60, "folders": 60, "csv": 40}.get(layout, 20)
+
+
+def test_hidden_tables_do_not_make_a_folder_of_images_a_table(vit: PreTrainedModel, tmp_path: Path) -> None:
+    for i in range(10):
+        for name, grey in (("dark", 10 + i), ("light", 200 + i)):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / name / f"{i}.png").write_bytes(photo(grey))
+    for place in (".cache/x.parquet", "._x.parquet", "__MACOSX/x.arrow"):
+        (tmp_path / "data" / place).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / place).write_bytes(b"PAR1")
+    assert sum(sizes(load_task(vit, tmp_path / "data"))) == 20
+
+
+def test_two_columns_of_one_name_are_said(bert: PreTrainedModel, tmp_path: Path) -> None:
+    column, names = pa.array(["a"] * 20), ["text", "text", "label"]
+    pq.write_table(pa.table([column, column, pa.array([0, 1] * 10)], names=names), tmp_path / "x.parquet")
+    with pytest.raises(RltrError, match=r"x\.parquet' cannot be read: .*text") as error:
+        load_task(bert, tmp_path / "x.parquet")
+    assert "\n" not in str(error.value)
