@@ -15,10 +15,6 @@ from rltr.folders import POLICY_FILE, POLICY_FOLDER
 from rltr.jobs import run_train
 from tests.jobs.conftest import recipe
 
-# Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
-pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
-
-
 NAMES = ("policy seed 0", "policy seed 1")
 
 

@@ -18,10 +18,6 @@ from rltr.train import run as training
 from tests.conftest import heard
 from tests.jobs.conftest import names, recipe
 
-# Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
-pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
-
-
 CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"policy.width": 16}, "policy.width was 8, now 16"),
     ({"reduction.layers": [2, 3]}, r"reduction.layers was 'auto', now \[2, 3\]"),

@@ -33,9 +33,6 @@ from tests.clocks import Machine as MadeUp
 from tests.clocks import bursts, clock_of
 from tests.jobs.conftest import recipe
 
-# Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
-pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
-
 
 @pytest.fixture
 def priced(folder: Path) -> Priced:

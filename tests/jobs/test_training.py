@@ -27,9 +27,6 @@ from rltr.recipe import Recipe
 from rltr.train import run as training
 from tests.jobs.conftest import CLASSES, SMALL, names, recipe
 
-# Stable-baselines3 draws its progress bar with this, and silences the warning when it is imported.
-pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
-
 
 def test_training_on_images(folder: Path, trained: Path) -> None:
     assert names(trained) == {RECIPE_FILE, LOGS, CHECKPOINT, POLICY_FOLDER}
