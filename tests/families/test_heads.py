@@ -5,8 +5,11 @@ The heads are written out here once more, on what the last layer gives for token
 
 import pytest
 import torch
+import transformers as hf
 
 from rltr.backbone import Backbone
+from rltr.reduction import Reduction
+from rltr.selectors import KeepAll, baseline
 from tests.families.conftest import answers
 from tests.families.reference import LAYERS, Replay, final_grid, reduced
 from tests.zoo import ZOO, batch
@@ -64,3 +67,66 @@ def test_heads_that_read_all_tokens_read_them_by_their_sizes(model, name, paddin
         expected = HEADS[name](model, states, weight)
     key = "logits" if "logits" in answers(output) else "pooler_output"
     torch.testing.assert_close(output[key], expected, atol=1e-5, rtol=1e-5)
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+VISION = {**SIZES, "image_size": 16, "patch_size": 4}
+TEXT = {**SIZES, "vocab_size": 60, "max_position_embeddings": 64}
+OF_SEVERAL_LAYERS = {
+    "depth": (
+        lambda: hf.DPTForDepthEstimation(
+            hf.DPTConfig(
+                **VISION, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8
+            )
+        ),
+        None,
+    ),
+    "segmentation": (
+        lambda: hf.BeitForSemanticSegmentation(hf.BeitConfig(**VISION, out_indices=[1, 2, 3, 4], pool_scales=[1, 2])),
+        None,
+    ),
+    "language": (
+        lambda: hf.LlavaForConditionalGeneration(
+            hf.LlavaConfig(
+                vision_config=hf.CLIPVisionConfig(**VISION), text_config=hf.LlamaConfig(**TEXT), image_token_index=59
+            )
+        ),
+        "vision_tower",
+    ),
+    "masks by text": (
+        lambda: hf.CLIPSegForImageSegmentation(
+            hf.CLIPSegConfig(
+                vision_config=VISION, text_config=TEXT, extract_layers=[1, 2, 3], reduce_dim=16,
+                decoder_num_attention_heads=2,
+            )
+        ),
+        "vision_model",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", OF_SEVERAL_LAYERS)
+def test_heads_that_read_several_layers_read_whole_grids(head):
+    """Segmentation, depth, and language models that look through a vision tower: hidden states have every place."""
+    make, tower = OF_SEVERAL_LAYERS[head]
+    torch.manual_seed(0)
+    model = make().eval()
+    with torch.no_grad():  # as initialised, some hardly look at their input
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    backbone = Backbone(model, tower)
+    inputs = {"pixel_values": torch.randn(3, 3, 16, 16)}
+    if tower is not None:
+        ids = torch.randint(3, 50, (3, 20))
+        ids[:, 2:18] = 59  # where LLaVA puts its sixteen patches
+        inputs |= {"input_ids": ids}
+    name = "predicted_depth" if head == "depth" else "logits"
+    with torch.no_grad():
+        native = model(**inputs)[name]
+    for keep, same in ((1.0, True), (0.5, False)):
+        with backbone.attached(), torch.no_grad():
+            output, trace = Reduction(backbone, baseline("norm", keep) if keep < 1 else KeepAll(), [1])(inputs)
+        assert output[name].shape == native.shape and output[name].isfinite().all()
+        scale = float(native.abs().max())
+        assert torch.allclose(output[name], native, atol=1e-5 * scale) == same
+        assert (trace.stages[-1].total == trace.stages[0].total) == same
