@@ -15,8 +15,8 @@ from rltr.export.drop_bound import fewest_inputs
 MOST_BUDGET = 2.0
 """Above the dense cost everything is kept; far above, somebody meant percent."""
 
-SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-10, 1e10
-"""Cost weights with which prices are numbers in single precision: those of recipes, and a little on both sides."""
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-20, 1e20
+"""Cost weights with which prices are numbers in single precision, far from its ends."""
 
 ROUNDING = 1e-12
 """Means that are equal on paper may differ by this."""
