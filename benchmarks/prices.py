@@ -32,7 +32,7 @@ from rltr.train.whole_passes import time_passes
 
 USUAL, WORST = 0.07, 0.15
 """Errors of relative times that are still good."""
-MODELS = ("embedded", "minilm", "vit-s")
+BATCHES = {"embedded": 64, "minilm": 8, "vit-s": 16}
 
 
 def made(name: str, rows: int) -> tuple[Backbone, dict[str, Tensor], dict[str, Tensor]]:
@@ -89,11 +89,11 @@ def _some(batch: dict[str, Tensor], count: int = 8) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = options(__doc__, rounds=7)
-    parser.add_argument("--model", choices=MODELS, nargs="+", default=list(MODELS))
+    parser = options(__doc__, rounds=5)
+    parser.add_argument("--model", choices=list(BATCHES), nargs="+", default=list(BATCHES))
     parser.add_argument("--cost", type=float, nargs="+", default=[0.85, 0.7, 0.55, 0.4, 0.3], help="shares of FLOPs")
-    parser.add_argument("--batch", type=int, help="inputs per pass (default: embedded 64, others 16)")
-    parser.add_argument("--quick", action="store_true", help="three rounds, batches of 16 and 4: under a minute")
+    parser.add_argument("--batch", type=int, help="inputs per pass (default: 64, 8 and 16)")
+    parser.add_argument("--quick", action="store_true", help="three rounds, a quarter of the inputs: about a minute")
     parser.add_argument(
         "--cpu-clock",
         action="store_true",
@@ -107,7 +107,7 @@ def main() -> None:
         args.rounds = 3
     rows = []
     for name in args.model:
-        batch = args.batch or (64 if name == "embedded" else 16)
+        batch = args.batch or BATCHES[name]
         rows += measure_one(name, batch // 4 if args.quick else batch, args)
     errors = [abs(row["error"]) for row in rows]
     usual, worst = median(errors), max(errors)

@@ -25,6 +25,8 @@ UNEVENNESS = 0.3
 """How far the rows of a batch are from the share: a trained policy keeps more of one input than of another."""
 
 
+FEWEST = 2
+"""Rounds in any case."""
 PRECISION = 0.02
 """How far the lower quartile of a pass's times may lie above the fastest: rounds go on until then, within bounds."""
 
@@ -67,7 +69,7 @@ def time_passes(
     inputs: Mapping[str, Tensor],
     least: int = 5,
     most: int = 15,
-    limit: float = 20.0,
+    limit: float = 30.0,
     clock: Clock = CLOCK,
 ) -> WholePasses:
     """Time the native pass, and a reduced one with each selector, in alternation.
@@ -78,9 +80,9 @@ def time_passes(
         layers: the decision layers.
         dropped: what happens to dropped tokens.
         inputs: one batch.
-        least: rounds in any case.
+        least: rounds, if there is time for them.
         most: rounds at most.
-        limit: seconds after which no round begins beyond ``least``.
+        limit: seconds after which no round begins, once there are :data:`FEWEST`: large models take minutes for one.
         clock: replaced in tests.
     """
     device = backbone.device
@@ -98,7 +100,8 @@ def time_passes(
                 traces.append(reduction(inputs)[1])
         begun, worked = clock(), clock.cpu()
         for number in range(most):
-            if number >= least and (all(map(_settled, [natives, *seconds])) or clock() - begun > limit):
+            late = clock() - begun > limit
+            if number >= FEWEST and (late or (number >= least and all(map(_settled, [natives, *seconds])))):
                 break
             order = schedule(len(reductions), number, 2)
             took = []

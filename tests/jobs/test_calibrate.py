@@ -1,6 +1,7 @@
 """A policy is calibrated anew where it shall run: prices, times and qualities change, its network does not."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from rltr import cli
+from rltr.checking import run_check
 from rltr.cost import FlopsCost, LatencyCost
 from rltr.errors import RltrError
 from rltr.export import load_policy
@@ -50,6 +52,8 @@ def test_prices_and_times_are_those_of_this_machine(
     assert (here.layers, here.typical_tokens, here.recipe) == (there.layers, there.typical_tokens, there.recipe)
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("of the native time, accuracy") == len(here.calibration)
+    assert run_check(tmp_path / "here")
+    assert re.search(r"of the native time \(calibrated: \d\.\d\d\)", " ".join(capsys.readouterr().out.split()))
     card = (tmp_path / "here" / "README.md").read_text()
     assert "about 60 % of the native time" in card and f"| {here.calibration[0].time:.3f} |" in card
 
