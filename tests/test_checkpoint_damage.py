@@ -37,7 +37,7 @@ def make(tiny_vit: Any, tiny_task: Any) -> TokenPPO:
     return ppo
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def learner(tiny_vit: Any, tiny_task: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TokenPPO, Path]]:
     """A learner, and two checkpoints of it, ``1`` and ``2``."""
     torch.manual_seed(0)
