@@ -7,7 +7,7 @@ import torch
 
 from rltr.cost import CostModel, dense, span
 
-SMALLEST, LARGEST = 1e-20, 1e6
+SMALLEST, LARGEST = 1e-17, 1e6
 """What one token may cost until the next decision, in typical dense passes. With every cost weight that is allowed, the
 logarithm that policies take is finite in single precision."""
 POINTS = 65
