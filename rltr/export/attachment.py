@@ -96,7 +96,8 @@ def attach(
         policy: a policy, or its folder.
         budget: time to aim for, as a share of the native model's over the same batches, padding included, by the
             policy's calibration; a share of the dense layers' cost where prices are FLOPs or no times were calibrated.
-        max_drop: quality (accuracy, for classes) that may be lost, 0.01 for one point, by the policy's calibration.
+        max_drop: quality (accuracy, for classes) that is lost at most, 0.01 for one point, as sure as the policy was
+            calibrated for (90 %, unless its recipe says otherwise).
         cost_weight: the knob itself, above 0 and finite. Give exactly one of the three.
         attention: how rows of uneven length are computed, see :data:`rltr.kernels.Backend`; outputs are the same.
 
