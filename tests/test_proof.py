@@ -52,7 +52,8 @@ def test_every_other_family_is_proven_on_inputs_of_ones_own(name):
 
 
 PRECISE = [(name, torch.bfloat16) for name in KINDS]
-PRECISE += [(name, torch.float64) for name in KINDS if not ZOO[name].experts]  # torch has no double products of groups
+# Torch has no double products of groups, and Gemma 2 itself answers nan to padding in double precision.
+PRECISE += [(name, torch.float64) for name in KINDS if not ZOO[name].experts and name != "gemma2"]
 
 
 @pytest.mark.parametrize(("name", "dtype"), PRECISE, ids=str)
