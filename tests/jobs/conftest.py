@@ -97,8 +97,9 @@ def made_up_machine(monkeypatch: pytest.MonkeyPatch) -> None:
             return make_cost(*args, clock_of(machine))
 
     def calibration(*args: Any) -> Any:
+        timed: Any = calibrate
         with Machine() as machine:
-            return calibrate(*args, clock=machine)
+            return timed(*args, clock=machine)
 
     monkeypatch.setattr("rltr.train.run.make_cost", prices)
     monkeypatch.setattr("rltr.train.run.calibrate", calibration)
