@@ -220,7 +220,7 @@ class Backbone:
             raise RltrError("the backbone is not attached: use `with backbone.attached():` or backbone.attach()")
         token = wanted.set(forward)
         try:
-            output = self.model(**({"use_cache": False} if self.family.cached else {}) | dict(inputs))
+            output = self.model(**dict(inputs) if "use_cache" in inputs else self.uncached(inputs))
         finally:
             wanted.reset(token)
         if not forward.stages:

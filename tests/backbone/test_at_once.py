@@ -5,6 +5,7 @@ import gc
 import io
 import pickle
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -125,7 +126,8 @@ def test_a_native_pass_of_an_eager_model_keeps_its_attention_when_another_thread
 
 def test_of_two_threads_that_attach_at_once_one_is_refused(model):
     for _ in range(30):
-        barrier, done = threading.Barrier(2), []
+        barrier = threading.Barrier(2)
+        done: list[Backbone] = []
 
         def attach(backbone, barrier=barrier, done=done):
             barrier.wait()
@@ -208,7 +210,7 @@ def test_an_environment_belongs_to_the_thread_that_began_it(model, how):
 
 def test_an_environment_that_has_not_begun_may_be_used_anywhere(model):
     episodes = make_episodes(model, examples(), rows=2, layers=LAYERS)
-    assert in_another_thread(lambda: (episodes.reset(), episodes.close())) is None
+    assert in_another_thread(lambda: [act() for act in (episodes.reset, episodes.close)]) is None
     assert untouched(model)
 
 
@@ -287,7 +289,7 @@ def embedding(output):
     return output if isinstance(output, torch.Tensor) else output.pooler_output
 
 
-STORED = {
+STORED: dict[str, Any] = {
     "pickle": pickle.dumps,
     "torch.save": lambda model: torch.save(model, io.BytesIO()),
     "its base": lambda model: pickle.dumps(model.base_model),

@@ -174,10 +174,10 @@ def test_recorded_hidden_states_are_whole_grids(case, mode):
             everything = Reduction(backbone, KeepAll(), LAYERS, mode)(case.inputs | {"output_hidden_states": True})[0]
             plain, trace = Reduction(backbone, Replay(masks), LAYERS, mode)(case.inputs)
             output, _ = Reduction(backbone, Replay(masks), LAYERS, mode)(case.inputs | {"output_hidden_states": True})
-    close(output.logits, plain.logits, 1e-6)
-    assert len(output.hidden_states) == len(everything.hidden_states) == len(native) == DEPTH + 1
+    close(output["logits"], plain["logits"], 1e-6)
+    assert len(output["hidden_states"]) == len(everything["hidden_states"]) == len(native) == DEPTH + 1
     for index, (states, kept, wanted) in enumerate(
-        zip(output.hidden_states, everything.hidden_states, native, strict=True)
+        zip(output["hidden_states"], everything["hidden_states"], native, strict=True)
     ):
         assert states.shape == kept.shape == wanted.shape
         close(kept[case.present], wanted[case.present])
@@ -202,6 +202,6 @@ def test_feature_maps_of_backbone_classes_are_whole_grids(kind):
         with backbone.attached():
             kept, _ = Reduction(backbone, KeepAll(), [1, 2])({"pixel_values": pixels})
             fewer, _ = Reduction(backbone, selector("uniform"), [1, 2])({"pixel_values": pixels})
-    for expected, same, reduced_map in zip(native, kept.feature_maps, fewer.feature_maps, strict=True):
+    for expected, same, reduced_map in zip(native, kept["feature_maps"], fewer["feature_maps"], strict=True):
         close(same, expected)
         assert reduced_map.shape == expected.shape and not torch.equal(reduced_map, expected)

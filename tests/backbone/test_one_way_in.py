@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ class Wrapper(nn.Module):
         return self.how(self.inner, inputs)
 
 
-CALLS = {
+CALLS: dict[str, Any] = {
     "by name": lambda model, inputs: model(**inputs),
     "in order": lambda model, inputs: model(*inputs.values()),
     "forward by name": lambda model, inputs: model.forward(**inputs),
@@ -92,9 +93,10 @@ def test_the_token_that_a_decoders_head_reads_stays_however_it_is_called(name, p
     with torch.no_grad(), rltr.attach(model, policy, cost_weight=100.0) as attached:
         for how, call in CALLS.items():
             served = logits(call(model, inputs))
-            assert torch.equal(served, measured.logits), how
-            assert attached.kept.present[torch.arange(4), reads].all(), how
-            assert torch.equal(attached.kept.present, trace.stages[-1].present), how
+            assert torch.equal(served, measured["logits"]), how
+            kept = attached.kept
+            assert kept is not None and kept.present[torch.arange(4), reads].all(), how
+            assert torch.equal(kept.present, trace.stages[-1].present), how
 
 
 @pytest.mark.parametrize("how", CALLS)
@@ -112,7 +114,7 @@ def test_forward_of_the_model_itself_is_reduced(outer, text_inputs):
         native = model(**text_inputs)[0]
         with rltr.attach(model, policy_for(model, 12), cost_weight=30.0) as attached:
             called = model.forward(**text_inputs)[0]
-            assert attached.kept.total < int(text_inputs["attention_mask"].sum())
+            assert attached.kept is not None and attached.kept.total < int(text_inputs["attention_mask"].sum())
     assert not torch.equal(called, native)
 
 
@@ -317,6 +319,6 @@ def test_the_vision_tower_of_a_llava_is_reduced():
         native = torch.stack(list(getattr(native, "pooler_output", native)))
         with rltr.attach(tower.root, policy, cost_weight=3.0) as attached:
             found = model.model.get_image_features(pixel_values=pixels, vision_feature_layer=-2)
-            assert attached.kept.total < 2 * 17
+            assert attached.kept is not None and attached.kept.total < 2 * 17
         found = torch.stack(list(getattr(found, "pooler_output", found)))
     assert found.shape == native.shape and not torch.equal(found, native) and found.isfinite().all()

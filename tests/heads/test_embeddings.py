@@ -52,7 +52,7 @@ def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, drop
     assert none_yet is None
     with torch.no_grad(), attached.reduction.backbone.attached():
         output, trace = attached.reduction(inputs)
-    assert torch.equal(states, output.last_hidden_state) and torch.equal(kept.row, trace.stages[-1].row)
+    assert torch.equal(states, output["last_hidden_state"]) and torch.equal(kept.row, trace.stages[-1].row)
     pooled = task.test.goal.read(output, inputs)
     mask = inputs["attention_mask"][..., None]
     torch.testing.assert_close(pooled, (states * mask).sum(1) / mask.sum(1))
