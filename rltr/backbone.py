@@ -297,7 +297,7 @@ class Backbone:
                 f"{type(self.model).__name__} runs its layers in another order than they are listed in: not supported"
             )
         names = self._names[layer]
-        named = dict(zip(names, args, strict=False)) | kwargs
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
         mask = named.get("attention_mask")
         hidden = named["hidden_states"]
         if hidden.ndim != 3:
