@@ -22,8 +22,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: setup ## train, measure and export on the embedded data, in less than eight minutes on two cores
 	$(BIN)/rltr demo
 
+# One process per processor core; tests use one thread each.
 test: setup ## run the tests, in an order of chance that the first lines name
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: setup ## check format, style and types
 	$(BIN)/ruff format --check $(SOURCES)

@@ -59,7 +59,7 @@ class Stream:
 
 
 current: ContextVar[Stream | None] = ContextVar("rltr_stream", default=None)
-"""The forward pass of this thread or greenlet that rltr runs; None lets every hook and function pass things on."""
+"""The forward pass of this thread or greenlet that rltr runs; None lets layers and attention pass everything on."""
 
 
 @dataclass(frozen=True)

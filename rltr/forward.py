@@ -1,6 +1,6 @@
 """One reduced forward pass: pack tokens before the first layer, let some go at decision layers, unpack after the last.
 
-The model's own ``forward`` runs, unedited; :class:`Forward` is what the hooks on its layers call.
+The model's own ``forward`` runs, unedited; :class:`Forward` is called in front of its layers and behind them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

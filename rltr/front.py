@@ -10,6 +10,8 @@ from rltr.layers import signature_of
 
 Through: TypeAlias = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Called with the module, its own forward, and what it was called with, in order and by name."""
+PLACE = "_rltr_installation"
+"""Attribute of a module that rltr is installed in."""
 
 
 class Front:

@@ -20,12 +20,10 @@ from rltr.attention import IMPLEMENTATION, current
 from rltr.errors import RltrError
 from rltr.families import OWN_ATTENTION
 from rltr.forward import Forward, Owner
-from rltr.front import Front
+from rltr.front import PLACE, Front
 from rltr.layers import signature_of
 from rltr.native_copy import native_copy
 
-PLACE = "_rltr_installation"
-"""Attribute of a base that rltr is installed in."""
 LOCK = RLock()
 """Held while a model is changed; reentrant, since the garbage collector may detach at any time."""
 

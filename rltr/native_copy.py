@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from rltr.front import Front
+from rltr.front import PLACE, Front
 
-LEFT_OUT = ("__deepcopy__", "_rltr_installation")
+LEFT_OUT = ("__deepcopy__", PLACE)
 """Attributes of modules that a copy must not have."""
 
 

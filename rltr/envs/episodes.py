@@ -113,7 +113,7 @@ class Episodes:
         self._generators = [np.random.default_rng() for _ in range(rows // group_size)]
         self._pass: PausedForward | None = None
         self.backbone.attach()
-        # Also when nobody closes: an environment that was forgotten must not leave its hooks on the model.
+        # Also when nobody closes: an environment that was forgotten must not stay in the model.
         self._let_go = finalize(self, self.backbone.detach)
         self._let_go.atexit = False
 

@@ -48,7 +48,7 @@ def measure(
     A last, smaller batch counts for quality and FLOPs but not for time, where it would mix two batch sizes.
 
     Args:
-        backbone: the frozen model, which must not be hooked outside of a point's ``attached``.
+        backbone: the frozen model, which must not be attached outside of a point's ``attached``.
         points: at least one.
         examples: a split the policy was not trained on; at least two.
         flops: analytic cost, for points without their own.

@@ -43,7 +43,7 @@ class Attachment:
 
     @property
     def kept(self) -> Tokens | None:
-        """The tokens that reached the last layer in this thread's last call, for pooling; None before the first."""
+        """The tokens that reached the last layer in this thread's last call; None before the first."""
         last: Tokens | None = getattr(self._last, "kept", None)
         return last
 

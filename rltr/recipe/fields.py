@@ -103,7 +103,7 @@ class DataGroup(Group):
         description="texts are cut to so many tokens, special ones included; null for as many as the model takes",
     )
     pooling: Literal["mean", "cls"] = Field(
-        "mean", description="what an embedding is made of: the mean of the tokens that are left, or the first one"
+        "mean", description="what an embedding is made of: the mean over all places that are not padding, or the first"
     )
     template: str = Field(
         "a photo of a {}.", pattern=r"\{\}", description="the text that describes a class (zero-shot), {} is its name"

@@ -39,7 +39,7 @@ class DataOptions:
             further; of what ``datasets`` streams as many again are read, up to 1,000, to mix their order. None
             downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
         max_tokens: texts are cut to so many tokens, special ones included; None for as many as the model takes.
-        pooling: what an embedding is made of: ``mean`` of the tokens that are left, or ``cls``, the first one.
+        pooling: what an embedding is made of: ``mean`` over all places that are not padding, or ``cls``, the first one.
         template: the text that describes a class in zero-shot tasks, with ``{}`` for its name.
 
     Raises:
