@@ -41,7 +41,7 @@ class OperatingPoint:
     knob: str = "keep rate"
     """What ``setting`` is: ``keep rate`` or ``cost weight``."""
     attached: Callable[[], AbstractContextManager[object]] = nullcontext
-    """Entered before and left after the timed call, so that attaching costs no time, and the native model runs as it is."""
+    """Entered before and left after the timed call: attaching costs no time, and the native model runs as it is."""
     flops: CostModel | None = None
     """FLOPs with this selector's own cost in ``decision``; the sweep's if None."""
     latency: CostModel | None = None
