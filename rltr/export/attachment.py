@@ -152,8 +152,10 @@ def detach(model: nn.Module) -> None:
         attachment.detach()
 
 
-def attachments(model: nn.Module) -> list[Attachment]:
-    """The policies that are attached to a model or to parts of it."""
+def attachments(model: object) -> list[Attachment]:
+    """The policies that are attached to a model or to parts of it; none to what is no module."""
+    if not isinstance(model, nn.Module):
+        return []
     places = [installed_in(part) for part in model.modules()]
     servers = [None if place is None else place.server for place in places]
     return [server for server in servers if isinstance(server, Attachment)]

@@ -44,10 +44,10 @@ def watch(scenario: dict[str, Any], seen: Path) -> None:
     sys.addaudithook(look)
 
 
-def child(scenario: dict[str, Any], said: Path, seen: Path) -> None:
+def child(scenario: dict[str, Any], errors: int, seen: Path) -> None:
     os.chdir(scenario["folder"])
-    for number in (1, 2):
-        os.dup2(os.open(said.with_suffix(f".{number}"), os.O_CREAT | os.O_WRONLY), number)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(errors, 2)  # a pipe: what is said must not meet the limit of files
     sys.argv = ["rltr", *scenario["command"]]
     if "limit" in scenario:
         resource.setrlimit(resource.RLIMIT_FSIZE, (scenario["limit"], scenario["limit"]))
@@ -71,9 +71,11 @@ def child(scenario: dict[str, Any], said: Path, seen: Path) -> None:
 def run(scenario: dict[str, Any], said: Path) -> dict[str, Any]:
     seen = said.with_suffix(".seen")
     began = time.monotonic()
+    reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
-        child(scenario, said, seen)
+        child(scenario, writing, seen)
+    os.close(writing)
     waiting = "signal" in scenario
     while True:
         ended, status = os.waitpid(process, os.WNOHANG)
@@ -85,9 +87,11 @@ def run(scenario: dict[str, Any], said: Path) -> dict[str, Any]:
         if time.monotonic() - began > PATIENCE:
             os.kill(process, signal.SIGKILL)
         time.sleep(0.01)
+    with open(reading) as errors:  # a few lines, which a pipe holds until then
+        stderr = errors.read()
     return {
         "code": os.waitstatus_to_exitcode(status),
-        "stderr": said.with_suffix(".2").read_text(),
+        "stderr": stderr,
         "changes": seen.stat().st_size if seen.exists() else 0,
     }
 
