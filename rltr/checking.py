@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -10,7 +11,8 @@ from rltr.backbone import Backbone
 from rltr.backbone_check import check_backbone
 from rltr.cost import FlopsCost
 from rltr.device import move_inputs, pick_device
-from rltr.evaluate import measure, policy_points
+from rltr.evaluate import Evaluation, measure, policy_points
+from rltr.evaluate.points import Measurement
 from rltr.evaluate.statistics import Interval
 from rltr.export.calibration import Operating
 from rltr.export.card import lost_at_most
@@ -25,7 +27,9 @@ from rltr.tasks import Examples
 CHECKED = 64
 """Inputs on which a reduced model is compared with the native one."""
 SLACK = 0.05
-"""Quality that may be lost beyond the calibrated loss before a check fails."""
+"""Quality that may be lost beyond the calibrated loss, or at all without a calibration, before a check fails."""
+MEASURED = 4
+"""Cost weights that a policy without a calibration is measured at."""
 console = Console()
 
 
@@ -40,7 +44,8 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
 
     Returns:
         Whether the policy may be used here: keeping everything, the model answers as the native one; and on real data
-        no setting loses surely more than the policy's calibration promised. If not, why is printed.
+        no setting loses surely more than the policy's calibration promised, or without a calibration, not every
+        setting loses surely more than :data:`SLACK`. If not, why is printed.
     """
     policy = load_policy(policy_folder)
     trained = stored_recipe(policy.recipe, str(policy_folder))
@@ -61,11 +66,13 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
             "here, and please report it with the versions of torch and transformers"
         )
         return False
-    if not policy.calibration:
-        console.print("this policy was exported without calibration, so there is nothing more to check it by")
-        return True
-    weights = [point.cost_weight for point in policy.calibration[:: max(1, len(policy.calibration) // 4)]]
     promised = {point.cost_weight: point for point in policy.calibration}
+    weights = list(promised)[:: max(1, len(promised) // 4)] or _trained_weights(recipe)
+    if not promised:
+        console.print(
+            f"this policy was exported without calibration: measured at cost weights that it was trained for"
+            f"{'' if real else f', and no verdict on its {policy.quality_name}'}"
+        )
     evaluation = measure(
         backbone,
         policy_points(backbone, policy, weights),
@@ -74,22 +81,58 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
         name=recipe.model.source,
         gallery=0,
         batch_size=recipe.evaluation.batch_size,
+        split="validation" if real else "random",
     )
     for point in evaluation.points:
-        right = (
-            f", {evaluation.quality_name} {point.quality:.1%} (native {evaluation.dense_quality:.1%})" if real else ""
-        )
-        slower = " - slower than no pruning" if point.slower else ""
-        lost = f"; lost at most, by its calibration: {lost_at_most(promised[point.setting].to_dict())}"
-        time = promised[point.setting].time
-        told = "" if time is None else f" (calibrated: {time:.2f})"
-        console.print(
-            f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{told}{right}{lost}{slower}"
-        )
+        _print_point(point, evaluation, promised.get(point.setting), real)
+    if not real:
+        return True
+    return _keeps_promises(evaluation, promised) if promised else _keeps_quality(evaluation)
+
+
+def _trained_weights(recipe: Recipe) -> list[float]:
+    """A few cost weights of the range that a policy was trained for, rising."""
+    weights: list[float] = np.geomspace(*recipe.learner.cost_weight, MEASURED).tolist()
+    return list(dict.fromkeys(weights))
+
+
+def _print_point(point: Measurement, evaluation: Evaluation, promised: Operating | None, real: bool) -> None:
+    """One line: what a setting takes and keeps here, beside what its calibration says."""
+    right = f", {evaluation.quality_name} {point.quality:.1%} (native {evaluation.dense_quality:.1%})" if real else ""
+    slower = " - slower than no pruning" if point.slower else ""
+    lost = "" if promised is None else f"; lost at most, by its calibration: {lost_at_most(promised.to_dict())}"
+    told = "" if promised is None or promised.time is None else f" (calibrated: {promised.time:.2f})"
+    console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{told}{right}{lost}{slower}")
+
+
+def _keeps_quality(evaluation: Evaluation) -> bool:
+    """Whether a policy that promises nothing is of use at some setting; those that lose much are named.
+
+    A high cost weight asks for few tokens, whatever that loses. So a policy fails if it surely ruins
+    the model at every setting that was measured.
+    """
+    ruined = [point for point in evaluation.points if loses_surely(point.quality_change_interval, SLACK)]
+    if not ruined:
+        return True
+    least = -100 * max(point.quality_change for point in ruined)
+    loses = f"this policy loses {least:.1f} points of {evaluation.quality_name} or more on this data"
+    if len(ruined) < len(evaluation.points):
+        where = ", ".join(f"{point.setting:.3g}" for point in ruined)
+        console.print(f"at cost weight {where} {loses}: run it at another one, and calibrate it first (rltr calibrate)")
+        return True
+    console.print(
+        f"at every cost weight measured {loses}, surely more than {100 * SLACK:.0f}: this data is unlike what it was "
+        "trained on, or the policy is damaged or another one. Train one for this data"
+    )
+    return False
+
+
+def _keeps_promises(evaluation: Evaluation, promised: Mapping[float, Operating]) -> bool:
+    """Whether no setting surely loses more than its calibration promised; if one does, why is printed."""
     broken = [
         point for point in evaluation.points if breaks_promise(point.quality_change_interval, promised[point.setting])
     ]
-    if not real or not broken:
+    if not broken:
         return True
     worst = min(broken, key=lambda point: point.quality_change)
     calibrated = promised[worst.setting]
@@ -114,10 +157,12 @@ def breaks_promise(change: Interval | None, promised: Operating) -> bool:
         change: interval of the quality with fewer tokens minus the native one; None where there are too few inputs.
         promised: the calibration at the same cost weight.
     """
-    if change is None:
-        return False
-    allowed = max(promised.dense_quality - promised.quality + SLACK, promised.drop_bound or 0.0)
-    return -change[1] > allowed
+    return loses_surely(change, max(promised.dense_quality - promised.quality + SLACK, promised.drop_bound or 0.0))
+
+
+def loses_surely(change: Interval | None, allowed: float) -> bool:
+    """Whether the whole interval of a change of quality is a loss of more than ``allowed`` (0.05: five points)."""
+    return change is not None and -change[1] > allowed
 
 
 def run_model_check(source: str, tower: str | None = None, device: str = "auto", threads: int | None = None) -> bool:

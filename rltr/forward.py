@@ -96,6 +96,43 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         yield
 
 
+def let_go(
+    decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, dropped: Dropped
+) -> tuple[Float[Tensor, "kept width"], Tokens, tuple[Int[Tensor, " dropped"], Int[Tensor, " dropped"]]]:
+    """All that follows from who stays: what the rest looks like, and who stands for whom from now on.
+
+    Some kept token stands for each that leaves, whatever happens to those that are dropped: heads may read all places.
+
+    Args:
+        decision: what was decided about.
+        kept: who stays; all protected tokens do.
+        into: see :class:`Choice`.
+        dropped: what happens to the others.
+
+    Returns:
+        The hidden states and the ragged batch of those that stay; and for each token that leaves its place on the grid
+        and that of the token that stands for it.
+    """
+    tokens, leave = decision.tokens, ragged.where(~kept)
+    with undisturbed(decision.hidden.device):
+        if into is None:
+            into, found = decision.redundancy.partners(kept)
+        else:
+            found = torch.ones_like(into, dtype=torch.bool)
+        stands = into
+        if not bool(found.all()):
+            # Nobody takes these in, so their most similar kept token stands for them. Protected ones count here: a row
+            # always keeps one, and nothing is merged into it by this.
+            lost = torch.zeros_like(kept)
+            lost[leave[~found]] = True
+            stands = into.clone()
+            stands[~found] = ragged.nearest(decision.unit, tokens, lost, kept)[1]
+        departures = tokens.grid_index[leave], tokens.grid_index[stands]
+    if dropped == "drop":
+        return ragged.take(decision.hidden, kept), ragged.keep(tokens, kept), departures
+    return *ragged.merge(decision.hidden, tokens, kept, into, found), departures
+
+
 @dataclass(frozen=True)
 class Trace:
     """Which tokens were in the stream, and when.
@@ -357,30 +394,11 @@ class Forward(Stream):
             current.reset(outside)
         kept = choice.keep | protected
         if not bool(kept.all()):
-            with undisturbed(hidden.device):
-                if choice.into is None:
-                    into, found = decision.redundancy.partners(kept)
-                else:
-                    into, found = choice.into, torch.ones_like(choice.into, dtype=torch.bool)
-                self._note_departures(decision, kept, into, found)
-            if self.dropped == "drop":
-                hidden, self.tokens = ragged.take(hidden, kept), ragged.keep(tokens, kept)
-            else:
-                hidden, self.tokens = ragged.merge(hidden, tokens, kept, into, found)
+            hidden, self.tokens, departures = let_go(decision, kept, choice.into, self.dropped)
+            self._departures.append(departures)
             self._followed.clear()
         self.stages.append(self._tokens())
         return self._shaped(hidden)
-
-    def _note_departures(self, decision: Decision, kept: Tensor, into: Tensor, found: Tensor) -> None:
-        """Remember who stands for whom from now on: for a token that nobody took in, its most similar kept token."""
-        tokens, leave = decision.tokens, ragged.where(~kept)
-        if not bool(found.all()):
-            lost = torch.zeros_like(kept)
-            lost[leave[~found]] = True
-            # Protected tokens count here: a row always keeps one, and nothing is merged into it by this.
-            into = into.clone()
-            into[~found] = ragged.nearest(decision.unit, tokens, lost, kept)[1]
-        self._departures.append((tokens.grid_index[leave], tokens.grid_index[into]))
 
     def _shaped(self, packed: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "batch length *rest"]:
         """Rows of equal length as a batch, all others packed behind one another in a batch of one."""

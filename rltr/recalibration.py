@@ -10,6 +10,7 @@ from rltr.backbone import Backbone
 from rltr.cost import CostModel, LatencyCost
 from rltr.cost.rounds import CLOCK, Clock
 from rltr.envs.episodes import longest_inputs, row_length
+from rltr.errors import RltrError
 from rltr.export.calibration import Operating
 from rltr.export.card import lost_at_most
 from rltr.export.folder import Policy, load_policy, save_policy
@@ -19,7 +20,7 @@ from rltr.pricing import Pricing
 from rltr.recipe import load_recipe, stored_recipe
 from rltr.recipe.fields import CostGroup
 from rltr.tasks import Task
-from rltr.train.cost_model import Priced, make_cost, spread
+from rltr.train.cost_model import Priced, Unfit, make_cost, spread
 from rltr.train.run import CALIBRATED_ROWS, calibrated_weights
 
 console = Console()
@@ -85,7 +86,12 @@ def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> 
     longest = max(samples, key=lambda inputs: row_length(backbone, inputs))
     batch = task.validation.batch(spread(policy.cost.rows, len(task.validation)))
     priced = Priced(backbone, policy.network.config, policy.layers, policy.dropped, longest, batch)
-    return make_cost(priced, CostGroup(kind="latency", batch_size=policy.cost.rows), clock)
+    try:
+        return make_cost(priced, CostGroup(kind="latency", batch_size=policy.cost.rows), clock)
+    except Unfit as error:
+        raise RltrError(
+            f"{error}. Nothing was written: stop what else runs on this machine, or wait, and calibrate again"
+        ) from error
 
 
 def _line(point: Operating, quality_name: str) -> str:

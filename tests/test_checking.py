@@ -1,6 +1,7 @@
 """A check fails where a policy surely loses more than its calibration promised, and only there."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,51 @@ def test_random_inputs_say_nothing_of_quality(
     assert "checking on random inputs" in said and "no verdict on its accuracy" in said
 
 
-def test_a_policy_without_calibration_is_checked_for_exactness(
-    saved: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+def test_a_policy_without_calibration_is_measured_all_the_same(
+    saved: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run_check(saved(0.0))
-    assert "without calibration" in capsys.readouterr().out
+    assert run_check(saved(10.0))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "without calibration" in said and said.count("of the native time, accuracy") == checking.MEASURED
+    assert "this policy loses" not in said and "by its calibration" not in said
+    assert not run_check(saved(-100.0))
+    assert "at every cost weight measured this policy loses" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr(checking, "CHECKED", 8)
+    monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
+    assert run_check(saved(-100.0))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "that it was trained for, and no verdict on its accuracy" in said and "this policy loses" not in said
+
+
+def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_to(
+    saved: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, found = saved(-100.0), checking.measure
+
+    def gentle_at_first(*args: Any, **settings: Any) -> Any:
+        evaluation = found(*args, **settings)
+        first, *others = evaluation.points
+        return replace(evaluation, points=[replace(first, quality_change_interval=(-0.04, 0.01)), *others])
+
+    monkeypatch.setattr(checking, "measure", gentle_at_first)
+    assert run_check(folder)
+    assert "run it at another one, and calibrate it first" in " ".join(capsys.readouterr().out.split())
+
+
+def test_warnings_name_the_split_that_was_measured(
+    saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here with labels in another order, of which evaluation and check speak alike."""
+    prepared = checking.prepare_data
+
+    def renamed(*args: Any) -> Any:
+        task = prepared(*args)
+        labels = (task.validation.labels + 1) % len(task.validation.classes)
+        task.validation.labels = labels
+        return task
+
+    monkeypatch.setattr(checking, "prepare_data", renamed)
+    caplog.clear()
+    run_check(saved(10.0, Operating(0.01, 0.5, 0.82, 0.82)))
+    said = [record.getMessage() for record in caplog.records if "another order" in record.getMessage()]
+    assert said and all(line.startswith("of validation inputs, ") for line in said)

@@ -2,7 +2,7 @@
 
 A row's time inside a batch cannot be told from its neighbours', and single timings are noisy; so each kind of layer is
 timed at a few token counts, curves of three numbers are fitted, and rewards read these. Curves of parts are then held
-against whole passes (:mod:`rltr.cost.whole`), and ``rltr.evaluate`` reports how well they foretell.
+against whole passes (:mod:`rltr.cost.scaling`), and ``rltr.evaluate`` reports how well they foretell.
 """
 
 import json

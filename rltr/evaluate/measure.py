@@ -39,6 +39,7 @@ def measure(
     gallery: int = 12,
     seed: int = 0,
     progress: bool = True,
+    split: str = "test",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
     """Run every point once over all examples, in alternation with the native model.
@@ -60,6 +61,7 @@ def measure(
         gallery: so many examples, spread evenly over the split, have the kept tokens of the policy's points recorded.
         seed: of the resampling behind intervals.
         progress: show a progress bar.
+        split: what messages call the examples.
         clock: returns seconds; replaced in tests.
 
     Raises:
@@ -68,7 +70,7 @@ def measure(
     if not points:
         raise RltrError("There is no operating point to evaluate: give at least one policy setting or baseline.")
     if len(examples) < 2:
-        raise RltrError(f"The test split has {len(examples)} example(s): evaluation needs at least 2.")
+        raise RltrError(f"The {split} split has {len(examples)} example(s): evaluation needs at least 2.")
     if min(batch_size, repeats, native_every) < 1:
         raise RltrError(
             f"batch_size ({batch_size}), repeats ({repeats}) and native_every ({native_every}) must be at least 1."
@@ -138,7 +140,7 @@ def measure(
     finally:
         model.train(was_training)
 
-    warn_if_implausible(goal, torch.cat(whole), labels, examples.classes, "test")
+    warn_if_implausible(goal, torch.cat(whole), labels, examples.classes, split)
     rows = len(batches[0])
     return Evaluation(
         environment=describe_environment(backbone, used_threads),

@@ -1,10 +1,10 @@
 """From what a user wants (a budget, a bound on the loss of quality) to the cost weight that gives it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise, takewhile
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from scipy.optimize import isotonic_regression
@@ -57,11 +57,6 @@ class Operating:
     def to_dict(self) -> dict[str, float | None]:
         """As plain numbers, for JSON."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, numbers: Mapping[str, Any]) -> "Operating":
-        """Undo :meth:`to_dict`; what was written while all tasks were classifications calls the quality accuracy."""
-        return cls(**{name.replace("accuracy", "quality"): value for name, value in numbers.items()})
 
 
 def weight_for_budget(table: Sequence[Operating], budget: float) -> float:

@@ -58,7 +58,7 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "Times are measured shares of the native model's over the same batches, padding, embedding and head included, "
         "and what a budget is a share of; a dash where prices are counted. Costs are shares of the dense layers' cost "
-        "over the same tokens by the cost model. Both include the policy's own.",
+        "on the same padded batches, by the cost model. Both include the policy's own.",
         "",
     ]
     return "\n".join(lines)

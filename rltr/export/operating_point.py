@@ -22,7 +22,8 @@ def chosen_weight(
         table: the policy's calibration.
         budget: share to aim for: of the native time where times were calibrated, of the dense cost elsewhere.
         max_drop: quality that may be lost.
-        cost_weight: the weight itself, from :data:`SMALLEST_WEIGHT` to :data:`LARGEST_WEIGHT`.
+        cost_weight: the weight itself, from :data:`rltr.export.calibration.SMALLEST_WEIGHT` to
+            :data:`rltr.export.calibration.LARGEST_WEIGHT`.
 
     Raises:
         RltrError: if not exactly one is given, it is no number, or it lies outside of the calibration.

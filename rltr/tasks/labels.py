@@ -124,8 +124,6 @@ FOLDERS: tuple[Way, ...] = (by_name, folders_by_number, folders_by_text)
 """How folders are numbered, one per class."""
 NAMES: tuple[Way, ...] = (by_name,)
 """How classes are numbered that have a name and a number: by their names, and else by :func:`numbers_of` these."""
-NUMBERS: tuple[Way, ...] = (by_number,)
-"""How labels are numbered that can be nothing else."""
 NAME_THEM = (
     "say what the model's classes are called (model.config.id2label and label2id), and save it; the data may then be "
     "in any order"

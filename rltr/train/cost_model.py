@@ -32,7 +32,7 @@ TOLERATED = 0.15
 
 
 class Unfit(RltrError):
-    """Prices that were measured and do not hold for whole passes."""
+    """Prices do not hold for whole passes: what was found and the likely cause. What to do depends on who asked."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def make_cost(priced: Priced, wanted: CostGroup, clock: Clock = CLOCK) -> CostMo
         clock: replaced in tests.
 
     Raises:
-        RltrError: if the layers cannot be priced so, a measured table does not fit, or the machine is too busy to
-            measure on it.
+        Unfit: if prices do not hold for whole passes; the caller adds what to do.
+        RltrError: if the layers cannot be priced so, or a measured table does not fit.
     """
     return MAKERS[wanted.kind](priced, wanted, clock)
 
@@ -112,28 +112,47 @@ def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCos
     return scaled(replace(cost, busy=cost.busy or passes.busy), passes)
 
 
+def cure_in_training(wanted: CostGroup) -> str:
+    """What to do about :class:`Unfit` prices in a training, as a sentence.
+
+    Args:
+        wanted: what the recipe says.
+    """
+    first = (
+        "Stop what else runs on this machine, or wait, and begin again"
+        if wanted.table is None
+        else "Leave cost.table out to measure anew"
+    )
+    return (
+        f"{first}. To count instead of measuring, set cost.kind=flops"
+        f"{' and leave cost.table out' if wanted.table is not None else ''}, or cost.when_busy=flops to do so only "
+        "when this happens"
+    )
+
+
 def trust(cost: LatencyCost) -> LatencyCost:
     """The same prices, if they foretell whole passes; says how well, and if the machine was busy.
 
     Raises:
-        Unfit: if they do not, with the likely reason and what to do.
+        Unfit: if they do not, with the likely cause; the caller adds what to do.
     """
     fit = cost.fit
     assert fit is not None
     if fit.worst > TOLERATED:
         said, true = max(zip(fit.foretold, fit.measured, strict=True), key=lambda pair: abs(pair[0] / pair[1] - 1))
         likely = (
-            f"this machine is busy: {cost.busy}. Stop what else runs on it, or wait, and begin again"
+            f"this machine is busy: {cost.busy}"
             if cost.busy
-            else "likely cause: something else used the machine for a while, or it changed its clock rate; begin again"
+            else "likely cause: something else used the machine for a while, or the processor changed its frequency"
         )
         raise Unfit(
             f"the measured prices do not hold for whole passes: one that takes {true:.2f} of the native time is "
-            f"foretold as {said:.2f}, and more than {TOLERATED:.0%} off is not trained on; {likely}. To count instead "
-            "of measuring, set cost.kind=flops, or cost.when_busy=flops to do so only when this happens"
+            f"foretold as {said:.2f}, and more than {TOLERATED:.0%} off is not used; {likely}"
         )
     if cost.busy:
-        log.warning("this machine is busy: %s. Prices hold even so; for better ones, stop what else runs", cost.busy)
+        log.warning(
+            "this machine is busy: %s. Prices hold even so; what is timed gets surer if nothing else runs", cost.busy
+        )
     console.print(
         f"prices: relative times of whole passes are foretold within {fit.usual:.0%}, {fit.worst:.0%} at worst",
         highlight=False,

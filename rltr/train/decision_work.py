@@ -9,7 +9,7 @@ from torch import Tensor
 from rltr import tokens as ragged
 from rltr.attended import Attended
 from rltr.backbone import Backbone
-from rltr.forward import Decision, Dropped
+from rltr.forward import Decision, Dropped, let_go
 from rltr.policies.network import TokenPolicy
 from rltr.policies.observation import Observation
 
@@ -17,7 +17,19 @@ from rltr.policies.observation import Observation
 def decision_work(
     backbone: Backbone, network: TokenPolicy, rows: int, dropped: Dropped = "merge"
 ) -> Callable[[int], object]:
-    """Everything a decision does on ``rows`` rows of so many random tokens: policy, redundancy, merging, packing."""
+    """A decision about ``rows`` rows of so many random tokens: the policy, and all that a forward pass does then.
+
+    The policy's answer is not used: half of the tokens leave, at random, so that every call does the same.
+
+    Args:
+        backbone: the model whose hidden states they could be.
+        network: the policy.
+        rows: of a batch, at least 1.
+        dropped: what happens to tokens that leave; who stands for them is looked for in any case.
+
+    Returns:
+        What is called with the number of tokens per row, and timed.
+    """
     generator = torch.Generator().manual_seed(0)
     prepared: dict[int, tuple[Decision, Tensor]] = {}
 
@@ -44,8 +56,6 @@ def decision_work(
         decision = replace(decision, tokens=tokens, attended=replace(decision.attended, tokens=tokens))
         ones = torch.ones(rows, device=backbone.device, dtype=torch.float32)
         network(Observation.of_decision(decision, ones, ones))
-        if dropped == "drop":
-            return ragged.take(decision.hidden, kept), ragged.keep(decision.tokens, kept)
-        return ragged.merge(decision.hidden, decision.tokens, kept, *decision.redundancy.partners(kept))
+        return let_go(decision, kept, None, dropped)
 
     return decide

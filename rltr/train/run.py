@@ -32,7 +32,7 @@ from rltr.selectors import KeepAll
 from rltr.tasks import Task
 from rltr.train.checkpoint import restore_checkpoint, save_checkpoint
 from rltr.train.checkpoint_facts import check_facts, read_facts
-from rltr.train.cost_model import Priced, check_conditions, make_cost, spread
+from rltr.train.cost_model import Priced, Unfit, check_conditions, cure_in_training, make_cost, spread
 from rltr.train.origin import origin, refuse_others
 from rltr.train.token_ppo import TokenPPO
 from rltr.train.watch import Bar, Checkpoints, Watch
@@ -84,7 +84,10 @@ def train_policy(
         cost = costs.from_dict(saved["cost"])
     else:
         batch = task.train.batch(spread(recipe.cost.batch_size, len(task.train)))
-        cost = make_cost(Priced(backbone, config, layers, dropped, sample, batch), recipe.cost)
+        try:
+            cost = make_cost(Priced(backbone, config, layers, dropped, sample, batch), recipe.cost)
+        except Unfit as error:
+            raise RltrError(f"{error}. {cure_in_training(recipe.cost)}") from error
     check_conditions(cost, backbone)
     if not saved:
         _say_batch(cost, recipe)

@@ -237,4 +237,3 @@ def test_one_lucky_time_hides_nothing() -> None:
     smooth = monotone(table)
     assert [point.share for point in smooth] == pytest.approx([1.0, 0.9, (0.62 + 0.75) / 2, 0.6, 0.5])
     assert 2**2 <= weight_for_budget(table, 0.65) <= 2**4
-    assert Operating.from_dict(table[0].to_dict()) == table[0]

@@ -21,7 +21,7 @@ from rltr.export import (
 from rltr.export.folder import CARD, CONFIG, WEIGHTS
 from rltr.files import recover_folder
 from rltr.policies import PolicyConfig
-from tests.export.conftest import LAYERS, TABLE
+from tests.export.conftest import LAYERS
 
 
 def test_a_policy_survives_its_folder(policy: Policy, tmp_path: Path) -> None:
@@ -66,10 +66,11 @@ def test_saving_again_replaces_the_policy_and_nothing_else(policy: Policy, tmp_p
     assert (tmp_path / "policy" / "notes.md").read_text() == "mine"
 
 
-def test_a_calibration_of_when_all_tasks_were_classifications_is_read() -> None:
+def test_a_calibration_of_when_all_tasks_were_classifications_is_read(policy: Policy, tmp_path: Path) -> None:
+    save_policy(policy, tmp_path / "policy")
     old = {"cost_weight": 0.2, "cost": 0.7, "accuracy": 0.89, "dense_accuracy": 0.9}
-    assert Operating.from_dict(old) == Operating(0.2, 0.7, 0.89, 0.9)
-    assert Operating.from_dict(TABLE[1].to_dict()) == TABLE[1]
+    rewrite(tmp_path / "policy", calibration=[old], format=2, weights_sha256=None, settings_sha256=None)
+    assert load_policy(tmp_path / "policy").calibration == [Operating(0.2, 0.7, 0.89, 0.9)]
 
 
 def test_the_folder_in_use_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -21,14 +21,17 @@ from rltr.envs import DenseLogits
 from rltr.errors import RltrError
 from rltr.export import load_policy
 from rltr.folders import CHECKPOINT, LATENCY_FILE, POLICY_FOLDER
+from rltr.forward import Choice, Decision, Dropped, Forward, let_go
 from rltr.jobs import run_train
 from rltr.loading import load_model
-from rltr.policies.network import PolicyConfig
+from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.recipe.fields import CostGroup
+from rltr.redundancy import Redundancy
 from rltr.selectors import RandomChoice
 from rltr.train import cost_model
 from rltr.train.checkpoint import TENSORS
-from rltr.train.cost_model import MAKERS, Priced, make_cost, measured_cost, trust
+from rltr.train.cost_model import MAKERS, Priced, Unfit, cure_in_training, make_cost, measured_cost, trust
+from rltr.train.decision_work import decision_work
 from tests.clocks import Machine as MadeUp
 from tests.clocks import bursts, clock_of
 from tests.jobs.conftest import recipe
@@ -87,11 +90,14 @@ def test_prices_that_do_not_hold_are_not_trained_on(
     flat(content)
     (tmp_path / "flat.json").write_text(json.dumps(content))
     spoiled = {**latency, "cost.table": tmp_path / "flat.json"}
-    with pytest.raises(RltrError, match=r"do not hold for whole passes: .* of the native time .*cost\.when_busy=flops"):
+    found = r"do not hold for whole passes: .* of the native time .*Leave cost\.table out.*cost\.when_busy=flops"
+    with pytest.raises(RltrError, match=found) as refused:
         run_train(recipe(folder, tmp_path / "second", **spoiled))
+    assert "begin again" not in str(refused.value)  # which would read the same table
     assert not (tmp_path / "second").exists() and "FLOPs are counted" not in caplog.text
     second = run_train(recipe(folder, tmp_path / "second", **spoiled, **{"cost.when_busy": "flops"}))
     assert "FLOPs are counted instead, as cost.when_busy says" in caplog.text
+    assert "set cost." not in caplog.text and "cost.when_busy=" not in caplog.text  # that is what they did
     policy = load_policy(second / POLICY_FOLDER)
     assert isinstance(policy.cost, FlopsCost) and not (second / LATENCY_FILE).exists()
     assert all(point.time is None for point in policy.calibration)
@@ -107,8 +113,50 @@ def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture
     spoiled = replace(cost, fit=Fit((0.6, 0.4), (0.18, 0.4)))
     with pytest.raises(RltrError, match=r"takes 0\.60 .* foretold as 0\.18.*machine is busy: .*load average is 7\.0"):
         trust(spoiled)
-    with pytest.raises(RltrError, match="likely cause: something else used the machine for a while"):
+    with pytest.raises(RltrError, match="something else used the machine for a while, or the processor changed its"):
         trust(replace(spoiled, busy=None))
+
+
+def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
+    """What was found says nothing of it: what helps in a training is no use to a calibration."""
+    with MadeUp() as machine:
+        cost = make_cost(priced, CostGroup(kind="latency", batch_size=4), clock_of(machine))
+    assert isinstance(cost, LatencyCost)
+    for busy in (None, "the load average is 7.0 on 2 processors"):
+        with pytest.raises(Unfit) as found:
+            trust(replace(cost, fit=Fit((0.6,), (0.9,)), busy=busy))
+        assert not re.search(r"cost\.|set |again|[Ss]top", str(found.value))
+    assert "begin again" in cure_in_training(CostGroup(kind="latency"))
+
+
+@pytest.mark.parametrize("dropped", get_args(Dropped))
+def test_a_timed_decision_does_what_a_forward_pass_does(
+    priced: Priced, dropped: Dropped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever leaves, in either mode somebody is looked for who stands for it, and that is timed."""
+    given: list[tuple[Decision, torch.Tensor]] = []
+    searched: list[torch.Tensor] = []
+    partners = Redundancy.partners
+
+    def watched(decision: Decision, kept: torch.Tensor, into: None, mode: Dropped) -> Any:
+        given.append((decision, kept))
+        return let_go(decision, kept, into, mode)
+
+    def counted(self: Redundancy, kept: torch.Tensor) -> Any:
+        searched.append(kept)
+        return partners(self, kept)
+
+    monkeypatch.setattr("rltr.train.decision_work.let_go", watched)
+    monkeypatch.setattr(Redundancy, "partners", counted)
+    timed: Any = decision_work(priced.backbone, TokenPolicy(priced.policy), 4, dropped)(17)
+    ((decision, kept),) = given
+    forward = Forward(priced.backbone, lambda _: Choice(kept), [0], dropped)
+    hidden = forward.before_layer(decision.hidden.view(4, 17, -1), None)
+    assert len(searched) == 2 and all(torch.equal(kept, chosen) for chosen in searched)
+    assert torch.equal(timed[0], hidden.flatten(0, 1))
+    assert timed[1].counts == forward.stages[-1].counts
+    ((left, stands),) = forward._departures
+    assert torch.equal(timed[2][0], left) and torch.equal(timed[2][1], stands) and len(left) == int((~kept).sum())
 
 
 def test_prices_are_measured_twice_before_they_are_refused(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
