@@ -3,7 +3,6 @@
 Everything heavy (torch, transformers, the jobs) is imported inside the commands, so ``rltr --help`` answers at once.
 """
 
-import errno
 import os
 import shlex
 import sys
@@ -16,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from rltr.errors import RltrError
-from rltr.files import at_home, from_here
+from rltr.files import NO_ROOM, at_home, from_here
 from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, POLICY_FOLDER, RECIPE_FILE, check_out
 from rltr.interruption import exit_code, listen
 from rltr.reading import LARGEST_CONFIG, read_regular, strict_json
@@ -24,10 +23,6 @@ from rltr.version import __version__
 
 if TYPE_CHECKING:
     import rltr.recipe
-
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a full disk, a quota that is used up and a limit on the size of files are called."""
 
 
 class Commands(TyperGroup):

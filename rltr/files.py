@@ -6,7 +6,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,12 @@ UNFINISHED = ".rltr-unfinished"
 """How the names of the folders end in which something is being written."""
 LOCK = "lock"
 """A file in each of them, locked as long as its writer lives."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+NEW = "new"
+"""A folder beside it for what is written, which may itself be called as the lock is."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a quota that is used up and a limit on the size of files are called."""
+_UNNAMED = (*NO_ROOM, errno.EIO)
+"""What the system says of a write without the name of the file; a broken disk has room, but is nobody's mistake."""
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 """What systems say that cannot sync a folder."""
 
@@ -150,13 +155,12 @@ def _sweep(folder: Path, prefix: str) -> None:
         if name.startswith(prefix) and name.endswith(UNFINISHED):
             lock = _lock(folder / name)
             if lock is not None:
-                lock.release()
-                shutil.rmtree(folder / name, ignore_errors=True)
+                _remove_held(folder / name, lock)
 
 
 @contextmanager
 def _workplace(path: Path) -> Iterator[Path]:
-    """A folder beside ``path`` to write in, removed in the end; if not, then by the next writer of ``path``."""
+    """An empty folder to write in, beside ``path``; removed in the end, if not, then by the next writer of ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path)
     lock = None
@@ -164,20 +168,37 @@ def _workplace(path: Path) -> Iterator[Path]:
         workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
         lock = _lock(workplace)
     try:
-        yield workplace
+        content = workplace / NEW
+        content.mkdir()
+        yield content
     finally:
-        lock.release()
-        shutil.rmtree(workplace, ignore_errors=True)
+        _remove_held(workplace, lock)
+
+
+def _remove_held(workplace: Path, lock: "BaseFileLock") -> None:
+    """Remove a folder while its lock is held: once that is free, the folder may be the one that a writer just made."""
+    shutil.rmtree(workplace, ignore_errors=True)
+    lock.release()
+    if os.name == "nt":  # where no open file can be removed, so the lock is left; nor can it be if it is held again
+        with suppress(OSError):
+            (workplace / LOCK).unlink(missing_ok=True)
+            workplace.rmdir()
 
 
 def _lock(workplace: Path) -> "BaseFileLock | None":
-    """The lock of a folder that is written in, which ends with its owner; None if somebody else has it."""
+    """The lock of a folder that is written in, which ends with its owner.
+
+    None if somebody else has it, or has just removed the folder.
+    """
     from filelock import FileLock, Timeout  # takes a tenth of a second, and `rltr --help` writes nothing
 
     lock = FileLock(workplace / LOCK)
     try:
         lock.acquire(blocking=False)
-    except Timeout:
+    except (Timeout, FileNotFoundError):
+        return None
+    if not (workplace / LOCK).exists():  # the lock of a file that was removed keeps nobody out
+        lock.release()
         return None
     return lock
 
@@ -188,7 +209,7 @@ def _room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _UNNAMED:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 

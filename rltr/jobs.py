@@ -30,7 +30,7 @@ from rltr.folders import (
     clear_out,
     is_run_policy,
 )
-from rltr.lock import locked
+from rltr.lock import locked, locked_policy
 from rltr.preparation import prepare
 from rltr.recipe import Recipe, save_recipe, with_absolute_paths
 from rltr.tasks import Task
@@ -115,7 +115,7 @@ def run_export(run: Path, out: Path) -> None:
         again = f"rltr train --resume --out {shlex.quote(str(run))}"
         raise RltrError(f"the training in {run} is not finished: `{again}` goes on with it")
     policy = load_policy(run / POLICY_FOLDER)
-    with locked(out):
+    with locked_policy(out):
         save_policy(policy, out)
 
 

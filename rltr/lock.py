@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rltr.errors import RltrError
-from rltr.folders import LOCK_FILE
+from rltr.folders import LOCK_FILE, POLICY_FOLDER, RECIPE_FILE
 
 PATIENCE = 0.5
 """Seconds to wait: an owner that is just leaving removes the file, and who opened it before must look again."""
@@ -45,3 +45,18 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # what is not empty stays
             for place in made:
                 place.rmdir()
+
+
+@contextmanager
+def locked_policy(folder: Path) -> Iterator[None]:
+    """Hold the folder of a policy and, if it is the one in a run's folder, the run: its training writes there, too.
+
+    Raises:
+        RltrError: as :func:`locked`.
+    """
+    place = folder.resolve()
+    with ExitStack() as held:
+        if place.name == POLICY_FOLDER and (place.parent / RECIPE_FILE).is_file():
+            held.enter_context(locked(place.parent))
+        held.enter_context(locked(folder))
+        yield

@@ -15,6 +15,8 @@ from rltr.export.calibration import Operating
 from rltr.export.card import lost_at_most
 from rltr.export.folder import Policy, load_policy, save_policy
 from rltr.export.sweep import calibrate
+from rltr.folders import POLICY_FILE, check_out
+from rltr.lock import locked_policy
 from rltr.preparation import prepare
 from rltr.pricing import Pricing
 from rltr.recipe import load_recipe, stored_recipe
@@ -41,8 +43,21 @@ def run_calibrate(
         clock: replaced in tests.
 
     Raises:
-        RltrError: if model and data are not here or do not fit, or the machine is too busy to measure on it.
+        RltrError: if model and data are not here or do not fit, the machine is too busy to measure on it, or ``out``
+            holds something else or is in use, which it is as long as its run is training.
     """
+    check_out(out, marker=POLICY_FILE, replace=True)
+    with locked_policy(out):  # from the beginning, as it takes a minute in which another may begin
+        check_out(out, marker=POLICY_FILE, replace=True)
+        found = _calibrated(policy_folder, changes, clock)
+        save_policy(found, out)
+    for point in found.calibration:
+        console.print(_line(point, found.quality_name), highlight=False)
+    return found
+
+
+def _calibrated(policy_folder: Path, changes: Mapping[str, object] | None, clock: Clock) -> Policy:
+    """A policy with what was measured here."""
     policy = load_policy(policy_folder)
     trained = stored_recipe(policy.recipe, str(policy_folder))
     recipe = load_recipe(trained.model_dump(mode="json"), (), changes)
@@ -65,17 +80,13 @@ def run_calibrate(
         recipe.evaluation.confidence,
         clock,
     )
-    found = replace(
+    return replace(
         policy,
         cost=cost,
         calibration=table,
         facts={},
         quality_name=task.validation.goal.quality_name,
     )
-    save_policy(found, out)
-    for point in table:
-        console.print(_line(point, found.quality_name), highlight=False)
-    return found
 
 
 def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> CostModel:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,8 +17,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rltr import files
 from rltr.errors import RltrError
 from rltr.files import (
+    LOCK,
+    NEW,
+    UNFINISHED,
     atomic_folder,
     atomic_write,
     recover_folder,
@@ -24,6 +30,7 @@ from rltr.files import (
     remove_all_unfinished,
     remove_unfinished,
 )
+from rltr.folders import LOCK_FILE
 
 Writer = Callable[[Path], AbstractContextManager[Path]]
 
@@ -46,7 +53,9 @@ both = pytest.mark.parametrize("writer", [atomic_write, atomic_folder])
 
 
 @both
-@pytest.mark.parametrize("name", ["plain", "with [brackets] and *", ".hidden", "naïve 文"])
+@pytest.mark.parametrize(
+    "name", ["plain", "with [brackets] and *", ".hidden", "naïve 文", LOCK, NEW, LOCK_FILE, UNFINISHED]
+)
 def test_what_is_written_takes_its_place(writer: Writer, name: str, tmp_path: Path) -> None:
     for text in ("first", "second"):
         write(writer, tmp_path / "new" / name, text)
@@ -233,10 +242,62 @@ def test_what_is_left_behind_under_any_name_can_be_removed(tmp_path: Path) -> No
     with atomic_write(tmp_path / "two") as temporary:
         assert len(names(tmp_path)) == 2
         remove_all_unfinished(tmp_path)
-        assert [tmp_path / name for name in names(tmp_path)] == [temporary.parent]
+        assert [tmp_path / name for name in names(tmp_path)] == [temporary.parent.parent]
         temporary.write_text("x")
     assert names(tmp_path) == ["two"]
     remove_all_unfinished(tmp_path / "gone")
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    """As another process would: filelock tells a thread that waits for itself from one that waits for another."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+@both
+def test_what_is_removed_is_held_until_it_is_gone(
+    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that has just made the folder would lock it, begin, and lose what it writes."""
+    if os.name == "nt":
+        pytest.skip("open files cannot be removed there, so the lock is given up before the last file goes")
+    taken: list[object] = []
+    rmtree = shutil.rmtree
+
+    def meanwhile(folder: Path, **how: Any) -> None:
+        in_a_thread(lambda: taken.append(files._lock(folder)))
+        rmtree(folder, **how)
+
+    left = tmp_path / f".made.12345678{UNFINISHED}"
+    left.mkdir()
+    monkeypatch.setattr(shutil, "rmtree", meanwhile)
+    write(writer, tmp_path / "made", "text")
+    assert taken == [None, None] and names(tmp_path) == ["made"]  # what was left, and the writer's own
+
+
+@both
+@pytest.mark.parametrize("when", ["before it is opened", "before it is locked"])
+def test_a_folder_that_another_removes_before_it_is_held_is_made_anew(
+    writer: Writer, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer looks like one that was killed until it has the lock."""
+    fcntl = pytest.importorskip("fcntl")
+    module, name = (tempfile, "mkdtemp") if when == "before it is opened" else (fcntl, "flock")
+    step = getattr(module, name)
+    swept: list[str] = []
+
+    def late(*arguments: Any, **named: Any) -> Any:
+        result = step(*arguments, **named) if module is tempfile else None
+        if not swept:
+            swept.extend(names(tmp_path))
+            in_a_thread(lambda: remove_unfinished(tmp_path / "made"))
+            assert names(tmp_path) == []
+        return result if module is tempfile else step(*arguments, **named)
+
+    monkeypatch.setattr(module, name, late)
+    write(writer, tmp_path / "made", "text")
+    assert len(swept) == 1 and names(tmp_path) == ["made"] and read(tmp_path / "made") == "text"
 
 
 FULL = """

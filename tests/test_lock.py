@@ -76,3 +76,26 @@ def test_a_folder_that_is_replaced_stays_held(tmp_path: Path) -> None:
         with pytest.raises(RltrError, match="in use"), locked(out):
             pytest.fail("held twice")
     assert [path.name for path in out.iterdir()] == ["config.json"]
+
+
+def test_who_opened_the_file_of_an_owner_that_left_meanwhile_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner removes the file, and the next one makes another: the lock of the first would keep nobody out."""
+    fcntl = pytest.importorskip("fcntl")
+    out, flock = tmp_path / "run", fcntl.flock
+    out.mkdir()
+    first, second = locked(out), locked(out)
+    first.__enter__()
+
+    def late(handle: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        first.__exit__(None, None, None)
+        second.__enter__()
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(RltrError, match="in use"), locked(out):
+        pytest.fail("held twice")
+    second.__exit__(None, None, None)
+    assert list(out.iterdir()) == []

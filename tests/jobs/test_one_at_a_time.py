@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from rltr import jobs
+from rltr import jobs, recalibration
 from rltr.errors import RltrError
 from rltr.folders import DEMO_FILE, EVALUATION_FILE, LOCK_FILE, POLICY_FOLDER
 from rltr.jobs import run_demo, run_evaluate, run_export, run_train
 from rltr.lock import locked
+from rltr.recalibration import run_calibrate
 from tests.jobs.conftest import recipe
 
 COMMANDS: dict[str, Callable[[Path, Path, Path], Any]] = {
@@ -18,6 +19,7 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], Any]] = {
     "demo": lambda folder, trained, out: run_demo(recipe(folder, out)),
     "evaluate": lambda folder, trained, out: run_evaluate(trained / POLICY_FOLDER, recipe(folder, out)),
     "export": lambda folder, trained, out: run_export(trained, out),
+    "calibrate": lambda folder, trained, out: run_calibrate(trained / POLICY_FOLDER, out),
 }
 
 
@@ -38,6 +40,36 @@ def test_a_folder_in_use_is_refused(folder: Path, trained: Path, tmp_path: Path,
 def test_going_on_twice_at_once_is_refused(folder: Path, run: Path) -> None:
     with locked(run), pytest.raises(RltrError, match="in use"):
         run_train(recipe(folder, run), resume=True)
+
+
+@pytest.mark.parametrize("command", ["calibrate", "export"])
+def test_the_policy_of_a_run_that_is_training_is_refused(folder: Path, run: Path, command: str) -> None:
+    """The training holds the run's folder, not the policy's below it."""
+    before = {path.name: path.read_bytes() for path in (run / POLICY_FOLDER).iterdir()}
+    with locked(run), pytest.raises(RltrError, match="in use"):
+        COMMANDS[command](folder, run, run / POLICY_FOLDER)
+    assert {path.name: path.read_bytes() for path in (run / POLICY_FOLDER).iterdir()} == before
+
+
+def test_a_calibration_holds_its_folder_before_anything_is_measured(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place as elsewhere; and meanwhile no training goes on in the run."""
+    prepare = recalibration.prepare
+    refused: list[object] = []
+
+    def meanwhile(wanted: Any) -> Any:
+        for place in busy:
+            with pytest.raises(RltrError, match="in use") as second, locked(place):
+                pytest.fail("held twice")
+            refused.append(second)
+        return prepare(wanted)
+
+    monkeypatch.setattr(recalibration, "prepare", meanwhile)
+    for out, busy in ((tmp_path / "out", [tmp_path / "out"]), (run / POLICY_FOLDER, [run / POLICY_FOLDER, run])):
+        run_calibrate(run / POLICY_FOLDER, out)
+        assert not any((place / LOCK_FILE).exists() for place in busy)
+    assert len(refused) == 3
 
 
 def test_it_is_held_before_anything_is_loaded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
