@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 from transformers.backbone_utils import BackboneMixin
 from transformers.utils import ModelOutput
 
 from rltr.attention import MaskRequest, asked, attend_to_both_sides, current
 from rltr.errors import RltrError
-from rltr.families import GRID, Family
+from rltr.families import GRID, Family, last_word
 from rltr.fingerprint import fingerprint
 from rltr.forward import Decide, Dropped, Forward, Trace
 from rltr.installation import LOCK, Installation, Server, find_base, installed_in, wanted
@@ -76,9 +74,13 @@ class Backbone:
             attend_to_both_sides(self.root.modules())
         self.width: int = self.config.hidden_size
         self.base = find_base(self.root, self.layers)
+        if "mc_token_ids" in signature_of(model).parameters:
+            raise RltrError(
+                f"{type(model).__name__} is not supported: its head reads the tokens that mc_token_ids names, of which "
+                "the part whose tokens leave never hears"
+            )
         self._names = {layer: list(signature_of(layer).parameters) for layer in self.layers}
         self._signature = signature_of(self.base)
-        self._moody: list[nn.Module] = []
         self._attached = 0
         self._installation: Installation | None = None
 
@@ -150,8 +152,6 @@ class Backbone:
                     place.owner.refuse_policy()
                     raise RltrError("another rltr.Backbone is attached to this model: detach it first, or share it")
                 place.hold()
-                # Once, as a walk over all modules at every call would take longer.
-                self._moody = [part for part in self.base.modules() if _differs_in_training(part)]
                 place.owner, self._installation = self, place
             self._attached += 1
 
@@ -252,6 +252,10 @@ class Backbone:
         self._check(inputs)
         if self.family.also_protected is not None:
             forward.also_protected = self.family.also_protected(inputs, self.config)
+            # A decoder without a head reads none itself.
+            forward.refuses_hidden = (
+                self.model.base_model is not self.model or self.family.also_protected is not last_word
+            )
         forward.on_grid_between_layers = self._recorded(inputs)
         if self.family.cached:
             inputs["use_cache"] = False
@@ -322,7 +326,8 @@ class Backbone:
         """Refuse what would give a wrong result."""
         if self._installation is not None:
             self._installation.refuse_other_attention()
-        if any(part.training for part in self._moody):
+            self._installation.refuse_other_layers()
+        if self._installation is not None and any(part.training for part in self._installation.parts()):
             raise RltrError(
                 "the model, or a part of it, is in training mode, where dropout makes it another model: call "
                 "model.eval()"
@@ -363,10 +368,3 @@ class Backbone:
                 "cannot follow tokens that leave: this model is not supported"
             )
         return request
-
-
-def _differs_in_training(part: nn.Module) -> bool:
-    """Whether a module may compute something else in training mode: of torch's own, dropout and batch norms do."""
-    if type(part).__module__.startswith("torch.nn.modules"):
-        return isinstance(part, _DropoutNd | _NormBase)
-    return True

@@ -140,9 +140,21 @@ def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows g
     """
     ids, padding = inputs.get("input_ids"), getattr(config, "pad_token_id", None)
     if not isinstance(ids, Tensor) or padding is None:
-        return None
+        # Then they read the last place, padding or not.
+        given = inputs.get("attention_mask")
+        return (
+            None
+            if not isinstance(given, Tensor)
+            else torch.arange(given.shape[1], device=given.device).expand_as(given) == given.shape[1] - 1
+        )
     place = torch.arange(ids.shape[-1], device=ids.device)
     return place == (place * (ids != padding)).argmax(-1, keepdim=True)
+
+
+def question(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
+    """Splinter's question tokens, which its head compares all others with."""
+    ids = inputs.get("input_ids")
+    return ids == config.question_token_id if isinstance(ids, Tensor) else None
 
 
 ENCODER = Family(refusal=_as_encoder)
@@ -185,7 +197,8 @@ FAMILIES: dict[str, Family] = {
         ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "ernie"), ENCODER
     ),
     **dict.fromkeys(("roberta-prelayernorm", "esm", "data2vec-text", "mobilebert", "xlm-roberta-xl"), ENCODER),
-    **dict.fromkeys(("splinter", "roc_bert", "bert-generation", "jina_embeddings_v3"), ENCODER),
+    "splinter": replace(ENCODER, also_protected=question),
+    **dict.fromkeys(("roc_bert", "bert-generation", "jina_embeddings_v3"), ENCODER),
     **dict.fromkeys(("chinese_clip_text_model", "dpr"), ENCODER),
     "altclip_text_model": Family(tower="roberta"),
     **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "gte", "esmc"), Family()),

@@ -212,6 +212,7 @@ class Forward(Stream):
     Attributes:
         layer: the layer that runs or ran last; -1 before the first.
         also_protected: further tokens that must stay, or None.
+        refuses_hidden: whether a mask that hides one of these is refused, because somebody reads it all the same.
         on_grid_between_layers: whether layers hand each other the whole grid, because somebody records or reads it
             there; it costs a gather before and behind each of them.
     """
@@ -228,6 +229,7 @@ class Forward(Stream):
         self.leading = owner.family.leading_tokens(owner.config)
         self.model_type = owner.config.model_type
         self.on_grid_between_layers = False
+        self.refuses_hidden = True
         self.layer = -1
         self.also_protected: Bool[Tensor, "rows grid"] | None = None
         self.attended: Attended | None = None
@@ -353,6 +355,12 @@ class Forward(Stream):
                 )
             present = present.bool()
             self.tokens = ragged.pack(present)
+            if self.also_protected is not None and self.refuses_hidden and bool((self.also_protected & ~present).any()):
+                raise RltrError(
+                    "attention_mask hides a token that the model's head reads: it goes by input_ids and the config's "
+                    "padding token (without input_ids, it reads the last place), not by the mask. Pad with "
+                    "config.pad_token_id, pass input_ids rather than inputs_embeds, or pad on the left"
+                )
             begins = present.any(1) if self.family.left_padding else present[:, : self.leading]
             if not bool(begins.all()):
                 raise RltrError(

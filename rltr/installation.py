@@ -14,6 +14,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from rltr.attention import IMPLEMENTATION, current
@@ -26,6 +30,8 @@ from rltr.native_copy import native_copy
 
 LOCK = RLock()
 """Held while a model is changed; reentrant, since the garbage collector may detach at any time."""
+_held_configs: dict[int, tuple[int, str]] = {}
+"""Installations by the identity of a config whose attention they replaced, and what it was: models may share one."""
 
 wanted: ContextVar[Forward | None] = ContextVar("rltr_wanted", default=None)
 """The pass that the next call of its backbone's base in this thread or greenlet becomes."""
@@ -65,6 +71,10 @@ class Installation:
         self.server: Server | None = None
         self._holders = 0
         self._fronts: list[Front] = []
+        self._changed = True
+        self._parts: list[nn.Module] = []
+        self._lists: list[tuple[nn.Module, list[nn.Module | None]]] = []
+        self._on_change: RemovableHandle | None = None
         self._native_attention: str = root.config._attn_implementation
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
@@ -130,23 +140,57 @@ class Installation:
                 f"rltr before you call set_attn_implementation({found!r}), and attach again afterwards"
             )
 
+    def parts(self) -> list[nn.Module]:
+        """The parts of the base that compute something else in training mode, those put in since included."""
+        if self._changed:
+            self._changed = False
+            self._parts = [part for part in self.base.modules() if _differs_in_training(part)]
+        return self._parts
+
+    def refuse_other_layers(self) -> None:
+        """Raise if layers were put in or taken out since rltr was attached.
+
+        Raises:
+            RltrError: what to do.
+        """
+        if any(list(held._modules.values()) != before for held, before in self._lists):
+            raise RltrError(
+                "layers were put in, taken out or replaced while rltr was attached, so decision layers are not where "
+                "they were: detach rltr, and attach again once the model is as it shall be"
+            )
+
     def _install(self) -> None:
-        self._native_attention = self.root.config._attn_implementation
+        config = self.root.config
+        holders, self._native_attention = _held_configs.get(id(config), (0, config._attn_implementation))
+        _held_configs[id(config)] = (holders + 1, self._native_attention)
         self.root.set_attn_implementation(IMPLEMENTATION)
         if self.root.config._attn_implementation != IMPLEMENTATION:  # transformers only warns
             raise RltrError(f"{type(self.root).__name__} is not supported: {OWN_ATTENTION}")
+        # A walk over all modules at every call would take long: only when some module anywhere was given a new part.
+        self._changed, self._on_change = True, register_module_module_registration_hook(self._note_change)
+        held = [part for part in self.base.modules() if isinstance(part, nn.ModuleList)]
+        self._lists = [(part, list(part._modules.values())) for part in held]
         self._fronts = [Front(layer, _through_layer) for layer in self.layers]
         vars(self.base)[PLACE] = self
         self._fronts.append(Front(self.base, _through_base))
         vars(self.root)["__deepcopy__"] = self._copy_root  # looked up by copy.deepcopy
 
+    def _note_change(self, module: nn.Module, name: str, part: nn.Module | None) -> None:
+        self._changed = True
+
     def _remove(self) -> None:
+        if self._on_change is not None:
+            self._on_change.remove()
         vars(self.root).pop("__deepcopy__", None)
         for front in reversed(self._fronts):
             front.take_away()
         self._fronts.clear()
         vars(self.base).pop(PLACE, None)
-        if self.root.config._attn_implementation == IMPLEMENTATION:
+        config = self.root.config
+        holders, _ = _held_configs.pop(id(config), (1, ""))
+        if holders > 1:  # another model with this very config still needs it
+            _held_configs[id(config)] = (holders - 1, self._native_attention)
+        elif config._attn_implementation == IMPLEMENTATION:
             self.root.set_attn_implementation(self._native_attention)
 
     def _copy_root(self, memo: dict[int, Any]) -> PreTrainedModel:
@@ -203,3 +247,10 @@ def _through_base(base: nn.Module, native: Callable[..., Any], args: tuple[Any, 
             if server is not None:
                 server.end(ended)
         return output
+
+
+def _differs_in_training(part: nn.Module) -> bool:
+    """Whether a module may compute something else in training mode: of torch's own, dropout and batch norms do."""
+    if type(part).__module__.startswith("torch.nn.modules"):
+        return isinstance(part, _DropoutNd | _NormBase)
+    return True

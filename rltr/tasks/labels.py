@@ -35,6 +35,11 @@ class Numbering(NamedTuple):
 Way: TypeAlias = Callable[[Sequence[str], PreTrainedConfig], Numbering | None]
 """Numbers the names in the data for a head; None if they do not fit it in this way."""
 
+SEPARATORS = str.maketrans(dict.fromkeys("-_/\\.,:;'\"()[]{}|\u2010\u2011\u2012\u2013\u2014", " "))
+"""What folders and tables write between words in different ways."""
+SIGNED = re.compile(r"[-\u2212]\s*\d")
+"""How a negative number begins."""
+
 
 def by_name(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
     """Names that the head knows: as they are, in another Unicode form, in another case, with other punctuation."""
@@ -243,10 +248,14 @@ def _folded(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Lower case, any punctuation as one space: "T-shirt/top" cannot be a folder's name, but "t_shirt_top" can."""
-    # Marks are parts of letters: vowels, in many scripts.
-    kept = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in _folded(name))
-    return " ".join(kept.split()) or name
+    """Lower case, separators as one space: "T-shirt/top" cannot be a folder's name, but "t_shirt_top" can.
+
+    Signs and symbols count: C++ is not C#, -1 is not 1, and <50K is not >50K.
+    """
+    folded = _folded(name)
+    if SIGNED.match(folded):
+        return folded
+    return " ".join(folded.translate(SEPARATORS).split()) or name
 
 
 def _listed(names: Sequence[str], most: int = LISTED) -> str:

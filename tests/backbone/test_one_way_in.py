@@ -322,3 +322,84 @@ def test_the_vision_tower_of_a_llava_is_reduced():
             assert attached.kept is not None and attached.kept.total < 2 * 17
         found = torch.stack(list(getattr(found, "pooler_output", found)))
     assert found.shape == native.shape and not torch.equal(found, native) and found.isfinite().all()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("how", ["embeddings", "another padding token"])
+def test_a_mask_that_hides_what_the_head_reads_is_refused(name, how):
+    """Transformers' classifiers go by input_ids, or read the last place, whatever the mask says."""
+    model = build(*DECODERS[name])
+    ids = torch.randint(5, 50, (3, 12))
+    inputs = {"attention_mask": (torch.arange(12) < torch.tensor([[12], [7], [3]])).long()}
+    inputs |= (
+        {"input_ids": ids} if how != "embeddings" else {"inputs_embeds": model.get_input_embeddings()(ids).detach()}
+    )
+    left = inputs | {"attention_mask": inputs["attention_mask"].flip(1)}
+    with torch.no_grad():
+        native = model(**left, use_cache=False).logits
+        with rltr.attach(model, policy_for(model, 12), cost_weight=1e-9):
+            with pytest.raises(RltrError, match="hides a token that the model's head reads"):
+                model(**inputs)
+            torch.testing.assert_close(model(**left).logits, native, atol=1e-5, rtol=1e-5)
+    with torch.no_grad(), Backbone(model.base_model).attached() as backbone:  # without a head nobody reads it
+        Reduction(backbone, KeepAll(), LAYERS)(inputs)
+
+
+def test_splinters_question_tokens_stay():
+    config = hf.SplinterConfig(**TEXT, question_token_id=4)
+    model = build(hf.SplinterForQuestionAnswering, config)
+    ids = torch.randint(5, 50, (2, 12))
+    ids[0, 6], ids[1, 3] = 4, 4
+    with torch.no_grad(), rltr.attach(model, policy_for(model, 12), cost_weight=100.0) as attached:
+        model(input_ids=ids)
+        kept = attached.kept
+    assert kept is not None and kept.total < 24 and kept.present[[0, 1], [6, 3]].all()
+
+
+def test_a_head_whose_tokens_are_named_outside_is_refused():
+    model = build(hf.GPT2DoubleHeadsModel, hf.GPT2Config(n_embd=32, n_layer=4, n_head=2, vocab_size=50, n_positions=64))
+    with pytest.raises(RltrError, match="mc_token_ids"):
+        Backbone(model)
+
+
+def test_dropout_that_is_put_in_later_is_refused(tiny_bert, text_inputs):
+    model = copy.deepcopy(tiny_bert)
+    with Backbone(model).attached() as backbone:
+        Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+        output = model.bert.encoder.layer[0].output
+        output.dense = nn.Sequential(output.dense, nn.Dropout(0.5))  # as adapters do
+        with pytest.raises(RltrError, match="training mode"):
+            Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+        output.dense.eval()
+        Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+
+
+@pytest.mark.parametrize("change", ["insert", "append", "pop", "replace"])
+def test_layers_that_change_while_attached_are_refused(tiny_vit, image_inputs, change):
+    model = copy.deepcopy(tiny_vit)
+    layers, other = model.vit.layers, copy.deepcopy(tiny_vit.vit.layers[0])
+    with Backbone(model).attached() as backbone:
+        if change == "insert":
+            layers.insert(2, other)
+        elif change == "append":
+            layers.append(other)
+        elif change == "pop":
+            layers.pop(1)
+        else:
+            layers[1] = other
+        with pytest.raises(RltrError, match="attach again once the model is as it shall be"):
+            Reduction(backbone, KeepAll(), LAYERS)(image_inputs)
+
+
+def test_models_that_share_a_config_are_attached_to_one_by_one(tiny_vit, image_inputs):
+    """``from_config(other.config)`` copies none."""
+    first = copy.deepcopy(tiny_vit)
+    second = hf.ViTForImageClassification(first.config).eval()
+    assert second.config is first.config
+    one, two = (rltr.attach(model, policy_for(model), cost_weight=3.0) for model in (first, second))
+    with torch.no_grad():
+        wanted = second(**image_inputs).logits
+        one.detach()
+        assert torch.equal(second(**image_inputs).logits, wanted)
+    two.detach()
+    assert first.config._attn_implementation == "sdpa"

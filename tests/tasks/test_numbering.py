@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import ViTConfig
 
 from rltr.errors import RltrError
-from rltr.tasks.labels import FOLDERS, NAMES, WHOLE_NUMBERS, WRITTEN, Way, number_classes, numbers_of
+from rltr.tasks.labels import FOLDERS, NAMES, WHOLE_NUMBERS, WRITTEN, Way, by_name, number_classes, numbers_of
 from tests.tasks.conftest import SMALL
 
 quiet = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -137,3 +137,19 @@ def test_a_head_that_contradicts_itself_is_said() -> None:
 def test_names_that_differ_in_form_only_are_said() -> None:
     with pytest.raises(RltrError, match="differ in nothing but case or Unicode form"):
         number_classes(["caf\u00e9", "cafe\u0301"], config(["café", "bar"]))
+
+
+@pytest.mark.parametrize(
+    ("found", "own"),
+    [
+        (["C#", "Java"], ["C++", "Java"]),
+        (["-1", "0"], ["0", "1"]),
+        (["<50K", "x"], [">50K", "x"]),
+        (["5%", "x"], ["5$", "x"]),
+    ],
+)
+def test_signs_and_symbols_are_no_punctuation(found: list[str], own: list[str]) -> None:
+    assert (
+        by_name(found, ViTConfig(id2label=dict(enumerate(own)), label2id={name: i for i, name in enumerate(own)}))
+        is None
+    )
