@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakMethod, finalize
 
 import torch
 from torch import nn
@@ -167,7 +168,10 @@ class Installation:
         if self.root.config._attn_implementation != IMPLEMENTATION:  # transformers only warns
             raise RltrError(f"{type(self.root).__name__} is not supported: {OWN_ATTENTION}")
         # A walk over all modules at every call would take long: only when some module anywhere was given a new part.
-        self._changed, self._on_change = True, register_module_module_registration_hook(self._note_change)
+        # Torch keeps the hook for everybody, so it must not keep the model.
+        self._changed, note = True, WeakMethod(self._note_change)
+        self._on_change = register_module_module_registration_hook(lambda *_: change() if (change := note()) else None)
+        finalize(self, self._on_change.remove)
         held = [part for part in self.base.modules() if isinstance(part, nn.ModuleList)]
         self._lists = [(part, list(part._modules.values())) for part in held]
         self._fronts = [Front(layer, _through_layer) for layer in self.layers]
@@ -175,7 +179,7 @@ class Installation:
         self._fronts.append(Front(self.base, _through_base))
         vars(self.root)["__deepcopy__"] = self._copy_root  # looked up by copy.deepcopy
 
-    def _note_change(self, module: nn.Module, name: str, part: nn.Module | None) -> None:
+    def _note_change(self) -> None:
         self._changed = True
 
     def _remove(self) -> None:

@@ -80,6 +80,10 @@ def _texts(
     padding = config.pad_token_id or 0
     ids = torch.randint(config.vocab_size - 1, (rows, longest), generator=generator)
     ids = ids + (ids >= padding)  # every token but the one for padding, whose place in a text means something else
+    end = getattr(config, "eos_token_id", None)
+    if isinstance(end, int) and 0 <= end < config.vocab_size:
+        # As tokenizers end texts: some heads look for it, and must not find it in the padding only.
+        ids[torch.arange(rows), present.sum(1) - 1] = end
     return {"input_ids": ids.where(present, padding), "attention_mask": present.long()}
 
 
