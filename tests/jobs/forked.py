@@ -48,6 +48,8 @@ def child(scenario: dict[str, Any], errors: int, seen: Path) -> None:
     os.chdir(scenario["folder"])
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(errors, 2)  # a pipe: what is said must not meet the limit of files
+    # Whoever runs the tests in the background of a shell has them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["rltr", *scenario["command"]]
     if "limit" in scenario:
         resource.setrlimit(resource.RLIMIT_FSIZE, (scenario["limit"], scenario["limit"]))
