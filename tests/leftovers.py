@@ -94,7 +94,7 @@ def pytest_fixture_setup(
     return made
 
 
-IMPORTS = {"PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT"}
+IMPORTS = {"PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT", "TOKENIZERS_PARALLELISM"}
 """Environment variables that pytest and libraries set as they like."""
 
 PROCESS: dict[str, Callable[[], object]] = {
