@@ -4,7 +4,7 @@ The model's own ``forward`` runs, unedited; :class:`Forward` is called in front 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
@@ -92,7 +92,12 @@ def undisturbed(device: torch.device) -> Iterator[None]:
 
     No greenlet may be switched inside: both are states of the thread.
     """
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    with ExitStack() as stack:
+        # Neither is entered where it would change nothing: the second takes as long as several operations.
+        if torch.is_grad_enabled():
+            stack.enter_context(torch.no_grad())
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
         yield
 
 
@@ -113,24 +118,25 @@ def let_go(
         The hidden states and the ragged batch of those that stay; and for each token that leaves its place on the grid
         and that of the token that stands for it.
     """
-    tokens, leave = decision.tokens, ragged.where(~kept)
-    with undisturbed(decision.hidden.device):
+    tokens, hidden = decision.tokens, decision.hidden
+    with undisturbed(hidden.device):
         if into is None:
-            into, found = decision.redundancy.partners(kept)
+            leave, into, found = decision.redundancy.partners(kept)
         else:
-            found = torch.ones_like(into, dtype=torch.bool)
-        stands = into
+            leave, found = ragged.where(~kept), torch.ones_like(into, dtype=torch.bool)
+        taken, stands = (leave, into), into
         if not bool(found.all()):
             # Nobody takes these in, so their most similar kept token stands for them. Protected ones count here: a row
             # always keeps one, and nothing is merged into it by this.
-            lost = torch.zeros_like(kept)
+            taken, lost = (leave[found], into[found]), torch.zeros_like(kept)
             lost[leave[~found]] = True
-            stands = into.clone()
-            stands[~found] = ragged.nearest(decision.unit, tokens, lost, kept)[1]
-        departures = tokens.grid_index[leave], tokens.grid_index[stands]
+            nearest = torch.zeros_like(lost, dtype=torch.long)
+            nearest[lost] = ragged.nearest(decision.unit, tokens, lost, kept)[1]
+            stands = torch.where(found, into, nearest[leave])
+        departures = tokens.grid_index.index_select(0, leave), tokens.grid_index.index_select(0, stands)
     if dropped == "drop":
-        return ragged.take(decision.hidden, kept), ragged.keep(tokens, kept), departures
-    return *ragged.merge(decision.hidden, tokens, kept, into, found), departures
+        return ragged.take(hidden, kept), ragged.keep(tokens, kept), departures
+    return *ragged.merge(hidden, tokens, kept, *taken), departures
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,7 @@ class Pricing:
 
     def until_next(self, decision: int, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Cost of ``counts`` tokens from a decision up to and including the next one, in the cost model's unit."""
-        last = decision + 1 == len(self.layers)
-        stop = self.depth if last else self.layers[decision + 1]
-
-        def compute(tokens: Tensor) -> Tensor:
-            layers = span(self.cost, self.layers[decision], stop, tokens)
-            return layers if last else layers + self.cost.decision(tokens)
-
-        return self._look_up(f"decision {decision}", counts, compute)
+        return self._look_up(f"decision {decision}", counts, lambda tokens: self._span(decision, tokens))
 
     def per_token(self, decision: int, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """What each of a row's ``counts`` tokens costs until the next decision, in typical dense passes.
@@ -56,7 +49,9 @@ class Pricing:
             decision: index of the decision.
             counts: tokens of each row, at least 1.
         """
-        return self.until_next(decision, counts) / counts / self.unit
+        return self._look_up(
+            f"token {decision}", counts, lambda tokens: self._span(decision, tokens) / tokens / self.unit
+        )
 
     def before_first(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Cost of everything up to and including the first decision, in the cost model's unit."""
@@ -76,6 +71,13 @@ class Pricing:
         for decision, counts in enumerate(counts_per_stage[1:]):
             total = total + self.until_next(decision, counts)
         return total
+
+    def _span(self, decision: int, tokens: Float[Tensor, " counts"]) -> Float[Tensor, " counts"]:
+        """Cost from a decision up to and including the next one."""
+        last = decision + 1 == len(self.layers)
+        stop = self.depth if last else self.layers[decision + 1]
+        layers = span(self.cost, self.layers[decision], stop, tokens)
+        return layers if last else layers + self.cost.decision(tokens)
 
     def _look_up(self, name: str, counts: Int[Tensor, " rows"], compute: Callable[[Tensor], Tensor]) -> Tensor:
         """The cost of each row from a table over all counts so far: a decision must not interpolate layer by layer."""

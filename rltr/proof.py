@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rltr import tokens as ragged
 from rltr.backbone import Backbone
 from rltr.errors import RltrError
 from rltr.families import GRID
@@ -169,14 +168,14 @@ class _Merge:
     def __call__(self, decision: Decision) -> Choice:
         tokens = decision.tokens
         kept = self.keep(decision).keep | decision.protected
-        into, found = decision.redundancy.partners(kept)
-        leave = ragged.where(~kept)
+        leave, into, found = decision.redundancy.partners(kept)
         kept[leave[~found]] = True
         leave, into = leave[found], into[found]
         places = torch.arange(tokens.grid, device=into.device).repeat(len(tokens.counts), 1)
         places[tokens.row[leave], tokens.position[leave]] = tokens.position[into]
         self.into.append(places)
-        return Choice(kept, into)
+        # A choice names partners in the order of the tokens that leave.
+        return Choice(kept, into[leave.argsort()])
 
 
 def _reduced(

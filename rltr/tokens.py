@@ -68,12 +68,28 @@ class Tokens:
     @cached_property
     def slot(self) -> Int[Tensor, " total"]:
         """Current place of each token within its row, 0 to the row's count minus 1."""
+        if self.uniform == self.grid:
+            return self.position
         return torch.arange(self.total, device=self.row.device) - self.start.index_select(0, self.row)
 
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest row."""
         return max(self.counts)
+
+    @cached_property
+    def spread(self) -> Int[Tensor, "rows longest"]:
+        """The packed token at each place of a ``(rows, longest)`` batch; behind a row's last token, that one again.
+
+        Rows without tokens hold those of others.
+        """
+        return self._spread(self.longest)
+
+    def _spread(self, length: int) -> Int[Tensor, "rows length"]:
+        slot = torch.arange(length, device=self.row.device)
+        index = torch.minimum(slot, self.count[:, None] - 1).add_(self.start[:, None])
+        # Rows without tokens, the first and the last included.
+        return index if min(self.counts) else index.clamp_(0, self.total - 1)
 
     def padded_index(self, length: int) -> Int[Tensor, " total"]:
         """Where each token lies in a flattened ``(rows, length)`` batch."""
@@ -87,6 +103,8 @@ class Tokens:
     @cached_property
     def grid_index(self) -> Int[Tensor, " total"]:
         """Where each token lies in a flattened ``(rows, grid)`` batch."""
+        if self.uniform == self.grid:
+            return torch.arange(self.total, device=self.row.device)
         return self.row * self.grid + self.position
 
     @cached_property
@@ -95,6 +113,8 @@ class Tokens:
 
         Unlike ``position`` it does not depend on how much padding stands at the start of the row.
         """
+        if self.uniform == self.grid:
+            return self.position
         first = self.position.index_select(0, self.start.clamp_max(self.total - 1))  # empty rows have no first token
         return self.position - first.index_select(0, self.row)
 
@@ -182,9 +202,7 @@ def lay_out(values: Shaped[Tensor, "total *rest"], tokens: Tokens, length: int) 
     """
     if tokens.uniform == length:
         return pad(values, tokens)
-    slot = torch.arange(length, device=values.device)
-    index = tokens.start[:, None] + torch.minimum(slot, tokens.count[:, None] - 1)
-    index = index.clamp_(0, tokens.total - 1)  # rows without tokens, the first and the last included
+    index = tokens.spread if length == tokens.longest else tokens._spread(length)
     return values.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
@@ -270,31 +288,29 @@ def merge(
     hidden: Float[Tensor, "total width"],
     tokens: Tokens,
     kept: Bool[Tensor, " total"],
-    into: Int[Tensor, " dropped"],
-    found: Bool[Tensor, " dropped"],
+    leave: Int[Tensor, " merged"],
+    into: Int[Tensor, " merged"],
 ) -> tuple[Float[Tensor, "kept width"], Tokens]:
-    """Average every dropped token into a kept one, weighted by sizes (Bolya et al. 2023, ToMe, section 3).
+    """Average tokens that leave into kept ones, weighted by sizes (Bolya et al. 2023, ToMe, section 3).
 
     Args:
         hidden: hidden states.
         tokens: the batch they belong to.
         kept: which stay.
-        into: for each dropped token, in packed order, the packed index of the kept token that takes it in.
-        found: whether there is such a token; without one, the dropped token is lost.
+        leave: packed indices of those that are merged, in any order. Tokens in neither ``kept`` nor ``leave`` are lost.
+        into: packed index of the kept token that takes each in.
 
     Returns:
         The kept tokens' new hidden states and their index, with sizes.
     """
-    stay, leave = where(kept), where(~kept)
+    stay = where(kept)
     remaining = select(tokens, stay)
-    if not bool(found.all()):  # a weight of 0 would not do: if what is lost is not finite, its product is not either
-        leave, into = leave[found], into[found]
     precision = precise(hidden.dtype)
     place = (kept.cumsum(0) - 1).index_select(0, into)
     # Selecting copies, so the rest can be done in place: fresh memory is most of what this costs.
     sums, added = (hidden.index_select(0, index).to(precision) for index in (stay, leave))
     if tokens.size is None:
-        total = sums.new_ones(len(stay)).index_add_(0, place, sums.new_ones(len(leave)))
+        total = torch.bincount(place, minlength=len(stay)).add_(1).to(precision)
     else:
         own, weight = (tokens.size.index_select(0, index) for index in (stay, leave))
         total = own.index_add(0, place, weight)

@@ -209,7 +209,7 @@ def test_the_baseline_sends_no_gradient_into_the_actor() -> None:
 def test_places_beyond_the_grid_share_the_last() -> None:
     policy, seen = lively_policy(), observation([4])
     far = [
-        policy(replace(seen, tokens=replace(seen.tokens, position=torch.tensor([0, 3, 5, last]))))
+        policy(replace(seen, tokens=replace(seen.tokens, position=torch.tensor([0, 3, 5, last]), grid=501)))
         for last in (GRID - 1, GRID, 500)
     ]
     assert torch.equal(far[0], far[1]) and torch.equal(far[1], far[2])

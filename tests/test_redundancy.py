@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rltr import tokens as ragged
-from rltr.redundancy import Redundancy, redundancy
+from rltr.redundancy import STEP, Redundancy, highest, redundancy
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
@@ -23,6 +23,14 @@ def directions(*degrees):
     """Unit vectors in the plane: the cosine of two is that of the angle between them."""
     angle = torch.tensor(degrees, dtype=torch.float32).deg2rad()
     return torch.stack([angle.cos(), angle.sin()], -1)
+
+
+def partners(found, kept):
+    """Partners of the tokens that leave, in packed order."""
+    leave, into, there = found.partners(kept)
+    order = leave.argsort()
+    assert torch.equal(leave[order], ragged.where(~kept))
+    return into[order], there[order]
 
 
 def cosine(*degrees):
@@ -79,7 +87,7 @@ def test_batches_without_any_pair(counts, leading):
     tokens, protected = batch(*counts, leading=leading)
     found = redundancy(directions(*[0] * tokens.total), tokens, protected)
     assert (found.cosine == -1).all() and (found.rank == 0).all()
-    into, there = found.partners(protected)
+    into, there = partners(found, protected)
     assert len(into) == len(there) == int((~protected).sum()) and not there.any()
 
 
@@ -89,13 +97,13 @@ def test_partners_by_hand():
     found = redundancy(unit, tokens, protected)
     # Dropped: 2 (even; nearest odd is 1, which leaves; 5 is next) and 1 (odd; 4 stays, 2 leaves).
     kept = torch.tensor([True, False, False, True, True, True])
-    into, there = found.partners(kept)
+    into, there = partners(found, kept)
     assert into.tolist() == [4, 5] and there.all()
     # Without a kept token on the other side it is one of its own: 2 (even) goes to 4.
-    into, there = found.partners(torch.tensor([True, False, False, False, True, False]))
+    into, there = partners(found, torch.tensor([True, False, False, False, True, False]))
     assert into.tolist() == [4, 4, 4, 4] and there.all()
     # CLS takes nothing in.
-    into, there = found.partners(protected)
+    into, there = partners(found, protected)
     assert not there.any()
 
 
@@ -111,7 +119,7 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
         patch.setattr(ragged, "PAIRS", pairs)
         patch.setattr(Redundancy, "held", pairs > 3)
         found = redundancy(unit, tokens, protected, causal)
-        into, there = found.partners(kept)
+        into, there = partners(found, kept)
         features = found.features
     assert ("similarity" in vars(found)) == (pairs > 3)
     assert torch.equal(torch.stack([found.cosine, found.side, found.rank], 1), features)
@@ -147,6 +155,14 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
             )
 
 
+@given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([1, 5, STEP - 1, STEP, STEP + 1, 3 * STEP + 7]))
+def test_the_highest_is_the_maximum(rows, evens, odds):
+    values = torch.randn(rows, evens, odds)
+    values[0, 0, -1] = torch.nan
+    for part, dim in ((values, 1), (values, 2), (values, -1), (values[0], 0), (values[0], 1)):
+        torch.testing.assert_close(highest(part, dim), part.amax(dim), equal_nan=True, rtol=0, atol=0)
+
+
 class LargestTensor(TorchDispatchMode):
     """Numbers of the largest tensor that any operation returned."""
 
@@ -169,7 +185,8 @@ def test_long_rows_never_hold_all_their_pairs(causal):
         found = redundancy(ragged.unit_length(hidden), tokens, protected, causal)
         assert len(found.features) == 8000
         for kept in (half | protected, (tokens.slot % 2 == 0) | protected):
-            merged, fewer = ragged.merge(hidden, tokens, kept, *found.partners(kept))
+            leave, into, _ = found.partners(kept)
+            merged, fewer = ragged.merge(hidden, tokens, kept, leave, into)
             assert len(merged) == fewer.total == int(kept.sum())
         found.partners((tokens.slot > 7000) & (tokens.slot % 2 == 0) | protected)
     assert largest.numbers <= ragged.PAIRS

@@ -51,6 +51,11 @@ def test_everything_is_the_full_grid():
     assert (tokens.counts, tokens.grid, tokens.uniform, tokens.size) == ((3, 3), 3, 3, None)
 
 
+def merge(hidden, tokens, kept, into, found):
+    """Merge all tokens that leave, given in packed order, but those for which nobody was found."""
+    return ragged.merge(hidden, tokens, kept, ragged.where(~kept)[found], into[found])
+
+
 @given(BATCHES)
 def test_the_index_is_consistent(batch):
     tokens = made(batch)
@@ -179,7 +184,7 @@ def test_merge_conserves_the_weighted_sum_and_the_number_of_tokens(batch, seed):
     hidden, kept = hidden_states(tokens, seed), mark(tokens, seed) | first
     # As in the runtime, nobody is merged into a row's first token: where only that is kept, the others are lost.
     cosine, into = ragged.nearest(ragged.unit_length(hidden), tokens, ~kept, kept & ~first)
-    merged, fewer = ragged.merge(hidden, tokens, kept, into, cosine.isfinite())
+    merged, fewer = merge(hidden, tokens, kept, into, cosine.isfinite())
     size = torch.ones(tokens.total) if tokens.size is None else tokens.size
     remains = first | (ragged.keep(tokens, kept).count > 1)[tokens.row]
     before = ragged.row_sum(hidden * (size * remains)[:, None], tokens)
@@ -199,11 +204,11 @@ def test_merge_by_hand():
     tokens = ragged.everything(1, 4)
     hidden = torch.tensor([[1.0], [2.0], [4.0], [9.0]])
     kept = torch.tensor([True, True, False, False])
-    merged, fewer = ragged.merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([True, True]))
+    merged, fewer = merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([True, True]))
     assert merged.tolist() == [[1.0], [5.0]] and sizes(fewer) == [1.0, 3.0]
-    merged, fewer = ragged.merge(merged, fewer, torch.tensor([True, False]), torch.tensor([0]), torch.tensor([True]))
+    merged, fewer = merge(merged, fewer, torch.tensor([True, False]), torch.tensor([0]), torch.tensor([True]))
     assert merged.tolist() == [[4.0]] and sizes(fewer) == [4.0]
-    merged, fewer = ragged.merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([False, False]))
+    merged, fewer = merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([False, False]))
     assert merged.tolist() == [[1.0], [2.0]] and sizes(fewer) == [1.0, 1.0]
 
 
@@ -211,7 +216,7 @@ def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
     tokens = ragged.everything(1, 300)
     kept = torch.arange(300) == 0
     into = torch.zeros(299, dtype=torch.long)
-    merged, fewer = ragged.merge(torch.ones(300, 2).bfloat16(), tokens, kept, into, torch.ones(299, dtype=torch.bool))
+    merged, fewer = merge(torch.ones(300, 2).bfloat16(), tokens, kept, into, torch.ones(299, dtype=torch.bool))
     # bfloat16 cannot count beyond 256.
     assert sizes(fewer) == [300.0]
     assert merged.dtype == torch.bfloat16 and torch.equal(merged, torch.ones(1, 2).bfloat16())
@@ -221,7 +226,7 @@ def test_merge_computes_double_precision_in_it():
     tokens = ragged.everything(1, 3)
     hidden = torch.tensor([[0.0], [1.0], [1.0 + 3e-12]], dtype=torch.float64)
     kept, into, found = torch.tensor([True, True, False]), torch.tensor([1]), torch.tensor([True])
-    merged, fewer = ragged.merge(hidden, tokens, kept, into, found)
+    merged, fewer = merge(hidden, tokens, kept, into, found)
     assert merged[1].item() == pytest.approx(1 + 1.5e-12, abs=1e-15)
     assert fewer.size is not None and fewer.log_size[1].item() == pytest.approx(math.log(2), abs=1e-16)
     unit = ragged.unit_length(torch.randn(5, 8, dtype=torch.float64))
@@ -241,7 +246,7 @@ def test_what_is_lost_touches_nobody_even_if_it_is_not_finite():
     hidden[1:3] = torch.nan
     kept = torch.tensor([True, False, False, True, True, False])
     into, found = torch.tensor([3, 4, 4]), torch.tensor([False, False, True])
-    merged, _ = ragged.merge(hidden, tokens, kept, into, found)
+    merged, _ = merge(hidden, tokens, kept, into, found)
     assert (merged == 1).all()
 
 

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -98,30 +97,29 @@ class TokenPolicy(nn.Module):
         z = self._read(self.token, seen.hidden)
         # In place: most of what a decision costs is memory traffic. 3: clues differ by tenths, the rest by ones.
         z.addmm_(seen.clues, self.clues.weight.T, alpha=3)
+        # Where all rows are whole, they have the same places.
+        place = tokens.place[: tokens.uniform] if tokens.uniform == tokens.grid else tokens.place
+        embedding = self.position.weight.index_select(0, place if tokens.grid <= grid else place.clamp_max(grid - 1))
         if tokens.uniform is None:
-            z.add_(self.position.weight.index_select(0, tokens.place.clamp_max(grid - 1)))
-            z.add_(context.index_select(0, tokens.row))
+            z.add_(embedding).add_(context.index_select(0, tokens.row))
         else:
-            # Where all rows are whole, they have the same places.
-            some = tokens.place[: tokens.uniform] if tokens.uniform == tokens.grid else tokens.place
-            place = self.position.weight.index_select(0, some.clamp_max(grid - 1))
-            z.view(-1, tokens.uniform, width).add_(place.view(-1, tokens.uniform, width)).add_(context[:, None])
+            by_row = (-1, tokens.uniform, width)
+            z.view(by_row).add_(embedding.view(by_row)).add_(context[:, None])
         threshold = self.threshold(torch.cat([context, row], -1))[:, 0] - self.thrift * (price + 1)
         return self.mlp(z), threshold
 
     def _read(self, layer: nn.Linear, hidden: Float[Tensor, "any width"]) -> Float[Tensor, "any out"]:
-        """Apply ``layer`` to hidden states of length 1 as if each number had variance 1: scaling weights is cheaper."""
-        return F.linear(hidden, layer.weight * self.config.backbone_width**0.5, layer.bias)
+        """Apply ``layer`` to hidden states of length 1 as if each number had variance 1."""
+        return torch.addmm(layer.bias, hidden, layer.weight.T, alpha=self.config.backbone_width**0.5)
 
     def logits(
         self, seen: Observation, z: Float[Tensor, "total width"], threshold: Float[Tensor, " rows"]
     ) -> Float[Tensor, " total"]:
         """Keep logits from features."""
-        nothing = torch.zeros_like(self.thrift)
-        prior = torch.stack([nothing, nothing, -self.redundancy_prior, self.attention_prior, self.spread_prior])
-        row = threshold + 0.5 * (self.redundancy_prior - self.spread_prior)
-        known = torch.addmv(row.index_select(0, seen.tokens.row), seen.clues, prior)
-        return known.add(self.keep(z)[:, 0], alpha=3)
+        priors = [-self.redundancy_prior, self.attention_prior, self.spread_prior]
+        row = threshold + 0.5 * (self.redundancy_prior - self.spread_prior) + 3 * self.keep.bias
+        logit = torch.addmv(row.index_select(0, seen.tokens.row), seen.clues[:, 2:], torch.stack(priors))
+        return torch.addmm(logit[:, None], z, self.keep.weight.T, alpha=3)[:, 0]
 
     def forward(self, seen: Observation) -> Float[Tensor, " total"]:
         """Logit of keeping each token; meaningless for protected ones."""

@@ -90,19 +90,21 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
 
     The turn is that of :func:`turns`, of original places, counted from the row's first token.
     """
-    tokens, similar = decision.tokens, decision.redundancy.features
+    tokens, similar = decision.tokens, decision.redundancy
+    columns = similar.unit.new_empty(*similar.free.shape, CLUES)
+    similar.describe(columns)
+    attention = columns[:, : tokens.longest, 3]
     if decision.attended is None:
-        attention: Tensor | float = 0.0
+        attention.zero_()
     else:
-        share, free = decision.attended.from_reader, (~decision.protected).to(similar.dtype)
-        got, count = ragged.row_sum(torch.stack([share * free, free], 1), tokens).unbind(1)
-        average = got / count.clamp(min=1)
+        share, free = decision.attended.padded_from_reader, similar.free[:, : tokens.longest]
         # A row whose tokens are all protected has no average, and nobody to decide on.
-        relative = share / average.clamp(min=torch.finfo(share.dtype).tiny).index_select(0, tokens.row)
-        attention = (relative.log() / 4).clamp_(-1, 1)
-    found = similar.new_empty(tokens.total, CLUES)
-    found[:, :3], found[:, 3], found[:, 4] = similar, attention, turns(tokens.place)
-    return found.clamp_(-1, 1)  # by rounding, the cosine of twins may be a little above 1
+        average = (share * free).sum(1, keepdim=True) / free.sum(1, keepdim=True).clamp_min_(1)
+        relative = share / average.clamp_min_(torch.finfo(share.dtype).tiny)
+        attention.copy_(relative.log_().mul_(0.25))
+    found = ragged.unpad(columns, tokens)
+    found[:, 4] = turns(tokens.place)
+    return found.clamp_(-1, 1)  # cosines and attention may be -inf, and by rounding a cosine is a little above 1
 
 
 def turns(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
@@ -111,4 +113,4 @@ def turns(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
     Tokens above any threshold are spread evenly over the input, those above a higher one are among them, and even and
     odd places stay about equally many (a low-discrepancy sequence; Kuipers and Niederreiter 1974, chapter 2).
     """
-    return (place.float() * GOLDEN_RATIO).frac()
+    return place.float().mul_(GOLDEN_RATIO).frac_()
