@@ -123,8 +123,9 @@ def test_in_causal_families_nobody_learns_of_what_comes_later(model, name):
     last = trace.stages[-1]
     first, second = (grid[last.row, last.position] for grid in grids)
     earlier = last.position < 11
-    torch.testing.assert_close(first[earlier], second[earlier], atol=1e-6, rtol=1e-6)
-    assert not torch.equal(first[~earlier], second[~earlier])
+    # Rounding may differ: a mixture's experts are given other tokens beside them.
+    torch.testing.assert_close(first[earlier], second[earlier], atol=1e-5, rtol=1e-5)
+    assert (first[~earlier] - second[~earlier]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ZOO)
