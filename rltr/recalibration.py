@@ -22,8 +22,9 @@ from rltr.pricing import Pricing
 from rltr.recipe import load_recipe, stored_recipe
 from rltr.recipe.fields import CostGroup
 from rltr.tasks import Task
-from rltr.train.cost_model import Priced, Unfit, make_cost, spread
+from rltr.train.cost_model import Priced, make_cost, spread
 from rltr.train.run import CALIBRATED_ROWS, calibrated_weights
+from rltr.train.trusted_prices import Unfit
 
 console = Console()
 

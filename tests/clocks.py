@@ -1,5 +1,6 @@
 """A made-up machine: its clock goes on by what torch does, so that times are the same wherever tests run."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -52,6 +53,20 @@ class Machine(TorchDispatchMode):
 def bursts(now: float) -> float:
     """Every second something else takes three quarters of the machine, for a third of the time."""
     return 4.0 if now % 1 < 0.33 else 1.0
+
+
+def another_process(now: float) -> float:
+    """Another process has half of the machine for one second in every two, the first or the last at random.
+
+    A pass of four rows takes less than half a second: so some repeats are slowed, and others are not.
+    """
+    number = int(now)
+    return 2.0 if (number + random.Random(number // 2).randrange(2)) % 2 else 1.0
+
+
+def jitter(now: float) -> float:
+    """A virtual machine's own: some per cent, up to a tenth."""
+    return 1.0 + 0.1 * random.Random(int(now)).random()
 
 
 def _tensors(result: Any) -> list[Tensor]:

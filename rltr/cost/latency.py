@@ -62,7 +62,9 @@ class LatencyCost:
     fit: Fit | None = None
     """How well it foretells whole passes; None if it was never held against any."""
     busy: str | None = None
-    """What said that something else used the machine while the parts were measured; None if nothing did."""
+    """What said that something else used the machine while it was measured; None if nothing did."""
+    disagreement: Annotated[float, Field(ge=0)] = 0.0
+    """How far repeats of the same work disagreed then, as a share (:attr:`rltr.cost.rounds.Rounds.disagreement`)."""
 
     @classmethod
     def measure(
@@ -114,12 +116,13 @@ class LatencyCost:
         # Attached and outside of a reduced pass, models run on plain sdpa, whatever they are set to.
         with backbone.attached(), torch.no_grad(), torch_threads(machine.threads):
             found = rounds(calls, backbone.device, least=passes, limit=limit, clock=clock)
-        seconds = iter(low.seconds / rows for low in found.lows)
+        seconds = iter(fastest / rows for fastest in found.fastest)
         curves = {kind: fit(counts, [next(seconds) for _ in counts]) for kind in tasks}
         overhead = curves.pop(None, None)
         date = datetime.now(UTC).isoformat(timespec="seconds")
         tables: dict[str, Curve | Table] = {kind: curve for kind, curve in curves.items() if kind is not None}
-        return cls(machine, rows, date, kinds, tables, overhead, busy=busy(found, backbone.device, clock))
+        sign = busy(found, backbone.device, clock)
+        return cls(machine, rows, date, kinds, tables, overhead, busy=sign, disagreement=found.disagreement)
 
     @property
     def longest(self) -> int:

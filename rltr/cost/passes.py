@@ -36,6 +36,7 @@ class WholePasses:
         around: share of it that is spent before the first and behind the last layer.
         reduced: at several keep rates.
         busy: what said that something else used the machine meanwhile; None if nothing did.
+        disagreement: how far repeats of the same pass disagreed, as a share.
     """
 
     grid: int
@@ -43,6 +44,7 @@ class WholePasses:
     around: float
     reduced: Sequence[ReducedPass]
     busy: str | None = None
+    disagreement: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -194,8 +194,9 @@ class CostGroup(Group):
 
     when_busy: Literal["refuse", "flops"] = Field(
         "refuse",
-        description="what happens where measured times do not add up to what whole passes take, mostly because the "
-        "machine is busy: refuse stops and says so, flops warns and counts instead",
+        description="what happens where repeats of the same work disagree by more than half, or measured times do not "
+        "add up to what whole passes take, mostly because the machine is busy: refuse stops and says so, flops warns "
+        "and counts instead",
     )
 
     @field_validator("table")

@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from rich.console import Console
 from torch import Tensor
 
 from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost, LatencyCost
+from rltr.cost.passes import WholePasses
 from rltr.cost.rounds import CLOCK, Clock
 from rltr.cost.scaling import compare, scaled
 from rltr.envs.episodes import row_length
@@ -19,20 +20,13 @@ from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
 from rltr.recipe.fields import CostGroup
 from rltr.train.decision_work import decision_work
+from rltr.train.trusted_prices import Unfit, trust
 from rltr.train.whole_passes import probes, time_passes
 
 log = logging.getLogger(__name__)
-console = Console()
 
 Inputs: TypeAlias = Mapping[str, Tensor]
 """Inputs of a model, by name."""
-
-TOLERATED = 0.15
-"""How far a whole pass's relative time may be from what prices foretell: beyond, no policy is trained on them."""
-
-
-class Unfit(RltrError):
-    """Prices do not hold for whole passes: what was found and the likely cause. What to do depends on who asked."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def make_cost(priced: Priced, wanted: CostGroup, clock: Clock = CLOCK) -> CostMo
         clock: replaced in tests.
 
     Raises:
-        Unfit: if prices do not hold for whole passes; the caller adds what to do.
+        Unfit: if prices do not hold for whole passes, or the machine is too busy; the caller adds what to do.
         RltrError: if the layers cannot be priced so, or a measured table does not fit.
     """
     return MAKERS[wanted.kind](priced, wanted, clock)
@@ -94,7 +88,9 @@ def check_conditions(cost: CostModel, backbone: Backbone) -> None:
 
 
 def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCost:
-    """Prices of parts measured here, scaled to whole passes and compared with them; see ``fit`` and ``busy``.
+    """Prices of parts measured here, scaled to whole passes and compared with them.
+
+    How well they fit is in ``fit``, how busy the machine was in ``busy`` and ``disagreement``.
 
     Args:
         priced: what is priced.
@@ -109,55 +105,13 @@ def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCos
     passes = time_passes(
         backbone, probes(network, priced.layers), priced.layers, priced.dropped, priced.batch, clock=clock
     )
-    return scaled(replace(cost, busy=cost.busy or passes.busy), passes)
+    return scaled(_beside(cost, passes), passes)
 
 
-def cure_in_training(wanted: CostGroup) -> str:
-    """What to do about :class:`Unfit` prices in a training, as a sentence.
-
-    Args:
-        wanted: what the recipe says.
-    """
-    first = (
-        "Stop what else runs on this machine, or wait, and begin again"
-        if wanted.table is None
-        else "Leave cost.table out to measure anew"
-    )
-    return (
-        f"{first}. To count instead of measuring, set cost.kind=flops"
-        f"{' and leave cost.table out' if wanted.table is not None else ''}, or cost.when_busy=flops to do so only "
-        "when this happens"
-    )
-
-
-def trust(cost: LatencyCost) -> LatencyCost:
-    """The same prices, if they foretell whole passes; says how well, and if the machine was busy.
-
-    Raises:
-        Unfit: if they do not, with the likely cause; the caller adds what to do.
-    """
-    fit = cost.fit
-    assert fit is not None
-    if fit.worst > TOLERATED:
-        said, true = max(zip(fit.foretold, fit.measured, strict=True), key=lambda pair: abs(pair[0] / pair[1] - 1))
-        likely = (
-            f"this machine is busy: {cost.busy}"
-            if cost.busy
-            else "likely cause: something else used the machine for a while, or the processor changed its frequency"
-        )
-        raise Unfit(
-            f"the measured prices do not hold for whole passes: one that takes {true:.2f} of the native time is "
-            f"foretold as {said:.2f}, and more than {TOLERATED:.0%} off is not used; {likely}"
-        )
-    if cost.busy:
-        log.warning(
-            "this machine is busy: %s. Prices hold even so; what is timed gets surer if nothing else runs", cost.busy
-        )
-    console.print(
-        f"prices: relative times of whole passes are foretold within {fit.usual:.0%}, {fit.worst:.0%} at worst",
-        highlight=False,
-    )
-    return cost
+def _beside(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
+    """The same prices, with how busy the machine was when it was busiest: when parts were measured, or whole passes."""
+    worse = cost if cost.disagreement > passes.disagreement else passes
+    return replace(cost, busy=worse.busy or cost.busy or passes.busy, disagreement=worse.disagreement)
 
 
 def _flops(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
@@ -175,16 +129,19 @@ def _latency(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
 
 
 def _measured_or_stored(priced: Priced, wanted: CostGroup, clock: Clock) -> LatencyCost:
-    if wanted.table is not None:
-        return _stored_cost(wanted.table, priced, clock)
+    make = partial(_measured, wanted.batch_size) if wanted.table is None else partial(_stored, wanted.table)
     try:
-        return trust(measured_cost(priced, wanted.batch_size, clock))
+        return make(priced, clock)
     except Unfit:
         # Most of what disturbs is short.
-        return trust(measured_cost(priced, wanted.batch_size, clock))
+        return make(priced, clock)
 
 
-def _stored_cost(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
+def _measured(rows: int, priced: Priced, clock: Clock) -> LatencyCost:
+    return trust(measured_cost(priced, rows, clock))
+
+
+def _stored(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
     """Prices measured before, compared with whole passes here and now."""
     cost = LatencyCost.load(table, priced.backbone)
     longest = row_length(priced.backbone, priced.longest)
@@ -197,7 +154,8 @@ def _stored_cost(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
     passes = time_passes(
         priced.backbone, probes(network, priced.layers), priced.layers, priced.dropped, priced.batch, clock=clock
     )
-    trust(compare(replace(cost, busy=passes.busy), passes))
+    # Of the machine counts how busy it is now: the stored prices are as good as whole passes find them.
+    trust(compare(replace(cost, busy=passes.busy, disagreement=passes.disagreement), passes))
     return cost  # as it was stored, or a run could not be repeated
 
 

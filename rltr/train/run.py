@@ -32,9 +32,10 @@ from rltr.selectors import KeepAll
 from rltr.tasks import Task
 from rltr.train.checkpoint import restore_checkpoint, save_checkpoint
 from rltr.train.checkpoint_facts import check_facts, read_facts
-from rltr.train.cost_model import Priced, Unfit, check_conditions, cure_in_training, make_cost, spread
+from rltr.train.cost_model import Priced, check_conditions, make_cost, spread
 from rltr.train.origin import origin, refuse_others
 from rltr.train.token_ppo import TokenPPO
+from rltr.train.trusted_prices import Unfit, cure_in_training
 from rltr.train.watch import Bar, Checkpoints, Watch
 
 CALIBRATED_WEIGHTS = 14
@@ -87,7 +88,7 @@ def train_policy(
         try:
             cost = make_cost(Priced(backbone, config, layers, dropped, sample, batch), recipe.cost)
         except Unfit as error:
-            raise RltrError(f"{error}. {cure_in_training(recipe.cost)}") from error
+            raise RltrError(f"{error}. {cure_in_training(recipe.cost, error)}") from error
     check_conditions(cost, backbone)
     if not saved:
         _say_batch(cost, recipe)

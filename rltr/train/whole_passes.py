@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rltr.backbone import Backbone
 from rltr.cost.passes import ReducedPass, WholePasses
-from rltr.cost.rounds import CLOCK, Clock, Low, Rounds, busy
+from rltr.cost.rounds import CLOCK, Clock, Rounds, busy
 from rltr.device import move_inputs
 from rltr.forward import Choice, Decision, Dropped
 from rltr.policies.network import TokenPolicy
@@ -114,8 +114,7 @@ def time_passes(
             arounds.append(_around(backbone, native, clock))
         wall = max(clock() - begun, 1e-9)
     rows = traces[0].present.shape[1]
-    lows = [Low(min(own), median(own) / max(min(own), 1e-12) - 1) for own in [natives, *seconds]]
-    found = Rounds(lows, (clock.cpu() - worked) / wall)
+    found = Rounds([natives, *seconds], (clock.cpu() - worked) / wall)
     reduced = [
         ReducedPass(
             _low(own) / _low(natives),
@@ -124,7 +123,9 @@ def time_passes(
         )
         for own, trace in zip(seconds, traces, strict=True)
     ]
-    return WholePasses(traces[0].grid, _low(natives) / rows, median(arounds), reduced, busy(found, device, clock))
+    sign = busy(found, device, clock)
+    around = median(arounds)
+    return WholePasses(traces[0].grid, _low(natives) / rows, around, reduced, sign, found.disagreement)
 
 
 def _low(seconds: Sequence[float]) -> float:

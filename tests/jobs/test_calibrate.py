@@ -64,7 +64,7 @@ def test_a_busy_machine_is_refused_and_nothing_written(
 ) -> None:
     run = run_train(recipe(folder, tmp_path / "run", **{"cost.kind": "latency", "cost.when_busy": "flops"}))
     before = content(run / POLICY_FOLDER)
-    monkeypatch.setattr("rltr.train.cost_model.TOLERATED", 0.0)  # no prices are that good
+    monkeypatch.setattr("rltr.train.trusted_prices.TOLERATED", 0.0)  # no prices are that good
     found = r"machine is busy: the load average is 9\.0.*Nothing was written: .* calibrate again"
     with Machine() as machine, pytest.raises(RltrError, match=found) as refused:
         run_calibrate(run / POLICY_FOLDER, run / POLICY_FOLDER, clock=clock_of(machine, load=9.0))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -30,10 +31,11 @@ from rltr.redundancy import Redundancy
 from rltr.selectors import RandomChoice
 from rltr.train import cost_model
 from rltr.train.checkpoint import TENSORS
-from rltr.train.cost_model import MAKERS, Priced, Unfit, cure_in_training, make_cost, measured_cost, trust
+from rltr.train.cost_model import MAKERS, Priced, make_cost, measured_cost
 from rltr.train.decision_work import decision_work
+from rltr.train.trusted_prices import Busy, Unfit, cure_in_training, trust
 from tests.clocks import Machine as MadeUp
-from tests.clocks import bursts, clock_of
+from tests.clocks import another_process, bursts, clock_of, jitter
 from tests.jobs.conftest import recipe
 
 
@@ -117,6 +119,57 @@ def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture
         trust(replace(spoiled, busy=None))
 
 
+@pytest.mark.parametrize("stored", [False, True], ids=["measured", "stored"])
+@pytest.mark.parametrize(
+    ("slowness", "trained"),
+    [
+        (lambda now: 1.0, True),
+        (lambda now: 2.0, True),  # a slower machine
+        (jitter, True),
+        (another_process, False),
+    ],
+    ids=["quiet", "slow", "virtual", "another process"],
+)
+def test_a_busy_machine_is_not_trained_on(
+    priced: Priced,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    slowness: Callable[[float], float],
+    trained: bool,
+    stored: bool,
+) -> None:
+    """What counts is how far repeats of the same work are apart, not how long they take."""
+    table = tmp_path / "latency.json" if stored else None
+    if table is not None:
+        with MadeUp() as machine:
+            measured_cost(priced, 4, clock_of(machine)).save(table)
+    wanted = CostGroup(kind="latency", batch_size=4, table=table)
+    with MadeUp(slowness) as machine:
+        if trained:
+            assert isinstance(make_cost(priced, wanted, clock_of(machine)), LatencyCost)
+            assert "busy" not in caplog.text
+            return
+        found = r"^this machine is busy: a quarter of the repeats .* at least \d+% longer .*\(bound: 50%\)$"
+        with pytest.raises(Busy, match=found):
+            make_cost(priced, wanted, clock_of(machine))
+        assert "FLOPs" not in caplog.text
+        counted = make_cost(priced, wanted.model_copy(update={"when_busy": "flops"}), clock_of(machine))
+    assert isinstance(counted, FlopsCost)
+    assert re.search(r"this machine is busy: .* FLOPs are counted instead, as cost\.when_busy says", caplog.text)
+
+
+def test_a_busy_machine_ends_a_training_before_it_writes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MadeUp(another_process) as machine:
+        monkeypatch.setattr("rltr.train.run.make_cost", lambda *args: make_cost(*args, clock_of(machine)))
+        found = r"^this machine is busy: .*Stop what else runs on this machine, or wait.*cost\.when_busy=flops"
+        with pytest.raises(RltrError, match=found) as refused:
+            run_train(recipe(folder, tmp_path / "run", **{"cost.kind": "latency"}))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
     """What was found says nothing of it: what helps in a training is no use to a calibration."""
     with MadeUp() as machine:
@@ -126,7 +179,16 @@ def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
         with pytest.raises(Unfit) as found:
             trust(replace(cost, fit=Fit((0.6,), (0.9,)), busy=busy))
         assert not re.search(r"cost\.|set |again|[Ss]top", str(found.value))
-    assert "begin again" in cure_in_training(CostGroup(kind="latency"))
+    with pytest.raises(Busy) as found:
+        trust(replace(cost, disagreement=1.0, busy="a quarter took twice as long"))
+    assert not re.search(r"cost\.|set |again|[Ss]top", str(found.value))
+    measured, stored = (CostGroup(kind="latency", table=table) for table in (None, Path("latency.json")))
+    for reason, again in (
+        (Unfit("prices do not hold"), "Leave cost.table out to measure anew"),
+        (Busy("busy"), "Stop"),
+    ):
+        assert "Stop what else runs on this machine, or wait, and begin again" in cure_in_training(measured, reason)
+        assert cure_in_training(stored, reason).startswith(again)
 
 
 @pytest.mark.parametrize("dropped", get_args(Dropped))
