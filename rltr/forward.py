@@ -101,42 +101,54 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Remaining:
+    """What is left after a decision.
+
+    Attributes:
+        hidden: hidden states of the tokens that stay.
+        tokens: the ragged batch of those.
+        stay: their packed indices before.
+        stands: for each token that was there before, which of those that stay stands for it, counted from 0; its own
+            place for one that stays. Some token does whatever happens to those that leave: heads may read all places.
+    """
+
+    hidden: Float[Tensor, "kept width"]
+    tokens: Tokens
+    stay: Int[Tensor, " kept"]
+    stands: Int[Tensor, " total"]
+
+
 def let_go(
     decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, dropped: Dropped
-) -> tuple[Float[Tensor, "kept width"], Tokens, tuple[Int[Tensor, " dropped"], Int[Tensor, " dropped"]]]:
-    """All that follows from who stays: what the rest looks like, and who stands for whom from now on.
-
-    Some kept token stands for each that leaves, whatever happens to those that are dropped: heads may read all places.
+) -> Remaining:
+    """All that follows from who stays.
 
     Args:
         decision: what was decided about.
         kept: who stays; all protected tokens do.
         into: see :class:`Choice`.
         dropped: what happens to the others.
-
-    Returns:
-        The hidden states and the ragged batch of those that stay; and for each token that leaves its place on the grid
-        and that of the token that stands for it.
     """
     tokens, hidden = decision.tokens, decision.hidden
     with undisturbed(hidden.device):
+        stay, found = ragged.where(kept), None
         if into is None:
             leave, into, found = decision.redundancy.partners(kept)
         else:
-            leave, found = ragged.where(~kept), torch.ones_like(into, dtype=torch.bool)
-        taken, stands = (leave, into), into
-        if not bool(found.all()):
+            leave = ragged.where(~kept)
+        stands = kept.cumsum(0).sub_(1)
+        place = stands.index_select(0, into)
+        stands.index_copy_(0, leave, place)
+        if found is not None:
             # Nobody takes these in, so their most similar kept token stands for them. Protected ones count here: a row
             # always keeps one, and nothing is merged into it by this.
-            taken, lost = (leave[found], into[found]), torch.zeros_like(kept)
-            lost[leave[~found]] = True
-            nearest = torch.zeros_like(lost, dtype=torch.long)
-            nearest[lost] = ragged.nearest(decision.unit, tokens, lost, kept)[1]
-            stands = torch.where(found, into, nearest[leave])
-        departures = tokens.grid_index.index_select(0, leave), tokens.grid_index.index_select(0, stands)
+            lost = torch.zeros_like(kept).index_fill_(0, leave[~found], True)
+            stands[lost] = stands[ragged.nearest(decision.unit, tokens, lost, kept)[1]]
+            leave, place = leave[found], place[found]
     if dropped == "drop":
-        return ragged.take(hidden, kept), ragged.keep(tokens, kept), departures
-    return *ragged.merge(hidden, tokens, kept, *taken), departures
+        return Remaining(hidden.index_select(0, stay), ragged.select(tokens, stay), stay, stands)
+    return Remaining(*ragged.merge(hidden, tokens, stay, leave, place), stay, stands)
 
 
 @dataclass(frozen=True)
@@ -240,7 +252,8 @@ class Forward(Stream):
         self.also_protected: Bool[Tensor, "rows grid"] | None = None
         self.attended: Attended | None = None
         self.stages: list[Tokens] = []
-        self._departures: list[tuple[Tensor, Tensor]] = []
+        self._protected: Bool[Tensor, " total"] | None = None
+        self._stands: Int[Tensor, " begun"] | None = None
         self._attention_ran = False
         self._followed: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -298,13 +311,13 @@ class Forward(Stream):
         tokens = self._tokens()
         if tokens.uniform == tokens.grid:
             return hidden
-        # Padding stands for nothing. A copy of its row's pooled token is finite, and of the same layer as the rest.
-        pooled = tokens.readers(self.reader)
-        stands = pooled.repeat_interleave(tokens.grid)
-        stands[tokens.grid_index] = torch.arange(tokens.total, device=stands.device)
-        # Backwards, so that who took a token in is known by then, even if it left itself at a later decision.
-        for left, taken_in in reversed(self._departures):
-            stands[left] = stands[taken_in]
+        begun, stands = self.stages[0], self._stands
+        if stands is None:
+            stands = torch.arange(tokens.total, device=hidden.device)
+        if begun.uniform != begun.grid:
+            # Padding stands for nothing. A copy of its row's pooled token is finite, and of the same layer as the rest.
+            padding = tokens.readers(self.reader).repeat_interleave(begun.grid)
+            stands = padding.index_copy_(0, begun.grid_index, stands)
         return hidden.flatten(0, 1).index_select(0, stands).view(len(tokens.counts), tokens.grid, -1)
 
     def follow(self, value: Any) -> Any:
@@ -379,7 +392,9 @@ class Forward(Stream):
         self.stages.append(self.tokens)
         return hidden
 
-    def _protected(self, tokens: Tokens) -> Bool[Tensor, " total"]:
+    def _never_leave(self) -> Bool[Tensor, " total"]:
+        """Tokens that stay whatever is decided, of those that are there before the first decision."""
+        tokens = self._tokens()
         protected = tokens.slot < self.leading
         if self.family.trailing:
             protected = protected | (tokens.slot >= tokens.count[tokens.row] - self.family.trailing)
@@ -389,7 +404,7 @@ class Forward(Stream):
 
     def _decide(self, hidden: Float[Tensor, "total width"]) -> Tensor:
         tokens = self._tokens()
-        protected = self._protected(tokens)
+        protected = self._never_leave() if self._protected is None else self._protected
         decision = Decision(
             index=len(self.stages) - 1,
             layer=self.layer,
@@ -408,9 +423,12 @@ class Forward(Stream):
             current.reset(outside)
         kept = choice.keep | protected
         if not bool(kept.all()):
-            hidden, self.tokens, departures = let_go(decision, kept, choice.into, self.dropped)
-            self._departures.append(departures)
+            left = let_go(decision, kept, choice.into, self.dropped)
+            hidden, self.tokens = left.hidden, left.tokens
+            self._stands = left.stands if self._stands is None else left.stands.index_select(0, self._stands)
+            protected = protected.index_select(0, left.stay)
             self._followed.clear()
+        self._protected = protected
         self.stages.append(self._tokens())
         return self._shaped(hidden)
 

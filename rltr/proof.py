@@ -169,8 +169,9 @@ class _Merge:
         tokens = decision.tokens
         kept = self.keep(decision).keep | decision.protected
         leave, into, found = decision.redundancy.partners(kept)
-        kept[leave[~found]] = True
-        leave, into = leave[found], into[found]
+        if found is not None:
+            kept[leave[~found]] = True
+            leave, into = leave[found], into[found]
         places = torch.arange(tokens.grid, device=into.device).repeat(len(tokens.counts), 1)
         places[tokens.row[leave], tokens.position[leave]] = tokens.position[into]
         self.into.append(places)

@@ -74,12 +74,12 @@ class Redundancy:
     @cached_property
     def features(self) -> Float[Tensor, "total 3"]:
         """``cosine``, ``side`` and ``rank`` of each token, see there."""
-        columns = self.unit.new_empty(*self.free.shape, 3)
+        columns = self.unit.new_zeros(*self.free.shape, 3)
         self.describe(columns)
         return ragged.unpad(columns, self.tokens).clamp_min(-1)
 
     def describe(self, columns: Float[Tensor, "rows length columns"]) -> None:
-        """Write ``cosine`` (``-inf`` in place of -1), ``side`` and ``rank`` into the first three columns."""
+        """Write ``cosine`` (``-inf`` in place of -1), ``side`` and ``rank`` into the first three columns, all zeros."""
         even, (cosine, of_odd) = self.free[:, ::2], self.cosines
         # Descending, and stable: of equals the earlier one has the higher rank. Empty places come last.
         order = cosine.clamp_min(-1).add_(self._absent[:, ::2]).argsort(dim=1, descending=True, stable=True)
@@ -90,7 +90,6 @@ class Redundancy:
         columns[:, 1::2, 0] = of_odd
         columns[:, ::2, 1] = even
         columns[:, ::2, 2] = torch.empty_like(cosine).scatter_(1, order, steps)
-        columns[:, 1::2, 1:3] = 0
 
     @property
     def cosine(self) -> Float[Tensor, " total"]:
@@ -112,7 +111,7 @@ class Redundancy:
 
     def partners(
         self, kept: Bool[Tensor, " total"]
-    ) -> tuple[Int[Tensor, " dropped"], Int[Tensor, " dropped"], Bool[Tensor, " dropped"]]:
+    ) -> tuple[Int[Tensor, " dropped"], Int[Tensor, " dropped"], Bool[Tensor, " dropped"] | None]:
         """The most similar kept token of the other side for every token that is not kept; protected ones must be.
 
         Where a row keeps nothing on that side, its most similar kept token at all. Protected tokens take nothing in. If
@@ -120,12 +119,12 @@ class Redundancy:
 
         Returns:
             Packed indices of the tokens that are not kept, in an order of their own; for each its partner's packed
-            index, and whether it has one: a row may keep nothing but what is protected.
+            index, and whether it has one: a row may keep nothing but what is protected. None if all have.
         """
         find = self._among_held if self.held else self._among_all
         leave, into, best = (torch.cat(parts) for parts in zip(*find(kept), strict=True))
         has = best > -torch.inf  # NaN is not
-        return (leave, into, has) if bool(has.all()) else self._any_side(kept, leave, into, has)
+        return (leave, into, None) if bool(has.all()) else self._any_side(kept, leave, into, has)
 
     def _among_held(self, kept: Bool[Tensor, " total"]) -> Iterator[_Found]:
         """Tokens that leave, partners and cosines of each side, from the similarities that are held."""

@@ -9,6 +9,7 @@ largest number of tokens any row has.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -33,6 +34,7 @@ class Tokens:
         counts: tokens of each row, as plain numbers: one device synchronisation per decision, none per layer.
         grid: original tokens per row, padding included.
         size: how many original tokens each stands for (at least 1), or None while every one stands for itself.
+        first: original place of each row's first token, which never leaves; None if that is 0 for every row.
     """
 
     row: Int[Tensor, " total"]
@@ -40,6 +42,7 @@ class Tokens:
     counts: tuple[int, ...]
     grid: int
     size: Float[Tensor, " total"] | None = None
+    first: Int[Tensor, " rows"] | None = None
 
     @property
     def total(self) -> int:
@@ -98,7 +101,10 @@ class Tokens:
     @cached_property
     def _longest_index(self) -> Int[Tensor, " total"]:
         """Asked for several times per decision, and as long as the batch."""
-        return self.row * self.longest + self.slot
+        starts = accumulate(self.counts, initial=0)
+        ahead = [row * self.longest - start for row, start in enumerate(starts)]  # places of padding before each row
+        device = self.row.device
+        return torch.tensor(ahead, device=device).index_select(0, self.row) + torch.arange(self.total, device=device)
 
     @cached_property
     def grid_index(self) -> Int[Tensor, " total"]:
@@ -109,14 +115,11 @@ class Tokens:
 
     @cached_property
     def place(self) -> Int[Tensor, " total"]:
-        """Original place of each token, counted from its row's first one, which must still be there.
+        """Original place of each token, counted from its row's first one.
 
         Unlike ``position`` it does not depend on how much padding stands at the start of the row.
         """
-        if self.uniform == self.grid:
-            return self.position
-        first = self.position.index_select(0, self.start.clamp_max(self.total - 1))  # empty rows have no first token
-        return self.position - first.index_select(0, self.row)
+        return self.position if self.first is None else self.position - self.first.index_select(0, self.row)
 
     @cached_property
     def log_size(self) -> Float[Tensor, " total"]:
@@ -141,7 +144,8 @@ def everything(rows: int, grid: int, device: torch.device | str = "cpu") -> Toke
 def pack(present: Bool[Tensor, "rows grid"]) -> Tokens:
     """The tokens marked in ``present``, for instance those that are not padding."""
     row, position = present.nonzero(as_tuple=True)
-    return Tokens(row, position, tuple(present.sum(1).tolist()), present.shape[1])
+    first = None if bool(present[:, :1].all()) else present.byte().argmax(1)
+    return Tokens(row, position, tuple(present.sum(1).tolist()), present.shape[1], first=first)
 
 
 def keep(tokens: Tokens, kept: Bool[Tensor, " total"]) -> Tokens:
@@ -287,7 +291,7 @@ def _nearest_in_parts(
 def merge(
     hidden: Float[Tensor, "total width"],
     tokens: Tokens,
-    kept: Bool[Tensor, " total"],
+    stay: Int[Tensor, " kept"],
     leave: Int[Tensor, " merged"],
     into: Int[Tensor, " merged"],
 ) -> tuple[Float[Tensor, "kept width"], Tokens]:
@@ -296,28 +300,26 @@ def merge(
     Args:
         hidden: hidden states.
         tokens: the batch they belong to.
-        kept: which stay.
-        leave: packed indices of those that are merged, in any order. Tokens in neither ``kept`` nor ``leave`` are lost.
-        into: packed index of the kept token that takes each in.
+        stay: packed indices of those that are kept, rising.
+        leave: packed indices of those that are merged, in any order. Tokens in neither are lost.
+        into: which of the kept ones, counted from 0, takes each in.
 
     Returns:
-        The kept tokens' new hidden states and their index, with sizes.
+        The kept tokens' new hidden states and their index, with sizes. Those that take nobody in keep theirs, bit for
+        bit.
     """
-    stay = where(kept)
-    remaining = select(tokens, stay)
-    precision = precise(hidden.dtype)
-    place = (kept.cumsum(0) - 1).index_select(0, into)
-    # Selecting copies, so the rest can be done in place: fresh memory is most of what this costs.
-    sums, added = (hidden.index_select(0, index).to(precision) for index in (stay, leave))
-    if tokens.size is None:
-        total = torch.bincount(place, minlength=len(stay)).add_(1).to(precision)
+    remaining, precision = select(tokens, stay), precise(hidden.dtype)
+    average = hidden.index_select(0, stay).to(precision)
+    # An average moves towards each new member by that one's share of the whole. So only members are computed with, and
+    # not every kept token; in place, as fresh memory is most of what this costs.
+    moved = hidden.index_select(0, leave).to(precision).sub_(average.index_select(0, into))
+    if tokens.size is None or remaining.size is None:
+        size, weight = average.new_ones(len(stay)), average.new_ones(len(leave))
     else:
-        own, weight = (tokens.size.index_select(0, index) for index in (stay, leave))
-        total = own.index_add(0, place, weight)
-        sums.mul_(own[:, None])
-        added.mul_(weight[:, None])
-    sums.index_add_(0, place, added)
-    return sums.div_(total[:, None]).to(hidden.dtype), replace(remaining, size=total)
+        size, weight = remaining.size, tokens.size.index_select(0, leave)
+    size.index_add_(0, into, weight)
+    average.index_add_(0, into, moved.mul_((weight / size.index_select(0, into))[:, None]))
+    return average.to(hidden.dtype), replace(remaining, size=size)
 
 
 def precise(dtype: torch.dtype) -> torch.dtype:

@@ -134,6 +134,7 @@ def test_rows_do_not_see_each_other(counts: list[int], seed: int) -> None:
 def test_padding_at_the_start_changes_nothing(counts: list[int], shift: int) -> None:
     policy, seen = lively_policy(), observation(counts)
     tokens = replace(seen.tokens, position=seen.tokens.position + shift, grid=GRID + shift)
+    tokens = replace(tokens, first=torch.full((len(counts),), shift))
     assert torch.equal(tokens.place, seen.tokens.place)
     assert torch.equal(policy(replace(seen, tokens=tokens)), policy(seen))
 

@@ -28,6 +28,7 @@ def directions(*degrees):
 def partners(found, kept):
     """Partners of the tokens that leave, in packed order."""
     leave, into, there = found.partners(kept)
+    there = torch.ones_like(leave, dtype=torch.bool) if there is None else there
     order = leave.argsort()
     assert torch.equal(leave[order], ragged.where(~kept))
     return into[order], there[order]
@@ -186,7 +187,8 @@ def test_long_rows_never_hold_all_their_pairs(causal):
         assert len(found.features) == 8000
         for kept in (half | protected, (tokens.slot % 2 == 0) | protected):
             leave, into, _ = found.partners(kept)
-            merged, fewer = ragged.merge(hidden, tokens, kept, leave, into)
+            place = (kept.cumsum(0) - 1)[into]
+            merged, fewer = ragged.merge(hidden, tokens, ragged.where(kept), leave, place)
             assert len(merged) == fewer.total == int(kept.sum())
         found.partners((tokens.slot > 7000) & (tokens.slot % 2 == 0) | protected)
     assert largest.numbers <= ragged.PAIRS

@@ -53,7 +53,8 @@ def test_everything_is_the_full_grid():
 
 def merge(hidden, tokens, kept, into, found):
     """Merge all tokens that leave, given in packed order, but those for which nobody was found."""
-    return ragged.merge(hidden, tokens, kept, ragged.where(~kept)[found], into[found])
+    place = (kept.cumsum(0) - 1)[into[found]]
+    return ragged.merge(hidden, tokens, ragged.where(kept), ragged.where(~kept)[found], place)
 
 
 @given(BATCHES)

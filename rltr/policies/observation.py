@@ -91,17 +91,14 @@ def clues(decision: Decision) -> Float[Tensor, "total clues"]:
     The turn is that of :func:`turns`, of original places, counted from the row's first token.
     """
     tokens, similar = decision.tokens, decision.redundancy
-    columns = similar.unit.new_empty(*similar.free.shape, CLUES)
+    columns = similar.unit.new_zeros(*similar.free.shape, CLUES)
     similar.describe(columns)
-    attention = columns[:, : tokens.longest, 3]
-    if decision.attended is None:
-        attention.zero_()
-    else:
+    if decision.attended is not None:
         share, free = decision.attended.padded_from_reader, similar.free[:, : tokens.longest]
         # A row whose tokens are all protected has no average, and nobody to decide on.
         average = (share * free).sum(1, keepdim=True) / free.sum(1, keepdim=True).clamp_min_(1)
         relative = share / average.clamp_min_(torch.finfo(share.dtype).tiny)
-        attention.copy_(relative.log_().mul_(0.25))
+        columns[:, : tokens.longest, 3] = relative.log_().mul_(0.25)
     found = ragged.unpad(columns, tokens)
     found[:, 4] = turns(tokens.place)
     return found.clamp_(-1, 1)  # cosines and attention may be -inf, and by rounding a cosine is a little above 1

@@ -215,10 +215,9 @@ def test_a_timed_decision_does_what_a_forward_pass_does(
     forward = Forward(priced.backbone, lambda _: Choice(kept), [0], dropped)
     hidden = forward.before_layer(decision.hidden.view(4, 17, -1), None)
     assert len(searched) == 2 and all(torch.equal(kept, chosen) for chosen in searched)
-    assert torch.equal(timed[0], hidden.flatten(0, 1))
-    assert timed[1].counts == forward.stages[-1].counts
-    ((left, stands),) = forward._departures
-    assert torch.equal(timed[2][0], left) and torch.equal(timed[2][1], stands) and len(left) == int((~kept).sum())
+    assert torch.equal(timed.hidden, hidden.flatten(0, 1))
+    assert timed.tokens.counts == forward.stages[-1].counts
+    assert torch.equal(timed.stands, forward._stands) and len(timed.stay) == int(kept.sum())
 
 
 def test_prices_are_measured_twice_before_they_are_refused(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
