@@ -2,10 +2,12 @@
 
 The parts are timed inside of the reduced forward pass. The *policy* is its network and its prices; *features* are unit
 vectors, redundancy and the reader's attention; *merging* is partners, averages and the new index; *packing* is what
-uneven rows and the output's grid take in index work, in the layers included. The policy is an untrained one whose last
-layers have random weights, so that rows keep different numbers of tokens, as with a trained one; its threshold is moved
-until the pass has the wanted cost. With --policy a trained one takes its place for the embedded model, at its
-calibrated budget. Cost 1 keeps everything: there, the pass as a whole is what counts.
+uneven rows and the output's grid take in index work, in the layers included (see :mod:`benchmarks.packing`).
+
+The policy is an untrained one whose last layers have random weights, so that rows keep different numbers of tokens, as
+with a trained one; its threshold is moved until the pass has the wanted cost. With --policy a trained one takes its
+place for the embedded model, at its calibrated budget. Cost 1 keeps everything: there, the pass as a whole is what
+counts.
 
 Goal: at most 6 % for the embedded model, 2 % for a ViT-S and a MiniLM; a pass that keeps everything, at most 1.05.
 """

@@ -50,8 +50,10 @@ class Groups:
         self, parts: Sequence[Float[Tensor, "_rows heads _length width"]]
     ) -> Float[Tensor, "1 total heads width"]:
         """Undo :meth:`arrange`, with tokens before heads."""
-        together = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
-        return (together if self.place is None else together.index_select(0, self.place))[None]
+        return self._in_order(torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts]))[None]
+
+    def _in_order(self, grouped: Float[Tensor, "places heads width"]) -> Float[Tensor, "total heads width"]:
+        return grouped if self.place is None else grouped.index_select(0, self.place)
 
     def of_keys(self, values: Shaped[Tensor, " total"], padding: float) -> list[Shaped[Tensor, "_rows _length"]]:
         """One number per token as the groups have them, ``padding`` elsewhere."""
