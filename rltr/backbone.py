@@ -138,6 +138,11 @@ class Backbone:
         """:attr:`fingerprint` of the same weights loaded in float16."""
         return fingerprint(self.model, self.config, torch.float16)
 
+    def forget_fingerprints(self) -> None:
+        """Read the weights again when somebody asks for a fingerprint: they were changed."""
+        for name in ("fingerprint", "fingerprint_in_float16"):
+            vars(self).pop(name, None)
+
     def attach(self) -> None:
         """Put rltr in front of the layers and its attention into them; until a pass is run, all behaves as before.
 
@@ -147,7 +152,7 @@ class Backbone:
         with LOCK:
             self.refuse_policy()
             if self._attached == 0:
-                place = installed_in(self.base) or Installation(self.root, self.base, self.layers)
+                place = installed_in(self.base) or Installation(self.model, self.root, self.base, self.layers)
                 if place.owner is not None:
                     place.owner.refuse_policy()
                     raise RltrError("another rltr.Backbone is attached to this model: detach it first, or share it")

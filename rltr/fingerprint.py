@@ -21,6 +21,10 @@ ALSO_COMPUTED = (
 """More of them, which count only where a config has them: the fingerprints of all other models stay what they were."""
 
 
+class Unreadable(RltrError):
+    """Weights that cannot be compared: quantised, offloaded, spread over processes. What to do is in the message."""
+
+
 def fingerprint(model: PreTrainedModel, config: PreTrainedConfig, through: torch.dtype | None = None) -> str:
     """SHA-256 over all weights and what the config does with them: the same on every machine.
 
@@ -34,7 +38,7 @@ def fingerprint(model: PreTrainedModel, config: PreTrainedConfig, through: torch
         through: a precision that values are rounded to before.
 
     Raises:
-        RltrError: if the weights cannot be read: quantised, offloaded, spread over processes.
+        Unreadable: if the weights cannot be read: quantised, offloaded, spread over processes.
     """
     computed = [[name, getattr(config, name, None)] for name in COMPUTED]
     also = [[name, getattr(config, name, None)] for name in ALSO_COMPUTED]
@@ -54,19 +58,19 @@ def refuse_unreadable(name: str, value: object) -> None:
     """Raise if an entry of a state dict is no plain tensor with data of its own.
 
     Raises:
-        RltrError: what it is, and what to do.
+        Unreadable: what it is, and what to do.
     """
     plain = isinstance(value, Tensor) and type(value) in (Tensor, torch.nn.Parameter)
     if not isinstance(value, Tensor) or not plain or value.is_quantized:
-        raise RltrError(
+        raise Unreadable(
             f"the weights of this model are packed ({name} is a {type(value).__module__}.{type(value).__name__}), so "
             "they cannot be compared with those a policy was trained for. If they are quantised or sharded, attach to "
             "the model as it was before, then quantise it in place: the attachment stays"
         )
     if value.is_meta:
-        raise RltrError(
+        raise Unreadable(
             f"the weights of this model are offloaded or were never loaded ({name} is on the device 'meta'): load the "
             "model without device_map offloading, attach, and then call accelerate.cpu_offload or disk_offload"
         )
     if value.layout is not torch.strided:
-        raise RltrError(f"the weights of this model are stored sparsely ({name}): attach before it is made sparse")
+        raise Unreadable(f"the weights of this model are stored sparsely ({name}): attach before it is made sparse")

@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock
 from typing import Any, Protocol, runtime_checkable
-from weakref import WeakMethod, finalize
+from weakref import WeakMethod, WeakSet, finalize
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
@@ -55,16 +58,22 @@ class Installation:
     """rltr in one part of a model.
 
     Args:
-        root: the model whose attention is replaced.
-        base: its part that runs the layers.
+        model: the whole model.
+        root: the part of it whose attention is replaced.
+        base: the root's part that runs the layers.
         layers: in the order in which they run.
 
     Attributes:
         owner: the backbone that is attached; None while only passes that have begun hold.
         server: what makes a reduced pass of calls that nobody asked for; None lets them pass natively.
+        changes: how often a module of the whole model was given a part, such as another layer or another weight, since
+            rltr was put in.
     """
 
-    def __init__(self, root: PreTrainedModel, base: nn.Module, layers: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, root: PreTrainedModel, base: nn.Module, layers: Sequence[nn.Module]
+    ) -> None:
+        self.model = model
         self.root = root
         self.base = base
         self.layers = tuple(dict.fromkeys(layers))
@@ -72,10 +81,12 @@ class Installation:
         self.server: Server | None = None
         self._holders = 0
         self._fronts: list[Front] = []
-        self._changed = True
+        self.changes = 0
         self._parts: list[nn.Module] = []
+        self._parts_at = -1
+        self._known: WeakSet[nn.Module] = WeakSet()
         self._lists: list[tuple[nn.Module, list[nn.Module | None]]] = []
-        self._on_change: RemovableHandle | None = None
+        self._on_change: list[RemovableHandle] = []
         self._native_attention: str = root.config._attn_implementation
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
@@ -143,9 +154,10 @@ class Installation:
 
     def parts(self) -> list[nn.Module]:
         """The parts of the base that compute something else in training mode, those put in since included."""
-        if self._changed:
-            self._changed = False
+        changes = self.changes
+        if changes != self._parts_at:
             self._parts = [part for part in self.base.modules() if _differs_in_training(part)]
+            self._parts_at = changes
         return self._parts
 
     def refuse_other_layers(self) -> None:
@@ -167,11 +179,21 @@ class Installation:
         self.root.set_attn_implementation(IMPLEMENTATION)
         if self.root.config._attn_implementation != IMPLEMENTATION:  # transformers only warns
             raise RltrError(f"{type(self.root).__name__} is not supported: {OWN_ATTENTION}")
-        # A walk over all modules at every call would take long: only when some module anywhere was given a new part.
-        # Torch keeps the hook for everybody, so it must not keep the model.
-        self._changed, note = True, WeakMethod(self._note_change)
-        self._on_change = register_module_module_registration_hook(lambda *_: change() if (change := note()) else None)
-        finalize(self, self._on_change.remove)
+        # A walk over all modules at every call would take long: only when one of them was given a new part.
+        # Torch calls the hooks for every module of every model, and keeps them, so they must not keep this model.
+        self._known, self._parts_at = WeakSet(self.model.modules()), -1
+        note = WeakMethod(self._note_change)
+
+        def changed(module: nn.Module, _: str, part: nn.Module | nn.Parameter | None) -> None:
+            if (change := note()) is not None:
+                change(module, part)
+
+        self._on_change = [
+            register_module_module_registration_hook(changed),
+            register_module_parameter_registration_hook(changed),
+        ]
+        for handle in self._on_change:
+            finalize(self, handle.remove)
         held = [part for part in self.base.modules() if isinstance(part, nn.ModuleList)]
         self._lists = [(part, list(part._modules.values())) for part in held]
         self._fronts = [Front(layer, _through_layer) for layer in self.layers]
@@ -179,12 +201,14 @@ class Installation:
         self._fronts.append(Front(self.base, _through_base))
         vars(self.root)["__deepcopy__"] = self._copy_root  # looked up by copy.deepcopy
 
-    def _note_change(self) -> None:
-        self._changed = True
+    def _note_change(self, module: nn.Module, part: nn.Module | nn.Parameter | None) -> None:
+        if module in self._known:
+            self._known.update(part.modules() if isinstance(part, nn.Module) else [])
+            self.changes += 1
 
     def _remove(self) -> None:
-        if self._on_change is not None:
-            self._on_change.remove()
+        for handle in self._on_change:
+            handle.remove()
         vars(self.root).pop("__deepcopy__", None)
         for front in reversed(self._fronts):
             front.take_away()

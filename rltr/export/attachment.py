@@ -1,7 +1,6 @@
 """Running a policy in production: ``rltr.attach`` makes a model cheaper in place, ``rltr.detach`` undoes it."""
 
 import copy
-import logging
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -10,8 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rltr.backbone import Backbone
-from rltr.cost import LatencyCost
 from rltr.errors import RltrError
+from rltr.export.fitting_weights import FittingWeights, say_if_measured_elsewhere
 from rltr.export.folder import Policy, load_policy
 from rltr.export.operating_point import chosen_weight
 from rltr.forward import Forward
@@ -22,8 +21,6 @@ from rltr.selectors.learned import Learned
 from rltr.tokens import Tokens
 from rltr.wrapped import refuse_wrapped
 
-log = logging.getLogger(__name__)
-
 
 class Attachment:
     """A model that runs reduced until detached; usable as a context manager.
@@ -33,13 +30,17 @@ class Attachment:
         cost_weight: the operating point.
     """
 
-    def __init__(self, reduction: Reduction, cost_weight: float) -> None:
+    def __init__(self, policy: Policy, reduction: Reduction, cost_weight: float) -> None:
         self.reduction = reduction
         self.cost_weight = cost_weight
         self._attached = True
         self._last = threading.local()
-        reduction.backbone.attach()
-        reduction.backbone.serve(self)
+        backbone = reduction.backbone
+        backbone.attach()
+        place = installed_in(backbone.base)
+        assert place is not None
+        self._weights = FittingWeights(policy, backbone, place)
+        backbone.serve(self)
 
     @property
     def kept(self) -> Tokens | None:
@@ -70,7 +71,12 @@ class Attachment:
         self.detach()
 
     def begin(self) -> Forward:
-        """The reduced pass that a call of the model becomes."""
+        """The reduced pass that a call of the model becomes.
+
+        Raises:
+            RltrError: if the model has other weights by now than those the policy was trained for.
+        """
+        self._weights.refuse_others()
         return self.reduction.new_forward()
 
     def end(self, forward: Forward | None) -> None:
@@ -115,24 +121,10 @@ def attach(
     weight = chosen_weight(policy.calibration, budget, max_drop, cost_weight)
     backbone = Backbone(model, policy.backbone.get("tower"), attention=attention)
     policy.check_fits(backbone)
-    _say_if_measured_elsewhere(policy, backbone)
+    say_if_measured_elsewhere(policy, backbone)
     # A network of its own: the same policy may be attached to another model on another device.
     learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, weight)
-    return Attachment(Reduction(backbone, learned, policy.layers, policy.dropped), weight)
-
-
-def _say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
-    """Prices that were measured on another machine still steer, but a budget is then a share of that machine's time."""
-    if not isinstance(policy.cost, LatencyCost):
-        return
-    try:
-        policy.cost.check(backbone)
-    except RltrError as error:
-        log.warning(
-            "budget and price are those of the machine the policy was calibrated on: %s; or measure both here with "
-            "`rltr calibrate`",
-            error,
-        )
+    return Attachment(policy, Reduction(backbone, learned, policy.layers, policy.dropped), weight)
 
 
 def detach(model: nn.Module) -> None:
