@@ -234,6 +234,25 @@ def test_merge_computes_double_precision_in_it():
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones(5, dtype=torch.float64), atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_that_take_nobody_in_keep_their_states_bit_for_bit(dtype):
+    tokens = replace(ragged.everything(1, 4), size=torch.tensor([1.0, 3.0, 7.0, 2.0]))
+    hidden = torch.randn(4, 16, dtype=dtype)
+    merged, fewer = ragged.merge(hidden, tokens, torch.tensor([0, 1, 3]), torch.tensor([2]), torch.tensor([1]))
+    assert torch.equal(merged[[0, 2]], hidden[[0, 3]]) and sizes(fewer) == [1, 10, 2]
+    expected = ((3 * hidden[1].float() + 7 * hidden[2].float()) / 10).to(dtype)
+    torch.testing.assert_close(merged[1], expected)
+    assert tokens.size is not None and tokens.size.tolist() == [1, 3, 7, 2]
+
+
+def test_places_count_from_the_first_token_of_a_row():
+    tokens = ragged.pack(torch.tensor([[0, 0, 1, 1, 0, 1], [1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]]).bool())
+    assert tokens.place.tolist() == [0, 1, 3, 0, 1, 4, 0]
+    # Still so when others have left.
+    assert ragged.keep(tokens, torch.tensor([1, 0, 1, 1, 0, 1, 1]).bool()).place.tolist() == [0, 3, 0, 4, 0]
+    assert ragged.pack(torch.tensor([[1, 0, 1]]).bool()).first is None  # and then nothing is to be looked up
+
+
 def test_unit_length_does_not_depend_on_the_scale():
     hidden = torch.randn(6, 32)
     for scale in (1e-3, 1e3):

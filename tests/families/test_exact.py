@@ -69,6 +69,7 @@ def test_fewer_tokens_equal_the_reference_on_the_whole_grid(model, name, padding
     begun = trace.stages[0].present
     assert_near(found[-1][begun], expected[-1][begun])
     assert not torch.equal(trace.present[0], trace.present[-1]), "nothing left, so nothing was tested"
+    assert bool(trace.present[-1][fixed.mask].all()), "a protected token left"
     assert answers(output).keys() == answers(right).keys()
     for key, value in answers(right).items():
         assert_near(real(answers(output)[key], trace), real(value, trace))
