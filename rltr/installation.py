@@ -30,7 +30,7 @@ from rltr.families import OWN_ATTENTION
 from rltr.forward import Forward, Owner
 from rltr.front import PLACE, Front
 from rltr.layers import signature_of
-from rltr.native_copy import native_copy
+from rltr.native_copy import guard_copies, native_copy, unguard_copies
 
 LOCK = RLock()
 """Held while a model is changed; reentrant, since the garbage collector may detach at any time."""
@@ -88,20 +88,6 @@ class Installation:
         self._lists: list[tuple[nn.Module, list[nn.Module | None]]] = []
         self._on_change: list[RemovableHandle] = []
         self._native_attention: str = root.config._attn_implementation
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """Nothing: a copy of a base is native."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to be pickled with the base.
-
-        Raises:
-            RltrError: always.
-        """
-        raise RltrError(
-            "a model that rltr is attached to cannot be pickled (torch.save, multiprocessing): call rltr.detach(model) "
-            "first, and attach again where it is loaded. save_pretrained() and state_dict() work while attached"
-        )
 
     def hold(self) -> None:
         """Keep rltr in the model until :meth:`release`."""
@@ -199,7 +185,9 @@ class Installation:
         self._fronts = [Front(layer, _through_layer) for layer in self.layers]
         vars(self.base)[PLACE] = self
         self._fronts.append(Front(self.base, _through_base))
-        vars(self.root)["__deepcopy__"] = self._copy_root  # looked up by copy.deepcopy
+        for module in (self.base, *self.layers):
+            guard_copies(module)
+        guard_copies(self.root, self._copy_root)
 
     def _note_change(self, module: nn.Module, part: nn.Module | nn.Parameter | None) -> None:
         if module in self._known:
@@ -209,7 +197,8 @@ class Installation:
     def _remove(self) -> None:
         for handle in self._on_change:
             handle.remove()
-        vars(self.root).pop("__deepcopy__", None)
+        for module in (self.root, self.base, *self.layers):
+            unguard_copies(module)
         for front in reversed(self._fronts):
             front.take_away()
         self._fronts.clear()
@@ -221,8 +210,11 @@ class Installation:
         elif config._attn_implementation == IMPLEMENTATION:
             self.root.set_attn_implementation(self._native_attention)
 
-    def _copy_root(self, memo: dict[int, Any]) -> PreTrainedModel:
-        return native_copy(self.root, self._native_attention, memo)
+    def _copy_root(self, memo: dict[int, Any]) -> nn.Module:
+        copied = native_copy(self.root, memo)
+        assert isinstance(copied, PreTrainedModel)
+        copied.set_attn_implementation(self._native_attention)
+        return copied
 
 
 def installed_in(base: nn.Module) -> Installation | None:
