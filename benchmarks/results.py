@@ -15,6 +15,7 @@ from rich.table import Table
 from rltr.backbone import Backbone
 from rltr.evaluate.environment import describe_environment
 from rltr.files import atomic_write
+from rltr.memory import keep_freed_memory
 
 console = Console()
 # Tables are wide; a log file has no width of its own.
@@ -32,8 +33,9 @@ def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
 
 
 def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line, fix threads and seed, and warn if somebody else is using the processor."""
+    """Read the command line, fix threads, seed and allocator, and warn if somebody else is using the processor."""
     args = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     if hasattr(os, "getloadavg"):

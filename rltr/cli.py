@@ -18,6 +18,7 @@ from rltr.errors import RltrError
 from rltr.files import NO_ROOM, at_home, from_here
 from rltr.folders import DEMO_FILE, EVALUATION_FILE, POLICY_FILE, POLICY_FOLDER, RECIPE_FILE, check_out
 from rltr.interruption import exit_code, listen
+from rltr.memory import keep_freed_memory
 from rltr.reading import LARGEST_CONFIG, read_regular, strict_json
 from rltr.version import __version__
 
@@ -368,6 +369,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     threading.excepthook = _tell_of_thread
     listen()
+    keep_freed_memory()  # the process is ours, and what it measures must not depend on when memory is given back
     app(prog_name="rltr")
 
 
