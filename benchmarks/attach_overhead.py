@@ -11,8 +11,8 @@ from benchmarks.models import add_size_options, noise, sized
 from benchmarks.paired import Contender, abba
 from benchmarks.results import begin, finish, options
 from rltr.envs import default_layers
-from rltr.reduction import Reduction
 from rltr.selectors import KeepAll
+from rltr.selectors.reduction import Reduction
 
 GOAL = 1.03
 

@@ -18,14 +18,14 @@ import torch
 from benchmarks.results import begin, console, finish, options
 from rltr.cost import FlopsCost
 from rltr.cost.rounds import CLOCK, Clock
+from rltr.deploy import load_policy, weight_for_budget
+from rltr.deploy.calibration import monotone
 from rltr.evaluate import measure, policy_points
-from rltr.export import load_policy, weight_for_budget
-from rltr.export.calibration import monotone
-from rltr.folders import POLICY_FOLDER
-from rltr.jobs import run_train
-from rltr.preparation import prepare
-from rltr.recalibration import run_calibrate
+from rltr.jobs.calibrate import run_calibrate
+from rltr.jobs.preparation import prepare
+from rltr.jobs.runs import run_train
 from rltr.recipe import load_recipe, stored_recipe
+from rltr.system.folders import POLICY_FOLDER
 
 WITHIN = 0.03
 """How far from a budget the measured time may be."""

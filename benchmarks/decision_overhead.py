@@ -26,18 +26,18 @@ from benchmarks.models import add_size_options, embedded, minilm, noise, sized, 
 from benchmarks.packing import INDEX_WORK, Watch
 from benchmarks.paired import Contender, abba
 from benchmarks.results import begin, finish, options
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
+from rltr.cost.pricing import Pricing
+from rltr.deploy import load_policy, weight_for_budget
 from rltr.envs import default_layers
 from rltr.envs.episodes import row_length
 from rltr.evaluate.statistics import median_ratio
-from rltr.export import load_policy, weight_for_budget
-from rltr.forward import Forward
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.policies.observation import Observation
-from rltr.pricing import Pricing
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Forward
 from rltr.selectors.learned import Learned
+from rltr.selectors.reduction import Reduction
 
 GOALS = {"embedded": 0.06, "vit-s": 0.02, "minilm-128": 0.02, "minilm-256": 0.02}
 KEEP_ALL = 1.05

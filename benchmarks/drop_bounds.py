@@ -6,9 +6,9 @@ The share of 1,000 draws in which a bound at a confidence of 0.9 is at most one 
 becomes wrong and a smaller one right, so that less than a point is lost. Of bounds that are always valid, the one
 with the larger share is the better one. Needs a minute or two on one core and no model.
 
-exact      the bound that calibration uses (rltr.export.drop_bound.paired_bound).
+exact      the bound that calibration uses (rltr.deploy.drop_bound.paired_bound).
 two        Clopper's and Pearson's bounds of the losses from above and of the gains from below, each with half the risk.
-betting    the bound for answers that are more or less right (rltr.export.drop_bound.betting_bound).
+betting    the bound for answers that are more or less right (rltr.deploy.drop_bound.betting_bound).
 hoeffding  Hoeffding's and Bentkus's for any bounded mean (Bates et al. 2021), as Learn then Test uses it.
 """
 
@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 from scipy.special import rel_entr
 from scipy.stats import binom, binomtest
 
-from rltr.export.drop_bound import betting_bound, paired_bound
+from rltr.deploy.drop_bound import betting_bound, paired_bound
 
 CONFIDENCE, DROP, DRAWS = 0.9, 0.01, 1000
 SHARES = ((0.002, 0.0), (0.005, 0.002), (0.01, 0.005), (0.02, 0.015))

@@ -31,16 +31,16 @@ from typing import Any
 
 from benchmarks.results import begin, console, finish, options
 from rltr.cost import FlopsCost
+from rltr.deploy import Policy, load_policy
 from rltr.evaluate import POLICY, Evaluation, OperatingPoint, baseline_points, measure, policy_points, write_json
 from rltr.evaluate.pareto import COSTS, compare, drawn
-from rltr.evaluate.plots import draw_curve, legend_below
 from rltr.evaluate.statistics import seeds_interval
-from rltr.evaluate.style import ACCENT, new_figure, write_png
-from rltr.evaluate.wording import verdict
-from rltr.export import Policy, load_policy
-from rltr.folders import POLICY_FOLDER
-from rltr.preparation import prepare
+from rltr.jobs.preparation import prepare
 from rltr.recipe import Recipe
+from rltr.report.plots import draw_curve, legend_below
+from rltr.report.style import ACCENT, new_figure, write_png
+from rltr.report.wording import verdict
+from rltr.system.folders import POLICY_FOLDER
 
 KEEP_RATES = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 MINUTES, GIGABYTES = 5, 2

@@ -19,14 +19,14 @@ import torch
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedModel
 
 from benchmarks.results import begin, finish, options
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
-from rltr.forward import Choice, Decision
+from rltr.cost.pricing import Pricing
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.policies.observation import Observation
-from rltr.pricing import Pricing
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision
 from rltr.selectors.base import Selector, keep_best
+from rltr.selectors.reduction import Reduction
 
 GOAL = 1.3
 LAYERS = (1, 2)

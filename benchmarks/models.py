@@ -12,8 +12,8 @@ from transformers import (
 )
 
 from benchmarks.results import console
-from rltr.backbone import Backbone
 from rltr.embedded import load_model, load_task
+from rltr.runtime.backbone import Backbone
 
 
 def vit_small(layers: int = 12, dtype: torch.dtype = torch.float32) -> Backbone:

@@ -27,15 +27,15 @@ from benchmarks.models import add_size_options, embedded, noise, sized, test_ima
 from benchmarks.paired import Contender, abba
 from benchmarks.replay import Replay
 from benchmarks.results import begin, finish, options
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.evaluate.statistics import median_ratio
 from rltr.evaluate.tally import reduced_cost
-from rltr.forward import Dropped, Forward
-from rltr.kernels import BACKENDS, Plan
-from rltr.kernels.groups import Groups
-from rltr.reduction import Reduction
-from rltr.timing import timed
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Dropped, Forward
+from rltr.runtime.kernels import BACKENDS, Plan
+from rltr.runtime.kernels.groups import Groups
+from rltr.selectors.reduction import Reduction
+from rltr.system.timing import timed
 
 GOALS = {"vit-s": 0.08}
 START = 1

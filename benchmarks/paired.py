@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from rltr.evaluate.statistics import Interval, median_ratio
-from rltr.timing import timed
+from rltr.system.timing import timed
 
 
 @dataclass(frozen=True)

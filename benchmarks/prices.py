@@ -17,16 +17,16 @@ from torch import Tensor
 from benchmarks.decision_overhead import tune, uneven_policy
 from benchmarks.models import embedded, minilm, noise, test_images, texts, vit_small
 from benchmarks.results import begin, console, finish, options
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.cost.curve import Curve
+from rltr.cost.pricing import Pricing
 from rltr.cost.rounds import CLOCK, Clock
 from rltr.cost.scaling import foretell
 from rltr.envs import default_layers
 from rltr.envs.episodes import row_length
-from rltr.pricing import Pricing
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
+from rltr.selectors.reduction import Reduction
 from rltr.train.cost_model import Priced, measured_cost
 from rltr.train.whole_passes import time_passes
 

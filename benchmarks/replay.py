@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
-from rltr.forward import Choice, Decision, Trace
+from rltr.runtime.forward import Choice, Decision, Trace
 from rltr.selectors import Selector
 
 

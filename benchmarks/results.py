@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rltr.backbone import Backbone
 from rltr.evaluate.environment import describe_environment
-from rltr.files import atomic_write
-from rltr.memory import keep_freed_memory
+from rltr.runtime.backbone import Backbone
+from rltr.system.files import atomic_write
+from rltr.system.memory import keep_freed_memory
 
 console = Console()
 # Tables are wide; a log file has no width of its own.

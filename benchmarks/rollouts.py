@@ -22,8 +22,8 @@ from rltr.envs import TokenSelectionVecEnv, default_layers, make_episodes
 from rltr.evaluate.statistics import median_ratio
 from rltr.policies.network import decision_flops
 from rltr.recipe import load_recipe
-from rltr.reduction import Reduction
-from rltr.timing import timed
+from rltr.selectors.reduction import Reduction
+from rltr.system.timing import timed
 from rltr.train import TokenPPO
 from rltr.train.run import policy_config
 

@@ -16,17 +16,18 @@ from torch import Tensor
 
 from benchmarks.results import begin, console, finish, options
 from rltr.cost import FlopsCost
-from rltr.envs import DenseLogits, Episodes, TokenSelectionVecEnv
+from rltr.cost.pricing import Pricing
+from rltr.dense import DenseLogits
+from rltr.deploy import load_policy
+from rltr.envs import Episodes, TokenSelectionVecEnv
 from rltr.evaluate import OperatingPoint, baseline_points, measure, policy_points, write_json
-from rltr.export import load_policy
-from rltr.forward import Choice, Decision
-from rltr.jobs import POLICY_FOLDER, prepare
+from rltr.jobs.runs import POLICY_FOLDER, prepare
 from rltr.policies.network import decision_flops
 from rltr.policies.observation import Observation
-from rltr.pricing import Pricing
 from rltr.recipe import Recipe
-from rltr.reduction import Reduction
+from rltr.runtime.forward import Choice, Decision
 from rltr.selectors import Selector
+from rltr.selectors.reduction import Reduction
 
 
 class StockChoice(Selector):

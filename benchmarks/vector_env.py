@@ -21,8 +21,8 @@ from benchmarks.results import begin, finish, options
 from rltr.embedded import load_task
 from rltr.envs import TokenSelectionEnv, TokenSelectionVectorEnv
 from rltr.evaluate.statistics import median_ratio
-from rltr.reduction import Reduction
-from rltr.timing import timed
+from rltr.selectors.reduction import Reduction
+from rltr.system.timing import timed
 
 GOAL = 20
 

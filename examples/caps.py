@@ -38,17 +38,17 @@ import torch
 from benchmarks.learning import at_equal_latency, usual_layers
 from benchmarks.results import begin, console, finish, options
 from examples.assets import sha256
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
+from rltr.deploy import Policy, load_policy, weight_for_drop
 from rltr.errors import RltrError
 from rltr.evaluate import Evaluation, OperatingPoint, baseline_points, measure, policy_points, read_json, write_json
 from rltr.evaluate.pareto import Point, pareto_front, quality_at
-from rltr.evaluate.style import ACCENT, INK, OTHERS, dress, new_figure, write_png
 from rltr.evaluate.usual_points import a_few
-from rltr.export import Policy, load_policy, weight_for_drop
-from rltr.folders import POLICY_FILE, POLICY_FOLDER
-from rltr.preparation import prepare
+from rltr.jobs.preparation import prepare
 from rltr.recipe import Recipe
+from rltr.report.style import ACCENT, INK, OTHERS, dress, new_figure, write_png
+from rltr.runtime.backbone import Backbone
+from rltr.system.folders import POLICY_FILE, POLICY_FOLDER
 from rltr.tasks import Examples
 from rltr.tasks.examples import Subset, digest
 from rltr.tasks.text import TextExamples

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from examples.assets import sha256
 from examples.splits import NAMES
-from rltr.files import atomic_write
+from rltr.system.files import atomic_write
 from rltr.tasks.text import TextExamples
 
 BATCH = 16

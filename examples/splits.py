@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from rltr.files import atomic_write
+from rltr.system.files import atomic_write
 from rltr.tasks.splits import deal
 
 NAMES = ("train", "validation", "test")

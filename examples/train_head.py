@@ -33,7 +33,7 @@ from examples.features import Features, cached
 from examples.make_data import BUILT, CLASSES
 from examples.splits import NAMES
 from rltr.errors import RltrError
-from rltr.files import atomic_folder
+from rltr.system.files import atomic_folder
 from rltr.tasks import DataOptions
 from rltr.tasks.records import read_records
 from rltr.tasks.text import TextExamples

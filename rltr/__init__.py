@@ -10,21 +10,21 @@ from rltr.errors import RltrError
 from rltr.version import __version__
 
 if TYPE_CHECKING:
-    from rltr.backbone import Backbone
-    from rltr.backbone_check import BackboneReport, check_backbone
-    from rltr.export import attach, detach, load_policy
-    from rltr.families import Family
-    from rltr.reduction import Reduction
+    from rltr.check.user_models import BackboneReport, check_backbone
+    from rltr.deploy import attach, detach, load_policy
+    from rltr.runtime.backbone import Backbone
+    from rltr.runtime.families import Family
+    from rltr.selectors.reduction import Reduction
 
 _LAZY = {
-    "Backbone": "rltr.backbone",
-    "BackboneReport": "rltr.backbone_check",
-    "Family": "rltr.families",
-    "Reduction": "rltr.reduction",
-    "attach": "rltr.export",
-    "check_backbone": "rltr.backbone_check",
-    "detach": "rltr.export",
-    "load_policy": "rltr.export",
+    "Backbone": "rltr.runtime.backbone",
+    "BackboneReport": "rltr.check.user_models",
+    "Family": "rltr.runtime.families",
+    "Reduction": "rltr.selectors.reduction",
+    "attach": "rltr.deploy",
+    "check_backbone": "rltr.check.user_models",
+    "detach": "rltr.deploy",
+    "load_policy": "rltr.deploy",
 }
 
 __all__ = [

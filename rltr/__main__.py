@@ -1,6 +1,6 @@
 """``python -m rltr`` is the command ``rltr``."""
 
-from rltr.cli import main
+from rltr.commands.main import main
 
 if __name__ == "__main__":
     main()

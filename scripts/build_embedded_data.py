@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from train_embedded_vit import HELD_OUT, NAMES, read_idx
 
-from rltr.files import atomic_write
+from rltr.system.files import atomic_write
 
 VALIDATION, TRAIN, TEST = 2_000, 6_000, 5_000
 

@@ -17,7 +17,7 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from rltr.backbone import Backbone
+from rltr.runtime.backbone import Backbone
 from rltr.tasks import Task, TensorExamples
 from tests import leftovers
 
@@ -64,7 +64,7 @@ def odd_processor():
     """
     name = "Intel(R) Xeon(R) | Processor* [x+y] <?> \\d"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rltr.cost.machine.processor_name", lambda device: name)
+        patch.setattr("rltr.system.machine.processor_name", lambda device: name)
         yield name
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rltr.cost import COST_MODELS
-from rltr.families import FAMILIES
+from rltr.runtime.families import FAMILIES
 from rltr.selectors import BASELINES
 from rltr.tasks import KINDS
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rltr.families import FAMILIES, REFUSED, last_word
+from rltr.runtime.families import FAMILIES, REFUSED, last_word
 from tests.zoo import ZOO, Entry
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"

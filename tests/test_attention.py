@@ -17,18 +17,18 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 
-from rltr import attention as door
-from rltr import kernels
-from rltr import tokens as ragged
-from rltr.attention import Stream, current
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice
-from rltr.kernels import EVERYONE, Plan, packed
-from rltr.kernels.groups import similar
-from rltr.pattern import Pattern
-from rltr.reduction import Reduction
+from rltr.runtime import attention as door
+from rltr.runtime import kernels
+from rltr.runtime import tokens as ragged
+from rltr.runtime.attention import Stream, current
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice
+from rltr.runtime.kernels import EVERYONE, Plan, packed
+from rltr.runtime.kernels.groups import similar
+from rltr.runtime.pattern import Pattern
 from rltr.selectors import Selector
+from rltr.selectors.reduction import Reduction
 
 HEADS, WIDTH = 2, 8
 COUNTS = st.lists(st.integers(1, 6), min_size=1, max_size=4)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from rltr import checking
-from rltr.backbone import Backbone
-from rltr.checking import breaks_promise, run_check
 from rltr.cost import FlopsCost
+from rltr.deploy import Operating, Policy, describe, save_policy
 from rltr.evaluate.statistics import quality_change_interval
-from rltr.export import Operating, Policy, describe, save_policy
-from rltr.loading import load_model
+from rltr.jobs import check as checking
+from rltr.jobs.check import breaks_promise, run_check
 from rltr.policies import PolicyConfig, TokenPolicy
 from rltr.recipe import load_recipe
+from rltr.runtime.backbone import Backbone
+from rltr.tasks.models import load_model
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from rltr.backbone import Backbone
 from rltr.envs import TokenSelectionVecEnv, make_episodes
 from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
+from rltr.runtime.backbone import Backbone
 from rltr.train.checkpoint import FACTS, TENSORS, read_facts, restore_checkpoint, save_checkpoint
 from rltr.train.checkpoint_facts import facts_digest, file_digest
 from rltr.train.token_ppo import TokenPPO

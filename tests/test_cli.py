@@ -19,11 +19,11 @@ from rich.console import Console
 from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner, Result
 
-from rltr import cli
+from rltr.commands import main as cli
 from rltr.errors import RltrError
-from rltr.folders import DEMO_FILE, EVALUATION_FILE
-from rltr.interruption import Stopped, listen
 from rltr.recipe import Recipe, load_recipe, save_recipe
+from rltr.system.folders import DEMO_FILE, EVALUATION_FILE
+from rltr.system.interruption import Stopped, listen
 from rltr.version import __version__
 
 
@@ -53,8 +53,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return run
 
     names = ("run_demo", "run_train", "run_evaluate", "run_export")
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(**{name: stand_in(name) for name in names}))
-    monkeypatch.setitem(sys.modules, "rltr.checking", SimpleNamespace(run_check=stand_in("run_check")))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(**{name: stand_in(name) for name in names}))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.check", SimpleNamespace(run_check=stand_in("run_check")))
     return calls
 
 
@@ -93,7 +93,7 @@ def test_help_needs_nothing_heavy() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "--help"],
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
         capture_output=True,
         text=True,
     )
@@ -148,7 +148,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
 def test_a_mistake_in_a_real_process(elsewhere: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rltr", "train", "--data", "nothing"],
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
         capture_output=True,
         text=True,
     )
@@ -263,7 +263,7 @@ def test_what_comes_next_can_be_pasted(
 ) -> None:
     out = "my cat's photos"
     said = [rltr("export", "--run", run_folder, "--out", out).stdout]
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=lambda recipe, _: recipe.out))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=lambda recipe, _: recipe.out))
     said.append(rltr("train", "--out", out).stdout)
     for line in said:
         assert out in shlex.split(line.partition("next: ")[2])
@@ -277,7 +277,7 @@ def test_export_and_check(run_folder: Path, policy: Path, jobs: list[tuple[Any, 
 
 
 def test_a_failed_check_is_exit_code_1(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.checking", SimpleNamespace(run_check=lambda *_: False))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.check", SimpleNamespace(run_check=lambda *_: False))
     result = rltr("check", policy)
     assert result.exit_code == 1
     assert result.stderr.startswith("rltr: check failed: ") and result.stderr.count("\n") == 1
@@ -295,10 +295,10 @@ def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None
         save_recipe(recipe, recipe.out / "recipe.yaml")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(KeyboardInterrupt())))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(KeyboardInterrupt())))
     result = rltr("train", "--out", "here")
     assert result.exit_code == 130 and "--resume" not in result.stderr
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=begin))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=begin))
     result = rltr("train", "--out", "here")
     assert result.exit_code == 130
     assert result.stderr.endswith("go on from the last checkpoint with: rltr train --resume --out here\n")
@@ -310,7 +310,7 @@ def test_signals_have_the_exit_codes_that_shells_expect(name: str, code: int, mo
         pytest.skip("not on this system")
     number = getattr(signal, name)
     stop = KeyboardInterrupt() if name == "SIGINT" else Stopped(number)
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(stop)))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(stop)))
     result = rltr("train", "--out", "here")
     assert result.exit_code == code and result.stderr == "rltr: interrupted before anything was written\n"
 
@@ -338,7 +338,7 @@ FULL = [
 
 @pytest.mark.parametrize("error", FULL, ids=str)
 def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(error)))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(error)))
     result = rltr("train")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert result.stderr == f"rltr: error: {error.filename or 'the results cannot be written'}: {error.strerror}; " + (
@@ -347,7 +347,9 @@ def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypat
 
 
 def test_other_errors_of_the_system_are_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(OSError(errno.EBADF, "Bad file"))))
+    monkeypatch.setitem(
+        sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(OSError(errno.EBADF, "Bad file")))
+    )
     assert isinstance(rltr("train").exception, OSError)
 
 
@@ -377,20 +379,20 @@ def test_what_was_moved_is_asked_for(run_folder: Path, tmp_path: Path, jobs: lis
 
 
 def test_messages_of_several_lines_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(RltrError("first\n  second"))))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(RltrError("first\n  second"))))
     assert rltr("train").stderr == "rltr: error: first second\n"
     monkeypatch.setenv("RLTR_DEBUG", "1")
     assert isinstance(rltr("train").exception, RltrError)
 
 
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.jobs", SimpleNamespace(run_train=failing(ValueError("a bug"))))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(ValueError("a bug"))))
     assert isinstance(rltr("train").exception, ValueError)
 
 
 def test_checking_a_model_prints_what_was_found(tmp_path: Path, tiny_bert, monkeypatch: pytest.MonkeyPatch) -> None:
     # A narrow terminal breaks the table's cells into lines.
-    monkeypatch.setattr("rltr.checking.console", Console(width=100))
+    monkeypatch.setattr("rltr.jobs.check.console", Console(width=100))
     tiny_bert.save_pretrained(tmp_path / "bert")
     done = rltr("check", tmp_path / "bert")
     assert done.exit_code == 0

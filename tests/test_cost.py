@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rltr.backbone import Backbone
 from rltr.cost import COST_MODELS, FlopsCost, LatencyCost, Machine, dense, from_dict, span
 from rltr.cost.latency import layer_kind
-from rltr.cost.machine import processor_name
 from rltr.cost.table import Table
 from rltr.errors import RltrError
+from rltr.runtime.backbone import Backbone
+from rltr.system.machine import processor_name
 from tests.clocks import Machine as MadeUp
 from tests.clocks import clock_of
 

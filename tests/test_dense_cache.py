@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertForTokenClassification, BertModel, CLIPConfig, CLIPModel
 
-from rltr.backbone import Backbone
-from rltr.envs import DenseLogits
-from rltr.envs.dense_cache import MANY, DenseCache, cache_folder, dense_key
+from rltr.dense import DenseLogits
+from rltr.dense.cache import MANY, DenseCache, cache_folder, dense_key
 from rltr.errors import RltrError
+from rltr.runtime.backbone import Backbone
 from rltr.tasks import TensorExamples
 from rltr.tasks.goals import Embedding, Goal, MultiLabel, Regression, TokenClassification
 

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.loading import load_model
 from rltr.recipe import load_recipe
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
+from rltr.selectors.reduction import Reduction
+from rltr.tasks.models import load_model
 from rltr.tasks.text import TextExamples
 from rltr.tasks.tokenizer import load_tokenizer
 

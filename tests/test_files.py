@@ -17,9 +17,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rltr import files
 from rltr.errors import RltrError
-from rltr.files import (
+from rltr.system import files
+from rltr.system.files import (
     LOCK,
     NEW,
     UNFINISHED,
@@ -30,7 +30,7 @@ from rltr.files import (
     remove_all_unfinished,
     remove_unfinished,
 )
-from rltr.folders import LOCK_FILE
+from rltr.system.folders import LOCK_FILE
 
 Writer = Callable[[Path], AbstractContextManager[Path]]
 
@@ -162,7 +162,7 @@ def test_a_file_is_no_place_for_a_folder(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from rltr import files
+from rltr.system import files
 writer, out, when = getattr(files, sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 replace, done = Path.replace, 0
 def counted(path, target):
@@ -303,7 +303,7 @@ def test_a_folder_that_another_removes_before_it_is_held_is_made_anew(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from rltr import files
+from rltr.system import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 out = Path(sys.argv[2])
 try:

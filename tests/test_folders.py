@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rltr.errors import RltrError
-from rltr.folders import (
+from rltr.system.folders import (
     CHECKPOINT,
     DEMO_FILE,
     EVALUATION_FILE,

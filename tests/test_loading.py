@@ -16,9 +16,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from rltr.device import available_devices, pick_device
 from rltr.errors import RltrError
-from rltr.loading import load_model
+from rltr.system.device import available_devices, pick_device
+from rltr.tasks.models import load_model
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from rltr.errors import RltrError
-from rltr.folders import LOCK_FILE, check_out
-from rltr.lock import locked
+from rltr.system.folders import LOCK_FILE, check_out
+from rltr.system.lock import locked
 
 HOLD = (
-    "import sys\nfrom pathlib import Path\nfrom rltr.lock import locked\n"
+    "import sys\nfrom pathlib import Path\nfrom rltr.system.lock import locked\n"
     "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
 )
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from rltr import memory
+from rltr.system import memory
 
 PROGRAM = """
 import resource, sys
-from rltr.memory import keep_freed_memory
+from rltr.system.memory import keep_freed_memory
 import torch
 
 def faults():

@@ -8,13 +8,13 @@ import greenlet
 import pytest
 import torch
 
-from rltr.attention import current
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision
-from rltr.pause import PausedForward
-from rltr.reduction import Reduction
+from rltr.runtime.attention import current
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision
+from rltr.runtime.pause import PausedForward
 from rltr.selectors import KeepAll, Selector
+from rltr.selectors.reduction import Reduction
 
 LAYERS = (1, 3)
 modes = pytest.mark.parametrize("mode", ["merge", "drop"])

@@ -13,14 +13,15 @@ from torch.distributions import Bernoulli
 from torch.distributions import kl_divergence as reference_kl
 from torch.utils.flop_counter import FlopCounterMode
 
-from rltr import tokens as ragged
 from rltr.envs.spaces import action_space, observation_space
-from rltr.policies import Observation, PolicyConfig, TokenActor, TokenPolicy
-from rltr.policies.actor import entropy, kl_divergence, log_probability
+from rltr.policies import Observation, PolicyConfig, TokenPolicy
 from rltr.policies.network import decision_flops
 from rltr.policies.observation import CLUES, turns
-from rltr.redundancy import redundancy
-from rltr.tokens import Tokens
+from rltr.runtime import tokens as ragged
+from rltr.runtime.redundancy import redundancy
+from rltr.runtime.tokens import Tokens
+from rltr.train import TokenActor
+from rltr.train.actor import entropy, kl_divergence, log_probability
 
 WIDTH, DEPTH, GRID = 12, 6, 10
 CONFIG = PolicyConfig(WIDTH, DEPTH, GRID, width=8)

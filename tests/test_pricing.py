@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rltr.cost import FlopsCost
-from rltr.pricing import Pricing
+from rltr.cost.pricing import Pricing
 
 DEPTH, LAYERS, TYPICAL = 6, (1, 3), 20
 

@@ -10,13 +10,13 @@ import transformers as hf
 from rich.console import Console
 
 import rltr
-from rltr import kernels
-from rltr.backbone import Backbone
+from rltr.check.parity import parity
+from rltr.check.proof import Proof, prove
+from rltr.check.rounding import in_single_precision
+from rltr.check.sample import random_inputs
 from rltr.errors import RltrError
-from rltr.parity import parity
-from rltr.proof import Proof, prove
-from rltr.rounding import in_single_precision
-from rltr.sample import random_inputs
+from rltr.runtime import kernels
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import baseline
 from tests.conftest import build
 from tests.zoo import ZOO, batch
@@ -107,7 +107,7 @@ def test_sizes_that_get_lost_are_found_out(tiny_bert, monkeypatch, dtype):
     """Only merging, which is the default, has sizes."""
     backbone = Backbone(copy.deepcopy(tiny_bert).to(dtype))
     inputs = random_inputs(backbone, rows=4)
-    monkeypatch.setattr("rltr.attention.ragged_attention", sizes_are_lost)
+    monkeypatch.setattr("rltr.runtime.attention.ragged_attention", sizes_are_lost)
     proof = prove(backbone, inputs, (1, 3))
     assert not proof.holds
     assert max(proof.kept, proof.dropped, proof.alone) <= proof.tolerance < proof.merged
@@ -121,7 +121,7 @@ def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, text_inputs, monkeypatc
     assert rltr.check_backbone(model).holds
     backbone = Backbone(model)
     assert parity(backbone, text_inputs, [1]).holds
-    monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
+    monkeypatch.setattr("rltr.runtime.attention.ragged_attention", wrong)
     assert not rltr.check_backbone(model).holds
     assert not parity(backbone, text_inputs, [1]).holds
 
@@ -130,7 +130,7 @@ def test_a_slip_of_a_hundredth_is_found_out_in_single_precision(tiny_bert, monke
     def wrong(query, key, value, plan, scaling, *pattern):
         return kernels.ragged_attention(query, key, value, plan, 1.01 * scaling, *pattern)
 
-    monkeypatch.setattr("rltr.attention.ragged_attention", wrong)
+    monkeypatch.setattr("rltr.runtime.attention.ragged_attention", wrong)
     assert not rltr.check_backbone(tiny_bert).holds
 
 

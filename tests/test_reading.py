@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rltr.errors import RltrError
-from rltr.reading import DEEPEST, read_regular, strict_json
+from rltr.system.reading import DEEPEST, read_regular, strict_json
 
 
 def test_a_regular_file_is_read_up_to_its_bound(tmp_path: Path) -> None:

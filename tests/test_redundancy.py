@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rltr import tokens as ragged
-from rltr.redundancy import STEP, Redundancy, highest, redundancy
+from rltr.runtime import tokens as ragged
+from rltr.runtime.redundancy import STEP, Redundancy, highest, redundancy
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 

@@ -9,12 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rltr import tokens as ragged
-from rltr.attended import Attended
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision
-from rltr.reduction import Reduction
+from rltr.runtime import tokens as ragged
+from rltr.runtime.attended import Attended
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision
 from rltr.selectors import (
     BASELINES,
     ClsAttention,
@@ -28,6 +27,7 @@ from rltr.selectors import (
     baseline,
 )
 from rltr.selectors.base import keep_best
+from rltr.selectors.reduction import Reduction
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 RATES = st.floats(0.01, 1.0) | st.sampled_from([0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 1.0])

@@ -24,18 +24,18 @@ from transformers import (
     WhisperForAudioClassification,
 )
 
-from rltr.backbone import Backbone
-from rltr.checking import run_check
+from rltr.check.parity import parity, random_examples
 from rltr.envs import make_episodes
 from rltr.errors import RltrError
-from rltr.folders import POLICY_FOLDER
-from rltr.jobs import run_train
-from rltr.loading import load_model
-from rltr.parity import parity, random_examples
+from rltr.jobs.check import run_check
+from rltr.jobs.runs import run_train
 from rltr.recipe import load_recipe
+from rltr.runtime.backbone import Backbone
+from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples import Subset
 from rltr.tasks.goals import Consistency
+from rltr.tasks.models import load_model
 from rltr.tasks.sound_files import SUFFIXES, count_samples, read_sound
 from rltr.tasks.sounds import SoundExamples
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rltr.timing import native_beside, schedule, torch_threads
+from rltr.system.timing import native_beside, schedule, torch_threads
 
 
 @given(points=st.integers(1, 20), batch=st.integers(0, 50), every=st.integers(1, 7))

@@ -15,13 +15,13 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor
 from torch import Tensor
 
-from rltr.backbone import Backbone
 from rltr.envs import TokenSelectionVecEnv, make_episodes
 from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
-from rltr.policies.actor import log_probability
+from rltr.runtime.backbone import Backbone
 from rltr.tasks import TensorExamples
 from rltr.train import restore_checkpoint, save_checkpoint
+from rltr.train.actor import log_probability
 from rltr.train.advantages import RunningDeviation, leave_one_out, own_cost, token_advantage
 from rltr.train.token_ppo import TokenPPO
 

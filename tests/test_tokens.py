@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rltr import tokens as ragged
+from rltr.runtime import tokens as ragged
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from rltr.cost.flops import FlopsCost
 from rltr.cost.latency import LatencyCost
-from rltr.cost.machine import Machine
 from rltr.cost.model import CostModel, dense, span
 from rltr.errors import RltrError
+from rltr.system.machine import Machine
 
 __all__ = ["COST_MODELS", "CostModel", "FlopsCost", "LatencyCost", "Machine", "dense", "from_dict", "span"]
 

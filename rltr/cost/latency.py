@@ -19,19 +19,19 @@ from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from rltr.backbone import Backbone
 from rltr.cost.curve import Curve, fit
 from rltr.cost.layer_work import arguments, layer_kind, layer_task
-from rltr.cost.machine import Machine
 from rltr.cost.model import dense
 from rltr.cost.passes import Fit
 from rltr.cost.rounds import CLOCK, Clock, busy, rounds
 from rltr.cost.stored import dump, restore
 from rltr.cost.table import Table
 from rltr.errors import RltrError
-from rltr.files import atomic_write, from_here
-from rltr.reading import LARGEST_CONFIG, read_regular, strict_json
-from rltr.timing import torch_threads
+from rltr.runtime.backbone import Backbone
+from rltr.system.files import atomic_write, from_here
+from rltr.system.machine import Machine
+from rltr.system.reading import LARGEST_CONFIG, read_regular, strict_json
+from rltr.system.timing import torch_threads
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rltr.backbone import Backbone
-from rltr.layers import signature_of
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.layers import signature_of
 
 
 def layer_kind(layer: nn.Module) -> str:

@@ -1,7 +1,7 @@
 """What a cost model must answer, and what follows from it.
 
 A cost model prices *one row* (one input of a batch) by how many tokens it holds. Layers add up, so the cost of any span
-of layers and of the dense model follow from :meth:`CostModel.layer`. ``rltr.pricing`` makes prices per token of them.
+of layers and of the dense model follow from :meth:`CostModel.layer`. :mod:`rltr.cost.pricing` makes prices per token.
 """
 
 from typing import Any, ClassVar, Protocol, runtime_checkable

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rltr.timing import wait
+from rltr.system.timing import wait
 
 AGREEMENT = 0.03
 """How far the two fastest rounds may be apart."""

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import ViTForImageClassification
 
-from rltr import loading
 from rltr.embedded.canvas import draw_canvases, pixels
 from rltr.errors import RltrError
+from rltr.tasks import models as loading
 from rltr.tasks.examples import Examples, Index, Task, digest
 
 GARMENTS = Path(__file__).parent / "garments.npz"

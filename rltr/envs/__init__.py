@@ -3,8 +3,6 @@
 import gymnasium
 
 from rltr.envs.build import default_layers, make_episodes
-from rltr.envs.dense import DenseLogits
-from rltr.envs.dense_cache import DenseCache
 from rltr.envs.episodes import Episodes, Outcome
 from rltr.envs.sb3 import TokenSelectionVecEnv
 from rltr.envs.single import TokenSelectionEnv
@@ -21,8 +19,6 @@ gymnasium.register(
 
 __all__ = [
     "ENVIRONMENT",
-    "DenseCache",
-    "DenseLogits",
     "Episodes",
     "Outcome",
     "TokenSelectionEnv",

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost
+from rltr.cost.pricing import Pricing
+from rltr.dense.answers import DenseLogits
 from rltr.envs.actions import keep_mask
-from rltr.envs.dense import DenseLogits
 from rltr.envs.episodes import Episodes, longest_row, typical_row
-from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, decision_flops
-from rltr.pricing import Pricing
 from rltr.recipe.fields import COST_WEIGHT
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Dropped
 from rltr.tasks import Examples
 
 

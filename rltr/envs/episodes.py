@@ -14,17 +14,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rltr.backbone import Backbone
-from rltr.device import move_inputs
+from rltr.cost.pricing import Pricing
+from rltr.dense.answers import DenseLogits
 from rltr.envs.actions import keep_mask
-from rltr.envs.dense import DenseLogits
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision, Dropped, Trace
-from rltr.pause import PausedForward
 from rltr.policies.observation import Observation
-from rltr.pricing import Pricing
 from rltr.recipe.fields import COST_WEIGHT
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision, Dropped, Trace
+from rltr.runtime.pause import PausedForward
 from rltr.selectors.none import KeepAll
+from rltr.system.device import move_inputs
 from rltr.tasks import SCORES, Examples, score
 
 ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}

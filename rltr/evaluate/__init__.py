@@ -1,9 +1,7 @@
-"""Evaluation: accuracy and measured time of every method in one run, as numbers, figures and a report."""
+"""Evaluation: accuracy and measured time of every method in one run."""
 
-from rltr.evaluate.gallery import Patches
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import POLICY, UNTRAINED, Measurement, OperatingPoint
-from rltr.evaluate.report import write_report
 from rltr.evaluate.results import Evaluation, read_json, write_json
 from rltr.evaluate.usual_points import a_few, baseline_points, policy_points
 
@@ -13,12 +11,10 @@ __all__ = [
     "Evaluation",
     "Measurement",
     "OperatingPoint",
-    "Patches",
     "a_few",
     "baseline_points",
     "measure",
     "policy_points",
     "read_json",
     "write_json",
-    "write_report",
 ]

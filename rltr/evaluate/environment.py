@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 import torch
 
-from rltr.backbone import Backbone
-from rltr.cost.machine import Machine
+from rltr.runtime.backbone import Backbone
+from rltr.system.machine import Machine
 from rltr.version import __version__
 
 

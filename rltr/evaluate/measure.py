@@ -10,19 +10,19 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from rltr.backbone import Backbone
 from rltr.cost import CostModel
-from rltr.device import move_inputs
 from rltr.errors import RltrError
 from rltr.evaluate.environment import describe_environment
 from rltr.evaluate.points import POLICY, OperatingPoint, Shown
 from rltr.evaluate.results import Evaluation
 from rltr.evaluate.statistics import quality_interval
 from rltr.evaluate.tally import Tally, summarise
+from rltr.runtime.backbone import Backbone
+from rltr.system.device import move_inputs
+from rltr.system.timing import native_beside, schedule, timed, torch_threads
 from rltr.tasks import Examples
 from rltr.tasks.goals import Goal
 from rltr.tasks.plausibility import warn_if_implausible
-from rltr.timing import native_beside, schedule, timed, torch_threads
 
 
 def measure(

@@ -17,8 +17,8 @@ from rltr.evaluate.pareto import Point, hypervolume, pareto_front
 from rltr.evaluate.points import POLICY, Measurement, Shown
 from rltr.evaluate.resampling import RESAMPLES, resampled_qualities, unpack
 from rltr.evaluate.statistics import Interval
-from rltr.files import atomic_write
-from rltr.reading import read_regular
+from rltr.system.files import atomic_write
+from rltr.system.reading import read_regular
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import torch
 
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost, LatencyCost
+from rltr.deploy.folder import Policy
 from rltr.errors import RltrError
 from rltr.evaluate.points import POLICY, UNTRAINED, OperatingPoint
-from rltr.export.folder import Policy
-from rltr.forward import Dropped
 from rltr.policies.network import TokenPolicy, decision_flops
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Dropped
 from rltr.selectors import KeepAll, Selector, baseline
 from rltr.selectors.learned import Learned
+from rltr.selectors.reduction import Reduction
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
-"""The token policy: what it sees, its network, and its face towards stable-baselines3."""
+"""The token policy: what it sees, and its network."""
 
-from rltr.policies.actor import TokenActor
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.policies.observation import Observation
 
-__all__ = ["Observation", "PolicyConfig", "TokenActor", "TokenPolicy"]
+__all__ = ["Observation", "PolicyConfig", "TokenPolicy"]

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from rltr import tokens as ragged
-from rltr.families import Reader
 from rltr.policies.observation import CLUES, Observation
+from rltr.runtime import tokens as ragged
+from rltr.runtime.families import Reader
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rltr import tokens as ragged
-from rltr.forward import Decision
-from rltr.tokens import Tokens
+from rltr.runtime import tokens as ragged
+from rltr.runtime.forward import Decision
+from rltr.runtime.tokens import Tokens
 
 CLUES = 5
 """Numbers per token in :func:`clues`."""
@@ -23,8 +23,8 @@ class Observation:
     Attributes:
         hidden: hidden states before the decision layer, with mean 0 and length 1 each, in float32.
         clues: five numbers that tell how dispensable each token is, each in -1 to 1: its cosine, side and rank (see
-            :mod:`rltr.redundancy`), how much the token that the head reads attended to it in the layer before, and its
-            turn in an even thinning.
+            :mod:`rltr.runtime.redundancy`), how much the token that the head reads attended to it in the layer before,
+            and its turn in an even thinning.
         tokens: the ragged batch they belong to.
         protected: tokens that cannot leave.
         layer: the decision layer of each row.

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rltr.files import at_home
+from rltr.system.files import at_home
 
 EMBEDDED = "embedded"
 """The name, in place of a path, of the model and the data that come with rltr."""
@@ -165,7 +165,7 @@ class ReductionGroup(Group):
     @classmethod
     def _backend(cls, attention: str) -> str:
         # Here, because kernels need torch, and the defaults, which are not validated, shall be shown at once.
-        from rltr.kernels.backends import BACKENDS
+        from rltr.runtime.kernels.backends import BACKENDS
 
         if attention not in BACKENDS:
             raise ValueError(f"there is no backend {attention!r}; choose from {', '.join(BACKENDS)}")

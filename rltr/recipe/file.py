@@ -8,10 +8,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rltr.errors import RltrError
-from rltr.files import atomic_write
 from rltr.recipe.errors import explain
 from rltr.recipe.fields import Recipe
 from rltr.recipe.text import DEEPEST, LONGEST, read_yaml
+from rltr.system.files import atomic_write
 
 SHIPPED = Path(__file__).parent
 """The folder of the recipes that come with rltr; each can be named without path and ending."""

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rltr import tokens as ragged
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision, Dropped
+from rltr.runtime import tokens as ragged
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision, Dropped
 
 
 class Selector(ABC):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Decision, Dropped
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Decision, Dropped
 from rltr.selectors.base import Ranking
 
 

@@ -1,9 +1,9 @@
 """A trained policy as a selector."""
 
-from rltr.forward import Choice, Decision
+from rltr.cost.pricing import Pricing
 from rltr.policies.network import TokenPolicy
 from rltr.policies.observation import Observation
-from rltr.pricing import Pricing
+from rltr.runtime.forward import Choice, Decision
 from rltr.selectors.base import Selector
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from rltr.backbone import Backbone
-from rltr.forward import Choice, Decision, Dropped
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision, Dropped
 from rltr.selectors.base import Selector
 
 

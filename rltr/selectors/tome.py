@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from rltr import tokens as ragged
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.forward import Choice, Decision, Dropped
+from rltr.runtime import tokens as ragged
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision, Dropped
 from rltr.selectors.base import KeepRate, similarity_flops, stay_counts
 
 

@@ -17,8 +17,8 @@ from transformers import (
 from transformers.models.auto import modeling_auto as auto
 
 from rltr.errors import RltrError
-from rltr.files import at_home, from_here
 from rltr.recipe import is_hub_name
+from rltr.system.files import at_home, from_here
 from rltr.tasks import zero_shot
 from rltr.tasks.array_examples import ArrayExamples
 from rltr.tasks.arrays import holds_arrays, load_arrays, open_arrays

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rltr.device import move_inputs
 from rltr.errors import RltrError
+from rltr.system.device import move_inputs
 from rltr.tasks.examples import Examples
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from rltr.device import move_inputs
 from rltr.errors import RltrError
+from rltr.system.device import move_inputs
 from rltr.tasks.examples import Examples
 from rltr.tasks.goals import Classification, Consistency, Embedding, Goal, MultiLabel, Regression, TokenClassification
 from rltr.tasks.goals.embedding import Pooling

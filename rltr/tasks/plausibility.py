@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest, ttest_1samp
 from transformers import PreTrainedModel
 
-from rltr.device import move_inputs
 from rltr.errors import RltrError
+from rltr.system.device import move_inputs
 from rltr.tasks.examples import Examples
 from rltr.tasks.goals import Classification, Consistency, Goal, MultiLabel, Regression, TokenClassification, ZeroShot
 from rltr.tasks.goals.goal import Answers, Labels

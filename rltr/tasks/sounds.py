@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
-from rltr.device import move_inputs
 from rltr.errors import RltrError
+from rltr.system.device import move_inputs
 from rltr.tasks.class_folders import read_class_folders
 from rltr.tasks.examples import Index, Task
 from rltr.tasks.heads import label_reader, read_labels

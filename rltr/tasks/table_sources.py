@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rltr.errors import RltrError
-from rltr.files import from_here
+from rltr.system.files import from_here
 from rltr.tasks.file_search import entries
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.splits import WHOLE, choose_splits

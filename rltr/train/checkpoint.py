@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.files import atomic_folder
-from rltr.tensor_files import save_file
+from rltr.system.files import atomic_folder
+from rltr.system.tensor_files import save_file
 from rltr.train.advantages import RunningDeviation
 from rltr.train.checkpoint_facts import (
     FACTS,

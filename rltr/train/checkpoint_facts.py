@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rltr.errors import RltrError
-from rltr.reading import read_regular
+from rltr.system.reading import read_regular
 from rltr.version import __version__
 
 TENSORS = "state.safetensors"

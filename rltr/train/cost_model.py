@@ -9,16 +9,16 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost, LatencyCost
 from rltr.cost.passes import WholePasses
 from rltr.cost.rounds import CLOCK, Clock
 from rltr.cost.scaling import compare, scaled
 from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
-from rltr.forward import Dropped
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
 from rltr.recipe.fields import CostGroup
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Dropped
 from rltr.train.decision_work import decision_work
 from rltr.train.trusted_prices import Unfit, trust
 from rltr.train.whole_passes import probes, time_passes

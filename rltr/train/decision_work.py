@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rltr import tokens as ragged
-from rltr.attended import Attended
-from rltr.backbone import Backbone
-from rltr.forward import Decision, Dropped, let_go
 from rltr.policies.network import TokenPolicy
 from rltr.policies.observation import Observation
+from rltr.runtime import tokens as ragged
+from rltr.runtime.attended import Attended
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Decision, Dropped, let_go
 
 
 def decision_work(

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from rltr.backbone import Backbone
+from rltr.dense.identity import weights_digest
 from rltr.errors import RltrError
-from rltr.identity import weights_digest
 from rltr.recipe import Recipe
+from rltr.runtime.backbone import Backbone
 from rltr.tasks import Task
 
 SPLITS = ("train", "validation", "test")

@@ -14,21 +14,22 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 
 from rltr import cost as costs
-from rltr.backbone import Backbone
 from rltr.cost import CostModel, LatencyCost
-from rltr.envs import DenseCache, DenseLogits, Episodes, TokenSelectionVecEnv, default_layers
+from rltr.cost.pricing import Pricing
+from rltr.dense import DenseCache, DenseLogits
+from rltr.deploy.folder import Policy, describe
+from rltr.deploy.sweep import calibrate
+from rltr.envs import Episodes, TokenSelectionVecEnv, default_layers
 from rltr.envs.episodes import longest_inputs, longest_row, row_length, typical_row
 from rltr.errors import RltrError
-from rltr.export.folder import Policy, describe
-from rltr.export.sweep import calibrate
-from rltr.files import recover_folder
-from rltr.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.policies.network import PolicyConfig
-from rltr.pricing import Pricing
 from rltr.recipe import Recipe, moved, refuse_changes, stored_recipe, with_absolute_paths
 from rltr.recipe.fields import PolicyGroup
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
+from rltr.selectors.reduction import Reduction
+from rltr.system.files import recover_folder
+from rltr.system.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.tasks import Task
 from rltr.train.checkpoint import restore_checkpoint, save_checkpoint
 from rltr.train.checkpoint_facts import check_facts, read_facts

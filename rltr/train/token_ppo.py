@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rltr.envs.sb3 import TokenSelectionVecEnv
 from rltr.errors import RltrError
-from rltr.policies.actor import TokenActor, entropy, kl_divergence, log_probability
 from rltr.policies.network import PolicyConfig
+from rltr.train.actor import TokenActor, entropy, kl_divergence, log_probability
 from rltr.train.advantages import RunningDeviation, token_advantage
 from rltr.train.buffer import Step, TokenRolloutBuffer
 

@@ -8,7 +8,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Image, TensorBoardOutputFormat
 
 from rltr.envs.episodes import Outcome
-from rltr.evaluate.gallery import Patches, dim
+from rltr.report.gallery import Patches, dim
 from rltr.tasks import Examples
 from rltr.train.token_ppo import TokenPPO
 

@@ -8,16 +8,16 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor, nn
 
-from rltr.backbone import Backbone
 from rltr.cost.passes import ReducedPass, WholePasses
 from rltr.cost.rounds import CLOCK, Clock, Rounds, busy
-from rltr.device import move_inputs
-from rltr.forward import Choice, Decision, Dropped
 from rltr.policies.network import TokenPolicy
 from rltr.policies.observation import Observation
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision, Dropped
 from rltr.selectors.base import Selector
-from rltr.timing import schedule, timed, wait
+from rltr.selectors.reduction import Reduction
+from rltr.system.device import move_inputs
+from rltr.system.timing import schedule, timed, wait
 
 LEFT = (0.75, 0.45, 0.2)
 """Shares of the tokens that are left behind the last decision, in the passes that are timed."""

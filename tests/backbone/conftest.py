@@ -5,10 +5,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from rltr.backbone import Backbone
-from rltr.forward import Choice
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice
 from rltr.selectors import BASELINES, KeepAll, Selector, baseline
+from rltr.selectors.reduction import Reduction
 
 LAYERS = (1, 3)
 DEPTH = 4

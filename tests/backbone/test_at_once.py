@@ -14,12 +14,13 @@ import transformers as hf
 from torch.nn.parallel.replicate import replicate
 
 import rltr
-from rltr.attention import current
-from rltr.backbone import Backbone
-from rltr.envs import DenseLogits, TokenSelectionEnv, TokenSelectionVecEnv, make_episodes
+from rltr.dense import DenseLogits
+from rltr.envs import TokenSelectionEnv, TokenSelectionVecEnv, make_episodes
 from rltr.errors import RltrError
-from rltr.reduction import Reduction
+from rltr.runtime.attention import current
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
+from rltr.selectors.reduction import Reduction
 from rltr.tasks import TensorExamples
 from rltr.tasks.zero_shot import vision_tower
 from tests.backbone.conftest import LAYERS, selector

@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers as hf
 
-from rltr.backbone import Backbone
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import BASELINES, KeepAll
+from rltr.selectors.reduction import Reduction
 from tests.backbone.conftest import (
     DEPTH,
     LAYERS,

@@ -10,13 +10,13 @@ import transformers as hf
 from torch import nn
 
 import rltr
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.installation import find_base
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.installation import find_base
+from rltr.runtime.wrapped import refuse_wrapped
 from rltr.selectors import KeepAll
 from rltr.selectors.learned import Learned
-from rltr.wrapped import refuse_wrapped
+from rltr.selectors.reduction import Reduction
 from tests.backbone.conftest import LAYERS, selector
 from tests.conftest import TEXT, build
 from tests.export.conftest import policy_for

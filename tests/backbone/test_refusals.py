@@ -5,10 +5,10 @@ import copy
 import pytest
 import transformers as hf
 
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
+from rltr.selectors.reduction import Reduction
 from tests.backbone.conftest import (
     LAYERS,
     selector,

@@ -8,11 +8,11 @@ import pytest
 import torch
 import transformers as hf
 
-from rltr.attention import current
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.reduction import Reduction
+from rltr.runtime.attention import current
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
+from rltr.selectors.reduction import Reduction
 from tests.backbone.conftest import (
     DEPTH,
     LAYERS,

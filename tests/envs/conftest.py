@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
-from rltr.backbone import Backbone
 from rltr.envs import TokenSelectionVectorEnv
+from rltr.runtime.backbone import Backbone
 from rltr.tasks import TensorExamples
 
 SMALL: dict[str, Any] = {

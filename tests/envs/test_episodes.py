@@ -10,18 +10,11 @@ import torch
 from torch import Tensor
 from transformers import BeitConfig, BeitForImageClassification
 
-from rltr.envs import (
-    ENVIRONMENT,
-    DenseLogits,
-    Episodes,
-    TokenSelectionEnv,
-    TokenSelectionVectorEnv,
-    default_layers,
-    make_episodes,
-)
+from rltr.dense import DenseLogits
+from rltr.envs import ENVIRONMENT, Episodes, TokenSelectionEnv, TokenSelectionVectorEnv, default_layers, make_episodes
 from rltr.errors import RltrError
-from rltr.forward import Choice
 from rltr.recipe.fields import LearnerGroup
+from rltr.runtime.forward import Choice
 from tests.envs.conftest import LAYERS, SMALL, images
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
 
-from rltr.backbone import Backbone
 from rltr.envs import TokenSelectionVectorEnv
+from rltr.runtime.backbone import Backbone
 from rltr.tasks import TensorExamples
 from tests.envs.conftest import SMALL
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTForImageClassification
 
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.evaluate.points import Measurement, OperatingPoint, Shown, View
 from rltr.evaluate.results import Evaluation
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors.norm import Norm
+from rltr.selectors.reduction import Reduction
 from rltr.tasks import TensorExamples
 
 HISTORY = [

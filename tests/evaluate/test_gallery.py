@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from transformers import ViTConfig
 
-from rltr.evaluate.gallery import FADE, TINT, Patches, dim, panels, stage_titles, text_panels
 from rltr.evaluate.points import View
 from rltr.evaluate.results import Evaluation
+from rltr.report.gallery import FADE, TINT, Patches, dim, panels, stage_titles, text_panels
 
 
 def test_exactly_the_dropped_patches_are_dimmed() -> None:

@@ -11,15 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
 from rltr.errors import RltrError
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import OperatingPoint
 from rltr.evaluate.tally import reduced_cost
-from rltr.forward import Trace
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Trace
+from rltr.system.timing import schedule
 from rltr.tasks import TensorExamples
-from rltr.timing import schedule
 from tests.evaluate.conftest import operating_point
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rltr.evaluate.plots import curve, foretold, kept_per_layer, spread, training_curves
 from rltr.evaluate.results import Evaluation
-from rltr.evaluate.style import write_png
+from rltr.report.plots import curve, foretold, kept_per_layer, spread, training_curves
+from rltr.report.style import write_png
 from tests.evaluate.conftest import HISTORY
 
 

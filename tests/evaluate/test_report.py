@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rltr.evaluate.gallery import Patches
 from rltr.evaluate.pareto import compare
-from rltr.evaluate.report import render, summary, write_report
 from rltr.evaluate.resampling import pack
 from rltr.evaluate.results import Evaluation
-from rltr.evaluate.wording import colour, percent, percentage_points, verdict
-from rltr.folders import REPORT_FILES
+from rltr.report.gallery import Patches
+from rltr.report.html import render, summary, write_report
+from rltr.report.wording import colour, percent, percentage_points, verdict
+from rltr.system.folders import REPORT_FILES
 from rltr.tasks import TensorExamples
 from tests.evaluate.conftest import HISTORY, measurement
 

@@ -9,8 +9,8 @@ import pytest
 
 from rltr.errors import RltrError
 from rltr.evaluate.pareto import hypervolume
-from rltr.evaluate.report import render
 from rltr.evaluate.results import Evaluation, read_history, read_json, write_csv, write_json
+from rltr.report.html import render
 
 
 def test_json_round_trip_with_what_a_later_version_may_add(evaluation: Evaluation, tmp_path: Path) -> None:

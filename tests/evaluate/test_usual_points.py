@@ -10,17 +10,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ViTConfig, ViTForImageClassification
 
-from rltr.backbone import Backbone
 from rltr.cost import CostModel, FlopsCost, LatencyCost
+from rltr.deploy.folder import Policy, describe
 from rltr.errors import RltrError
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import OperatingPoint
 from rltr.evaluate.tally import reduced_cost
 from rltr.evaluate.usual_points import a_few, baseline_points, fresh, policy_points
-from rltr.export.folder import Policy, describe
 from rltr.policies.network import PolicyConfig, TokenPolicy
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import BASELINES, ClsAttention
+from rltr.selectors.reduction import Reduction
 from rltr.tasks import TensorExamples
 
 

@@ -9,17 +9,17 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
-from rltr.export import (
+from rltr.deploy import (
     Operating,
     Policy,
     describe,
 )
 from rltr.policies import PolicyConfig, TokenPolicy
 from rltr.policies.network import decision_flops
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
+from rltr.selectors.reduction import Reduction
 
 LAYERS = (1, 2)
 TABLE = [

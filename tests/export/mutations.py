@@ -26,12 +26,12 @@ import rltr
 from rltr.cost import FlopsCost, LatencyCost, Machine
 from rltr.cost.curve import Curve
 from rltr.cost.table import Table
+from rltr.deploy import Operating, Policy, describe, save_policy
+from rltr.deploy.folder import CONFIG, WEIGHTS
+from rltr.deploy.schema import DECIDE, digest_of_settings
 from rltr.errors import RltrError
-from rltr.export import Operating, Policy, describe, save_policy
-from rltr.export.folder import CONFIG, WEIGHTS
-from rltr.export.schema import DECIDE, digest_of_settings
-from rltr.loading import load_model
 from rltr.policies import PolicyConfig, TokenPolicy
+from rltr.tasks.models import load_model
 
 Change = Callable[[random.Random, Path, Path], object]
 """Changes the first folder; the second is that of another policy, and stays."""

@@ -25,12 +25,12 @@ from transformers import (
 )
 
 import rltr
-from rltr.backbone import Backbone
-from rltr.errors import RltrError
-from rltr.export import (
+from rltr.deploy import (
     Policy,
     save_policy,
 )
+from rltr.errors import RltrError
+from rltr.runtime.backbone import Backbone
 from tests.export.conftest import LAYERS, expected, policy_for
 
 

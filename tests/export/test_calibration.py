@@ -14,20 +14,20 @@ from transformers import (
 )
 
 import rltr
-from rltr.backbone import Backbone
 from rltr.cost import LatencyCost
-from rltr.errors import RltrError
-from rltr.export import (
+from rltr.deploy import (
     Operating,
     Policy,
     calibrate,
     weight_for_budget,
     weight_for_drop,
 )
-from rltr.export.calibration import monotone
-from rltr.export.drop_bound import paired_bound
-from rltr.reduction import Reduction
+from rltr.deploy.calibration import monotone
+from rltr.deploy.drop_bound import paired_bound
+from rltr.errors import RltrError
+from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
+from rltr.selectors.reduction import Reduction
 from rltr.tasks import Task, TensorExamples
 from tests.clocks import Machine, clock_of
 from tests.conftest import IMAGE, build

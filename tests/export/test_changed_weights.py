@@ -14,9 +14,9 @@ from torch.nn.utils import prune
 from transformers import PreTrainedModel, ViTConfig, ViTForImageClassification
 
 import rltr
+from rltr.deploy import Policy
 from rltr.errors import RltrError
-from rltr.export import Policy
-from rltr.fingerprint import fingerprint
+from rltr.runtime.fingerprint import fingerprint
 from tests.conftest import build
 from tests.export.conftest import expected, policy_for
 
@@ -160,7 +160,7 @@ def test_weights_are_read_only_if_they_were_changed(
         read.append(1)
         return fingerprint(*args)
 
-    monkeypatch.setattr("rltr.backbone.fingerprint", counted)
+    monkeypatch.setattr("rltr.runtime.backbone.fingerprint", counted)
     with torch.no_grad(), rltr.attach(model, policy, cost_weight=3.0):
         attached = len(read)
         for _ in range(3):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, multinomial
 
+from rltr.deploy import Operating, weight_for_drop
+from rltr.deploy.drop_bound import LARGEST_LOSS, betting_bound, drop_bound, fewest_inputs, paired_bound
 from rltr.errors import RltrError
-from rltr.export import Operating, weight_for_drop
-from rltr.export.drop_bound import LARGEST_LOSS, betting_bound, drop_bound, fewest_inputs, paired_bound
 
 bound_of = lru_cache(maxsize=None)(paired_bound)
 Draw = Callable[[np.random.Generator], np.ndarray]

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from rltr.errors import RltrError
-from rltr.export import (
+from rltr.deploy import (
     Operating,
     Policy,
     load_policy,
     save_policy,
 )
-from rltr.export.folder import CARD, CONFIG, WEIGHTS
-from rltr.files import recover_folder
+from rltr.deploy.folder import CARD, CONFIG, WEIGHTS
+from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
+from rltr.system.files import recover_folder
 from tests.export.conftest import LAYERS
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from rltr.deploy.operating_point import chosen_weight, number
 from rltr.errors import RltrError
-from rltr.export.operating_point import chosen_weight, number
 from tests.export.conftest import TABLE
 
 
@@ -42,7 +42,7 @@ def test_exactly_one_wish() -> None:
 
 WRONG = """
 import rltr, torch
-from rltr.loading import load_model
+from rltr.tasks.models import load_model
 model, refused = load_model("embedded"), 0
 calls = [
     lambda: rltr.attach(model, None, budget=0.6),

@@ -12,8 +12,8 @@ import transformers as hf
 from torch import Tensor
 
 import rltr
+from rltr.deploy import save_policy
 from rltr.envs import make_episodes
-from rltr.export import save_policy
 from rltr.tasks import TensorExamples
 from tests.conftest import TEXT, build
 from tests.export.conftest import expected, policy_for

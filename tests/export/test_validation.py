@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 import rltr
 from rltr.cost import FlopsCost, LatencyCost, Machine
 from rltr.cost.table import Table
+from rltr.deploy import Policy, load_policy, save_policy
+from rltr.deploy.folder import CARD, CONFIG, WEIGHTS
+from rltr.deploy.schema import digest_of_settings
 from rltr.errors import RltrError
-from rltr.export import Policy, load_policy, save_policy
-from rltr.export.folder import CARD, CONFIG, WEIGHTS
-from rltr.export.schema import digest_of_settings
 from rltr.policies import PolicyConfig
 
 
@@ -210,7 +210,7 @@ def test_nothing_is_allocated_for_what_is_not_there(
     save_policy(policy, tmp_path / "policy")
     edit(tmp_path / "policy", lambda config: config["policy"].update(width=1024, grid=2**20))
     made: list[PolicyConfig] = []
-    from rltr.export import weights
+    from rltr.deploy import weights
 
     network = weights.TokenPolicy
 

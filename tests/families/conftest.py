@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from rltr.attention import current
+from rltr.runtime.attention import current
 from tests.zoo import ZOO, batch
 
 _models: dict[str, PreTrainedModel] = {}

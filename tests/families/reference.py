@@ -11,11 +11,11 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from rltr.attention import attends_causally
-from rltr.backbone import Backbone
-from rltr.forward import Choice
-from rltr.reduction import Reduction
+from rltr.runtime.attention import attends_causally
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice
 from rltr.selectors import Selector
+from rltr.selectors.reduction import Reduction
 from tests.families.conftest import answer
 
 LAYERS = (1, 3)

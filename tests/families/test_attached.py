@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 import rltr
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost
-from rltr.export import Policy, describe
+from rltr.deploy import Policy, describe
 from rltr.policies import PolicyConfig, TokenPolicy
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
+from rltr.selectors.reduction import Reduction
 from tests.families.conftest import answers, real
 from tests.zoo import ZOO, batch
 

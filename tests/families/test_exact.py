@@ -5,13 +5,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rltr.backbone import Backbone
 from rltr.cost import FlopsCost, LatencyCost, dense, span
 from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
-from rltr.families import FAMILIES
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.families import FAMILIES
 from rltr.selectors import KeepAll, baseline
+from rltr.selectors.reduction import Reduction
 from tests.families.conftest import answer, answers, real
 from tests.families.reference import LAYERS, Protected, Reference, Replay, final_grid, reduced, run
 from tests.zoo import ZOO, batch

@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers as hf
 
-from rltr.backbone import Backbone
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll, baseline
+from rltr.selectors.reduction import Reduction
 from tests.families.conftest import answers
 from tests.families.reference import LAYERS, Replay, final_grid, reduced
 from tests.zoo import ZOO, batch

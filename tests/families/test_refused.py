@@ -9,9 +9,9 @@ import pytest
 import transformers as hf
 from transformers import CONFIG_MAPPING
 
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.families import (
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.families import (
     FAMILIES,
     NO_ATTENTION,
     NOT_ONLY_ATTENTION,

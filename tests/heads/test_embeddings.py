@@ -7,14 +7,14 @@ import torch
 from transformers import BertModel
 
 import rltr
-from rltr.backbone import Backbone
 from rltr.errors import RltrError
-from rltr.folders import POLICY_FOLDER
-from rltr.jobs import run_train
-from rltr.loading import load_model
+from rltr.jobs.runs import run_train
 from rltr.recipe import load_recipe
+from rltr.runtime.backbone import Backbone
+from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import load_task
 from rltr.tasks.examples import Subset
+from rltr.tasks.models import load_model
 from rltr.tasks.text import TextExamples
 from tests.heads.conftest import bert, recipe
 

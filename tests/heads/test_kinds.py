@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rltr.backbone import Backbone
 from rltr.recipe.fields import DataGroup
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
+from rltr.selectors.reduction import Reduction
 from rltr.tasks import KINDS
 from rltr.tasks.goals import Classification
 

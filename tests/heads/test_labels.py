@@ -13,11 +13,11 @@ from PIL import Image
 from transformers import BeitConfig, BeitForImageClassification
 
 from rltr.errors import RltrError
-from rltr.loading import load_model
 from rltr.tasks import DataOptions, TensorExamples, load_task
 from rltr.tasks.goals import MultiLabel, Regression
 from rltr.tasks.goals.token_classes import UNLABELLED
 from rltr.tasks.heads import measure_spread
+from rltr.tasks.models import load_model
 from tests.heads.conftest import VISION
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")

@@ -7,18 +7,18 @@ import pytest
 import torch
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
-from rltr.backbone import Backbone
-from rltr.envs import DenseLogits
-from rltr.envs.dense_cache import DenseCache, dense_key
+from rltr.dense import DenseLogits
+from rltr.dense.cache import DenseCache, dense_key
 from rltr.errors import RltrError
-from rltr.folders import POLICY_FOLDER
-from rltr.jobs import run_evaluate, run_train
-from rltr.loading import load_model
-from rltr.preparation import prepare
+from rltr.jobs.preparation import prepare
+from rltr.jobs.runs import run_evaluate, run_train
 from rltr.recipe import load_recipe
+from rltr.runtime.backbone import Backbone
+from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.goals import Classification, Consistency, MultiLabel, Regression, TokenClassification
 from rltr.tasks.heads import goal_of
+from rltr.tasks.models import load_model
 from tests.heads.conftest import VISION, recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")

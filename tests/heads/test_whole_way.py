@@ -8,17 +8,17 @@ import torch
 from transformers import CLIPConfig, CLIPForImageClassification
 
 import rltr
-from rltr.backbone import Backbone
-from rltr.checking import run_check
+from rltr.check.parity import parity, random_examples
 from rltr.envs import make_episodes
 from rltr.errors import RltrError
 from rltr.evaluate.results import read_json
-from rltr.folders import POLICY_FOLDER
-from rltr.jobs import run_evaluate, run_train
-from rltr.loading import load_model
-from rltr.parity import parity, random_examples
+from rltr.jobs.check import run_check
+from rltr.jobs.runs import run_evaluate, run_train
 from rltr.recipe import load_recipe
+from rltr.runtime.backbone import Backbone
+from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import DataOptions, load_task
+from rltr.tasks.models import load_model
 from tests.heads.conftest import CASES, IDS, TEXT, VISION, recipe, save
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from rltr.backbone import Backbone
-from rltr.envs import DenseCache, DenseLogits
+from rltr.check.parity import random_examples
+from rltr.dense import DenseCache, DenseLogits
 from rltr.errors import RltrError
-from rltr.loading import load_model
-from rltr.parity import random_examples
-from rltr.reduction import Reduction
+from rltr.runtime.backbone import Backbone
 from rltr.selectors.random import RandomChoice
+from rltr.selectors.reduction import Reduction
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples import Subset
 from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.token_classes import UNLABELLED
+from rltr.tasks.models import load_model
 from rltr.tasks.tokens import TokenExamples
 from tests.conftest import heard
 

@@ -10,15 +10,15 @@ from torch import Tensor
 from transformers import CLIPModel, SiglipModel, ViTConfig, ViTModel
 
 import rltr
-from rltr.backbone import Backbone
+from rltr.check.parity import parity
 from rltr.envs import make_episodes
 from rltr.errors import RltrError
-from rltr.folders import POLICY_FOLDER
-from rltr.jobs import run_train
-from rltr.loading import load_model
-from rltr.parity import parity
+from rltr.jobs.runs import run_train
+from rltr.runtime.backbone import Backbone
+from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import DataOptions, TensorExamples, load_task
 from rltr.tasks.goals import ZeroShot
+from rltr.tasks.models import load_model
 from rltr.tasks.zero_shot import embed_texts, text_tower, vision_tower
 from tests.heads.conftest import VISION, recipe, tokenizer
 

@@ -17,8 +17,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from rltr.export import calibrate
-from rltr.jobs import run_train
+from rltr.deploy import calibrate
+from rltr.jobs.runs import run_train
 from rltr.recipe import Recipe, load_recipe
 from rltr.train.cost_model import make_cost
 from tests.clocks import Machine, clock_of

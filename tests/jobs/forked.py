@@ -101,8 +101,8 @@ def run(scenario: dict[str, Any], said: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     import torch
 
-    import rltr.jobs  # noqa: F401 - children shall not import it each
-    from rltr import cli
+    import rltr.jobs.runs  # noqa: F401 - children shall not import it each
+    from rltr.commands import main as cli
 
     torch.set_num_threads(1)
     given = json.load(sys.stdin)

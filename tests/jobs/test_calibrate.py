@@ -10,14 +10,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rltr import cli
-from rltr.checking import run_check
+from rltr.commands import main as cli
 from rltr.cost import FlopsCost, LatencyCost
+from rltr.deploy import load_policy
 from rltr.errors import RltrError
-from rltr.export import load_policy
-from rltr.folders import POLICY_FOLDER
-from rltr.jobs import run_train
-from rltr.recalibration import run_calibrate
+from rltr.jobs.calibrate import run_calibrate
+from rltr.jobs.check import run_check
+from rltr.jobs.runs import run_train
+from rltr.system.folders import POLICY_FOLDER
 from tests.clocks import Machine, clock_of
 from tests.jobs.conftest import recipe
 

@@ -11,8 +11,8 @@ import pytest
 
 from rltr.evaluate import read_json
 from rltr.evaluate.points import UNTRAINED
-from rltr.folders import POLICY_FILE, POLICY_FOLDER
-from rltr.jobs import run_train
+from rltr.jobs.runs import run_train
+from rltr.system.folders import POLICY_FILE, POLICY_FOLDER
 from tests.jobs.conftest import recipe
 
 NAMES = ("policy seed 0", "policy seed 1")

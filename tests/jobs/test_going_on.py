@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from rltr.checking import run_check
+from rltr.deploy import load_policy
+from rltr.deploy.folder import CARD
 from rltr.errors import RltrError
-from rltr.export import load_policy
-from rltr.export.folder import CARD
-from rltr.folders import CHECKPOINT, DEMO_FILE, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE, clear_out
-from rltr.jobs import history_of, run_demo, run_evaluate, run_export, run_train
+from rltr.jobs.check import run_check
+from rltr.jobs.runs import history_of, run_demo, run_evaluate, run_export, run_train
 from rltr.recipe import Recipe, load_recipe
+from rltr.system.folders import CHECKPOINT, DEMO_FILE, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE, clear_out
 from rltr.train import run as training
 from tests.conftest import heard
 from tests.jobs.conftest import names, recipe

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from transformers import ViTForImageClassification
 
-from rltr import jobs
+from rltr.deploy import load_policy
 from rltr.errors import RltrError
-from rltr.export import load_policy
-from rltr.folders import POLICY_FOLDER, RECIPE_FILE
-from rltr.jobs import history_of, run_train
+from rltr.jobs import runs as jobs
+from rltr.jobs.runs import history_of, run_train
 from rltr.recipe import load_recipe
+from rltr.system.folders import POLICY_FOLDER, RECIPE_FILE
 from rltr.tasks import Examples, TensorExamples
 from rltr.tasks.stored_files import END, digest_contents
 from rltr.train.origin import origin

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from rltr.export import load_policy
-from rltr.files import UNFINISHED
-from rltr.folders import CHECKPOINT, LOCK_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
+from rltr.deploy import load_policy
+from rltr.system.files import UNFINISHED
+from rltr.system.folders import CHECKPOINT, LOCK_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
 from tests.jobs.conftest import names
 
 pytestmark = [

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from rltr import jobs, recalibration
 from rltr.errors import RltrError
-from rltr.folders import DEMO_FILE, EVALUATION_FILE, LOCK_FILE, POLICY_FOLDER
-from rltr.jobs import run_demo, run_evaluate, run_export, run_train
-from rltr.lock import locked
-from rltr.recalibration import run_calibrate
+from rltr.jobs import calibrate as recalibration
+from rltr.jobs import runs as jobs
+from rltr.jobs.calibrate import run_calibrate
+from rltr.jobs.runs import run_demo, run_evaluate, run_export, run_train
+from rltr.system.folders import DEMO_FILE, EVALUATION_FILE, LOCK_FILE, POLICY_FOLDER
+from rltr.system.lock import locked
 from tests.jobs.conftest import recipe
 
 COMMANDS: dict[str, Callable[[Path, Path, Path], Any]] = {

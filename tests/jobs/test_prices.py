@@ -12,23 +12,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rltr import parity
-from rltr.backbone import Backbone
-from rltr.checking import run_check
+from rltr.check import parity
 from rltr.cost import COST_MODELS, FlopsCost, LatencyCost
 from rltr.cost.passes import Fit
 from rltr.cost.scaling import foretell
-from rltr.envs import DenseLogits
+from rltr.dense import DenseLogits
+from rltr.deploy import load_policy
 from rltr.errors import RltrError
-from rltr.export import load_policy
-from rltr.folders import CHECKPOINT, LATENCY_FILE, POLICY_FOLDER
-from rltr.forward import Choice, Decision, Dropped, Forward, let_go
-from rltr.jobs import run_train
-from rltr.loading import load_model
+from rltr.jobs.check import run_check
+from rltr.jobs.runs import run_train
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.recipe.fields import CostGroup
-from rltr.redundancy import Redundancy
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision, Dropped, Forward, let_go
+from rltr.runtime.redundancy import Redundancy
 from rltr.selectors import RandomChoice
+from rltr.system.folders import CHECKPOINT, LATENCY_FILE, POLICY_FOLDER
+from rltr.tasks.models import load_model
 from rltr.train import cost_model
 from rltr.train.checkpoint import TENSORS
 from rltr.train.cost_model import MAKERS, Priced, make_cost, measured_cost

@@ -13,17 +13,17 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 import rltr
-from rltr import jobs
-from rltr.checking import run_check
 from rltr.cost import FlopsCost, LatencyCost
+from rltr.deploy import load_policy
 from rltr.envs import default_layers
 from rltr.errors import RltrError
-from rltr.export import load_policy
-from rltr.folders import CHECKPOINT, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
-from rltr.jobs import facts_of, history_of, run_evaluate, run_export, run_train
-from rltr.loading import load_model
+from rltr.jobs import runs as jobs
+from rltr.jobs.check import run_check
+from rltr.jobs.runs import facts_of, history_of, run_evaluate, run_export, run_train
 from rltr.policies.observation import CLUES
 from rltr.recipe import Recipe
+from rltr.system.folders import CHECKPOINT, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
+from rltr.tasks.models import load_model
 from rltr.train import run as training
 from tests.jobs.conftest import CLASSES, SMALL, names, recipe
 
@@ -211,7 +211,7 @@ def test_a_failure_while_the_policy_is_written_leaves_the_old_one(
     def full(*_: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("rltr.export.folder.card", full)
+    monkeypatch.setattr("rltr.deploy.folder.card", full)
     with pytest.raises(OSError, match="no space"):
         run_train(recipe(folder, trained), resume=True)
     assert names(trained) == {RECIPE_FILE, LOGS, CHECKPOINT, POLICY_FOLDER}

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.preparation import data_options, prepare_data
+from rltr.jobs.preparation import data_options, prepare_data
 from rltr.recipe import load_recipe
 from rltr.recipe.fields import DataGroup
 from rltr.tasks import DataOptions, load_task

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.preparation import prepare_data
+from rltr.jobs.preparation import prepare_data
 from rltr.recipe import is_hub_name, load_recipe
 from rltr.tasks import DataOptions, load_task
 from tests.conftest import heard

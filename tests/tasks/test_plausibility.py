@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from rltr.embedded import load_task as load_embedded_task
 from rltr.errors import RltrError
-from rltr.preparation import prepare
+from rltr.jobs.preparation import prepare
 from rltr.recipe import load_recipe
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.goals import (

@@ -11,8 +11,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertTokenizer, RobertaConfig, RobertaForSequenceClassification, RobertaTokenizer
 
 from rltr.errors import RltrError
-from rltr.evaluate.gallery import text_panels
 from rltr.evaluate.points import View
+from rltr.report.gallery import text_panels
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.text import TextExamples
 from rltr.tasks.tokenizer import longest_text

@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers as hf
 
-from rltr.families import FAMILIES, Family
+from rltr.runtime.families import FAMILIES, Family
 from tests.conftest import build
 
 VISION = {

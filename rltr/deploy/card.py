@@ -1,0 +1,84 @@
+"""The card of a policy folder: what it is, what it was measured to do, how to use it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """The text of a policy folder's README.md.
+
+    Args:
+        config: what ``config.json`` holds.
+    """
+    backbone, recipe, facts = config["backbone"], config["recipe"], config["facts"]
+    learner = recipe.get("learner", {})
+    trained = (
+        [f"{learner['rollouts']} rollouts", f"seed {learner['seed']}"] if {"rollouts", "seed"} <= learner.keys() else []
+    )
+    quality = in_one_line(config["quality_name"])
+    share = "native time" if any(point.get("time") is not None for point in config["calibration"]) else "cost"
+    lines = [
+        "---",
+        "library_name: rltr",
+        yaml.safe_dump({"base_model": backbone["name"]}, allow_unicode=True, width=10**9).strip(),
+        "tags: [token-selection, token-merging, reinforcement-learning]",
+        "---",
+        "",
+        f"# Token selection for {in_one_line(backbone['name'])}",
+        "",
+        f"A policy that decides which tokens the frozen {backbone['model_type']} model can do without. It works with "
+        f"the weights it was trained for and no others (fingerprint `{backbone['fingerprint'][:16]}`).",
+        "",
+        "```python",
+        "import rltr",
+        "",
+        f'rltr.attach(model, "this folder", budget=0.6)  # about 60 % of the {share}; rltr.detach(model) undoes it',
+        "```",
+        "",
+        f"Decision layers {', '.join(map(str, config['layers']))}; dropped tokens: {config['dropped']}; cost model: "
+        f"{config['cost']['name']}; trained with rltr {config['rltr']}"
+        + "".join(f", {in_one_line(words)}" for words in trained)
+        + ".",
+        "",
+        "## Calibration, on the validation split",
+        "",
+        f"| cost weight | cost | {quality} | dense {quality} | lost at most | time |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    row = "| {cost_weight:.3g} | {cost:.3f} | {quality:.2%} | {dense_quality:.2%} | "
+    lines += [row.format(**point) + f"{lost_at_most(point)} | {_time(point)} |" for point in config["calibration"]]
+    if facts.get("table"):
+        columns = list(facts["table"][0])
+        lines += ["", "## Measured, on the test split", "", in_one_line(facts.get("environment", "")), ""]
+        lines += ["| " + " | ".join(map(in_one_line, columns)) + " |", "|" + "---:|" * len(columns)]
+        lines += ["| " + " | ".join(in_one_line(row[column]) for column in columns) + " |" for row in facts["table"]]
+    lines += [
+        "",
+        "Times are measured shares of the native model's over the same batches, padding, embedding and head included, "
+        "and what a budget is a share of; a dash where prices are counted. Costs are shares of the dense layers' cost "
+        "on the same padded batches, by the cost model. Both include the policy's own.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def lost_at_most(point: Mapping[str, Any]) -> str:
+    """The bound of what a calibrated weight loses, and how sure it is: ``0.45%, 90% sure``; a dash if there is none.
+
+    Args:
+        point: the fields of an :class:`rltr.deploy.Operating`.
+    """
+    bound, confidence = point.get("drop_bound"), point.get("confidence")
+    return "–" if bound is None or confidence is None else f"{bound:.2%}, {confidence:.0%} sure"
+
+
+def _time(point: Mapping[str, Any]) -> str:
+    time = point.get("time")
+    return "–" if time is None else f"{time:.3f}"
+
+
+def in_one_line(value: object) -> str:
+    """Text or a number as it may stand in a heading or a table: nothing in it ends the line or the cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,211 @@
+"""The policy folder: weights in safetensors, everything else in JSON, and a card. Nothing in it can run code."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rltr import cost as costs
+from rltr.cost import CostModel
+from rltr.cost.pricing import Pricing
+from rltr.deploy.calibration import Operating
+from rltr.deploy.card import card
+from rltr.deploy.prices import check_prices
+from rltr.deploy.schema import FORMAT, read_config, sealed
+from rltr.deploy.weights import check_sound, from_bytes, most_bytes, to_bytes
+from rltr.errors import RltrError
+from rltr.policies.network import TokenPolicy
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Dropped
+from rltr.system.files import at_home, atomic_folder
+from rltr.system.folders import POLICY_FILE as WEIGHTS
+from rltr.system.folders import POLICY_FOLDER
+from rltr.system.reading import LARGEST_CONFIG, read_regular
+from rltr.version import __version__
+
+CONFIG = "config.json"
+CARD = "README.md"
+
+
+@dataclass
+class Policy:
+    """A trained policy with everything needed to run it.
+
+    Attributes:
+        network: the token policy.
+        layers: its decision layers.
+        dropped: what happens to dropped tokens.
+        cost: the cost model its prices come from.
+        typical_tokens: tokens of a typical training input, the unit of its prices.
+        backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``fingerprint_in_float16``,
+            ``depth``, ``width``, and ``tower`` if only a part of it is reduced.
+        calibration: what cost weights give on the validation split.
+        recipe: the recipe it was trained with.
+        facts: what it was measured to do, for its card: optionally ``table`` (rows of test results as mappings) and
+            ``environment`` (one line).
+        quality_name: what the calibrated quality is.
+    """
+
+    network: TokenPolicy
+    layers: tuple[int, ...]
+    dropped: Dropped
+    cost: CostModel
+    typical_tokens: int
+    backbone: dict[str, Any]
+    calibration: list[Operating] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    quality_name: str = "accuracy"
+
+    @property
+    def pricing(self) -> Pricing:
+        """Prices of the backbone it was trained for."""
+        return Pricing(self.cost, self.layers, self.backbone["depth"], self.typical_tokens)
+
+    def check_prices(self) -> None:
+        """Refuse prices by which it cannot decide.
+
+        Raises:
+            ValueError: with what is wrong.
+        """
+        check_prices(self.cost, self.layers, self.backbone["depth"], self.typical_tokens, self.network.config.grid)
+
+    def _is_trained_for(self, backbone: Backbone) -> bool:
+        """Whether a model's weights are those it was trained for: in the same precision, or either one in float16."""
+        stored, in_half = self.backbone["fingerprint"], self.backbone.get("fingerprint_in_float16")
+        return backbone.fingerprint in (stored, in_half) or backbone.fingerprint_in_float16 == stored
+
+    def check_fits(self, backbone: Backbone) -> None:
+        """Refuse any model but the one this policy was trained for, and a policy that would ruin it.
+
+        Raises:
+            RltrError: with both fingerprints; or with what is not sound.
+        """
+        if not self._is_trained_for(backbone):
+            raise RltrError(
+                f"this policy was trained for {self.backbone['name']} ({self.backbone['model_type']}, fingerprint "
+                f"{self.backbone['fingerprint'][:16]}), but the model is {backbone.name} "
+                f"({backbone.config.model_type}, fingerprint {backbone.fingerprint[:16]}): load the weights it was "
+                f"trained for, or train a policy for this model"
+            )
+        shape = self.network.config
+        made = {"layers": shape.depth, "width": shape.backbone_width, "reader": shape.reader}
+        found = {"layers": backbone.depth, "width": backbone.width, "reader": backbone.family.reader}
+        if made != found:
+            raise RltrError(
+                f"this policy is damaged: it was made for {made}, but its model has {found}. Export it again"
+            )
+        try:
+            check_sound(self.network.state_dict())
+        except ValueError as error:
+            raise RltrError(f"this policy would ruin the model: {error}. Train it again") from error
+
+
+def describe(backbone: Backbone) -> dict[str, Any]:
+    """What a policy remembers of the model it was trained for."""
+    return {
+        "name": backbone.name,
+        "model_type": backbone.config.model_type,
+        "fingerprint": backbone.fingerprint,
+        "fingerprint_in_float16": backbone.fingerprint_in_float16,
+        "depth": backbone.depth,
+        "width": backbone.width,
+        "tower": backbone.tower,
+    }
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Write a policy folder; the policy that ``folder`` held before is replaced once the new one is complete.
+
+    Raises:
+        RltrError: if ``folder`` is the one in use, or the policy is not sound.
+    """
+    try:
+        weights = to_bytes(policy.network)
+        policy.check_prices()
+    except ValueError as error:
+        raise RltrError(f"this policy cannot be saved, because it would ruin the model: {error}") from error
+    config = {
+        "format": FORMAT,
+        "rltr": __version__,
+        "backbone": policy.backbone,
+        "layers": list(policy.layers),
+        "dropped": policy.dropped,
+        "policy": policy.network.config.to_dict(),
+        "cost": policy.cost.to_dict(),
+        "typical_tokens": policy.typical_tokens,
+        "calibration": [point.to_dict() for point in policy.calibration],
+        "recipe": policy.recipe,
+        "facts": policy.facts,
+        "quality_name": policy.quality_name,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    config = sealed(config)
+    with atomic_folder(folder) as temporary:
+        (temporary / WEIGHTS).write_bytes(weights)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        (temporary / CARD).write_text(card(config), encoding="utf-8")
+
+
+def load_policy(folder: Path | str) -> Policy:
+    """Read a policy folder; whatever is in it, the result is a sound policy or an error.
+
+    Raises:
+        RltrError: if it is not one, it is damaged, or it is from a newer rltr or one too old.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise RltrError(f"a policy is loaded from a folder, and {folder!r} is no path")
+    folder = at_home(folder)
+    _require_both(folder)
+    content = read_regular(folder / CONFIG, LARGEST_CONFIG)
+    try:
+        stored, settings = read_config(content)
+        weights = read_regular(folder / WEIGHTS, most_bytes(stored.policy))
+        network = from_bytes(weights, stored.policy)
+        policy = Policy(
+            network,
+            tuple(stored.layers),
+            stored.dropped,
+            costs.from_dict(stored.cost),
+            stored.typical_tokens,
+            stored.backbone.model_dump(),
+            list(stored.calibration),
+            dict(stored.recipe),
+            stored.facts.model_dump(exclude_defaults=True),
+            stored.quality_name,
+        )
+        policy.check_prices()
+        # Last, because everything above says more about what is wrong.
+        if stored.weights_sha256 not in (None, hashlib.sha256(weights).hexdigest()):
+            raise ValueError(f"{WEIGHTS} is not the file that {CONFIG} was written with: one is of another policy")
+        if stored.settings_sha256 not in (None, settings):
+            raise ValueError(f"{CONFIG} was changed after it was written: its fields do not have the digest in it")
+    except RltrError as error:
+        raise RltrError(f"{folder} cannot be used: {_short(error)}") from error
+    except ValueError as error:
+        raise RltrError(f"{folder} is damaged or incomplete ({_short(error)}): export it again") from error
+    return policy
+
+
+def _require_both(folder: Path) -> None:
+    """Refuse a folder in which one of the two files is not there."""
+    try:
+        for name in (CONFIG, WEIGHTS):
+            os.stat(folder / name)
+    except (FileNotFoundError, NotADirectoryError):
+        is_run = os.path.exists(folder / POLICY_FOLDER / CONFIG)
+        inside = f"; did you mean {str(folder / POLICY_FOLDER)!r}?" if is_run else ""
+        raise RltrError(
+            f"{folder} is no policy folder: it needs {CONFIG} and {WEIGHTS}; `rltr export` writes one{inside}"
+        ) from None
+    except (OSError, ValueError) as error:  # no access; a null character
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise RltrError(f"{folder} cannot be read: {reason.lower()}") from error
+
+
+def _short(error: ValueError) -> str:
+    """An error in one line that is not as long as whatever somebody wrote into a file."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else f"{text[:400]}…"

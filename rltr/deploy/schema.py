@@ -1,0 +1,190 @@
+"""What a policy folder's config.json holds, field by field; whatever does not fit is refused before it is used."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from rltr.deploy.calibration import Operating
+from rltr.errors import RltrError
+from rltr.policies.network import PolicyConfig
+from rltr.runtime.forward import Dropped
+from rltr.system.reading import strict_json
+from rltr.version import __version__
+
+FORMAT = 3
+"""Raised when older versions could no longer read a folder, or its policy would decide otherwise now."""
+OLDEST = 2
+"""The oldest format that is still read: it has no digests."""
+DECIDE = ("backbone", "layers", "dropped", "policy", "cost", "typical_tokens", "calibration")
+"""The fields that decide which tokens leave; their digest is stored beside them. The rest tells where it came from."""
+CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+Text = Annotated[str, Field(max_length=4096)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class StoredBackbone(BaseModel):
+    """The model that a policy was trained for (see :func:`rltr.deploy.describe`)."""
+
+    model_config = CLOSED
+
+    name: Text
+    model_type: Text
+    fingerprint: Digest
+    fingerprint_in_float16: Digest | None = None
+    depth: int = Field(ge=2)
+    width: int = Field(ge=1)
+    tower: Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=200)] | None = None
+
+
+class StoredFacts(BaseModel):
+    """What a policy was measured to do, for its card."""
+
+    model_config = CLOSED
+
+    table: list[dict[Text, Text | int | float]] = []
+    environment: Text = ""
+
+    @model_validator(mode="after")
+    def _one_header(self) -> "StoredFacts":
+        if any(row.keys() != self.table[0].keys() for row in self.table):
+            raise ValueError("every row of the table must have the same columns")
+        return self
+
+
+class StoredPolicy(BaseModel):
+    """Everything of a policy but its weights."""
+
+    model_config = CLOSED
+
+    format: int = Field(ge=OLDEST, le=FORMAT)
+    rltr: Text
+    backbone: StoredBackbone
+    layers: list[int] = Field(min_length=1)
+    dropped: Dropped
+    policy: PolicyConfig
+    cost: dict[str, JsonValue]
+    typical_tokens: int = Field(ge=1)
+    calibration: list[Operating] = Field(max_length=10_000)
+    recipe: dict[str, JsonValue]
+    facts: StoredFacts
+    quality_name: Annotated[Text, Field(min_length=1, max_length=100)]
+    weights_sha256: Digest | None = None
+    settings_sha256: Digest | None = None
+
+    @model_validator(mode="after")
+    def _of_one_model(self) -> "StoredPolicy":
+        """Refuse what each field may be, but all together cannot."""
+        layers, depth, shape = self.layers, self.backbone.depth, self.policy
+        if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= depth:
+            raise ValueError(f"layers {layers} must rise, each from 0 to {depth - 1}")
+        if (shape.depth, shape.backbone_width) != (depth, self.backbone.width):
+            raise ValueError(
+                f"policy is for {shape.depth} layers of width {shape.backbone_width}, backbone has {depth} of "
+                f"{self.backbone.width}"
+            )
+        if odd := [name for name in ("data", "learner") if not isinstance(self.recipe.get(name, {}), dict)]:
+            raise ValueError(f"recipe.{odd[0]} must be a group of fields")
+        if self.typical_tokens > shape.grid:
+            raise ValueError(f"typical_tokens {self.typical_tokens} must be at most policy.grid, {shape.grid}")
+        if len({point.cost_weight for point in self.calibration}) < len(self.calibration):
+            raise ValueError("calibration has a cost weight twice")
+        if len({point.dense_quality for point in self.calibration}) > 1:
+            raise ValueError("calibration has several qualities of the one dense model")
+        if any(
+            len({point.drop_bound is None, point.confidence is None, point.inputs is None}) > 1
+            for point in self.calibration
+        ):
+            raise ValueError("calibration has a bound without its confidence and inputs, or the other way round")
+        if len({point.time is None for point in self.calibration}) > 1:
+            raise ValueError("calibration has times of some cost weights only")
+        digests = (self.weights_sha256, self.settings_sha256)
+        if any((digest is None) != (self.format == OLDEST) for digest in digests):
+            raise ValueError(f"format {self.format} has {'no' if self.format == OLDEST else 'both'} digests")
+        return self
+
+
+def read_config(content: bytes) -> tuple[StoredPolicy, str]:
+    """Read a config.json.
+
+    Returns:
+        What it holds, and the digest of its settings, which is the stored one if nobody changed them.
+
+    Raises:
+        RltrError: if it is from a newer rltr or one too old.
+        ValueError: if it is damaged; the message names the field.
+    """
+    data = strict_json(content)
+    if not isinstance(data, dict):
+        raise ValueError("config.json holds no fields")
+    _check_format(data)
+    try:
+        stored = StoredPolicy.model_validate_json(json.dumps(_in_todays_names(data)))
+    except ValidationError as error:
+        raise ValueError(_first(error)) from error
+    return stored, digest_of_settings(data)
+
+
+def digest_of_settings(config: Mapping[str, Any]) -> str:
+    """SHA-256 of all fields that decide which tokens leave, whatever their order and layout."""
+    return hashlib.sha256(_canonical({name: config[name] for name in DECIDE})).hexdigest()
+
+
+def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the digest of its settings, checked as it will be when it is read.
+
+    Half characters, which paths on Linux may have, become question marks.
+
+    Raises:
+        RltrError: with the first field that could not be read again.
+    """
+    plain = json.loads(json.dumps(config, ensure_ascii=False).encode("utf-8", "replace"))
+    plain["settings_sha256"] = digest_of_settings(plain)
+    try:
+        read_config(json.dumps(plain).encode())
+    except RltrError:
+        raise
+    except ValueError as error:
+        raise RltrError(f"this policy cannot be saved, because it could not be read again: {error}") from error
+    return dict(plain)
+
+
+def _canonical(data: Any) -> bytes:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _check_format(data: Mapping[str, Any]) -> None:
+    found, version = data.get("format"), data.get("rltr")
+    if not isinstance(found, int) or isinstance(found, bool):
+        return  # the schema says what is wrong
+    if found > FORMAT:
+        raise RltrError(f"it was written by rltr {version}, which this {__version__} cannot read: update rltr")
+    if found < OLDEST:
+        raise RltrError(
+            f"it is from an older rltr {version}, whose prices had another unit: this one would drop other tokens than "
+            f"were measured. Train it again, or run it with the rltr it is from"
+        )
+
+
+def _in_todays_names(data: dict[str, Any]) -> dict[str, Any]:
+    """A config of when all tasks were classifications, as it would be written now: the quality was accuracy."""
+    table = data.get("calibration")
+    if not isinstance(table, list) or not all(isinstance(point, dict) for point in table):
+        return data
+    return {
+        **data,
+        "calibration": [
+            {name.replace("accuracy", "quality"): value for name, value in point.items()} for point in table
+        ],
+    }
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, and where."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    shown = "" if first["type"] in ("missing", "value_error") else f", not {repr(first['input'])[:60]}"
+    message = first["msg"].removeprefix("Value error, ")
+    return ": ".join(part for part in (where, f"{message[:1].lower()}{message[1:]}{shown}") if part)

@@ -1,0 +1,114 @@
+"""What ``rltr calibrate`` does: a policy's prices and its calibration, measured anew on this machine and this data."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from rltr.cost import CostModel, LatencyCost
+from rltr.cost.pricing import Pricing
+from rltr.cost.rounds import CLOCK, Clock
+from rltr.deploy.calibration import Operating
+from rltr.deploy.card import lost_at_most
+from rltr.deploy.folder import Policy, load_policy, save_policy
+from rltr.deploy.sweep import calibrate
+from rltr.envs.episodes import longest_inputs, row_length
+from rltr.errors import RltrError
+from rltr.jobs.preparation import prepare
+from rltr.recipe import load_recipe, stored_recipe
+from rltr.recipe.fields import CostGroup
+from rltr.runtime.backbone import Backbone
+from rltr.system.folders import POLICY_FILE, check_out
+from rltr.system.lock import locked_policy
+from rltr.tasks import Task
+from rltr.train.cost_model import Priced, make_cost, spread
+from rltr.train.run import CALIBRATED_ROWS, calibrated_weights
+from rltr.train.trusted_prices import Unfit
+
+console = Console()
+
+
+def run_calibrate(
+    policy_folder: Path, out: Path, changes: Mapping[str, object] | None = None, clock: Clock = CLOCK
+) -> Policy:
+    """Measure what a policy takes and keeps here, and write it with that to ``out``; its weights stay what they are.
+
+    Prices that are times are measured anew, and every cost weight is run over the validation split beside the native
+    model. What was measured on the test split elsewhere is left out of the new card.
+
+    Args:
+        policy_folder: the policy.
+        out: the new folder, which may be the same.
+        changes: fields of its recipe that are different here, by dotted key: where model and data are, device, threads.
+        clock: replaced in tests.
+
+    Raises:
+        RltrError: if model and data are not here or do not fit, the machine is too busy to measure on it, or ``out``
+            holds something else or is in use, which it is as long as its run is training.
+    """
+    check_out(out, marker=POLICY_FILE, replace=True)
+    with locked_policy(out):  # from the beginning, as it takes a minute in which another may begin
+        check_out(out, marker=POLICY_FILE, replace=True)
+        found = _calibrated(policy_folder, changes, clock)
+        save_policy(found, out)
+    for point in found.calibration:
+        console.print(_line(point, found.quality_name), highlight=False)
+    return found
+
+
+def _calibrated(policy_folder: Path, changes: Mapping[str, object] | None, clock: Clock) -> Policy:
+    """A policy with what was measured here."""
+    policy = load_policy(policy_folder)
+    trained = stored_recipe(policy.recipe, str(policy_folder))
+    recipe = load_recipe(trained.model_dump(mode="json"), (), changes)
+    backbone, task = prepare(recipe)
+    policy.check_fits(backbone)
+    cost = _cost_here(policy, backbone, task, clock)
+    pricing = Pricing(cost, policy.layers, backbone.depth, policy.typical_tokens)
+    network = policy.network.to(backbone.device)
+    rows = cost.rows if isinstance(cost, LatencyCost) else CALIBRATED_ROWS
+    weights = [point.cost_weight for point in policy.calibration] or calibrated_weights(recipe)
+    console.print(f"calibrating at {len(weights)} cost weights on {len(task.validation)} validation inputs")
+    table = calibrate(
+        backbone,
+        network,
+        pricing,
+        policy.dropped,
+        task.validation,
+        weights,
+        rows,
+        recipe.evaluation.confidence,
+        clock,
+    )
+    return replace(
+        policy,
+        cost=cost,
+        calibration=table,
+        facts={},
+        quality_name=task.validation.goal.quality_name,
+    )
+
+
+def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> CostModel:
+    """Prices of this machine, for rows as long as any that the policy has seen or will see; FLOPs are the same here."""
+    if not isinstance(policy.cost, LatencyCost):
+        return policy.cost
+    samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
+    longest = max(samples, key=lambda inputs: row_length(backbone, inputs))
+    batch = task.validation.batch(spread(policy.cost.rows, len(task.validation)))
+    priced = Priced(backbone, policy.network.config, policy.layers, policy.dropped, longest, batch)
+    try:
+        return make_cost(priced, CostGroup(kind="latency", batch_size=policy.cost.rows), clock)
+    except Unfit as error:
+        raise RltrError(
+            f"{error}. Nothing was written: stop what else runs on this machine, or wait, and calibrate again"
+        ) from error
+
+
+def _line(point: Operating, quality_name: str) -> str:
+    share = f"{point.share:.2f} of the native time" if point.time is not None else f"{point.cost:.2f} of the dense cost"
+    return (
+        f"cost weight {point.cost_weight:.3g}: {share}, {quality_name} {point.quality:.1%} (native "
+        f"{point.dense_quality:.1%}); lost at most: {lost_at_most(point.to_dict())}"
+    )

@@ -1,0 +1,80 @@
+"""How figures look: colours that colour-blind readers can tell apart, and two backgrounds, paper and web page."""
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from rltr.evaluate.points import POLICY, UNTRAINED
+from rltr.system.files import atomic_write
+
+INK = "#1f2429"
+LINE = "#d3d8de"
+ACCENT = "#d55e00"
+"""Of the policy: the vermilion of Okabe and Ito's palette; its other colours are the baselines'."""
+PALE = "#eba16b"
+"""Of the untrained policy: the accent, paler."""
+OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8a6fd1", "#7a828c")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def new_figure(width: float = 5.0, height: float = 4.1) -> Figure:
+    """An empty figure of so many inches, small enough that its 10-point letters stay readable on a phone."""
+    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+
+
+def dress(axes: Axes, title: str, x: str, y: str) -> None:
+    """Give axes a title, labels, a quiet grid and no box."""
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK)
+    axes.set_xlabel(x, fontsize=10, color=INK)
+    axes.set_ylabel(y, fontsize=10, color=INK)
+    axes.tick_params(labelsize=9.5, colors=INK, length=0)
+    axes.grid(color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_facecolor("none")
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each method; a baseline keeps its look whatever else is drawn beside it in this report."""
+    others = sorted({method for method in methods if method not in (POLICY, UNTRAINED)})
+    styles = {name: (OTHERS[i % len(OTHERS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(others)}
+    return {POLICY: (ACCENT, "o"), UNTRAINED: (PALE, "o"), **styles}
+
+
+def write_png(figure: Figure, path: Path, dpi: int = 160) -> None:
+    """Write a figure on white."""
+    FigureCanvasAgg(figure)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, facecolor="white")
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """A figure as an ``<svg>`` element for a web page: it takes on the page's text colour, light or dark.
+
+    Args:
+        figure: drawn in :data:`INK` and :data:`LINE` wherever it should follow the page.
+        name: of letters; keeps the ids of several figures on one page apart.
+    """
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    # Letters stay letters: smaller, sharp, searchable, and in the page's font.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    for mark in (' id="', 'href="#', "url(#"):
+        text = text.replace(mark, f"{mark}{name}-")
+    # No fixed size, and no namespaces: inside of HTML they are known.
+    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img">', text, count=1, flags=re.DOTALL)
+    text = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    return text.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -1,0 +1,375 @@
+"""A frozen Hugging Face model: its layers, what is protected, and running it with tokens leaving on the way."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.backbone_utils import BackboneMixin
+from transformers.utils import ModelOutput
+
+from rltr.errors import RltrError
+from rltr.runtime.attention import MaskRequest, asked, attend_to_both_sides, current
+from rltr.runtime.families import GRID, Family, last_word
+from rltr.runtime.fingerprint import fingerprint
+from rltr.runtime.forward import Decide, Dropped, Forward, Trace
+from rltr.runtime.installation import LOCK, Installation, Server, find_base, installed_in, wanted
+from rltr.runtime.kernels import Backend, check_backend, check_kernel
+from rltr.runtime.layers import find_tower, signature_of
+from rltr.runtime.wrapped import refuse_wrapped
+
+
+class Backbone:
+    """A frozen model, inspected once; anything unsupported is refused here, with the reason.
+
+    Nothing of the model changes until :meth:`attach`, and :meth:`detach` restores it bit for bit. Both count: the model
+    is restored when everyone who attached has detached, and every pass that had begun by then has ended. While
+    attached, a forward that rltr does not run itself passes through untouched, on transformers' ``sdpa`` attention.
+    ``copy.deepcopy`` of an attached model is the native model.
+
+    Args:
+        model: a model of a supported family, in evaluation mode.
+        tower: the part whose tokens may leave, such as ``vision_model`` of a CLIP; None takes the whole, or what the
+            family says (the encoder of a Whisper).
+        family: for a model type that rltr does not know. Prove it with ``rltr.check_backbone`` before you rely on it.
+        attention: how uneven rows are computed, see :data:`rltr.runtime.kernels.Backend`; ``auto`` is the best for the
+            device. A kernel is checked against the device and the precision that the model has now.
+
+    Attributes:
+        tower: as it was asked for.
+        root: the part whose tokens may leave; mostly the model itself.
+        config: of the root.
+        layers: of the root, in the order in which they run; a layer that runs several times is listed as often.
+        family: what is known about the root.
+        width: of the hidden states.
+
+    Raises:
+        RltrError: if the model cannot be run with fewer tokens exactly, or ``attention`` not at all; the message says
+            why.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tower: str | None = None,
+        family: Family | None = None,
+        attention: Backend = "auto",
+    ) -> None:
+        check_backend(attention)
+        refuse_wrapped(model)
+        self.model = model
+        self.attention: Backend = attention
+        check_kernel(attention, model.device, model.dtype)
+        found = find_tower(model, tower, family)
+        self.tower = tower
+        self.root = found.root
+        self.config = found.root.config
+        self.layers = found.layers
+        self.family = found.family
+        if not self.root._supports_sdpa and not self.family.causal:
+            attend_to_both_sides(self.root.modules())
+        self.width: int = self.config.hidden_size
+        self.base = find_base(self.root, self.layers)
+        if "mc_token_ids" in signature_of(model).parameters:
+            raise RltrError(
+                f"{type(model).__name__} is not supported: its head reads the tokens that mc_token_ids names, of which "
+                "the part whose tokens leave never hears"
+            )
+        self._names = {layer: list(signature_of(layer).parameters) for layer in self.layers}
+        self._signature = signature_of(self.base)
+        self._attached = 0
+        self._installation: Installation | None = None
+
+    @classmethod
+    def shared(cls, model: PreTrainedModel, tower: str | None = None, attention: Backend = "auto") -> "Backbone":
+        """The backbone that is attached to this part of a model by now, or a new one: for environments that share it.
+
+        Raises:
+            RltrError: if one is attached that computes attention otherwise, or a policy is.
+        """
+        new = cls(model, tower, attention=attention)
+        place = installed_in(new.base)
+        known = None if place is None else place.owner
+        if not isinstance(known, Backbone):
+            return new
+        known.refuse_policy()
+        if known.attention != attention:
+            raise RltrError(
+                f"a backbone with attention={known.attention!r} is attached to this model, so it cannot be shared as "
+                f"one with attention={attention!r}: detach it first, or ask for the same"
+            )
+        return known
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
+        """Itself: one model has one backbone. Gymnasium copies the arguments that environments are made of."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """Where the model came from: a hub id, a folder's name, or its class if it was never saved."""
+        return self.model.name_or_path or type(self.model).__name__
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.model.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of all weights and what the config does with them; see :mod:`rltr.runtime.fingerprint`."""
+        return fingerprint(self.model, self.config)
+
+    @cached_property
+    def fingerprint_in_float16(self) -> str:
+        """:attr:`fingerprint` of the same weights loaded in float16."""
+        return fingerprint(self.model, self.config, torch.float16)
+
+    def forget_fingerprints(self) -> None:
+        """Read the weights again when somebody asks for a fingerprint: they were changed."""
+        for name in ("fingerprint", "fingerprint_in_float16"):
+            vars(self).pop(name, None)
+
+    def attach(self) -> None:
+        """Put rltr in front of the layers and its attention into them; until a pass is run, all behaves as before.
+
+        Raises:
+            RltrError: if another backbone or a policy is attached to the same part of the model.
+        """
+        with LOCK:
+            self.refuse_policy()
+            if self._attached == 0:
+                place = installed_in(self.base) or Installation(self.model, self.root, self.base, self.layers)
+                if place.owner is not None:
+                    place.owner.refuse_policy()
+                    raise RltrError("another rltr.Backbone is attached to this model: detach it first, or share it")
+                place.hold()
+                place.owner, self._installation = self, place
+            self._attached += 1
+
+    def detach(self) -> None:
+        """Undo one :meth:`attach`; the last one restores the model, once the passes that have begun have ended.
+
+        Raises:
+            RltrError: if the backbone is not attached.
+        """
+        with LOCK:
+            if self._attached == 0 or self._installation is None:
+                raise RltrError("this backbone is not attached to its model, so there is nothing to detach")
+            self._attached -= 1
+            if self._attached == 0:
+                self._installation.owner = None
+                self._installation.release()
+                self._installation = None
+
+    def serve(self, server: Server | None) -> None:
+        """Let every call of the attached model become a reduced pass; None lets calls pass natively again."""
+        with LOCK:
+            assert self._installation is not None, "attach first"
+            self._installation.server = server
+
+    def refuse_policy(self) -> None:
+        """Raise if a policy is attached, whose answers would be taken for the native model's.
+
+        Raises:
+            RltrError: what to do.
+        """
+        if self._installation is not None and self._installation.server is not None:
+            raise RltrError(
+                "a policy is attached to this model, so it does not answer as the native one: call rltr.detach(model) "
+                "first, or use a copy.deepcopy of it, which is native"
+            )
+
+    @contextmanager
+    def attached(self) -> Iterator["Backbone"]:
+        """Attach for the length of a ``with`` block."""
+        self.attach()
+        try:
+            yield self
+        finally:
+            self.detach()
+
+    def forward(self, decide: Decide, layers: Sequence[int], dropped: Dropped = "merge") -> Forward:
+        """A token stream for one forward pass of this model.
+
+        Raises:
+            RltrError: if a decision layer does not exist or they do not rise.
+        """
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= self.depth:
+            raise RltrError(
+                f"decision layers {list(layers)} do not fit this model: name layers in rising order, "
+                f"each from 0 to {self.depth - 1} (tokens leave before the layer runs)"
+            )
+        return Forward(self, decide, layers, dropped)
+
+    def run(self, forward: Forward, inputs: Mapping[str, Any]) -> tuple[ModelOutput, Trace]:
+        """Run the model on ``inputs`` with the token stream ``forward``; the output is the model's own.
+
+        Raises:
+            RltrError: if the backbone is not attached, or the result would be wrong: see :meth:`run_base`.
+        """
+        if self._attached == 0:
+            raise RltrError("the backbone is not attached: use `with backbone.attached():` or backbone.attach()")
+        token = wanted.set(forward)
+        try:
+            output = self.model(**dict(inputs) if "use_cache" in inputs else self.uncached(inputs))
+        finally:
+            wanted.reset(token)
+        if not forward.stages:
+            raise RltrError(
+                f"{type(self.model).__name__} did not run the part whose tokens leave ({type(self.base).__name__}) on "
+                f"these inputs ({', '.join(inputs)}): give it inputs for that part"
+            )
+        return output, forward.trace
+
+    def run_base(
+        self, forward: Forward, native: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run the base with the token stream ``forward``: the one way in, whoever calls.
+
+        Args:
+            forward: the token stream.
+            native: the base's own forward.
+            args: what it was called with.
+            kwargs: what it was called with by name.
+
+        Raises:
+            RltrError: if the result would be wrong, with the reason.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        inputs = dict(bound.arguments)
+        for parameter in self._signature.parameters.values():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                inputs |= inputs.pop(parameter.name, {})
+        self._check(inputs)
+        if self.family.also_protected is not None:
+            forward.also_protected = self.family.also_protected(inputs, self.config)
+            # A decoder without a head reads none itself.
+            forward.refuses_hidden = (
+                self.model.base_model is not self.model or self.family.also_protected is not last_word
+            )
+        forward.on_grid_between_layers = self._recorded(inputs)
+        if self.family.cached:
+            inputs["use_cache"] = False
+        token = current.set(forward)
+        try:
+            output = native(**inputs)
+        finally:
+            current.reset(token)
+        if forward.layer + 1 != self.depth:
+            raise RltrError(
+                f"only {forward.layer + 1} of {self.depth} layers of {type(self.base).__name__} ran with fewer tokens: "
+                "something passes rltr by, such as a forward that was replaced after rltr was attached. Detach, and "
+                "attach again once the model is as it shall be"
+            )
+        return output
+
+    def runs(self, layer: nn.Module) -> bool:
+        """Whether ``layer`` is one of this backbone's, and not of a copy."""
+        return layer in self._names
+
+    def run_layer(
+        self,
+        forward: Forward,
+        layer: nn.Module,
+        native: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Run the next layer on what ``forward`` leaves of the tokens.
+
+        Args:
+            forward: the token stream.
+            layer: about to run.
+            native: its own forward.
+            args: what it was called with.
+            kwargs: what it was called with by name.
+
+        Raises:
+            RltrError: if the layer cannot be run with fewer tokens.
+        """
+        if forward.layer + 1 >= self.depth or self.layers[forward.layer + 1] is not layer:
+            raise RltrError(
+                f"{type(self.model).__name__} runs its layers in another order than they are listed in: not supported"
+            )
+        names = self._names[layer]
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        mask = named.get("attention_mask")
+        hidden = named["hidden_states"]
+        if hidden.ndim != 3:
+            raise RltrError(f"{type(self.model).__name__} is not supported: {GRID} ({hidden.ndim} dimensions)")
+        named["hidden_states"] = forward.before_layer(hidden, None if mask is None else self._asked(mask))
+        if self.family.patches_only:
+            named["position_embeddings"] = forward.follow_patches(*named["position_embeddings"])
+        for name in named.keys() - {"hidden_states", "attention_mask"}:
+            named[name] = forward.follow(named[name])
+        if "attention_mask" in named:
+            named["attention_mask"] = None
+        output = native(*(named[name] for name in names[: len(args)]), **{name: named[name] for name in kwargs})
+        if isinstance(output, tuple):
+            return (forward.after_layer(output[0]), *output[1:])
+        return forward.after_layer(output)
+
+    def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """``inputs`` for a pass that keeps no keys and values: what a native pass is compared with keeps none."""
+        return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
+
+    def _check(self, inputs: Mapping[str, Any]) -> None:
+        """Refuse what would give a wrong result."""
+        if self._installation is not None:
+            self._installation.refuse_other_attention()
+            self._installation.refuse_other_layers()
+        if self._installation is not None and any(part.training for part in self._installation.parts()):
+            raise RltrError(
+                "the model, or a part of it, is in training mode, where dropout makes it another model: call "
+                "model.eval()"
+            )
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            raise RltrError(
+                "a trace or an export would record which tokens leave for one input, and drop the same places of every "
+                "other: detach rltr before torch.jit.trace or torch.export"
+            )
+        if inputs.get("output_attentions", getattr(self.config, "output_attentions", False)):
+            raise RltrError(
+                "output_attentions=True asks for weights between all tokens, but tokens leave between layers, and no "
+                "weights are computed: switch it off, or detach rltr for this call"
+            )
+        if inputs.get("past_key_values") is not None or (self.family.cached and inputs.get("use_cache")):
+            raise RltrError(
+                "a cache of keys and values was asked for (generate() does), but tokens that leave have none: rltr "
+                "runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
+            )
+        mask = inputs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            found = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
+            raise RltrError(
+                f"attention_mask {found}: rltr takes a (rows, tokens) mask of padding; any other mask would be lost "
+                "when tokens leave"
+            )
+
+    def _recorded(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether anybody looks at hidden states between layers: then they must be those of a whole grid."""
+        asked_for = inputs.get("output_hidden_states", getattr(self.config, "output_hidden_states", False))
+        return asked_for not in (None, False) or isinstance(self.base, BackboneMixin)
+
+    def _asked(self, mask: Any) -> MaskRequest:
+        request = asked(mask)
+        if request is None:
+            raise RltrError(
+                f"{type(self.base).__name__} makes an attention mask of its own, past transformers' mask functions; it "
+                "cannot follow tokens that leave: this model is not supported"
+            )
+        return request

@@ -1,0 +1,278 @@
+"""What cannot be found by looking at a model: per family, the tokens that must stay, and what keeps it from working.
+
+Layers, widths and attention are found through transformers' own declarations (see :mod:`rltr.runtime.layers`). A family
+is listed once its tests pass (``tests/families``); everything else is refused.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from rltr.errors import RltrError
+
+Reader: TypeAlias = Literal["first", "last"]
+"""Which token of a row the model's head reads, or would."""
+Config: TypeAlias = PreTrainedConfig
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Attributes:
+        leading: tokens at the start of each row that must stay, at least 1, or how to tell from the config. Where no
+            token is special the first one stays all the same: a row is never empty.
+        trailing: tokens at the end of each row that must stay.
+        causal: whether tokens see only those before them, if the config does not say otherwise (EmbeddingGemma's does).
+            Then the last token is what a head reads, dropped tokens are merged into later ones only, and forward passes
+            keep no cache.
+        tower: name of the part of a larger model whose tokens may leave, where it is not the whole.
+        cached: whether the forward pass fills a cache of keys and values unless told otherwise.
+        padded: whether rows may be padded, by a mask that hides the padding. False where nobody has proven it, or where
+            the head reads what is hidden.
+        left_padding: whether padding may be at the start of a row.
+        also_protected: from the model's inputs, further tokens that must stay; it may give None for none.
+        patches_only: whether rotary embeddings come for the tokens behind the leading ones only.
+        refusal: why a model of this config cannot work; None if it can.
+    """
+
+    leading: int | Callable[[Config], int] = 1
+    trailing: int = 0
+    causal: bool = False
+    tower: str | None = None
+    cached: bool = False
+    padded: bool = True
+    left_padding: bool = False
+    also_protected: Callable[[Mapping[str, Any], Config], Bool[Tensor, "rows grid"] | None] | None = None
+    patches_only: bool = False
+    refusal: Callable[[Config], str | None] = lambda config: None
+
+    def leading_tokens(self, config: Config) -> int:
+        """``leading`` of a model of this config."""
+        return self.leading if isinstance(self.leading, int) else self.leading(config)
+
+    def with_config(self, config: Config) -> "Family":
+        """What is true of a model of this config: a decoder may be told to attend to both sides."""
+        both_sides = getattr(config, "use_bidirectional_attention", False)
+        return replace(self, causal=False) if self.causal and both_sides else self
+
+    @property
+    def reader(self) -> Reader:
+        """Which token of a row the head reads."""
+        return "last" if self.causal else "first"
+
+
+def _registers(config: Config) -> int:
+    return 1 + int(config.num_register_tokens)
+
+
+def _weighted_layers(config: Config) -> str | None:
+    if not getattr(config, "use_weighted_layer_sum", False):
+        return None
+    return "its head sums the outputs of all layers (use_weighted_layer_sum), but tokens leave between them"
+
+
+def _relative_positions(config: Config) -> str | None:
+    if not (config.use_relative_position_bias or config.use_shared_relative_position_bias):
+        return None
+    return PAIRWISE
+
+
+def _as_encoder(config: Config) -> str | None:
+    if not (getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False)):
+        return None
+    return "it attends causally or to another model's output; rltr runs this family as an encoder only"
+
+
+def _shared_keys(config: Config) -> str | None:
+    if not getattr(config, "num_kv_shared_layers", 0):
+        return None
+    return "layers attend to keys of earlier ones (num_kv_shared_layers), of tokens that have left in between"
+
+
+def _counted_places(config: Config) -> str | None:
+    if not config.attn_temperature_tuning or all(config.no_rope_layers):
+        return None
+    return "layers count places themselves (attn_temperature_tuning), where tokens before have left"
+
+
+def _upcast(config: Config) -> str | None:
+    return "reorder_and_upcast_attn computes attention in a way of its own" if config.reorder_and_upcast_attn else None
+
+
+def end_of_text(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
+    """CLIP's text tower reads the first end-of-text token of each row, wherever it is."""
+    # Old configs say 2, which was never true; the end-of-text token has the largest number then.
+    return largest_word(inputs, config) if config.eos_token_id == 2 else first_end(inputs, config)
+
+
+def first_end(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
+    """The first end-of-text token of each row; where a text has none, its first token, which such heads read then."""
+    return _at((_words(inputs) == config.eos_token_id).int().argmax(-1), _words(inputs))
+
+
+def largest_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
+    """The token with the largest number of each row, as which OWL-ViT looks for the end of a text."""
+    return _at(_words(inputs).argmax(-1), _words(inputs))
+
+
+def _words(inputs: Mapping[str, Any]) -> Tensor:
+    ids = inputs.get("input_ids")
+    if not isinstance(ids, Tensor):
+        raise RltrError("pass input_ids by name: rltr must know where each text ends, which is what the head reads")
+    return ids
+
+
+def _at(place: Int[Tensor, " rows"], ids: Int[Tensor, "rows grid"]) -> Bool[Tensor, "rows grid"]:
+    return torch.arange(ids.shape[-1], device=ids.device) == place[:, None]
+
+
+def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
+    """The last token of each row that is not the padding token.
+
+    Transformers' sequence classifiers read that one, whatever the mask says: it is not the row's last token if a text
+    itself ends with the token that stands for padding, or if padding is not masked.
+    """
+    ids, padding = inputs.get("input_ids"), getattr(config, "pad_token_id", None)
+    if not isinstance(ids, Tensor) or padding is None:
+        # Then they read the last place, padding or not.
+        given = inputs.get("attention_mask")
+        return (
+            None
+            if not isinstance(given, Tensor)
+            else torch.arange(given.shape[1], device=given.device).expand_as(given) == given.shape[1] - 1
+        )
+    place = torch.arange(ids.shape[-1], device=ids.device)
+    return place == (place * (ids != padding)).argmax(-1, keepdim=True)
+
+
+def question(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
+    """Splinter's question tokens, which its head compares all others with."""
+    ids = inputs.get("input_ids")
+    return ids == config.question_token_id if isinstance(ids, Tensor) else None
+
+
+ENCODER = Family(refusal=_as_encoder)
+DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True, also_protected=last_word)
+CAPTION = Family(trailing=1, causal=True, also_protected=end_of_text)
+IMAGE = Family(padded=False)
+CLASSLESS = IMAGE
+"""No token is special, and the first one stays so that no row is empty."""
+SOUND = Family(refusal=_weighted_layers)
+BESIDE_A_DECODER = Family(tower="encoder")
+"""An encoder whose every token another part of the model attends to."""
+
+FAMILIES: dict[str, Family] = {
+    # images and video
+    **dict.fromkeys(("vit", "dinov2", "vit_mae", "vit_msn", "vivit", "dpt", "pixio"), IMAGE),
+    **dict.fromkeys(("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model"), CLASSLESS),
+    **dict.fromkeys(("clip_vision_model", "altclip_vision_model", "chinese_clip_vision_model"), IMAGE),
+    **dict.fromkeys(("clipseg_vision_model", "metaclip_2_vision_model", "owlvit_vision_model"), IMAGE),
+    **dict.fromkeys(("owlv2_vision_model", "git_vision_model"), IMAGE),
+    **dict.fromkeys(("blip_2_vision_model", "instructblip_vision_model", "internvl_vision"), IMAGE),
+    "deit": Family(leading=2, padded=False),
+    "dinov2_with_registers": Family(leading=_registers, padded=False),
+    "dinov3_vit": Family(leading=_registers, padded=False, patches_only=True),
+    "tipsv2_vision_model": Family(leading=_registers, padded=False),
+    "beit": Family(padded=False, refusal=_relative_positions),
+    "janus_vision_model": CLASSLESS,
+    # no token is special here either, but small images are padded
+    **dict.fromkeys(("siglip2_vision_model", "idefics2_vision", "idefics3_vision", "smolvlm_vision"), Family()),
+    # sound
+    "audio-spectrogram-transformer": Family(leading=2, padded=False),
+    **dict.fromkeys(("wav2vec2", "hubert", "data2vec-audio", "sew", "unispeech", "unispeech-sat"), SOUND),
+    "whisper": Family(tower="encoder", padded=False, refusal=_weighted_layers),
+    "moonshine": BESIDE_A_DECODER,
+    "speech_to_text": BESIDE_A_DECODER,
+    "qwen2_audio_encoder": Family(padded=False),
+    "voxtral_encoder": Family(padded=False),
+    "pe_audio_encoder": Family(),
+    # text, read as a whole
+    **dict.fromkeys(
+        ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "ernie"), ENCODER
+    ),
+    **dict.fromkeys(("roberta-prelayernorm", "esm", "data2vec-text", "mobilebert", "xlm-roberta-xl"), ENCODER),
+    "splinter": replace(ENCODER, also_protected=question),
+    **dict.fromkeys(("roc_bert", "bert-generation", "jina_embeddings_v3"), ENCODER),
+    **dict.fromkeys(("chinese_clip_text_model", "dpr"), ENCODER),
+    "altclip_text_model": Family(tower="roberta"),
+    **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "gte", "esmc"), Family()),
+    **dict.fromkeys(("bart", "mbart", "plbart", "m2m_100", "marian", "pegasus", "blenderbot"), BESIDE_A_DECODER),
+    **dict.fromkeys(("clip_text_model", "clipseg_text_model"), CAPTION),
+    "metaclip_2_text_model": replace(CAPTION, also_protected=first_end),
+    **dict.fromkeys(("owlvit_text_model", "owlv2_text_model"), replace(CAPTION, also_protected=largest_word)),
+    # these heads read the last place, padding or not
+    **dict.fromkeys(("siglip_text_model", "siglip2_text_model"), Family(trailing=1, padded=False)),
+    # text, read from left to right
+    "gpt2": replace(DECODER, refusal=_upcast),
+    **dict.fromkeys(("gpt_bigcode", "gpt_neox", "gpt_oss", "opt", "biogpt", "phi", "phi3", "phimoe"), DECODER),
+    **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "ministral3", "mixtral"), DECODER),
+    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen2_vl_text", "qwen3_vl_text"), DECODER),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "vaultgemma", "smollm3", "starcoder2"), DECODER),
+    **dict.fromkeys(("olmo", "olmo2", "olmo3", "olmoe", "flex_olmo"), DECODER),
+    **dict.fromkeys(("granite", "granitemoe", "granitemoeshared", "cohere", "cohere2"), DECODER),
+    **dict.fromkeys(("glm", "glm4", "glm4_moe", "exaone4", "seed_oss", "nemotron", "persimmon"), DECODER),
+    **dict.fromkeys(("ernie4_5", "ernie4_5_moe", "hunyuan_v1_dense", "hunyuan_v1_moe"), DECODER),
+    **dict.fromkeys(("stablelm", "helium", "bitnet", "diffllama", "nanochat", "modernbert-decoder"), DECODER),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "dots1", "minimax_m2", "cwm", "jais2"), DECODER),
+    "gemma4_text": replace(DECODER, refusal=_shared_keys),
+    "llama4_text": replace(DECODER, refusal=_counted_places),
+}
+"""Families by ``config.model_type``, of the tower's config where only a tower is reduced."""
+
+WINDOWS = "it attends within windows of a grid that must be full; tokens that leave would break it"
+GRID = "its layers work on a grid of places or on several streams at once, not on a row of tokens"
+PAIRWISE = "it adds a bias for every pair of positions inside of its attention, which cannot follow tokens that leave"
+OWN_ATTENTION = "it computes attention in its own code, past transformers' attention interface"
+OWN_MASK = (
+    "it makes attention masks of its own, past transformers' mask functions, which cannot follow tokens that leave"
+)
+NO_ATTENTION = "it mixes tokens by a recurrence, a convolution or a fixed transform, not by attention"
+NOT_ONLY_ATTENTION = (
+    "some of its layers mix tokens by a recurrence or a convolution, beside attention or in place of it"
+)
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(
+        ("swin", "swinv2", "hiera", "donut-swin", "maskformer-swin", "swin2sr", "clap_audio_model"), WINDOWS
+    ),
+    **dict.fromkeys(("sam_vision_model", "sam_hq_vision_model", "sam3_vit_model", "gemma3n_text"), GRID),
+    **dict.fromkeys(("t5", "mt5", "umt5", "longt5", "switch_transformers", "udop", "pop2piano"), PAIRWISE),
+    **dict.fromkeys(("mpnet", "deberta", "deberta-v2", "wavlm"), PAIRWISE),
+    # text
+    **dict.fromkeys(("big_bird", "bloom", "bros", "canine", "codegen", "convbert", "cpmant", "falcon"), OWN_ATTENTION),
+    **dict.fromkeys(
+        ("flaubert", "fsmt", "funnel", "gpt_neox_japanese", "gptj", "ibert", "layoutlmv3", "led"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(
+        ("lilt", "longformer", "lxmert", "megatron-bert", "mpt", "mra", "mvp", "nystromformer"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(
+        ("openai-gpt", "prophetnet", "reformer", "rembert", "roformer", "squeezebert", "tapas"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(("trocr", "visual_bert", "xglm", "xlm", "xlnet", "yoso", "flava_text_model"), OWN_ATTENTION),
+    **dict.fromkeys(("groupvit_text_model", "clvp_encoder"), OWN_ATTENTION),
+    # images and sound
+    **dict.fromkeys(("blip_vision_model", "data2vec-vision", "flava_image_model", "imagegpt", "seggpt"), OWN_ATTENTION),
+    **dict.fromkeys(
+        ("timesformer", "vilt", "vitdet", "levit", "pvt", "pvt_v2", "mobilevit", "cvt", "sew-d"), OWN_ATTENTION
+    ),
+    **dict.fromkeys(("layoutlm", "markuplm", "kosmos_2_text_model", "pixtral", "eomt"), OWN_MASK),
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "fnet"), NO_ATTENTION),
+    **dict.fromkeys(("convnext", "convnextv2", "dinov3_convnext", "focalnet", "poolformer", "resnet"), NO_ATTENTION),
+    **dict.fromkeys(("regnet", "bit", "efficientnet", "mobilenet_v1", "mobilenet_v2"), NO_ATTENTION),
+    **dict.fromkeys(("jamba", "zamba", "zamba2", "bamba", "falcon_h1", "nemotron_h", "minimax"), NOT_ONLY_ATTENTION),
+    **dict.fromkeys(
+        ("granitemoehybrid", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "kimi_linear"), NOT_ONLY_ATTENTION
+    ),
+    **dict.fromkeys(("lfm2", "lfm2_moe", "olmo_hybrid", "recurrent_gemma"), NOT_ONLY_ATTENTION),
+    **dict.fromkeys(("wav2vec2-bert", "wav2vec2-conformer"), NOT_ONLY_ATTENTION),
+    "yolos": "it adds position embeddings between its layers, which cannot follow tokens that leave",
+    "aimv2_text_model": "it is causal where rows are padded and only there, so a text's answer depends on its batch",
+    "llama4_vision_model": "transformers does not declare its layers, so nobody can tell where tokens may leave",
+}
+"""Families that are known not to work, and why."""

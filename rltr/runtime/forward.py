@@ -1,0 +1,440 @@
+"""One reduced forward pass: pack tokens before the first layer, let some go at decision layers, unpack after the last.
+
+The model's own ``forward`` runs, unedited; :class:`Forward` is called in front of its layers and behind them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from rltr.errors import RltrError
+from rltr.runtime import tokens as ragged
+from rltr.runtime.attended import Attended
+from rltr.runtime.attention import MaskRequest, Stream, current
+from rltr.runtime.families import NO_ATTENTION, OWN_ATTENTION, Family, Reader
+from rltr.runtime.kernels import Backend
+from rltr.runtime.redundancy import Redundancy, redundancy
+from rltr.runtime.tokens import Tokens
+
+Dropped: TypeAlias = Literal["merge", "drop"]
+"""What happens to a dropped token: ``merge`` averages it into its most similar kept one, ``drop`` loses it."""
+
+
+@dataclass
+class Decision:
+    """A pause of the forward pass before a layer: everything a selector may look at.
+
+    Attributes:
+        index: which decision of this forward pass, from 0.
+        layer: the layer about to run.
+        hidden: hidden states of the packed tokens.
+        tokens: the ragged batch they belong to.
+        protected: tokens that stay whatever is decided.
+        begun: tokens each row had before the first decision.
+        attended: what the previous layer's attention worked on; None before the first layer.
+        causal: whether tokens see only those before them; then dropped ones are merged into later ones only.
+    """
+
+    index: int
+    layer: int
+    hidden: Float[Tensor, "total width"]
+    tokens: Tokens
+    protected: Bool[Tensor, " total"]
+    begun: Int[Tensor, " rows"]
+    attended: Attended | None
+    causal: bool = False
+
+    @property
+    def reader(self) -> Reader:
+        """Which token of a row the model's head reads."""
+        return "last" if self.causal else "first"
+
+    @cached_property
+    def unit(self) -> Float[Tensor, "total width"]:
+        """Hidden states with mean 0 and length 1, at least in float32: for cosines, and what policies read."""
+        return ragged.unit_length(self.hidden)
+
+    @cached_property
+    def redundancy(self) -> Redundancy:
+        """Which tokens have twins: computed once, for the selector and for merging."""
+        return redundancy(self.unit, self.tokens, self.protected, self.causal)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A selector's answer.
+
+    Attributes:
+        keep: which packed tokens stay; protected ones stay anyway.
+        into: for each dropped token, in packed order, the packed index of the kept token it is merged into; None means
+            the most similar kept one of the other side (see :mod:`rltr.runtime.redundancy`). Unused when tokens are
+            dropped, not merged.
+    """
+
+    keep: Bool[Tensor, " total"]
+    into: Int[Tensor, " dropped"] | None = None
+
+
+Decide: TypeAlias = Callable[[Decision], Choice]
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Decide as in training, whatever the caller does: no gradient is recorded, and autocast changes no precision.
+
+    No greenlet may be switched inside: both are states of the thread.
+    """
+    with ExitStack() as stack:
+        # Neither is entered where it would change nothing: the second takes as long as several operations.
+        if torch.is_grad_enabled():
+            stack.enter_context(torch.no_grad())
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        yield
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left after a decision.
+
+    Attributes:
+        hidden: hidden states of the tokens that stay.
+        tokens: the ragged batch of those.
+        stay: their packed indices before.
+        stands: for each token that was there before, which of those that stay stands for it, counted from 0; its own
+            place for one that stays. Some token does whatever happens to those that leave: heads may read all places.
+    """
+
+    hidden: Float[Tensor, "kept width"]
+    tokens: Tokens
+    stay: Int[Tensor, " kept"]
+    stands: Int[Tensor, " total"]
+
+
+def let_go(
+    decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, dropped: Dropped
+) -> Remaining:
+    """All that follows from who stays.
+
+    Args:
+        decision: what was decided about.
+        kept: who stays; all protected tokens do.
+        into: see :class:`Choice`.
+        dropped: what happens to the others.
+    """
+    tokens, hidden = decision.tokens, decision.hidden
+    with undisturbed(hidden.device):
+        stay, found = ragged.where(kept), None
+        if into is None:
+            leave, into, found = decision.redundancy.partners(kept)
+        else:
+            leave = ragged.where(~kept)
+        stands = kept.cumsum(0).sub_(1)
+        place = stands.index_select(0, into)
+        stands.index_copy_(0, leave, place)
+        if found is not None:
+            # Nobody takes these in, so their most similar kept token stands for them. Protected ones count here: a row
+            # always keeps one, and nothing is merged into it by this.
+            lost = torch.zeros_like(kept).index_fill_(0, leave[~found], True)
+            stands[lost] = stands[ragged.nearest(decision.unit, tokens, lost, kept)[1]]
+            leave, place = leave[found], place[found]
+    if dropped == "drop":
+        return Remaining(hidden.index_select(0, stay), ragged.select(tokens, stay), stay, stands)
+    return Remaining(*ragged.merge(hidden, tokens, stay, leave, place), stay, stands)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Which tokens were in the stream, and when.
+
+    Attributes:
+        stages: the ragged batch before the first decision, then after each.
+        layers: the decision layers.
+    """
+
+    stages: tuple[Tokens, ...]
+    layers: tuple[int, ...]
+
+    @property
+    def grid(self) -> int:
+        """Original tokens per row, padding included."""
+        return self.stages[0].grid
+
+    @cached_property
+    def present(self) -> Bool[Tensor, "stages rows grid"]:
+        """Which original tokens were in the stream before the first decision, then after each."""
+        return torch.stack([stage.present for stage in self.stages])
+
+    def counts_per_layer(self, depth: int) -> Int[Tensor, "layers rows"]:
+        """Tokens that each of ``depth`` layers worked on, per row."""
+        stage = [sum(decision <= layer for decision in self.layers) for layer in range(depth)]
+        return torch.tensor([self.stages[i].counts for i in stage])
+
+
+@runtime_checkable
+class Owner(Protocol):
+    """What a forward pass belongs to: a :class:`rltr.Backbone`."""
+
+    family: Family
+    config: PreTrainedConfig
+    attention: Backend
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        ...
+
+    def runs(self, layer: nn.Module) -> bool:
+        """Whether a layer is one of the owner's."""
+        ...
+
+    def run_base(
+        self, forward: "Forward", native: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run the part that runs the layers."""
+        ...
+
+    def run_layer(
+        self,
+        forward: "Forward",
+        layer: nn.Module,
+        native: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """Run a layer."""
+        ...
+
+    def refuse_policy(self) -> None:
+        """Raise if a policy is attached."""
+        ...
+
+
+class Forward(Stream):
+    """The token stream of one reduced forward pass.
+
+    Args:
+        owner: the backbone it belongs to; any other leaves it alone.
+        decide: called at every decision layer.
+        layers: the decision layers, rising.
+        dropped: what happens to dropped tokens.
+
+    Attributes:
+        layer: the layer that runs or ran last; -1 before the first.
+        also_protected: further tokens that must stay, or None.
+        refuses_hidden: whether a mask that hides one of these is refused, because somebody reads it all the same.
+        on_grid_between_layers: whether layers hand each other the whole grid, because somebody records or reads it
+            there; it costs a gather before and behind each of them.
+    """
+
+    def __init__(self, owner: Owner, decide: Decide, layers: Sequence[int], dropped: Dropped) -> None:
+        super().__init__(reader=owner.family.reader, backend=owner.attention)
+        if dropped not in get_args(Dropped):
+            raise RltrError(f"dropped={dropped!r} is not a mode: choose one of {', '.join(get_args(Dropped))}")
+        self.owner = owner
+        self.decide = decide
+        self.layers = tuple(layers)
+        self.dropped = dropped
+        self.family = owner.family
+        self.leading = owner.family.leading_tokens(owner.config)
+        self.model_type = owner.config.model_type
+        self.on_grid_between_layers = False
+        self.refuses_hidden = True
+        self.layer = -1
+        self.also_protected: Bool[Tensor, "rows grid"] | None = None
+        self.attended: Attended | None = None
+        self.stages: list[Tokens] = []
+        self._protected: Bool[Tensor, " total"] | None = None
+        self._stands: Int[Tensor, " begun"] | None = None
+        self._attention_ran = False
+        self._followed: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def trace(self) -> Trace:
+        """What was kept; complete once the forward pass has ended."""
+        return Trace(tuple(self.stages), self.layers)
+
+    def before_layer(
+        self, hidden: Float[Tensor, "batch length width"], mask: MaskRequest | None
+    ) -> Float[Tensor, "batch_ length_ width"]:
+        """Edit the stream before the next layer runs; ``mask`` is what the model masks there, None for nothing."""
+        self.layer += 1
+        self.allowed = None if mask is None else mask.allowed
+        if self.layer == 0:
+            hidden = self._pack(hidden, None if mask is None else mask.present)
+        elif self.on_grid_between_layers:
+            tokens = self._tokens()
+            hidden = self._shaped(hidden.flatten(0, 1).index_select(0, tokens.grid_index))
+        if self.layer in self.layers:
+            hidden = self._decide(hidden.flatten(0, 1))
+        self._attention_ran = False
+        return hidden
+
+    def on_attention(self, attended: Attended) -> None:
+        """Remember what the coming decision may look at, and nothing longer than that."""
+        self._attention_ran = True
+        self.attended = attended if self.layer + 1 in self.layers else None
+
+    def after_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch_ length_ width"]:
+        """What goes on to the next layer; behind the last one, the whole grid.
+
+        Every original place of the grid holds the state of the token that stands for it. A head that reads all places
+        then reads every remaining token as often as the tokens it stands for. So a mean over places is the mean over
+        the remaining tokens weighted by their sizes.
+
+        Raises:
+            RltrError: if the layer computed attention elsewhere than here.
+        """
+        if not self._attention_ran:
+            raise RltrError(
+                f"layer {self.layer} of this {self.model_type} ran without transformers' attention interface: "
+                f"{NO_ATTENTION}, or {OWN_ATTENTION}; it cannot be run with fewer tokens"
+            )
+        last = self.layer + 1 == self.owner.depth
+        if last or self.on_grid_between_layers:
+            hidden = self._on_grid(hidden)
+        if last:
+            self.tokens = None
+            self._followed.clear()
+        return hidden
+
+    def _on_grid(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
+        """The current states in original places: one gather."""
+        tokens = self._tokens()
+        if tokens.uniform == tokens.grid:
+            return hidden
+        begun, stands = self.stages[0], self._stands
+        if stands is None:
+            stands = torch.arange(tokens.total, device=hidden.device)
+        if begun.uniform != begun.grid:
+            # Padding stands for nothing. A copy of its row's pooled token is finite, and of the same layer as the rest.
+            padding = tokens.readers(self.reader).repeat_interleave(begun.grid)
+            stands = padding.index_copy_(0, begun.grid_index, stands)
+        return hidden.flatten(0, 1).index_select(0, stands).view(len(tokens.counts), tokens.grid, -1)
+
+    def follow(self, value: Any) -> Any:
+        """Gather every tensor in ``value`` that has a token axis, tuples included; leave everything else alone."""
+        if isinstance(value, tuple):
+            return tuple(self.follow(part) for part in value)
+        tokens = self._tokens()
+        if not isinstance(value, Tensor) or value.ndim < 2 or tokens.uniform == tokens.grid:
+            return value
+        if value.shape[1] == tokens.grid and value.shape[0] in (1, len(tokens.counts)):
+            return self._once(value, lambda: self._gather(value))
+        return value
+
+    def follow_patches(
+        self, cosine: Float[Tensor, "patches width"], sine: Float[Tensor, "patches width"]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotary factors that come for patches only: those of the leading tokens, which are not turned, in front."""
+        if self._tokens().uniform == self._tokens().grid:
+            return cosine, sine
+        front = (0, 0, self.leading, 0)
+        return (
+            self._once(cosine, lambda: self._gather(F.pad(cosine, front, value=1.0)[None]).unsqueeze(1)),
+            self._once(sine, lambda: self._gather(F.pad(sine, front, value=0.0)[None]).unsqueeze(1)),
+        )
+
+    def _once(self, value: Tensor, gather: Callable[[], Tensor]) -> Tensor:
+        """Layers are called with the same tensors again and again: gather each once per decision."""
+        known = self._followed.get(id(value))
+        if known is None or known[0] is not value:
+            known = self._followed[id(value)] = (value, gather())
+        return known[1]
+
+    def _gather(self, values: Shaped[Tensor, "rows_or_1 grid *rest"]) -> Shaped[Tensor, "batch length *rest"]:
+        """Bring something that has one entry per original token into the shape of the stream."""
+        tokens = self._tokens()
+        if len(values) == 1:
+            return self._shaped(values[0].index_select(0, tokens.position))
+        return self._shaped(values.flatten(0, 1).index_select(0, tokens.grid_index))
+
+    def _tokens(self) -> Tokens:
+        assert self.tokens is not None, "the stream is only edited between the first and the last layer"
+        return self.tokens
+
+    def _pack(self, hidden: Tensor, present: Tensor | None) -> Tensor:
+        rows, grid, _ = hidden.shape
+        if present is None or bool(present.all()):
+            self.tokens = ragged.everything(rows, grid, hidden.device)
+        else:
+            if not self.family.padded:
+                raise RltrError(
+                    f"attention_mask hides tokens, but {self.model_type} runs on rows of one length: its head may read "
+                    "what is hidden, as SigLIP's reads the last place, padding or not; leave attention_mask out, and "
+                    "pad texts to the length it was trained with (padding='max_length')"
+                )
+            present = present.bool()
+            self.tokens = ragged.pack(present)
+            if self.also_protected is not None and self.refuses_hidden and bool((self.also_protected & ~present).any()):
+                raise RltrError(
+                    "attention_mask hides a token that the model's head reads: it goes by input_ids and the config's "
+                    "padding token (without input_ids, it reads the last place), not by the mask. Pad with "
+                    "config.pad_token_id, pass input_ids rather than inputs_embeds, or pad on the left"
+                )
+            begins = present.any(1) if self.family.left_padding else present[:, : self.leading]
+            if not bool(begins.all()):
+                raise RltrError(
+                    "attention_mask hides the start of a row, which the model's head reads: put padding at the end "
+                    "(tokenizer.padding_side = 'right'), and leave out inputs without any token"
+                    if not self.family.left_padding
+                    else "attention_mask hides a whole row: leave out inputs without any token"
+                )
+            hidden = self._shaped(hidden[present])
+        self.stages.append(self.tokens)
+        return hidden
+
+    def _never_leave(self) -> Bool[Tensor, " total"]:
+        """Tokens that stay whatever is decided, of those that are there before the first decision."""
+        tokens = self._tokens()
+        protected = tokens.slot < self.leading
+        if self.family.trailing:
+            protected = protected | (tokens.slot >= tokens.count[tokens.row] - self.family.trailing)
+        if self.also_protected is not None:
+            protected = protected | self.also_protected.flatten().index_select(0, tokens.grid_index)
+        return protected
+
+    def _decide(self, hidden: Float[Tensor, "total width"]) -> Tensor:
+        tokens = self._tokens()
+        protected = self._never_leave() if self._protected is None else self._protected
+        decision = Decision(
+            index=len(self.stages) - 1,
+            layer=self.layer,
+            hidden=hidden,
+            tokens=tokens,
+            protected=protected,
+            begun=self.stages[0].count,
+            attended=self.attended,
+            causal=self.family.causal,
+        )
+        # Whatever a selector runs, this very model included, is not part of this forward pass.
+        outside = current.set(None)
+        try:
+            choice = self.decide(decision)
+        finally:
+            current.reset(outside)
+        kept = choice.keep | protected
+        if not bool(kept.all()):
+            left = let_go(decision, kept, choice.into, self.dropped)
+            hidden, self.tokens = left.hidden, left.tokens
+            self._stands = left.stands if self._stands is None else left.stands.index_select(0, self._stands)
+            protected = protected.index_select(0, left.stay)
+            self._followed.clear()
+        self._protected = protected
+        self.stages.append(self._tokens())
+        return self._shaped(hidden)
+
+    def _shaped(self, packed: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "batch length *rest"]:
+        """Rows of equal length as a batch, all others packed behind one another in a batch of one."""
+        tokens = self._tokens()
+        if tokens.uniform is not None:
+            return packed.view(len(tokens.counts), tokens.uniform, *packed.shape[1:])
+        return packed[None]

@@ -1,0 +1,43 @@
+"""A backbone run with a selector: the reduced forward pass, in one call."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from rltr.runtime.backbone import Backbone
+from rltr.runtime.forward import Choice, Decision, Dropped, Forward, Trace, undisturbed
+from rltr.selectors.base import Selector
+
+
+class Reduction:
+    """Call it like the model: it returns the model's own output, and which tokens were kept.
+
+    Args:
+        backbone: a backbone; attach it before calling.
+        selector: who stays.
+        layers: the decision layers, rising: tokens leave before such a layer runs.
+        dropped: what happens to dropped tokens.
+    """
+
+    def __init__(
+        self, backbone: Backbone, selector: Selector, layers: Sequence[int], dropped: Dropped = "merge"
+    ) -> None:
+        self.backbone = backbone
+        self.selector = selector
+        self.layers = tuple(layers)
+        self.dropped: Dropped = dropped
+        selector.check(backbone, self.layers)
+        self.new_forward()  # refuses impossible layers and modes now, not at the first call
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
+        """Run the reduced model on ``inputs``."""
+        return self.backbone.run(self.new_forward(), inputs)
+
+    def new_forward(self) -> Forward:
+        """The token stream of one forward pass to come."""
+        return self.backbone.forward(self._decide, self.layers, self.dropped)
+
+    def _decide(self, decision: Decision) -> Choice:
+        with undisturbed(decision.hidden.device):
+            return self.selector(decision)
