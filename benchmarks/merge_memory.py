@@ -24,7 +24,7 @@ from rltr.cost.pricing import Pricing
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.policies.observation import Observation
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision
+from rltr.runtime.decision import Choice, Decision
 from rltr.selectors.base import Selector, keep_best
 from rltr.selectors.reduction import Reduction
 

@@ -31,7 +31,8 @@ from rltr.cost import FlopsCost
 from rltr.evaluate.statistics import median_ratio
 from rltr.evaluate.tally import reduced_cost
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Dropped, Forward
+from rltr.runtime.decision import Dropped
+from rltr.runtime.forward import Forward
 from rltr.runtime.kernels import BACKENDS, Plan
 from rltr.runtime.kernels.groups import Groups
 from rltr.selectors.reduction import Reduction

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Bool
 from torch import Tensor
 
-from rltr.runtime.forward import Choice, Decision, Trace
+from rltr.runtime.decision import Choice, Decision, Trace
 from rltr.selectors import Selector
 
 

@@ -21,7 +21,7 @@ from benchmarks.replay import Replay
 from benchmarks.results import begin, finish, options
 from rltr.cost import FlopsCost, dense
 from rltr.evaluate.tally import reduced_cost
-from rltr.runtime.forward import Dropped
+from rltr.runtime.decision import Dropped
 from rltr.selectors.reduction import Reduction
 
 GOALS = {"float32": 0.95, "bfloat16": 0.9}

@@ -25,7 +25,7 @@ from rltr.jobs.runs import POLICY_FOLDER, prepare
 from rltr.policies.network import decision_flops
 from rltr.policies.observation import Observation
 from rltr.recipe import Recipe
-from rltr.runtime.forward import Choice, Decision
+from rltr.runtime.decision import Choice, Decision
 from rltr.selectors import Selector
 from rltr.selectors.reduction import Reduction
 

@@ -23,7 +23,7 @@ from rltr.runtime import kernels
 from rltr.runtime import tokens as ragged
 from rltr.runtime.attention import Stream, current
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice
+from rltr.runtime.decision import Choice
 from rltr.runtime.kernels import EVERYONE, Plan, packed
 from rltr.runtime.kernels.groups import similar
 from rltr.runtime.pattern import Pattern

@@ -19,6 +19,7 @@ from rich.console import Console
 from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner, Result
 
+from rltr.commands import group
 from rltr.commands import main as cli
 from rltr.errors import RltrError
 from rltr.recipe import Recipe, load_recipe, save_recipe
@@ -355,7 +356,7 @@ def test_other_errors_of_the_system_are_bugs(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_full_disk_in_a_thread_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     def told(error: Exception) -> str:
-        cli._tell_of_thread(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
+        group.tell_of_thread(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
         return capsys.readouterr().err
 
     assert told(OSError(errno.ENOSPC, "No space left on device")).count("\n") == 1

@@ -11,7 +11,7 @@ import torch
 from rltr.errors import RltrError
 from rltr.runtime.attention import current
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision
+from rltr.runtime.decision import Choice, Decision
 from rltr.runtime.pause import PausedForward
 from rltr.selectors import KeepAll, Selector
 from rltr.selectors.reduction import Reduction

@@ -17,6 +17,7 @@ from rltr.envs.spaces import action_space, observation_space
 from rltr.policies import Observation, PolicyConfig, TokenPolicy
 from rltr.policies.network import decision_flops
 from rltr.policies.observation import CLUES, turns
+from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
 from rltr.runtime.redundancy import redundancy
 from rltr.runtime.tokens import Tokens
@@ -47,7 +48,7 @@ def observation(counts: list[int], seed: int = 0) -> Observation:
         present[row, 0] = True
         present[row, places] = True
     tokens = ragged.pack(present)
-    unit = ragged.unit_length(torch.randn(tokens.total, WIDTH, generator=generator))
+    unit = merging.unit_length(torch.randn(tokens.total, WIDTH, generator=generator))
     protected = tokens.slot == 0
     rows = len(counts)
     return Observation(
@@ -226,7 +227,7 @@ def test_its_flops_are_counted() -> None:
     counted = {}
     for count in (20, 40):
         tokens = ragged.everything(3, count)
-        unit = ragged.unit_length(torch.randn(tokens.total, WIDTH))
+        unit = merging.unit_length(torch.randn(tokens.total, WIDTH))
         protected = tokens.slot == 0
         similar = torch.rand(tokens.total, CLUES)
         ones = torch.ones(3)

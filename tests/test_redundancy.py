@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
 from rltr.runtime.redundancy import STEP, Redundancy, highest, redundancy
 
@@ -108,16 +109,16 @@ def test_partners_by_hand():
     assert not there.any()
 
 
-@pytest.mark.parametrize("pairs", [ragged.PAIRS, 3])
+@pytest.mark.parametrize("pairs", [merging.PAIRS, 3])
 @given(COUNTS, st.integers(0, 2), st.booleans(), st.integers(0, 1000))
 def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, seed):
     """Whether all similarities are held at once or few at a time."""
     tokens, protected = batch(*counts, leading=leading)
     generator = torch.Generator().manual_seed(seed)
-    unit = ragged.unit_length(torch.randn(tokens.total, 6, generator=generator))
+    unit = merging.unit_length(torch.randn(tokens.total, 6, generator=generator))
     kept = (torch.rand(tokens.total, generator=generator) < 0.5) | protected
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "PAIRS", pairs)
+        patch.setattr(merging, "PAIRS", pairs)
         patch.setattr(Redundancy, "held", pairs > 3)
         found = redundancy(unit, tokens, protected, causal)
         into, there = partners(found, kept)
@@ -183,15 +184,15 @@ def test_long_rows_never_hold_all_their_pairs(causal):
     hidden = torch.randn(8000, 4, generator=torch.Generator().manual_seed(0))
     half = torch.rand(8000, generator=torch.Generator().manual_seed(1)) < 0.5
     with LargestTensor() as largest:
-        found = redundancy(ragged.unit_length(hidden), tokens, protected, causal)
+        found = redundancy(merging.unit_length(hidden), tokens, protected, causal)
         assert len(found.features) == 8000
         for kept in (half | protected, (tokens.slot % 2 == 0) | protected):
             leave, into, _ = found.partners(kept)
             place = (kept.cumsum(0) - 1)[into]
-            merged, fewer = ragged.merge(hidden, tokens, ragged.where(kept), leave, place)
+            merged, fewer = merging.merge(hidden, tokens, ragged.where(kept), leave, place)
             assert len(merged) == fewer.total == int(kept.sum())
         found.partners((tokens.slot > 7000) & (tokens.slot % 2 == 0) | protected)
-    assert largest.numbers <= ragged.PAIRS
+    assert largest.numbers <= merging.PAIRS
 
 
 def test_long_rows_are_compared_in_parts():

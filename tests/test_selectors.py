@@ -13,7 +13,7 @@ from rltr.errors import RltrError
 from rltr.runtime import tokens as ragged
 from rltr.runtime.attended import Attended
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision
+from rltr.runtime.decision import Choice, Decision
 from rltr.selectors import (
     BASELINES,
     ClsAttention,

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -54,7 +55,7 @@ def test_everything_is_the_full_grid():
 def merge(hidden, tokens, kept, into, found):
     """Merge all tokens that leave, given in packed order, but those for which nobody was found."""
     place = (kept.cumsum(0) - 1)[into[found]]
-    return ragged.merge(hidden, tokens, ragged.where(kept), ragged.where(~kept)[found], place)
+    return merging.merge(hidden, tokens, ragged.where(kept), ragged.where(~kept)[found], place)
 
 
 @given(BATCHES)
@@ -153,17 +154,17 @@ def test_row_sum_adds_up_each_row(batch, seed):
     torch.testing.assert_close(ragged.row_sum(values, tokens), expected)
 
 
-@pytest.mark.parametrize("pairs", [ragged.PAIRS, 3])
+@pytest.mark.parametrize("pairs", [merging.PAIRS, 3])
 @given(BATCHES, SEEDS, st.booleans())
 def test_nearest_equals_brute_force(pairs, batch, seed, later):
     """Whether all pairs are compared at once or few at a time."""
     tokens = made(batch)
-    unit = ragged.unit_length(hidden_states(tokens, seed, width=4))
+    unit = merging.unit_length(hidden_states(tokens, seed, width=4))
     source, other = mark(tokens, seed), mark(tokens, seed + 1)
     target = other & ~source
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "PAIRS", pairs)
-        cosine, partner = ragged.nearest(unit, tokens, source, target, later)
+        patch.setattr(merging, "PAIRS", pairs)
+        cosine, partner = merging.nearest(unit, tokens, source, target, later)
     for i, found, index in zip(source.nonzero()[:, 0].tolist(), cosine.tolist(), partner.tolist(), strict=True):
         candidates = [
             j for j in range(tokens.total) if target[j] and tokens.row[j] == tokens.row[i] and (j > i or not later)
@@ -184,7 +185,7 @@ def test_merge_conserves_the_weighted_sum_and_the_number_of_tokens(batch, seed):
     first = tokens.slot == 0
     hidden, kept = hidden_states(tokens, seed), mark(tokens, seed) | first
     # As in the runtime, nobody is merged into a row's first token: where only that is kept, the others are lost.
-    cosine, into = ragged.nearest(ragged.unit_length(hidden), tokens, ~kept, kept & ~first)
+    cosine, into = merging.nearest(merging.unit_length(hidden), tokens, ~kept, kept & ~first)
     merged, fewer = merge(hidden, tokens, kept, into, cosine.isfinite())
     size = torch.ones(tokens.total) if tokens.size is None else tokens.size
     remains = first | (ragged.keep(tokens, kept).count > 1)[tokens.row]
@@ -230,7 +231,7 @@ def test_merge_computes_double_precision_in_it():
     merged, fewer = merge(hidden, tokens, kept, into, found)
     assert merged[1].item() == pytest.approx(1 + 1.5e-12, abs=1e-15)
     assert fewer.size is not None and fewer.log_size[1].item() == pytest.approx(math.log(2), abs=1e-16)
-    unit = ragged.unit_length(torch.randn(5, 8, dtype=torch.float64))
+    unit = merging.unit_length(torch.randn(5, 8, dtype=torch.float64))
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones(5, dtype=torch.float64), atol=1e-10, rtol=0)
 
 
@@ -238,7 +239,7 @@ def test_merge_computes_double_precision_in_it():
 def test_tokens_that_take_nobody_in_keep_their_states_bit_for_bit(dtype):
     tokens = replace(ragged.everything(1, 4), size=torch.tensor([1.0, 3.0, 7.0, 2.0]))
     hidden = torch.randn(4, 16, dtype=dtype)
-    merged, fewer = ragged.merge(hidden, tokens, torch.tensor([0, 1, 3]), torch.tensor([2]), torch.tensor([1]))
+    merged, fewer = merging.merge(hidden, tokens, torch.tensor([0, 1, 3]), torch.tensor([2]), torch.tensor([1]))
     assert torch.equal(merged[[0, 2]], hidden[[0, 3]]) and sizes(fewer) == [1, 10, 2]
     expected = ((3 * hidden[1].float() + 7 * hidden[2].float()) / 10).to(dtype)
     torch.testing.assert_close(merged[1], expected)
@@ -256,8 +257,10 @@ def test_places_count_from_the_first_token_of_a_row():
 def test_unit_length_does_not_depend_on_the_scale():
     hidden = torch.randn(6, 32)
     for scale in (1e-3, 1e3):
-        torch.testing.assert_close(ragged.unit_length(scale * hidden), ragged.unit_length(hidden), rtol=1e-4, atol=1e-5)
-    assert (ragged.unit_length(torch.zeros(2, 32)) == 0).all()
+        torch.testing.assert_close(
+            merging.unit_length(scale * hidden), merging.unit_length(hidden), rtol=1e-4, atol=1e-5
+        )
+    assert (merging.unit_length(torch.zeros(2, 32)) == 0).all()
 
 
 def test_what_is_lost_touches_nobody_even_if_it_is_not_finite():
@@ -272,7 +275,7 @@ def test_what_is_lost_touches_nobody_even_if_it_is_not_finite():
 
 def test_unit_length_is_centred_and_of_length_one():
     hidden = torch.randn(5, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
-    unit = ragged.unit_length(hidden)
+    unit = merging.unit_length(hidden)
     assert unit.dtype == torch.float32
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones(5), atol=1e-4, rtol=0)
     torch.testing.assert_close(unit.mean(-1), torch.zeros(5), atol=1e-6, rtol=0)

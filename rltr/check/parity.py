@@ -10,7 +10,7 @@ from torch import Tensor
 from rltr.check.rounding import apart, as_its_own, in_single_precision, tolerance
 from rltr.check.sample import random_inputs
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Dropped
+from rltr.runtime.decision import Dropped
 from rltr.selectors import KeepAll
 from rltr.selectors.reduction import Reduction
 from rltr.tasks import TensorExamples

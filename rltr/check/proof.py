@@ -18,8 +18,8 @@ from rltr.check.reference import Departures, on_the_whole_grid
 from rltr.check.rounding import apart, as_its_own, in_single_precision, tolerance
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
+from rltr.runtime.decision import Choice, Decide, Decision, Dropped, Trace
 from rltr.runtime.families import GRID
-from rltr.runtime.forward import Choice, Decide, Decision, Dropped, Trace
 from rltr.system.mishap import told_as
 
 

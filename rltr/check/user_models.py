@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from rltr.check.proof import Proof, prove
 from rltr.check.sample import random_inputs
 from rltr.runtime.backbone import Backbone
+from rltr.runtime.decision import Choice, Decision
 from rltr.runtime.families import FAMILIES, Family
-from rltr.runtime.forward import Choice, Decision
 from rltr.selectors import KeepAll, Selector
 from rltr.selectors.reduction import Reduction
 from rltr.system.timing import timed

@@ -3,14 +3,12 @@
 from rltr.deploy.attachment import Attachment, attach, detach
 from rltr.deploy.calibration import Operating, weight_for_budget, weight_for_drop
 from rltr.deploy.folder import Policy, describe, load_policy, save_policy
-from rltr.deploy.sweep import calibrate
 
 __all__ = [
     "Attachment",
     "Operating",
     "Policy",
     "attach",
-    "calibrate",
     "describe",
     "detach",
     "load_policy",

@@ -18,7 +18,7 @@ from rltr.deploy.weights import check_sound, from_bytes, most_bytes, to_bytes
 from rltr.errors import RltrError
 from rltr.policies.network import TokenPolicy
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Dropped
+from rltr.runtime.decision import Dropped
 from rltr.system.files import at_home, atomic_folder
 from rltr.system.folders import POLICY_FILE as WEIGHTS
 from rltr.system.folders import POLICY_FOLDER

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from rltr.deploy.calibration import Operating
 from rltr.errors import RltrError
 from rltr.policies.network import PolicyConfig
-from rltr.runtime.forward import Dropped
+from rltr.runtime.decision import Dropped
 from rltr.system.reading import strict_json
 from rltr.version import __version__
 

@@ -15,7 +15,7 @@ from rltr.deploy.calibration import Operating
 from rltr.deploy.drop_bound import drop_bound
 from rltr.policies.network import TokenPolicy
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Dropped, Trace
+from rltr.runtime.decision import Dropped, Trace
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduction import Reduction
 from rltr.system.device import move_inputs

@@ -13,7 +13,7 @@ from rltr.envs.episodes import Episodes, longest_row, typical_row
 from rltr.policies.network import PolicyConfig, decision_flops
 from rltr.recipe.fields import COST_WEIGHT
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Dropped
+from rltr.runtime.decision import Dropped
 from rltr.tasks import Examples
 
 

@@ -21,7 +21,7 @@ from rltr.errors import RltrError
 from rltr.policies.observation import Observation
 from rltr.recipe.fields import COST_WEIGHT
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped, Trace
+from rltr.runtime.decision import Choice, Decision, Dropped, Trace
 from rltr.runtime.pause import PausedForward
 from rltr.selectors.none import KeepAll
 from rltr.system.device import move_inputs

@@ -9,7 +9,7 @@ from transformers.utils.generic import ModelOutput
 
 from rltr.cost import CostModel
 from rltr.evaluate.statistics import Interval
-from rltr.runtime.forward import Trace
+from rltr.runtime.decision import Trace
 
 POLICY = "policy"
 """The method name of a learned policy: highlighted in plots, shown in the gallery, compared with all others."""

@@ -13,7 +13,7 @@ from rltr.cost import CostModel, dense
 from rltr.evaluate.points import Measurement, OperatingPoint, View
 from rltr.evaluate.resampling import pack
 from rltr.evaluate.statistics import median_ratio, quality_change_interval, quality_interval
-from rltr.runtime.forward import Trace
+from rltr.runtime.decision import Trace
 from rltr.tasks.goals.goal import Answers, Goal, Labels, PerRow
 
 

@@ -11,7 +11,7 @@ from rltr.errors import RltrError
 from rltr.evaluate.points import POLICY, UNTRAINED, OperatingPoint
 from rltr.policies.network import TokenPolicy, decision_flops
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Dropped
+from rltr.runtime.decision import Dropped
 from rltr.selectors import KeepAll, Selector, baseline
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduction import Reduction

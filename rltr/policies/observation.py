@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rltr.runtime import tokens as ragged
-from rltr.runtime.forward import Decision
+from rltr.runtime.decision import Decision
 from rltr.runtime.tokens import Tokens
 
 CLUES = 5

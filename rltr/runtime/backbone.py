@@ -14,9 +14,10 @@ from transformers.utils import ModelOutput
 
 from rltr.errors import RltrError
 from rltr.runtime.attention import MaskRequest, asked, attend_to_both_sides, current
+from rltr.runtime.decision import Decide, Dropped, Trace
 from rltr.runtime.families import GRID, Family, last_word
 from rltr.runtime.fingerprint import fingerprint
-from rltr.runtime.forward import Decide, Dropped, Forward, Trace
+from rltr.runtime.forward import Forward
 from rltr.runtime.installation import LOCK, Installation, Server, find_base, installed_in, wanted
 from rltr.runtime.kernels import Backend, check_backend, check_kernel
 from rltr.runtime.layers import find_tower, signature_of

@@ -3,11 +3,8 @@
 The model's own ``forward`` runs, unedited; :class:`Forward` is called in front of its layers and behind them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -19,164 +16,11 @@ from rltr.errors import RltrError
 from rltr.runtime import tokens as ragged
 from rltr.runtime.attended import Attended
 from rltr.runtime.attention import MaskRequest, Stream, current
-from rltr.runtime.families import NO_ATTENTION, OWN_ATTENTION, Family, Reader
+from rltr.runtime.decision import Decide, Decision, Dropped, Trace
+from rltr.runtime.departure import let_go
+from rltr.runtime.families import NO_ATTENTION, OWN_ATTENTION, Family
 from rltr.runtime.kernels import Backend
-from rltr.runtime.redundancy import Redundancy, redundancy
 from rltr.runtime.tokens import Tokens
-
-Dropped: TypeAlias = Literal["merge", "drop"]
-"""What happens to a dropped token: ``merge`` averages it into its most similar kept one, ``drop`` loses it."""
-
-
-@dataclass
-class Decision:
-    """A pause of the forward pass before a layer: everything a selector may look at.
-
-    Attributes:
-        index: which decision of this forward pass, from 0.
-        layer: the layer about to run.
-        hidden: hidden states of the packed tokens.
-        tokens: the ragged batch they belong to.
-        protected: tokens that stay whatever is decided.
-        begun: tokens each row had before the first decision.
-        attended: what the previous layer's attention worked on; None before the first layer.
-        causal: whether tokens see only those before them; then dropped ones are merged into later ones only.
-    """
-
-    index: int
-    layer: int
-    hidden: Float[Tensor, "total width"]
-    tokens: Tokens
-    protected: Bool[Tensor, " total"]
-    begun: Int[Tensor, " rows"]
-    attended: Attended | None
-    causal: bool = False
-
-    @property
-    def reader(self) -> Reader:
-        """Which token of a row the model's head reads."""
-        return "last" if self.causal else "first"
-
-    @cached_property
-    def unit(self) -> Float[Tensor, "total width"]:
-        """Hidden states with mean 0 and length 1, at least in float32: for cosines, and what policies read."""
-        return ragged.unit_length(self.hidden)
-
-    @cached_property
-    def redundancy(self) -> Redundancy:
-        """Which tokens have twins: computed once, for the selector and for merging."""
-        return redundancy(self.unit, self.tokens, self.protected, self.causal)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A selector's answer.
-
-    Attributes:
-        keep: which packed tokens stay; protected ones stay anyway.
-        into: for each dropped token, in packed order, the packed index of the kept token it is merged into; None means
-            the most similar kept one of the other side (see :mod:`rltr.runtime.redundancy`). Unused when tokens are
-            dropped, not merged.
-    """
-
-    keep: Bool[Tensor, " total"]
-    into: Int[Tensor, " dropped"] | None = None
-
-
-Decide: TypeAlias = Callable[[Decision], Choice]
-
-
-@contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
-    """Decide as in training, whatever the caller does: no gradient is recorded, and autocast changes no precision.
-
-    No greenlet may be switched inside: both are states of the thread.
-    """
-    with ExitStack() as stack:
-        # Neither is entered where it would change nothing: the second takes as long as several operations.
-        if torch.is_grad_enabled():
-            stack.enter_context(torch.no_grad())
-        if torch.is_autocast_enabled(device.type):
-            stack.enter_context(torch.autocast(device.type, enabled=False))
-        yield
-
-
-@dataclass(frozen=True)
-class Remaining:
-    """What is left after a decision.
-
-    Attributes:
-        hidden: hidden states of the tokens that stay.
-        tokens: the ragged batch of those.
-        stay: their packed indices before.
-        stands: for each token that was there before, which of those that stay stands for it, counted from 0; its own
-            place for one that stays. Some token does whatever happens to those that leave: heads may read all places.
-    """
-
-    hidden: Float[Tensor, "kept width"]
-    tokens: Tokens
-    stay: Int[Tensor, " kept"]
-    stands: Int[Tensor, " total"]
-
-
-def let_go(
-    decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, dropped: Dropped
-) -> Remaining:
-    """All that follows from who stays.
-
-    Args:
-        decision: what was decided about.
-        kept: who stays; all protected tokens do.
-        into: see :class:`Choice`.
-        dropped: what happens to the others.
-    """
-    tokens, hidden = decision.tokens, decision.hidden
-    with undisturbed(hidden.device):
-        stay, found = ragged.where(kept), None
-        if into is None:
-            leave, into, found = decision.redundancy.partners(kept)
-        else:
-            leave = ragged.where(~kept)
-        stands = kept.cumsum(0).sub_(1)
-        place = stands.index_select(0, into)
-        stands.index_copy_(0, leave, place)
-        if found is not None:
-            # Nobody takes these in, so their most similar kept token stands for them. Protected ones count here: a row
-            # always keeps one, and nothing is merged into it by this.
-            lost = torch.zeros_like(kept).index_fill_(0, leave[~found], True)
-            stands[lost] = stands[ragged.nearest(decision.unit, tokens, lost, kept)[1]]
-            leave, place = leave[found], place[found]
-    if dropped == "drop":
-        return Remaining(hidden.index_select(0, stay), ragged.select(tokens, stay), stay, stands)
-    return Remaining(*ragged.merge(hidden, tokens, stay, leave, place), stay, stands)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Which tokens were in the stream, and when.
-
-    Attributes:
-        stages: the ragged batch before the first decision, then after each.
-        layers: the decision layers.
-    """
-
-    stages: tuple[Tokens, ...]
-    layers: tuple[int, ...]
-
-    @property
-    def grid(self) -> int:
-        """Original tokens per row, padding included."""
-        return self.stages[0].grid
-
-    @cached_property
-    def present(self) -> Bool[Tensor, "stages rows grid"]:
-        """Which original tokens were in the stream before the first decision, then after each."""
-        return torch.stack([stage.present for stage in self.stages])
-
-    def counts_per_layer(self, depth: int) -> Int[Tensor, "layers rows"]:
-        """Tokens that each of ``depth`` layers worked on, per row."""
-        stage = [sum(decision <= layer for decision in self.layers) for layer in range(depth)]
-        return torch.tensor([self.stages[i].counts for i in stage])
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped, Trace
+from rltr.runtime.decision import Choice, Decision, Dropped, Trace
 
 
 class PausedForward:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
 from rltr.runtime.tokens import Tokens
 
@@ -47,7 +48,7 @@ class Redundancy:
     def held(self) -> bool:
         """Whether the similarities of all pairs are held at once: if they are few, or no more than hidden states."""
         rows, length = self.free.shape
-        return rows * (length - length // 2) * (length // 2) <= max(ragged.PAIRS, self.unit.numel())
+        return rows * (length - length // 2) * (length // 2) <= max(merging.PAIRS, self.unit.numel())
 
     @cached_property
     def similarity(self) -> Float[Tensor, "rows evens odds"]:
@@ -62,7 +63,7 @@ class Redundancy:
         rows, length = self.free.shape
         even = self.unit.new_empty(rows, length - length // 2)
         odd = self.unit.new_full((rows, length // 2), -torch.inf)
-        step = max(1, ragged.PAIRS // odd.shape[1])
+        step = max(1, merging.PAIRS // odd.shape[1])
         for row in range(rows):
             for begin in range(0, even.shape[1], step):
                 part = slice(begin, begin + step)
@@ -152,14 +153,14 @@ class Redundancy:
         even = self.tokens.slot % 2 == 0
         for source, others in ((even, ~even), (~even, even)):
             source = source & ~kept
-            cosine, partner = ragged.nearest(self.unit, self.tokens, source, kept & self._free & others, self.causal)
+            cosine, partner = merging.nearest(self.unit, self.tokens, source, kept & self._free & others, self.causal)
             yield ragged.where(source), partner, cosine
 
     def _any_side(self, kept: Tensor, leave: Tensor, into: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give those without a partner the most similar kept token of their own side."""
         lonely = torch.zeros_like(kept)
         lonely[leave[~has]] = True
-        cosine, partner = ragged.nearest(self.unit, self.tokens, lonely & self._free, kept & self._free, self.causal)
+        cosine, partner = merging.nearest(self.unit, self.tokens, lonely & self._free, kept & self._free, self.causal)
         # That is in packed order; here tokens have another.
         of_all = torch.zeros_like(lonely, dtype=torch.long).masked_scatter_(lonely, partner)
         found = torch.zeros_like(lonely).masked_scatter_(lonely, cosine.isfinite())

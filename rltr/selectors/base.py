@@ -12,7 +12,7 @@ from torch import Tensor
 from rltr.errors import RltrError
 from rltr.runtime import tokens as ragged
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Dropped
 
 
 class Selector(ABC):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Decision, Dropped
+from rltr.runtime.decision import Decision, Dropped
 from rltr.selectors.base import Ranking
 
 

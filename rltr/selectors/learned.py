@@ -3,7 +3,7 @@
 from rltr.cost.pricing import Pricing
 from rltr.policies.network import TokenPolicy
 from rltr.policies.observation import Observation
-from rltr.runtime.forward import Choice, Decision
+from rltr.runtime.decision import Choice, Decision
 from rltr.selectors.base import Selector
 
 

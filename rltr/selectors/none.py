@@ -3,7 +3,7 @@
 import torch
 
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Dropped
 from rltr.selectors.base import Selector
 
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rltr.runtime.forward import Decision
+from rltr.runtime.decision import Decision
 from rltr.selectors.base import Ranking
 
 

@@ -6,7 +6,9 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped, Forward, Trace, undisturbed
+from rltr.runtime.decision import Choice, Decision, Dropped, Trace
+from rltr.runtime.departure import undisturbed
+from rltr.runtime.forward import Forward
 from rltr.selectors.base import Selector
 
 

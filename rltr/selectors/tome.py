@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from rltr.errors import RltrError
+from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Dropped
 from rltr.selectors.base import KeepRate, similarity_flops, stay_counts
 
 
@@ -44,7 +45,7 @@ class ToMe(KeepRate):
         tokens, free, keys = decision.tokens, ~decision.protected, decision.attended.keys
         even, odd = (free & (tokens.slot % 2 == side) for side in (0, 1))
         sources = ragged.keep(tokens, even)
-        cosine, partner = ragged.nearest(
+        cosine, partner = merging.nearest(
             F.normalize(keys.to(ragged.precise(keys.dtype)), dim=-1), tokens, even, odd, decision.causal
         )
         leave = ragged.row_sum(free.float(), tokens).long() - stay_counts(decision, self.keep_rate)

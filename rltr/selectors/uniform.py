@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from rltr.runtime.forward import Decision
+from rltr.runtime.decision import Decision
 from rltr.selectors.base import Ranking
 
 

@@ -18,7 +18,7 @@ from rltr.errors import RltrError
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
 from rltr.recipe.fields import CostGroup
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Dropped
+from rltr.runtime.decision import Dropped
 from rltr.train.decision_work import decision_work
 from rltr.train.trusted_prices import Unfit, trust
 from rltr.train.whole_passes import probes, time_passes

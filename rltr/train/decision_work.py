@@ -11,7 +11,8 @@ from rltr.policies.observation import Observation
 from rltr.runtime import tokens as ragged
 from rltr.runtime.attended import Attended
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Decision, Dropped, let_go
+from rltr.runtime.decision import Decision, Dropped
+from rltr.runtime.departure import let_go
 
 
 def decision_work(

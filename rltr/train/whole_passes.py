@@ -13,7 +13,7 @@ from rltr.cost.rounds import CLOCK, Clock, Rounds, busy
 from rltr.policies.network import TokenPolicy
 from rltr.policies.observation import Observation
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Dropped
 from rltr.selectors.base import Selector
 from rltr.selectors.reduction import Reduction
 from rltr.system.device import move_inputs

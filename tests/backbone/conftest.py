@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice
+from rltr.runtime.decision import Choice
 from rltr.selectors import BASELINES, KeepAll, Selector, baseline
 from rltr.selectors.reduction import Reduction
 

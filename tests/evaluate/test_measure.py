@@ -17,7 +17,7 @@ from rltr.evaluate.measure import measure
 from rltr.evaluate.points import OperatingPoint
 from rltr.evaluate.tally import reduced_cost
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Trace
+from rltr.runtime.decision import Trace
 from rltr.system.timing import schedule
 from rltr.tasks import TensorExamples
 from tests.evaluate.conftest import operating_point

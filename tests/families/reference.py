@@ -13,7 +13,7 @@ from transformers.masking_utils import sdpa_mask
 
 from rltr.runtime.attention import attends_causally
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice
+from rltr.runtime.decision import Choice
 from rltr.selectors import Selector
 from rltr.selectors.reduction import Reduction
 from tests.families.conftest import answer

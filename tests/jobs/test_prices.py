@@ -24,7 +24,9 @@ from rltr.jobs.runs import run_train
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.recipe.fields import CostGroup
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.forward import Choice, Decision, Dropped, Forward, let_go
+from rltr.runtime.decision import Choice, Decision, Dropped
+from rltr.runtime.departure import let_go
+from rltr.runtime.forward import Forward
 from rltr.runtime.redundancy import Redundancy
 from rltr.selectors import RandomChoice
 from rltr.system.folders import CHECKPOINT, LATENCY_FILE, POLICY_FOLDER

@@ -1,0 +1,90 @@
+"""``rltr train``: a policy for the user's model and data."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rltr.commands.early import refuse_early
+from rltr.commands.options import (
+    DataOption,
+    DeviceOption,
+    ModelOption,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    ThreadsOption,
+    given,
+)
+from rltr.errors import RltrError
+from rltr.system.folders import RECIPE_FILE, check_out
+
+if TYPE_CHECKING:
+    import rltr.recipe
+
+
+def train(
+    model: ModelOption = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    recipe_file: RecipeOption = None,
+    changes: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its own recipe.")] = False,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Train a policy for a frozen model on your data.
+
+    \b
+    Examples:
+      rltr train --model my-vit --data photos --out runs/photos
+      rltr train --model my-bert --data reviews.csv --set data.label_column=stars
+      rltr train --model my-bert --data owner/reviews --set data.test_split=validation
+      rltr train --recipe my.yaml --set learner.rollouts=20000
+      rltr train --resume --out runs/photos
+    """
+    from rltr.recipe import EMBEDDED, load_recipe
+
+    chosen = {"model.source": model, "data.source": data, "learner.seed": seed}
+    values = given({**chosen, "out": out, "device": device, "threads": threads})
+    if resume:
+        # What was trained so far belongs to the recipe it was trained with; only where it runs and how long may change.
+        # Model and data may have been moved: their contents are compared with what it began with.
+        if recipe_file or "learner.seed" in values:
+            raise RltrError(
+                f"--resume takes the run's own recipe; leave out {'--recipe' if recipe_file else 'learner.seed'}"
+            )
+        folder = load_recipe(values=given({"out": out})).out
+        check_out(folder, resume=True)
+        recipe = load_recipe(folder / RECIPE_FILE, changes or (), {**values, "out": folder})
+        _refuse_moved(recipe)
+    else:
+        recipe = load_recipe(recipe_file, changes or (), values)
+        if recipe.model.source != EMBEDDED and "source" not in recipe.data.model_fields_set:
+            raise RltrError(f"which data is model {recipe.model.source!r} for? Name it with --data")
+        check_out(recipe.out)
+    refuse_early(recipe)
+    from rltr.jobs.runs import run_train
+
+    try:
+        folder = run_train(recipe, resume)
+    except KeyboardInterrupt as stop:
+        begun = (recipe.out / RECIPE_FILE).is_file()
+        hint = f"; go on from the last checkpoint with: rltr train --resume --out {shlex.quote(str(recipe.out))}"
+        stop.args = (hint if begun else " before anything was written",)
+        raise
+    typer.echo(f"trained; next: rltr export --run {shlex.quote(str(folder))} --out my-policy")
+
+
+def _refuse_moved(recipe: "rltr.recipe.Recipe") -> None:
+    """Say what to do where model or data of a run are no longer where they were when it began."""
+    for what, source in (("model", recipe.model.source), ("data", recipe.data.source)):
+        # What lies in a folder is stored with its whole path; everything else is a name.
+        if Path(source).is_absolute() and not Path(source).exists():
+            raise RltrError(
+                f"this run's {what} is not at {source!r} any more: if it was moved, name its new place with --{what}; "
+                "it is compared with what the run began with by content"
+            )
