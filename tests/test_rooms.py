@@ -1,6 +1,7 @@
 """Where things are: which room may import which, and how little `rltr.attach` needs."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
-    "system", "runtime", "policies", "cost", "selectors", "recipe", "tasks", "embedded", "dense", "envs", "deploy",
+    "system", "runtime", "policies", "cost", "selectors", "deploy", "recipe", "tasks", "embedded", "dense", "envs",
     "evaluate", "report", "check", "train", "jobs", "commands",
 )  # fmt: skip
 """The rooms, from the lowest: each imports from those before it only. What lies flat in rltr is below all of them."""
@@ -51,6 +52,11 @@ def imported(module: str, for_types: bool = True) -> set[str]:
 
 def test_every_room_has_a_floor() -> None:
     assert {room(module) for module in MODULES} - {""} == set(FLOORS)
+
+
+def test_the_page_of_rooms_names_them_in_order() -> None:
+    page = (ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == FLOORS
 
 
 def test_few_modules_lie_flat() -> None:

@@ -12,9 +12,9 @@ from rltr.cost.rounds import CLOCK, Clock
 from rltr.deploy.calibration import Operating
 from rltr.deploy.card import lost_at_most
 from rltr.deploy.folder import Policy, load_policy, save_policy
-from rltr.deploy.sweep import calibrate
 from rltr.envs.episodes import longest_inputs, row_length
 from rltr.errors import RltrError
+from rltr.evaluate.sweep import calibrate
 from rltr.jobs.preparation import prepare
 from rltr.recipe import load_recipe, stored_recipe
 from rltr.recipe.fields import CostGroup

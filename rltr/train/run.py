@@ -18,10 +18,10 @@ from rltr.cost import CostModel, LatencyCost
 from rltr.cost.pricing import Pricing
 from rltr.dense import DenseCache, DenseLogits
 from rltr.deploy.folder import Policy, describe
-from rltr.deploy.sweep import calibrate
 from rltr.envs import Episodes, TokenSelectionVecEnv, default_layers
 from rltr.envs.episodes import longest_inputs, longest_row, row_length, typical_row
 from rltr.errors import RltrError
+from rltr.evaluate.sweep import calibrate
 from rltr.policies.network import PolicyConfig
 from rltr.recipe import Recipe, moved, refuse_changes, stored_recipe, with_absolute_paths
 from rltr.recipe.fields import PolicyGroup

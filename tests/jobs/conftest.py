@@ -17,7 +17,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from rltr.deploy.sweep import calibrate
+from rltr.evaluate.sweep import calibrate
 from rltr.jobs.runs import run_train
 from rltr.recipe import Recipe, load_recipe
 from rltr.train.cost_model import make_cost
