@@ -11,26 +11,32 @@ from rltr.version import __version__
 
 if TYPE_CHECKING:
     from rltr.check.user_models import BackboneReport, check_backbone
-    from rltr.deploy import attach, detach, load_policy
+    from rltr.deploy import Attachment, Policy, attach, detach, load_policy
     from rltr.runtime.backbone import Backbone
     from rltr.runtime.families import Family
     from rltr.selectors.reduction import Reduction
+    from rltr.tasks import load_task
 
 _LAZY = {
+    "Attachment": "rltr.deploy",
     "Backbone": "rltr.runtime.backbone",
     "BackboneReport": "rltr.check.user_models",
     "Family": "rltr.runtime.families",
+    "Policy": "rltr.deploy",
     "Reduction": "rltr.selectors.reduction",
     "attach": "rltr.deploy",
     "check_backbone": "rltr.check.user_models",
     "detach": "rltr.deploy",
     "load_policy": "rltr.deploy",
+    "load_task": "rltr.tasks",
 }
 
 __all__ = [
+    "Attachment",
     "Backbone",
     "BackboneReport",
     "Family",
+    "Policy",
     "Reduction",
     "RltrError",
     "__version__",
@@ -38,6 +44,7 @@ __all__ = [
     "check_backbone",
     "detach",
     "load_policy",
+    "load_task",
 ]
 
 

@@ -18,13 +18,13 @@ from rltr.cost import LatencyCost
 from rltr.deploy import (
     Operating,
     Policy,
-    calibrate,
     weight_for_budget,
     weight_for_drop,
 )
 from rltr.deploy.calibration import monotone
 from rltr.deploy.drop_bound import paired_bound
 from rltr.errors import RltrError
+from rltr.evaluate.sweep import calibrate
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduction import Reduction
