@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The error that is caused by user input; its message says how to fix it."""
 
 
 class RltrError(ValueError):

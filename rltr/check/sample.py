@@ -109,7 +109,7 @@ def _features(
 
 
 def _lengths(rows: int, longest: int, generator: torch.Generator, ragged: bool) -> Bool[Tensor, "rows longest"]:
-    """Which places hold something: the first row is full, the others are shorter unless all shall be alike."""
+    """Which places hold something: the first row is full, the others are shorter unless all are to be alike."""
     lengths = torch.full((rows, 1), longest)
     if ragged and rows > 1:
         lengths[1:] = torch.randint(max(1, longest // 4), longest + 1, (rows - 1, 1), generator=generator)

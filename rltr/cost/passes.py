@@ -1,4 +1,4 @@
-"""What was seen of whole passes, and how well prices foretold them."""
+"""What was measured of whole passes, and how well prices predicted it."""
 
 import math
 from collections.abc import Sequence

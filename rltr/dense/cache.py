@@ -110,7 +110,7 @@ class DenseCache:
             return None
         found = list(stored_in.values())
         try:
-            os.utime(entry)  # used now: it shall go last
+            os.utime(entry)  # used now: it is to go last
         except OSError:
             log.debug("cannot mark %s as used", entry)
         every = torch.cat([index for index, _ in found])

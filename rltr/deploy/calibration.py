@@ -70,7 +70,10 @@ def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
     """
     of = "native time" if table and all(point.time is not None for point in table) else "dense cost"
     if not 0 < budget <= MOST_BUDGET:
-        raise RltrError(f"budget={budget} is no share of the {of}: 0.6 means 60 % of it")
+        raise RltrError(
+            f"budget must be above 0 and at most {MOST_BUDGET:g} (a share of the {of}: 0.6 means 60 % of it), "
+            f"got {budget}"
+        )
     falling = monotone(table)
     highest, lowest = falling[0].share, falling[-1].share
     if not lowest <= budget:
@@ -100,7 +103,7 @@ def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
         RltrError: if not even the gentlest weight is sure to be that good, or the table is empty or has no bounds.
     """
     if not 0 <= max_drop < 1:
-        raise RltrError(f"max_drop={max_drop} is no share of quality: 0.01 means one point")
+        raise RltrError(f"max_drop must be at least 0 and below 1 (0.01 means one point of quality), got {max_drop}")
     monotone(table)  # refuses an empty table
     rising = sorted(table, key=lambda point: point.cost_weight)
     if any(point.drop_bound is None for point in rising):

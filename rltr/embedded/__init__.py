@@ -57,7 +57,7 @@ def load_task(train: int | None = None, validation: int | None = None, test: int
     """Cluttered, translated garments for the embedded ViT; the same pixels each time.
 
     Args:
-        train: at most so many examples, the first ones (they are in no order); None for all 6,000.
+        train: at most this many examples, the first ones (they are in no order); None for all 6,000.
         validation: the same, of 2,000.
         test: the same, of 5,000.
 

@@ -203,7 +203,7 @@ class Episodes:
         return self.reset(), reward, True
 
     def close(self) -> None:
-        """Give up the current batch and let go of the model; closing again does nothing."""
+        """Give up the current batch and detach from the model; closing again does nothing."""
         if self._pass is not None:
             self._pass.close()
             self._pass = None

@@ -75,7 +75,7 @@ class TokenSelectionVecEnv(VecEnv):
         return self._show(seen), reward.numpy(), np.full(self.num_envs, ended), infos
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Detach from the model."""
         self.episodes.close()
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:

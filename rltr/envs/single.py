@@ -59,7 +59,7 @@ class TokenSelectionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return shown, float(reward[0]), ended, False, info
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Detach from the model."""
         self.episodes.close()
 
     def _show(self, seen: Any) -> dict[str, np.ndarray]:

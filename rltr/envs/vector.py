@@ -66,7 +66,7 @@ class TokenSelectionVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
         return shown, reward.double().numpy(), everyone, np.zeros(self.num_envs, dtype=bool), infos
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Let go of the model."""
+        """Detach from the model."""
         self.episodes.close()
 
 

@@ -57,7 +57,7 @@ def measure(
         batch_size: inputs per pass, at least 1.
         repeats: passes over the split; quality and tokens are those of the first, times come from all.
         threads: of the processor; as many as torch uses now if None.
-        native_every: at most so many points between two native passes.
+        native_every: largest number of points between two native passes.
         gallery: so many examples, spread evenly over the split, have the kept tokens of the policy's points recorded.
         seed: of the resampling behind intervals.
         progress: show a progress bar.

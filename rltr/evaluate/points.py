@@ -87,7 +87,7 @@ class Measurement:
     kept: list[float]
     """Mean tokens per input in each layer."""
     predicted: float | None = None
-    """Relative latency that the table of the latency cost model foretold; None without such a table."""
+    """Relative latency that the table of the latency cost model predicted; None without such a table."""
     schedule: str = ""
     """Its decision layers in words, where the same method was measured with others, too."""
     layers: list[int] = field(default_factory=list)

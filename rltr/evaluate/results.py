@@ -40,7 +40,7 @@ class Evaluation:
     batch_size: int
     timed_batches: int
     native_every: int
-    """At most so many points stood between two native passes."""
+    """Largest number of points between two native passes."""
     seed: int
     points: list[Measurement]
     gallery: list[Shown] = field(default_factory=list)

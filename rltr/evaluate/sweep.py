@@ -24,9 +24,9 @@ from rltr.tasks import Examples
 from rltr.tasks.plausibility import warn_if_implausible
 
 TIMINGS = 5
-"""A weight is timed in at least so many passes; the median counts."""
+"""Least number of passes in which a weight is timed; the median counts."""
 NATIVE_EVERY = 4
-"""At most so many reduced passes between two native ones."""
+"""Largest number of reduced passes between two native ones."""
 
 
 def calibrate(

@@ -24,7 +24,7 @@ def policy_points(
 ) -> list[OperatingPoint]:
     """The policy at each cost weight, with what it does to dropped tokens as it was trained.
 
-    Its latency is foretold, if it was trained with a table that was measured under the conditions of now.
+    Its latency is predicted if its table was measured under the current conditions.
 
     Args:
         backbone: the model it was trained for.
@@ -133,6 +133,6 @@ def _forecast(policy: Policy, backbone: Backbone) -> LatencyCost | None:
     try:
         policy.cost.check(backbone)
     except RltrError as error:
-        log.warning("no latency is foretold: %s", error)
+        log.warning("no latency is predicted: %s", error)
         return None
     return policy.cost

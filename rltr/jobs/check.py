@@ -1,4 +1,4 @@
-"""What ``rltr check`` does: a policy's folder, or a model, on the machine where it shall run."""
+"""What ``rltr check`` does: a policy's folder, or a model, is tested on the machine where it will run."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -100,7 +100,7 @@ class DataGroup(Group):
     max_tokens: int | None = Field(
         None,
         ge=3,
-        description="texts are cut to so many tokens, special ones included; null for as many as the model takes",
+        description="texts are cut to this many tokens, special ones included; null for as many as the model takes",
     )
     pooling: Literal["mean", "cls"] = Field(
         "mean", description="what an embedding is made of: the mean over all places that are not padding, or the first"
@@ -130,11 +130,13 @@ class DataGroup(Group):
         description="most that the dense model's outputs may take on disk, where another run with the same model and "
         "data finds them: in RLTR_CACHE, or else ~/.cache/rltr; those used longest ago go first; 0 keeps none",
     )
-    train_limit: int | None = Field(None, ge=1, description="at most so many examples to train on; null for all")
+    train_limit: int | None = Field(None, ge=1, description="train on at most this many examples; null for all")
     validation_limit: int | None = Field(
-        512, ge=1, description="at most so many to calibrate budgets with; null for all"
+        512, ge=1, description="calibrate budgets with at most this many examples; null for all"
     )
-    test_limit: int | None = Field(None, ge=2, description="at most so many for the final measurement; null for all")
+    test_limit: int | None = Field(
+        None, ge=2, description="at most this many examples for the final measurement; null for all"
+    )
 
     @field_validator("fractions")
     @classmethod
@@ -164,7 +166,7 @@ class ReductionGroup(Group):
     @field_validator("attention")
     @classmethod
     def _backend(cls, attention: str) -> str:
-        # Here, because kernels need torch, and the defaults, which are not validated, shall be shown at once.
+        # Here, because kernels need torch, and the defaults, which are not validated, must be shown at once.
         from rltr.runtime.kernels.backends import BACKENDS
 
         if attention not in BACKENDS:
@@ -228,7 +230,9 @@ class LearnerGroup(Group):
     target_kl: float | None = Field(
         0.02, gt=0, description="mean KL per token (nats) that ends an update early; null for no limit"
     )
-    entropy: float = Field(0.0, ge=0, le=1000, description="reward for undecidedness, per token (nats)")
+    entropy: float = Field(
+        0.0, ge=0, le=1000, description="entropy bonus: reward per nat of entropy of a token's decision"
+    )
     max_grad_norm: float = Field(0.5, gt=0, description="gradients are scaled down to this norm")
     cost_weight: tuple[float, float] = Field(
         COST_WEIGHT,
@@ -313,7 +317,7 @@ class EvaluationGroup(Group):
         description="the baselines to measure; `none` is always measured",
     )
     batch_size: int = Field(64, ge=1, le=LARGE, description="inputs per batch")
-    examples: int | None = Field(None, ge=2, description="at most so many test examples; null for all")
+    examples: int | None = Field(None, ge=2, description="at most this many test examples; null for all")
     repeats: int = Field(1, ge=1, description="timings of each method, in alternation with the dense model")
     gallery: int = Field(12, ge=0, description="inputs shown with their dropped tokens in the report")
     confidence: float = Field(
@@ -343,7 +347,7 @@ class EvaluationGroup(Group):
     @field_validator("methods")
     @classmethod
     def _known(cls, methods: list[str]) -> list[str]:
-        # Here, because selectors need torch, and the defaults, which are not validated, shall be shown at once.
+        # Here, because selectors need torch, and the defaults, which are not validated, must be shown at once.
         from rltr.selectors import BASELINES
 
         if unknown := [method for method in methods if method not in BASELINES]:

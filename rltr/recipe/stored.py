@@ -83,7 +83,7 @@ def refuse_changes(trained: Recipe, wanted: Recipe) -> None:
 
     Args:
         trained: what it was trained with so far.
-        wanted: what it shall go on with.
+        wanted: what it should go on with.
 
     Raises:
         RltrError: with every field that differs, its old and new value, and what may change.

@@ -17,7 +17,7 @@ def readme_picture(evaluation: Evaluation, strips: Sequence[Sequence[Image.Image
     Args:
         evaluation: with at least one point.
         strips: per input the pictures of its stages, as :func:`rltr.report.gallery.panels` makes them.
-        rows: at most so many inputs are shown.
+        rows: largest number of inputs that are shown.
     """
     strips = list(strips)[:rows]
     stages = [0] if not strips else _stages(len(strips[0]))

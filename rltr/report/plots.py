@@ -121,17 +121,17 @@ def kept_per_layer(evaluation: Evaluation) -> Figure:
 
 
 def has_forecast(evaluation: Evaluation) -> bool:
-    """Whether a latency table foretold any point of the policy, for which alone it was measured."""
+    """Whether a latency table predicted any point of the policy, for which alone it was measured."""
     return any(point.predicted is not None and point.method in (POLICY, UNTRAINED) for point in evaluation.points)
 
 
 def foretold(evaluation: Evaluation) -> Figure:
-    """Relative latency as the cost model's table foretold it, over the measured one; on the diagonal it was right."""
+    """Relative latency as the cost model's table predicted it, over the measured one; on the diagonal it was right."""
     shown = [(point, point.predicted) for point in evaluation.points if point.method in (POLICY, UNTRAINED)]
     points = [(point, guess) for point, guess in shown if guess is not None]
     figure = new_figure()
     axes = figure.add_subplot()
-    dress(axes, "How well the latency table foretold it", AXIS_NAMES["latency"], "foretold time")
+    dress(axes, "How well the latency table predicted it", AXIS_NAMES["latency"], "predicted time")
     ends = [end(end(point.latency, guess) for point, guess in points) for end in (min, max)]
     axes.plot(ends, ends, color=INK, linewidth=1, linestyle=(0, (4, 4)))
     for method, colour in ((UNTRAINED, PALE), (POLICY, ACCENT)):

@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def new_figure(width: float = 5.0, height: float = 4.1) -> Figure:
-    """An empty figure of so many inches, small enough that its 10-point letters stay readable on a phone."""
+    """An empty figure of this size in inches, small enough that its 10-point letters stay readable on a phone."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="none")
 
 

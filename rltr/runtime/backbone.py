@@ -274,7 +274,7 @@ class Backbone:
             raise RltrError(
                 f"only {forward.layer + 1} of {self.depth} layers of {type(self.base).__name__} ran with fewer tokens: "
                 "something passes rltr by, such as a forward that was replaced after rltr was attached. Detach, and "
-                "attach again once the model is as it shall be"
+                "attach again once the model is as it should be"
             )
         return output
 

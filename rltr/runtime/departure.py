@@ -50,11 +50,11 @@ class Remaining:
 def let_go(
     decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, dropped: Dropped
 ) -> Remaining:
-    """All that follows from who stays.
+    """Remove or merge the tokens that are not kept.
 
     Args:
         decision: what was decided about.
-        kept: who stays; all protected tokens do.
+        kept: which tokens stay; all protected ones do.
         into: see :class:`Choice`.
         dropped: what happens to the others.
     """

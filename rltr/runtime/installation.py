@@ -155,7 +155,7 @@ class Installation:
         if any(list(held._modules.values()) != before for held, before in self._lists):
             raise RltrError(
                 "layers were put in, taken out or replaced while rltr was attached, so decision layers are not where "
-                "they were: detach rltr, and attach again once the model is as it shall be"
+                "they were: detach rltr, and attach again once the model is as it should be"
             )
 
     def _install(self) -> None:

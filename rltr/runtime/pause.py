@@ -1,4 +1,4 @@
-"""A forward pass that stops at every decision layer and waits to be told who stays.
+"""A forward pass that stops at every decision layer and waits to be told which tokens to keep.
 
 The model's own ``forward`` runs in a greenlet, which switches out at a decision and is switched back in with the
 answer: inside, the stack is exactly that of an ordinary call.

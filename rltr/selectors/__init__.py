@@ -1,4 +1,4 @@
-"""Who stays: one small file per method, all run by the same ragged runtime."""
+"""Which tokens to keep: one small file per method, all run by the same ragged runtime."""
 
 from rltr.errors import RltrError
 from rltr.selectors.base import KeepRate, Ranking, Selector

@@ -38,7 +38,7 @@ class Selector(ABC):
 
     @abstractmethod
     def __call__(self, decision: Decision) -> Choice:
-        """Who stays."""
+        """Which tokens to keep."""
 
 
 class KeepRate(Selector):

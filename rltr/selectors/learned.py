@@ -24,7 +24,7 @@ class Learned(Selector):
         self.cost_weight = cost_weight
 
     def __call__(self, decision: Decision) -> Choice:
-        """Who stays."""
+        """Which tokens to keep."""
         if decision.hidden.device != self.policy.keep.weight.device:  # the model was moved
             self.policy.to(decision.hidden.device)
         count = decision.tokens.count

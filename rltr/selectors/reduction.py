@@ -17,7 +17,7 @@ class Reduction:
 
     Args:
         backbone: a backbone; attach it before calling.
-        selector: who stays.
+        selector: decides which tokens to keep.
         layers: the decision layers, rising: tokens leave before such a layer runs.
         dropped: what happens to dropped tokens.
     """

@@ -36,7 +36,7 @@ def schedule(points: int, batch: int, native_every: int) -> list[int | None]:
     Args:
         points: number of operating points.
         batch: index of the batch.
-        native_every: at most so many points stand between two native passes, at least 1.
+        native_every: largest number of points between two native passes, at least 1.
     """
     order: list[int | None] = [None]
     for place in range(points):

@@ -14,7 +14,7 @@ def read_class_folders(
 ) -> dict[str, dict[str, list[Path]]]:
     """Files by split and class; a folder that is not divided into splits is the one split ``WHOLE``.
 
-    Either ``data/train/CLASS/…``, ``data/test/CLASS/…`` and, unless it shall be cut from train,
+    Either ``data/train/CLASS/…``, ``data/test/CLASS/…`` and, unless it is to be cut from train,
     ``data/validation/CLASS/…`` (or ``val``), or ``data/CLASS/…``. Class folders may have folders of their own.
 
     Args:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Examples(ABC):
     """The inputs of one split, and what is true of each.
 
-    A kind of its own gives ``batch``, and ``picture`` or ``words`` if the gallery shall show its inputs.
+    A kind of its own gives ``batch``, and ``picture`` or ``words`` if the gallery should show its inputs.
 
     Args:
         labels: what is true of each example: its class, 0 to ``len(classes) - 1``, unless ``goal`` asks for more.
@@ -191,7 +191,7 @@ class Task:
     kind: str
 
     def at_most(self, train: int | None, validation: int | None, test: int | None, seed: int = 0) -> "Task":
-        """The same task with at most so many examples in each split; see ``Examples.at_most``."""
+        """The same task with at most this many examples in each split; see ``Examples.at_most``."""
         return Task(
             self.train.at_most(train, seed),
             self.validation.at_most(validation, seed),

@@ -30,7 +30,7 @@ class DataOptions:
             is none, it is cut from train, by ``fractions`` and ``seed``.
         test_split: the same for test; None for ``test``.
         subset: which configuration of a hub data set that has several; None for its only or default one.
-        labels: ``read``, or ``none`` where there are none, or none shall be read: then the dense model's own decisions
+        labels: ``read``, or ``none`` where there are none, or none is to be read: then the dense model's own decisions
             count as right, and texts, images and sounds are found as for embeddings. Data that are not split yet are
             divided at random then, and not within each class: train and evaluate with the same, or give splits.
         bad_inputs: ``refuse`` stops at an input that cannot be used, and names it; ``skip`` reads all of them first and
@@ -38,7 +38,7 @@ class DataOptions:
         stream_examples: take so many examples per split from the front of a source that streams. Iterables are read no
             further; of what ``datasets`` streams as many again are read, up to 1,000, to mix their order. None
             downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
-        max_tokens: texts are cut to so many tokens, special ones included; None for as many as the model takes.
+        max_tokens: texts are cut to this many tokens, special ones included; None for as many as the model takes.
         pooling: what an embedding is made of: ``mean`` over all places that are not padding, or ``cls``, the first one.
         template: the text that describes a class in zero-shot tasks, with ``{}`` for its name.
 

@@ -25,7 +25,7 @@ from rltr.tasks.labels import NAME_THEM
 ASKED = 128
 """Inputs that the whole model is asked about before anything is trained."""
 LEVEL = 0.05
-"""How likely guessing may do as well, if a model shall count as better."""
+"""Largest probability that guessing does as well, for a model to count as better."""
 CERTAIN = 0.001
 """How likely noise may look like another order of classes."""
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What was made last stays in memory, up to so many bytes."""
+"""What was made last stays in memory, up to a number of bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable

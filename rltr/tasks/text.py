@@ -137,7 +137,7 @@ def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOpt
     """Read texts and labels.
 
     Either one file, which is divided by ``options.fractions``, or a folder with ``train``, ``test`` and, unless it
-    shall be cut from train, ``validation`` (or ``val``), each a .csv or .tsv with a header, or a .jsonl; UTF-8.
+    is to be cut from train, ``validation`` (or ``val``), each a .csv or .tsv with a header, or a .jsonl; UTF-8.
 
     Raises:
         RltrError: if a file is missing or damaged, a column is missing, a text or a label is empty, the labels do not

@@ -121,7 +121,7 @@ def load_tokens(model: PreTrainedModel, data: Path, source: str, options: DataOp
     """Read sentences of words with a class each.
 
     Either one .jsonl, which is divided by ``options.fractions``, or a folder with ``train``, ``test`` and, unless it
-    shall be cut from train, ``validation`` (or ``val``). Every record has a list of words (``options.text_column``) and
+    is to be cut from train, ``validation`` (or ``val``). Every record has a list of words (``options.text_column``) and
     an equally long list of classes (``options.label_column``), as names or numbers; -100 for words that do not count.
 
     Raises:

@@ -39,7 +39,7 @@ def load_unlabelled(
     """Read texts, images or sounds, whichever the model takes.
 
     Texts: a .txt with one in each line, or a .csv, .tsv or .jsonl with a column of them. Images and sounds: a folder,
-    however deep. Any may come as a folder with ``train``, ``test`` and, unless it shall be cut from train,
+    however deep. Any may come as a folder with ``train``, ``test`` and, unless it is to be cut from train,
     ``validation`` (or ``val``); else it is divided by ``options.fractions``.
 
     Args:

@@ -35,7 +35,7 @@ def decision_work(
     prepared: dict[int, tuple[Decision, Tensor]] = {}
 
     def prepare(count: int) -> tuple[Decision, Tensor]:
-        """Random hidden states, and who stays: made once, as drawing them is no part of a decision."""
+        """Random hidden states, and which tokens are kept: made once, as drawing them is no part of a decision."""
         tokens = ragged.everything(rows, count, backbone.device)
         hidden = torch.randn(tokens.total, backbone.width, generator=generator).to(backbone.device, backbone.dtype)
         protected = tokens.slot < backbone.family.leading_tokens(backbone.config)

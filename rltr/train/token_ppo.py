@@ -48,7 +48,7 @@ class TokenPPO(PPO):
         n_epochs: passes over the rollouts of an update.
         clip_range: how far a token's probability ratio may leave 1.
         target_kl: mean exact KL per live token, in nats, that ends an update early; None for never.
-        ent_coef: reward for undecidedness, per token and nat.
+        ent_coef: entropy bonus: reward per nat of entropy of a token's decision.
         max_grad_norm: bound on the norm of the actor's gradient.
         options: everything else that stable-baselines3's PPO takes (``seed``, ``tensorboard_log``, ``verbose`` …).
 

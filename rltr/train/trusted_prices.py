@@ -63,14 +63,14 @@ def trust(cost: LatencyCost) -> LatencyCost:
         )
         raise Unfit(
             f"the measured prices do not hold for whole passes: one that takes {true:.2f} of the native time is "
-            f"foretold as {said:.2f}, and more than {TOLERATED:.0%} off is not used; {likely}"
+            f"predicted as {said:.2f}, and more than {TOLERATED:.0%} off is not used; {likely}"
         )
     if cost.busy:
         log.warning(
             "this machine is busy: %s. Prices hold even so; what is timed gets surer if nothing else runs", cost.busy
         )
     console.print(
-        f"prices: relative times of whole passes are foretold within {fit.usual:.0%}, {fit.worst:.0%} at worst",
+        f"prices: relative times of whole passes are predicted within {fit.usual:.0%}, {fit.worst:.0%} at worst",
         highlight=False,
     )
     return cost

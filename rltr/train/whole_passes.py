@@ -44,7 +44,7 @@ class AtRandom(Selector):
         self.share = share
 
     def __call__(self, decision: Decision) -> Choice:
-        """Who stays; the same in every pass."""
+        """Which tokens to keep; the same in every pass."""
         ones = torch.ones(len(decision.tokens.counts), device=decision.hidden.device, dtype=torch.float32)
         self.policy(Observation.of_decision(decision, ones, ones))
         # On the CPU, so that every device chooses alike.
@@ -76,7 +76,7 @@ def time_passes(
 
     Args:
         backbone: the model.
-        selectors: who stays; each decides the same in every pass.
+        selectors: decide which tokens to keep; each decides the same in every pass.
         layers: the decision layers.
         dropped: what happens to dropped tokens.
         inputs: one batch.

@@ -387,7 +387,7 @@ def test_layers_that_change_while_attached_are_refused(tiny_vit, image_inputs, c
             layers.pop(1)
         else:
             layers[1] = other
-        with pytest.raises(RltrError, match="attach again once the model is as it shall be"):
+        with pytest.raises(RltrError, match="attach again once the model is as it should be"):
             Reduction(backbone, KeepAll(), LAYERS)(image_inputs)
 
 

@@ -150,4 +150,4 @@ def test_only_what_the_table_was_measured_for_is_foretold(backbone: Backbone, ca
     assert not caplog.text
     moved = replace(table, machine=replace(table.machine, processor="another"))
     assert policy_points(backbone, trained(backbone, moved), [0.1])[0].latency is None
-    assert "no latency is foretold" in caplog.text and "'another' there" in caplog.text
+    assert "no latency is predicted" in caplog.text and "'another' there" in caplog.text

@@ -151,7 +151,7 @@ def test_the_attention_backend_can_be_chosen(
         ({}, "exactly one.*none"),
         ({"budget": 0.5, "cost_weight": 1.0}, "exactly one.*budget, cost_weight"),
         ({"budget": 0.1}, "choose 0.40 to 0.95"),
-        ({"max_drop": -0.5}, "no share of quality"),
+        ({"max_drop": -0.5}, "at least 0 and below 1"),
         ({"max_drop": 1.0}, "0.01 means one point"),
         ({"budget": 60.0}, "0.6 means 60 %"),
         ({"cost_weight": 0.0}, "above 0"),

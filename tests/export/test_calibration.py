@@ -226,7 +226,7 @@ def test_a_budget_is_a_share_of_measured_time_where_there_is_one() -> None:
     assert weight_for_budget(counted, 0.5) == pytest.approx(1.0)
     with pytest.raises(RltrError, match="choose 0.20 to 0.90 of the dense cost"):
         weight_for_budget(counted, 0.1)
-    with pytest.raises(RltrError, match="no share of the native time"):
+    with pytest.raises(RltrError, match="above 0 and at most 2 .a share of the native time"):
         weight_for_budget(table, 60.0)
 
 

@@ -115,7 +115,7 @@ def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture
     assert isinstance(cost, LatencyCost) and cost.fit is not None and cost.fit.worst <= 0.15
     assert "this machine is busy: " in caplog.text and "the load average is 7.0 on 2 processors" in caplog.text
     spoiled = replace(cost, fit=Fit((0.6, 0.4), (0.18, 0.4)))
-    with pytest.raises(RltrError, match=r"takes 0\.60 .* foretold as 0\.18.*machine is busy: .*load average is 7\.0"):
+    with pytest.raises(RltrError, match=r"takes 0\.60 .* predicted as 0\.18.*machine is busy: .*load average is 7\.0"):
         trust(spoiled)
     with pytest.raises(RltrError, match="something else used the machine for a while, or the processor changed its"):
         trust(replace(spoiled, busy=None))

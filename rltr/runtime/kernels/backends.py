@@ -29,7 +29,7 @@ KERNELS: tuple[Literal["varlen", "flash"], ...] = ("varlen", "flash")
 
 
 def check_backend(backend: str) -> None:
-    """Refuse a name that is none.
+    """Raise if the backend is unknown.
 
     Raises:
         RltrError: if there is no such backend.

@@ -18,7 +18,7 @@ Vectors = Float[Tensor, "rows width"]
 
 @dataclass(frozen=True)
 class Embedding(Goal):
-    """An embedding that shall point where the dense model's does, so that similarities stay what they were.
+    """An embedding that should point where the dense model's does, so that similarities stay what they were.
 
     Args:
         width: of the embedding.

@@ -109,7 +109,7 @@ class Goal(ABC):
 
 
 def refuse_not_finite(answers: Tensor, whose: str) -> None:
-    """A number that is none must never become a score.
+    """Raise if answers are NaN or infinite: they must never become a score.
 
     Raises:
         RltrError: naming the rows.

@@ -17,7 +17,7 @@ SAME = 0.1
 
 @dataclass(frozen=True)
 class Regression(Goal):
-    """Numbers that shall be near the labels; labels are ``(rows, outputs)``, like the head's outputs.
+    """Numbers that should be near the labels; labels are ``(rows, outputs)``, like the head's outputs.
 
     The quality is the D² score of the absolute error (scikit-learn's ``d2_absolute_error_score``), input by input: 1
     minus the error in units of ``deviation``. Its mean is 1 for perfect answers and 0 for always answering the median.
