@@ -23,7 +23,8 @@ from rltr.recipe import (
     stored_recipe,
     with_absolute_paths,
 )
-from rltr.recipe.fields import CostGroup, DataGroup
+from rltr.recipe.inputs import DataGroup
+from rltr.recipe.learning import CostGroup
 from rltr.selectors import BASELINES, baseline
 from rltr.tasks import KINDS, SCORES
 

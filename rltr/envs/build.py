@@ -11,7 +11,7 @@ from rltr.dense.answers import DenseLogits
 from rltr.envs.actions import keep_mask
 from rltr.envs.episodes import Episodes, longest_row, typical_row
 from rltr.policies.network import PolicyConfig, decision_flops
-from rltr.recipe.fields import COST_WEIGHT
+from rltr.recipe.learning import COST_WEIGHT
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Dropped
 from rltr.tasks import Examples

@@ -19,7 +19,7 @@ from rltr.dense.answers import DenseLogits
 from rltr.envs.actions import keep_mask
 from rltr.errors import RltrError
 from rltr.policies.observation import Observation
-from rltr.recipe.fields import COST_WEIGHT
+from rltr.recipe.learning import COST_WEIGHT
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision, Dropped, Trace
 from rltr.runtime.pause import PausedForward

@@ -17,7 +17,7 @@ from rltr.errors import RltrError
 from rltr.evaluate.sweep import calibrate
 from rltr.jobs.preparation import prepare
 from rltr.recipe import load_recipe, stored_recipe
-from rltr.recipe.fields import CostGroup
+from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FILE, check_out
 from rltr.system.lock import locked_policy

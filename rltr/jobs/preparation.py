@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from rltr.embedded import load_task as load_embedded_task
 from rltr.errors import RltrError
 from rltr.recipe import EMBEDDED, Recipe
-from rltr.recipe.fields import DataGroup
+from rltr.recipe.inputs import DataGroup
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.kernels import Backend
 from rltr.system.device import pick_device

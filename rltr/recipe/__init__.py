@@ -4,8 +4,9 @@ One model feeds the command line, the YAML file and what is stored beside a trai
 Every field says what it means, in which unit, and what it may be; `rltr recipe` prints that.
 """
 
-from rltr.recipe.fields import EMBEDDED, Recipe, is_hub_name
+from rltr.recipe.fields import Recipe
 from rltr.recipe.file import find_recipe, load_recipe, recipe_text, save_recipe
+from rltr.recipe.inputs import EMBEDDED, is_hub_name
 from rltr.recipe.stored import moved, refuse_changes, stored_recipe, with_absolute_paths
 
 __all__ = [

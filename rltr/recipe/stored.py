@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rltr.errors import RltrError
-from rltr.recipe.fields import EMBEDDED, Recipe
+from rltr.recipe.fields import Recipe
 from rltr.recipe.file import load_recipe
+from rltr.recipe.inputs import EMBEDDED
 from rltr.system.files import at_home
 from rltr.version import __version__
 

@@ -16,7 +16,7 @@ from rltr.cost.scaling import compare, scaled
 from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
-from rltr.recipe.fields import CostGroup
+from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Dropped
 from rltr.train.decision_work import decision_work

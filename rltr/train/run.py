@@ -24,7 +24,7 @@ from rltr.errors import RltrError
 from rltr.evaluate.sweep import calibrate
 from rltr.policies.network import PolicyConfig
 from rltr.recipe import Recipe, moved, refuse_changes, stored_recipe, with_absolute_paths
-from rltr.recipe.fields import PolicyGroup
+from rltr.recipe.learning import PolicyGroup
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
 from rltr.selectors.reduction import Reduction

@@ -7,7 +7,7 @@ from rich.console import Console
 from rltr.cost import LatencyCost
 from rltr.cost.rounds import UNSTEADY
 from rltr.errors import RltrError
-from rltr.recipe.fields import CostGroup
+from rltr.recipe.learning import CostGroup
 
 log = logging.getLogger(__name__)
 console = Console()

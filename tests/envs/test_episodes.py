@@ -13,7 +13,7 @@ from transformers import BeitConfig, BeitForImageClassification
 from rltr.dense import DenseLogits
 from rltr.envs import ENVIRONMENT, Episodes, TokenSelectionEnv, TokenSelectionVectorEnv, default_layers, make_episodes
 from rltr.errors import RltrError
-from rltr.recipe.fields import LearnerGroup
+from rltr.recipe.learning import LearnerGroup
 from rltr.runtime.decision import Choice
 from tests.envs.conftest import LAYERS, SMALL, images
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rltr.recipe.fields import DataGroup
+from rltr.recipe.inputs import DataGroup
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
 from rltr.selectors.reduction import Reduction

@@ -22,7 +22,7 @@ from rltr.errors import RltrError
 from rltr.jobs.check import run_check
 from rltr.jobs.runs import run_train
 from rltr.policies.network import PolicyConfig, TokenPolicy
-from rltr.recipe.fields import CostGroup
+from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision, Dropped
 from rltr.runtime.departure import let_go

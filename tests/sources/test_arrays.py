@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from rltr.errors import RltrError
 from rltr.jobs.preparation import data_options, prepare_data
 from rltr.recipe import load_recipe
-from rltr.recipe.fields import DataGroup
+from rltr.recipe.inputs import DataGroup
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.array_examples import ArrayExamples
 from tests.sources.conftest import HALVES, LONGEST, WORDS, sizes, splits
