@@ -25,7 +25,7 @@ from rltr.tasks import TensorExamples
 from rltr.tasks.zero_shot import vision_tower
 from tests.backbone.conftest import LAYERS, selector
 from tests.conftest import TEXT, build
-from tests.export.conftest import policy_for
+from tests.deploy.conftest import policy_for
 
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 

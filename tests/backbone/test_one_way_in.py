@@ -19,7 +19,7 @@ from rltr.selectors.learned import Learned
 from rltr.selectors.reduction import Reduction
 from tests.backbone.conftest import LAYERS, selector
 from tests.conftest import TEXT, build
-from tests.export.conftest import policy_for
+from tests.deploy.conftest import policy_for
 
 SMALL = {"num_key_value_heads": 1, "head_dim": 8}
 DECODERS = {

@@ -18,7 +18,7 @@ from rltr.deploy import Policy
 from rltr.errors import RltrError
 from rltr.runtime.fingerprint import fingerprint
 from tests.conftest import build
-from tests.export.conftest import expected, policy_for
+from tests.deploy.conftest import expected, policy_for
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.export import mutations
+from tests.deploy import mutations
 
 MEGABYTES = 200
 

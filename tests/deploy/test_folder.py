@@ -21,7 +21,7 @@ from rltr.deploy.folder import CARD, CONFIG, WEIGHTS
 from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
 from rltr.system.files import recover_folder
-from tests.export.conftest import LAYERS
+from tests.deploy.conftest import LAYERS
 
 
 def test_a_policy_survives_its_folder(policy: Policy, tmp_path: Path) -> None:

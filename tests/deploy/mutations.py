@@ -1,4 +1,4 @@
-"""Damages policy folders in many ways, and sees what becomes of each: ``python -m tests.export.mutations``.
+"""Damages policy folders in many ways, and sees what becomes of each: ``python -m tests.deploy.mutations``.
 
 A program of its own, because types are then not checked as in tests: what a user sees is what is seen here.
 """

@@ -31,7 +31,7 @@ from rltr.selectors.reduction import Reduction
 from rltr.tasks import Task, TensorExamples
 from tests.clocks import Machine, clock_of
 from tests.conftest import IMAGE, build
-from tests.export.conftest import LAYERS, policy_for
+from tests.deploy.conftest import LAYERS, policy_for
 
 
 def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from rltr.deploy.operating_point import chosen_weight, number
 from rltr.errors import RltrError
-from tests.export.conftest import TABLE
+from tests.deploy.conftest import TABLE
 
 
 @pytest.mark.parametrize(

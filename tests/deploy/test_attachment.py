@@ -31,7 +31,7 @@ from rltr.deploy import (
 )
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
-from tests.export.conftest import LAYERS, expected, policy_for
+from tests.deploy.conftest import LAYERS, expected, policy_for
 
 
 @pytest.mark.parametrize("family", ["vit", "bert"])

@@ -16,7 +16,7 @@ from rltr.deploy import save_policy
 from rltr.envs import make_episodes
 from rltr.tasks import TensorExamples
 from tests.conftest import TEXT, build
-from tests.export.conftest import expected, policy_for
+from tests.deploy.conftest import expected, policy_for
 
 
 @contextmanager
