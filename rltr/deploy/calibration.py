@@ -9,7 +9,6 @@ from typing import Annotated
 from pydantic import Field
 from scipy.optimize import isotonic_regression
 
-from rltr.deploy.drop_bound import fewest_inputs
 from rltr.errors import RltrError
 
 MOST_BUDGET = 2.0
@@ -134,6 +133,9 @@ def _unsure(gentlest: Operating, max_drop: float) -> str:
         # Twice as sure takes about four times the inputs; where next to nothing changes, twice.
         power = 1 if seen == 0 else 2
         about = gentlest.inputs * ((gentlest.drop_bound - seen) / (max_drop - seen)) ** power
+        # Here, because scipy's statistics take twice as long to import as all the rest that attaching needs.
+        from rltr.deploy.drop_bound import fewest_inputs
+
         needed = max(math.ceil(about), fewest_inputs(max_drop, gentlest.confidence))
         reason += f"; or calibrate on about {needed:,} inputs (data.validation_limit), if they answer as well"
     return f"{reason}; or pass a cost_weight= below {gentlest.cost_weight:.2g} and measure it"
