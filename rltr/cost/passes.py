@@ -1,4 +1,4 @@
-"""What was measured of whole passes, and how well prices predicted it."""
+"""Timed passes of the whole model, dense and reduced, and how well the prices of parts predicted them."""
 
 import math
 from collections.abc import Sequence

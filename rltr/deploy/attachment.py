@@ -8,9 +8,9 @@ from types import TracebackType
 from torch import nn
 from transformers import PreTrainedModel
 
-from rltr.deploy.fitting_weights import FittingWeights, say_if_measured_elsewhere
 from rltr.deploy.folder import Policy, load_policy
 from rltr.deploy.operating_point import chosen_weight
+from rltr.deploy.weights_guard import FittingWeights, say_if_measured_elsewhere
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.forward import Forward

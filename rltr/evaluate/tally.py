@@ -1,4 +1,4 @@
-"""What one point did, noted batch by batch, and summed up at the end."""
+"""Collect quality, cost and time of one operating point, or of the dense model, batch by batch, and summarise them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

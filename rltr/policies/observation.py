@@ -18,18 +18,21 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Observation:
-    """Packed tokens of some rows and a few numbers per row.
+    """What the policy sees at one decision: the remaining tokens of some inputs, and each input's layer and price.
+
+    The tokens of all inputs ("rows") lie packed behind one another, without padding.
 
     Attributes:
         hidden: hidden states before the decision layer, with mean 0 and length 1 each, in float32.
-        clues: five numbers that tell how dispensable each token is, each in -1 to 1: its cosine, side and rank (see
+        clues: five features per token, each in -1 to 1, that hint at whether it can be dropped: the cosine to its most
+            similar token of the other set, which of both sets it is in, its rank by that cosine (see
             :mod:`rltr.runtime.redundancy`), how much the token that the head reads attended to it in the layer before,
-            and its turn in an even thinning.
+            and a fixed number by its place, such that a threshold on it thins a row out evenly (see :func:`turns`).
         tokens: the ragged batch they belong to.
         protected: tokens that cannot leave.
         layer: the decision layer of each row.
         price: what keeping one token until the next decision costs, in reward units, above 0.
-        kept: share of the row's tokens still in the stream, 0 to 1.
+        kept: share of the row's tokens that were not dropped so far, 0 to 1.
     """
 
     hidden: Float[Tensor, "total width"]

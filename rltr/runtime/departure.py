@@ -1,4 +1,7 @@
-"""What follows from a decision: tokens that leave are merged or lost, and some kept token stands for each of them."""
+"""Apply a decision: dropped tokens are deleted, or averaged into kept ones.
+
+For every dropped token some kept one is noted whose output is used in its place, because heads may read all places.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

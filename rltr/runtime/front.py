@@ -1,4 +1,4 @@
-"""Something in front of one module's forward, that can be taken away again."""
+"""A removable wrapper around one module's ``forward``: how rltr gets at a model's calls without editing the model."""
 
 import copy
 from collections.abc import Callable

@@ -1,12 +1,12 @@
-"""How replaceable a token is, and by which: one similarity matrix per decision, for selectors and for merging.
+"""Which tokens have a near-duplicate, and which: one similarity matrix per decision, for selectors and for merging.
 
-Tokens are split by their current place into an even and an odd side, and compared across, as in ToMe's bipartite
-matching (Bolya et al. 2023, section 3): a quarter of all pairs. Of two twins on different sides only the even one looks
-replaceable, so that not both leave. The order is the current one, so sides are dealt anew after every decision.
+Tokens are split by their current place into two sets, even and odd, and compared across, as in ToMe's bipartite
+matching (Bolya et al. 2023, section 3): a quarter of all pairs. Of two near-duplicates in different sets only the even
+one counts as such, so that not both are dropped. Sets go by the current order, so they are new at every decision.
 
 Rows are padded to one length here. Even and odd places are then two views of one tensor, and a decision needs few,
-large operations: on small batches the number of operations is what costs. Of very long rows the matrix is never held
-as a whole: it is computed in parts, and for those that leave once more.
+large operations: on small batches the number of operations is what costs. For very long rows the matrix is never held
+as a whole: it is computed in parts, and computed again for the tokens that are dropped.
 """
 
 from collections.abc import Iterator

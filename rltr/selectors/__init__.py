@@ -1,4 +1,7 @@
-"""Which tokens to keep: one small file per method, all run by the same ragged runtime."""
+"""Which tokens to keep: one small file per method, all run by the same ragged runtime.
+
+A new one is a file here and a line in ``BASELINES``. It sees what :class:`rltr.runtime.decision.Decision` holds.
+"""
 
 from rltr.errors import RltrError
 from rltr.selectors.base import KeepRate, Ranking, Selector

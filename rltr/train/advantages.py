@@ -1,4 +1,7 @@
-"""Who gets the credit: from scores and prices to one advantage per token, and what it is measured by."""
+"""Per-token advantages: the row's leave-one-out score advantage, minus what the token cost beyond expectation.
+
+Also the running standard deviation that advantages are divided by.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

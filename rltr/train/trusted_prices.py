@@ -1,4 +1,7 @@
-"""Which measured prices a policy may be trained on, and what whoever asked for others can do."""
+"""Check measured prices (what keeping a token costs in time) before a training: do they predict whole passes?
+
+If they do not, or the machine is busy, say why and what can be done.
+"""
 
 import logging
 

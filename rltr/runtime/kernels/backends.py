@@ -55,7 +55,7 @@ def check_kernel(backend: str, device: torch.device, dtype: torch.dtype) -> None
 
 
 def choose(backend: Backend, query: Tensor, sized: bool, pattern: Pattern) -> Backend:
-    """The backend for uneven rows, which is ``auto`` no more, except on a CPU, where it depends on the rows.
+    """The backend for uneven rows: ``auto`` is resolved, but for a CPU, where ``plan.py`` decides by the rows.
 
     Args:
         backend: what was asked for.

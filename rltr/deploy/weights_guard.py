@@ -1,4 +1,4 @@
-"""A model keeps the weights that its policy was trained for as long as it is attached, or its calls are refused."""
+"""Guard an attached model: if its weights are no longer those that its policy was trained for, calls are refused."""
 
 import logging
 import threading
