@@ -89,7 +89,7 @@ def test_help_shows_an_example(command: str) -> None:
 
 def test_help_needs_nothing_heavy() -> None:
     code = (
-        "import sys; from rltr.commands import main as cli\ntry: cli.main()\nexcept SystemExit as end: assert end.code == 0\n"
+        "import sys; from rltr.commands.main import main\ntry: main()\nexcept SystemExit as end: assert end.code == 0\n"
         "heavy = {'torch', 'transformers', 'pydantic', 'numpy'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run(
