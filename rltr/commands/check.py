@@ -1,4 +1,4 @@
-"""``rltr check``: is a policy, or a model, exact and fast on this machine?."""
+"""``rltr check``: is a policy, or a model, exact and fast on this machine?"""
 
 from pathlib import Path
 from typing import Annotated
