@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep freed memory for its next tensors, as allocators of servers do; for good.
 
     glibc gives large blocks back to the system when they are freed. Every forward pass then has tens of thousands of
-    page faults: a fifth of the time of a small ViT on a CPU, and not equally many in every process, so that times of
+    page faults: a sixth of the time of a small ViT on a CPU, and not equally many in every process, so that times of
     the same work disagree. What the user has set by environment variable stays.
 
     Returns:
