@@ -55,7 +55,7 @@ def test_every_room_has_a_floor() -> None:
 
 
 def test_the_page_of_rooms_names_them_in_order() -> None:
-    page = (ROOT / "docs" / "rooms.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "internals" / "rooms.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == FLOORS
 
 
