@@ -50,8 +50,8 @@ from rltr.report.style import ACCENT, INK, OTHERS, dress, new_figure, write_png
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FILE, POLICY_FOLDER
 from rltr.tasks import Examples
-from rltr.tasks.examples import Subset, digest
-from rltr.tasks.text import TextExamples
+from rltr.tasks.examples.base import Subset, digest
+from rltr.tasks.examples.texts import TextExamples
 
 TIMED = ("native", "packed", "policy", "baseline")
 """What is timed, as in the table."""

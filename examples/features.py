@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from examples.assets import sha256
 from examples.splits import NAMES
 from rltr.system.files import atomic_write
-from rltr.tasks.text import TextExamples
+from rltr.tasks.examples.texts import TextExamples
 
 BATCH = 16
 

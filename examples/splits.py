@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from rltr.system.files import atomic_write
-from rltr.tasks.splits import deal
+from rltr.tasks.read.splits import deal
 
 NAMES = ("train", "validation", "test")
 OPENING = 400

@@ -35,8 +35,8 @@ from examples.splits import NAMES
 from rltr.errors import RltrError
 from rltr.system.files import atomic_folder
 from rltr.tasks import DataOptions
-from rltr.tasks.records import read_records
-from rltr.tasks.text import TextExamples
+from rltr.tasks.examples.texts import TextExamples
+from rltr.tasks.read.records import read_records
 
 LONGEST = 512
 """Tokens of a text, special ones included: as many as MiniLM has positions for."""

@@ -82,7 +82,7 @@ def fixed():
 
 def heard(caplog):
     """What was said, but for what a model that was never trained must hear: that its answers are by chance."""
-    return [record.getMessage() for record in caplog.records if record.name != "rltr.tasks.plausibility"]
+    return [record.getMessage() for record in caplog.records if record.name != "rltr.tasks.goals.plausibility"]
 
 
 def build(model_class, config):

@@ -22,9 +22,9 @@ from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
 from rltr.selectors.reduction import Reduction
+from rltr.tasks.examples.texts import TextExamples
+from rltr.tasks.examples.tokenizer import load_tokenizer
 from rltr.tasks.models import load_model
-from rltr.tasks.text import TextExamples
-from rltr.tasks.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 

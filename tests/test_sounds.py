@@ -33,11 +33,11 @@ from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.examples import Subset
+from rltr.tasks.examples.base import Subset
+from rltr.tasks.examples.sounds import SoundExamples
 from rltr.tasks.goals import Consistency
 from rltr.tasks.models import load_model
-from rltr.tasks.sound_files import SUFFIXES, count_samples, read_sound
-from rltr.tasks.sounds import SoundExamples
+from rltr.tasks.read.sound_files import SUFFIXES, count_samples, read_sound
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 

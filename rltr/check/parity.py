@@ -17,7 +17,7 @@ from rltr.tasks import TensorExamples
 from rltr.tasks.goals import Classification, Embedding, Goal, Regression
 from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.goal import ABSENT
-from rltr.tasks.heads import goal_of
+from rltr.tasks.goals.heads import goal_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from transformers import ViTForImageClassification
 from rltr.embedded.canvas import draw_canvases, pixels
 from rltr.errors import RltrError
 from rltr.tasks import models as loading
-from rltr.tasks.examples import Examples, Index, Task, digest
+from rltr.tasks.examples.base import Examples, Index, Task, digest
 
 GARMENTS = Path(__file__).parent / "garments.npz"
 SEEDS = {"train": 3, "validation": 1, "test": 2}

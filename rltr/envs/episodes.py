@@ -68,7 +68,7 @@ class Episodes:
         pricing: prices, and the decision layers.
         rows: inputs per batch, a multiple of ``group_size``.
         cost_weight: lowest and highest weight; equal for a fixed one.
-        scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both`` (see :mod:`rltr.tasks.scores`).
+        scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both`` (see :mod:`rltr.tasks.goals.scores`).
         dropped: what happens to dropped tokens.
         group_size: rows that share an input and a weight, one behind the other.
 

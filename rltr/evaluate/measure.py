@@ -22,7 +22,7 @@ from rltr.system.device import move_inputs
 from rltr.system.timing import native_beside, schedule, timed, torch_threads
 from rltr.tasks import Examples
 from rltr.tasks.goals import Goal
-from rltr.tasks.plausibility import warn_if_implausible
+from rltr.tasks.goals.plausibility import warn_if_implausible
 
 
 def measure(

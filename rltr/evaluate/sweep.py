@@ -21,7 +21,7 @@ from rltr.selectors.reduction import Reduction
 from rltr.system.device import move_inputs
 from rltr.system.timing import native_beside, schedule, timed
 from rltr.tasks import Examples
-from rltr.tasks.plausibility import warn_if_implausible
+from rltr.tasks.goals.plausibility import warn_if_implausible
 
 TIMINGS = 5
 """Least number of passes in which a weight is timed; the median counts."""

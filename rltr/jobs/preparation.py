@@ -14,10 +14,10 @@ from rltr.runtime.backbone import Backbone
 from rltr.runtime.kernels import Backend
 from rltr.system.device import pick_device
 from rltr.tasks import DataOptions, Task, load_task
-from rltr.tasks.labels import by_name
+from rltr.tasks.goals.numbering import by_name
+from rltr.tasks.goals.plausibility import say_implausible
 from rltr.tasks.models import load_model
-from rltr.tasks.plausibility import say_implausible
-from rltr.tasks.unlabelled import forget_labels
+from rltr.tasks.read.unlabelled import forget_labels
 
 
 def prepare(recipe: Recipe) -> tuple[Backbone, Task]:

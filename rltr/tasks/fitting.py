@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.system.device import move_inputs
-from rltr.tasks.examples import Examples
+from rltr.tasks.examples.base import Examples
 
 
 def check_fit(model: PreTrainedModel, examples: Examples) -> None:

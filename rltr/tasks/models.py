@@ -22,7 +22,7 @@ from transformers.utils import logging
 from rltr.errors import RltrError
 from rltr.recipe import EMBEDDED
 from rltr.system.files import at_home, from_here
-from rltr.tasks import KINDS
+from rltr.tasks.load import KINDS
 
 EMBEDDED_MODEL = Path(__file__).parents[1] / "embedded" / "vit"
 """The folder of the model that comes with rltr."""

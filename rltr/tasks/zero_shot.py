@@ -24,14 +24,14 @@ from transformers import (
 )
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Task
+from rltr.tasks.examples.base import Task
 from rltr.tasks.goals import ZeroShot
-from rltr.tasks.heads import Labelling, Reader
-from rltr.tasks.images import image_table_task, image_task
-from rltr.tasks.labels import NUMERAL, Way
+from rltr.tasks.goals.heads import Labelling, Reader
+from rltr.tasks.goals.numbering import NUMERAL, Way
 from rltr.tasks.options import DataOptions
-from rltr.tasks.source import load_part
-from rltr.tasks.tables import Table
+from rltr.tasks.read.images import image_table_task, image_task
+from rltr.tasks.read.processors import load_part
+from rltr.tasks.read.tables import Table
 
 log = logging.getLogger(__name__)
 Whole: TypeAlias = Any
@@ -134,7 +134,7 @@ def load_zero_shot(model: PreTrainedModel, data: Path, source: str, options: Dat
 
     Args:
         model: the vision tower (:func:`vision_tower`).
-        data: see :func:`rltr.tasks.class_folders.read_class_folders`.
+        data: see :func:`rltr.tasks.read.class_folders.read_class_folders`.
         source: the folder or hub id of the whole model.
         options: ``template`` makes a text of a class's name.
 

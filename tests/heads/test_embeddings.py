@@ -13,9 +13,9 @@ from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import load_task
-from rltr.tasks.examples import Subset
+from rltr.tasks.examples.base import Subset
+from rltr.tasks.examples.texts import TextExamples
 from rltr.tasks.models import load_model
-from rltr.tasks.text import TextExamples
 from tests.heads.conftest import bert, recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")

@@ -15,8 +15,8 @@ from transformers import BeitConfig, BeitForImageClassification
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, TensorExamples, load_task
 from rltr.tasks.goals import MultiLabel, Regression
+from rltr.tasks.goals.heads import measure_spread
 from rltr.tasks.goals.token_classes import UNLABELLED
-from rltr.tasks.heads import measure_spread
 from rltr.tasks.models import load_model
 from tests.heads.conftest import VISION
 

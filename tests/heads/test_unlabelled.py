@@ -17,7 +17,7 @@ from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.goals import Classification, Consistency, MultiLabel, Regression, TokenClassification
-from rltr.tasks.heads import goal_of
+from rltr.tasks.goals.heads import goal_of
 from rltr.tasks.models import load_model
 from tests.heads.conftest import VISION, recipe
 

@@ -14,11 +14,11 @@ from rltr.runtime.backbone import Backbone
 from rltr.selectors.random import RandomChoice
 from rltr.selectors.reduction import Reduction
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.examples import Subset
+from rltr.tasks.examples.base import Subset
+from rltr.tasks.examples.words import TokenExamples
 from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.token_classes import UNLABELLED
 from rltr.tasks.models import load_model
-from rltr.tasks.tokens import TokenExamples
 from tests.conftest import heard
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")

@@ -20,7 +20,7 @@ from rltr.jobs.runs import history_of, run_train
 from rltr.recipe import load_recipe
 from rltr.system.folders import POLICY_FOLDER, RECIPE_FILE
 from rltr.tasks import Examples, TensorExamples
-from rltr.tasks.stored_files import END, digest_contents
+from rltr.tasks.read.stored_files import END, digest_contents
 from rltr.train.origin import origin
 from tests.jobs.conftest import recipe
 

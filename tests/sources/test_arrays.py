@@ -14,7 +14,7 @@ from rltr.jobs.preparation import data_options, prepare_data
 from rltr.recipe import load_recipe
 from rltr.recipe.inputs import DataGroup
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.array_examples import ArrayExamples
+from rltr.tasks.examples.arrays import ArrayExamples
 from tests.sources.conftest import HALVES, LONGEST, WORDS, sizes, splits
 
 

@@ -15,7 +15,7 @@ from transformers import BertTokenizer, PreTrainedModel, ViTImageProcessorPil
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.spool import Spool
+from rltr.tasks.read.spool import Spool
 from tests.sources.conftest import HALVES, sizes, splits
 
 
@@ -44,7 +44,7 @@ def test_an_endless_iterable_is_read_no_further_than_asked(vit: PreTrainedModel)
 def test_a_stream_of_datasets_is_read_little_further_than_asked(
     bert: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, mixed: int, most: int
 ) -> None:
-    monkeypatch.setattr("rltr.tasks.table_sources.SHUFFLED", mixed)
+    monkeypatch.setattr("rltr.tasks.read.hub.SHUFFLED", mixed)
     read = []
 
     def endless() -> Iterator[dict[str, Any]]:

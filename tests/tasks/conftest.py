@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from rltr.tasks import Examples, Task
-from rltr.tasks.examples import Subset
+from rltr.tasks.examples.base import Subset
 
 SMALL: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 

@@ -12,8 +12,8 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, Task, TensorExamples, load_task
-from rltr.tasks.labels import number_classes
-from rltr.tasks.splits import deal
+from rltr.tasks.goals.numbering import number_classes
+from rltr.tasks.read.splits import deal
 from tests.tasks.conftest import REVIEWS, SMALL, bert, head, paint, vit, whole_of, write
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, Task, load_task
-from rltr.tasks.file_search import find_files
-from rltr.tasks.image_files import SUFFIXES, suffixes
+from rltr.tasks.read.file_search import find_files
+from rltr.tasks.read.image_files import SUFFIXES, suffixes
 from tests.tasks.conftest import paint, vit
 
 HIDDEN = [

@@ -11,7 +11,7 @@ from transformers import ViTImageProcessorPil
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.image_examples import ImageExamples
+from rltr.tasks.examples.images import ImageExamples
 from tests.tasks.conftest import damage, find, no_image, paint, vit, whole_of
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import ViTConfig
 
 from rltr.errors import RltrError
-from rltr.tasks.labels import FOLDERS, NAMES, WHOLE_NUMBERS, WRITTEN, Way, by_name, number_classes, numbers_of
+from rltr.tasks.goals.numbering import FOLDERS, NAMES, WHOLE_NUMBERS, WRITTEN, Way, by_name, number_classes, numbers_of
 from tests.tasks.conftest import SMALL
 
 quiet = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -26,8 +26,8 @@ from rltr.tasks.goals import (
     TokenClassification,
     ZeroShot,
 )
+from rltr.tasks.goals.plausibility import doubt, guessing, no_better, other_order
 from rltr.tasks.goals.token_classes import UNLABELLED
-from rltr.tasks.plausibility import doubt, guessing, no_better, other_order
 from tests.conftest import heard
 from tests.tasks.conftest import SMALL, bert, head, paint, vit, write
 
@@ -151,7 +151,7 @@ def test_too_few_to_tell_are_left_alone() -> None:
 
 
 def of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [own.getMessage() for own in caplog.records if own.name == "rltr.tasks.plausibility"]
+    return [own.getMessage() for own in caplog.records if own.name == "rltr.tasks.goals.plausibility"]
 
 
 @pytest.mark.parametrize("order", [["dark", "light"], ["light", "dark"]])

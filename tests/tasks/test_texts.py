@@ -14,8 +14,8 @@ from rltr.errors import RltrError
 from rltr.evaluate.points import View
 from rltr.report.gallery import text_panels
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.text import TextExamples
-from rltr.tasks.tokenizer import longest_text
+from rltr.tasks.examples.texts import TextExamples
+from rltr.tasks.examples.tokenizer import longest_text
 from tests.tasks.conftest import REVIEWS, SMALL, WORDS, bert, find, tokenizer, whole_of, write
 
 

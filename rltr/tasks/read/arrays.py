@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.tasks.array_examples import ArrayExamples
-from rltr.tasks.examples import Task
-from rltr.tasks.file_search import entries
-from rltr.tasks.heads import read_labels
-from rltr.tasks.labels import WHOLE_NUMBERS, WRITTEN
-from rltr.tasks.model_inputs import as_array, label_key, take_apart
+from rltr.tasks.examples.arrays import ArrayExamples
+from rltr.tasks.examples.base import Task
+from rltr.tasks.goals.heads import read_labels
+from rltr.tasks.goals.numbering import WHOLE_NUMBERS, WRITTEN
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
-from rltr.tasks.splits import WHOLE, assemble, choose_splits, find_split_files, is_split
-from rltr.tasks.spool import Spool
+from rltr.tasks.read.file_search import entries
+from rltr.tasks.read.model_inputs import as_array, label_key, take_apart
+from rltr.tasks.read.splits import WHOLE, assemble, choose_splits, find_split_files, is_split
+from rltr.tasks.read.spool import Spool
 
 
 def holds_arrays(data: Path, options: DataOptions) -> bool:

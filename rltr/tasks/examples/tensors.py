@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Index, digest
+from rltr.tasks.examples.base import Examples, Index, digest
 from rltr.tasks.goals import Goal
 
 

@@ -11,15 +11,22 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Index, Task, digest
-from rltr.tasks.heads import label_reader, read_labels
+from rltr.tasks.examples.base import Examples, Index, Task, digest
+from rltr.tasks.examples.files import CURE
+from rltr.tasks.examples.tokenizer import (
+    load_tokenizer,
+    longest_text,
+    say_if_cut,
+    tokenize,
+    tokenize_all,
+    tokenizer_facts,
+)
+from rltr.tasks.goals.heads import label_reader, read_labels
 from rltr.tasks.options import DataOptions
-from rltr.tasks.records import SUFFIXES, read_records
-from rltr.tasks.splits import WHOLE, assemble, find_split_files
-from rltr.tasks.stored_examples import CURE
-from rltr.tasks.table_labels import read_table_labels
-from rltr.tasks.tables import Table
-from rltr.tasks.tokenizer import load_tokenizer, longest_text, say_if_cut, tokenize, tokenize_all, tokenizer_facts
+from rltr.tasks.read.records import SUFFIXES, read_records
+from rltr.tasks.read.splits import WHOLE, assemble, find_split_files
+from rltr.tasks.read.table_labels import read_table_labels
+from rltr.tasks.read.tables import Table
 
 TOKENIZED = 1_000
 """Texts that are read and tokenized at a time where all of them are."""

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from rltr.errors import RltrError
-from rltr.tasks.heads import Labelling, Reader, join_labels
-from rltr.tasks.labels import NAMES, WHOLE_NUMBERS, WRITTEN, Way, numbers_of
+from rltr.tasks.goals.heads import Labelling, Reader, join_labels
+from rltr.tasks.goals.numbering import NAMES, WHOLE_NUMBERS, WRITTEN, Way, numbers_of
 from rltr.tasks.options import OR_WITHOUT
-from rltr.tasks.tables import Table
+from rltr.tasks.read.tables import Table
 
 Written: TypeAlias = str | list[str]
 """A label as people would write it, or a list of such."""

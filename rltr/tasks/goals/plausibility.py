@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.system.device import move_inputs
-from rltr.tasks.examples import Examples
+from rltr.tasks.examples.base import Examples
 from rltr.tasks.goals import Classification, Consistency, Goal, MultiLabel, Regression, TokenClassification, ZeroShot
 from rltr.tasks.goals.goal import Answers, Labels
+from rltr.tasks.goals.numbering import NAME_THEM
 from rltr.tasks.goals.token_classes import UNLABELLED
-from rltr.tasks.labels import NAME_THEM
 
 ASKED = 128
 """Inputs that the whole model is asked about before anything is trained."""

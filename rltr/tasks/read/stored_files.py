@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rltr.tasks.examples import digest, digest_files
+from rltr.tasks.examples.base import digest, digest_files
 
 StoredFile: TypeAlias = Path | Mapping[str, Any] | None
 """A file, or what a table has in its place: its ``bytes``, or else its ``path``; None where there is none."""

@@ -19,10 +19,10 @@ from typing import Any
 
 from rltr.errors import RltrError
 from rltr.system.files import from_here
-from rltr.tasks.file_search import entries
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
-from rltr.tasks.splits import WHOLE, choose_splits
-from rltr.tasks.tables import Table, import_datasets
+from rltr.tasks.read.file_search import entries
+from rltr.tasks.read.splits import WHOLE, choose_splits
+from rltr.tasks.read.tables import Table, import_datasets
 
 SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
 """What ``datasets`` calls the files it is asked to read here."""

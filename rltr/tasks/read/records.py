@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rltr.errors import RltrError
-from rltr.tasks.heads import join_labels
+from rltr.tasks.examples.tokenizer import encodable
+from rltr.tasks.goals.heads import join_labels
 from rltr.tasks.options import WITHOUT_LABELS, DataOptions
-from rltr.tasks.tokenizer import encodable
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 log = logging.getLogger(__name__)

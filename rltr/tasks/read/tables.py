@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import digest
-from rltr.tasks.stored_files import StoredFile
+from rltr.tasks.examples.base import digest
+from rltr.tasks.read.stored_files import StoredFile
 
 
 @dataclass(frozen=True)

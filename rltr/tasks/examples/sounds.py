@@ -15,18 +15,18 @@ from transformers import AutoFeatureExtractor, PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.system.device import move_inputs
-from rltr.tasks.class_folders import read_class_folders
-from rltr.tasks.examples import Index, Task
-from rltr.tasks.heads import label_reader, read_labels
-from rltr.tasks.labels import FOLDERS
+from rltr.tasks.examples.base import Index, Task
+from rltr.tasks.examples.files import CACHE_BYTES, CURE, StoredExamples
+from rltr.tasks.goals.heads import label_reader, read_labels
+from rltr.tasks.goals.numbering import FOLDERS
 from rltr.tasks.options import DataOptions
-from rltr.tasks.sound_files import SUFFIXES, count_samples, import_soundfile, read_sound
-from rltr.tasks.source import load_part
-from rltr.tasks.splits import assemble
-from rltr.tasks.stored_examples import CACHE_BYTES, CURE, StoredExamples
-from rltr.tasks.stored_files import StoredFile
-from rltr.tasks.table_labels import read_table_labels
-from rltr.tasks.tables import Table
+from rltr.tasks.read.class_folders import read_class_folders
+from rltr.tasks.read.processors import load_part
+from rltr.tasks.read.sound_files import SUFFIXES, count_samples, import_soundfile, read_sound
+from rltr.tasks.read.splits import assemble
+from rltr.tasks.read.stored_files import StoredFile
+from rltr.tasks.read.table_labels import read_table_labels
+from rltr.tasks.read.tables import Table
 
 
 class SoundExamples(StoredExamples):
@@ -165,7 +165,8 @@ def _shortest(takes: Callable[[int], bool], most: int) -> int:
 def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
     """Read a folder of sounds, one subfolder per class.
 
-    See :func:`rltr.tasks.class_folders.read_class_folders`; what is not in splits is divided by ``options.fractions``.
+    See :func:`rltr.tasks.read.class_folders.read_class_folders`; what is not in splits is divided by
+    ``options.fractions``.
 
     Raises:
         RltrError: if the folder holds nothing of that kind, a class is empty, the classes do not fit the model's head,

@@ -8,23 +8,24 @@ from typing import Any
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.tasks.class_folders import read_class_folders
-from rltr.tasks.examples import Task
-from rltr.tasks.heads import Reader, label_reader
-from rltr.tasks.image_examples import ImageExamples
-from rltr.tasks.image_files import suffixes
-from rltr.tasks.labels import FOLDERS
+from rltr.tasks.examples.base import Task
+from rltr.tasks.examples.images import ImageExamples
+from rltr.tasks.goals.heads import Reader, label_reader
+from rltr.tasks.goals.numbering import FOLDERS
 from rltr.tasks.options import OR_WITHOUT, DataOptions
-from rltr.tasks.source import load_part
-from rltr.tasks.splits import assemble
-from rltr.tasks.table_labels import read_table_labels
-from rltr.tasks.tables import Table
+from rltr.tasks.read.class_folders import read_class_folders
+from rltr.tasks.read.image_files import suffixes
+from rltr.tasks.read.processors import load_part
+from rltr.tasks.read.splits import assemble
+from rltr.tasks.read.table_labels import read_table_labels
+from rltr.tasks.read.tables import Table
 
 
 def load_images(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
     """Read a folder of images, one subfolder per class.
 
-    See :func:`rltr.tasks.class_folders.read_class_folders`; what is not in splits is divided by ``options.fractions``.
+    See :func:`rltr.tasks.read.class_folders.read_class_folders`; what is not in splits is divided by
+    ``options.fractions``.
     For a head that predicts a number, a folder's name is that number.
 
     Raises:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Task
-from rltr.tasks.file_search import entries
+from rltr.tasks.examples.base import Examples, Task
 from rltr.tasks.options import DataOptions
+from rltr.tasks.read.file_search import entries
 
 SPLITS = {
     "train": "train",

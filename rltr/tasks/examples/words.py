@@ -11,16 +11,16 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, Index, Task, digest
+from rltr.tasks.examples.base import Examples, Index, Task, digest
+from rltr.tasks.examples.tokenizer import encodable, load_tokenizer, longest_text, say_if_cut, tokenizer_facts
 from rltr.tasks.goals import TokenClassification
+from rltr.tasks.goals.numbering import WRITTEN, Way, number_classes
 from rltr.tasks.goals.token_classes import UNLABELLED
-from rltr.tasks.labels import WRITTEN, Way, number_classes
 from rltr.tasks.options import DataOptions
-from rltr.tasks.records import read_rows
-from rltr.tasks.splits import WHOLE, assemble, find_split_files
-from rltr.tasks.table_labels import Written, fit_labels
-from rltr.tasks.tables import Table
-from rltr.tasks.tokenizer import encodable, load_tokenizer, longest_text, say_if_cut, tokenizer_facts
+from rltr.tasks.read.records import read_rows
+from rltr.tasks.read.splits import WHOLE, assemble, find_split_files
+from rltr.tasks.read.table_labels import Written, fit_labels
+from rltr.tasks.read.tables import Table
 
 Classes: TypeAlias = tuple[dict[str, int], list[str]]
 """The number of each class as it is written, and the names of all classes of the head."""

@@ -7,23 +7,23 @@ import torch
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.tasks import image_files, sound_files
-from rltr.tasks.class_folders import split_folders
-from rltr.tasks.examples import Examples, Task
-from rltr.tasks.file_search import find_files, say_left_out, there_is
+from rltr.tasks.examples.base import Examples, Task
+from rltr.tasks.examples.images import ImageExamples
+from rltr.tasks.examples.sounds import SoundExamples, load_extractor, shortest_sound
+from rltr.tasks.examples.texts import TextExamples
+from rltr.tasks.examples.tokenizer import load_tokenizer, longest_text
 from rltr.tasks.goals import Consistency, Embedding, Goal, Regression, TokenClassification
-from rltr.tasks.heads import goal_of
-from rltr.tasks.image_examples import ImageExamples
-from rltr.tasks.images import load_processor
-from rltr.tasks.labels import class_names
+from rltr.tasks.goals.heads import goal_of
+from rltr.tasks.goals.numbering import class_names
 from rltr.tasks.options import DataOptions
-from rltr.tasks.records import SUFFIXES, read_rows, read_text, say_blank
-from rltr.tasks.sounds import SoundExamples, load_extractor, shortest_sound
-from rltr.tasks.splits import WHOLE, assemble, find_split_files
-from rltr.tasks.stored_files import StoredFile
-from rltr.tasks.tables import Table
-from rltr.tasks.text import TextExamples
-from rltr.tasks.tokenizer import load_tokenizer, longest_text
+from rltr.tasks.read import image_files, sound_files
+from rltr.tasks.read.class_folders import split_folders
+from rltr.tasks.read.file_search import find_files, say_left_out, there_is
+from rltr.tasks.read.images import load_processor
+from rltr.tasks.read.records import SUFFIXES, read_rows, read_text, say_blank
+from rltr.tasks.read.splits import WHOLE, assemble, find_split_files
+from rltr.tasks.read.stored_files import StoredFile
+from rltr.tasks.read.tables import Table
 
 TEXTS = (".txt", *SUFFIXES)
 

@@ -5,7 +5,7 @@ import struct
 from PIL import Image, ImageOps
 
 from rltr.errors import RltrError
-from rltr.tasks.stored_files import StoredFile, open_stored
+from rltr.tasks.read.stored_files import StoredFile, open_stored
 
 SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif",

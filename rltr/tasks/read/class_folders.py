@@ -4,9 +4,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rltr.errors import RltrError
-from rltr.tasks.file_search import Found, entries, find_files, say_left_out, there_is
 from rltr.tasks.options import OR_WITHOUT, DataOptions
-from rltr.tasks.splits import WHOLE, find_splits, is_split
+from rltr.tasks.read.file_search import Found, entries, find_files, say_left_out, there_is
+from rltr.tasks.read.splits import WHOLE, find_splits, is_split
 
 
 def read_class_folders(

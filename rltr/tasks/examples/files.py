@@ -9,9 +9,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Examples, digest
-from rltr.tasks.recent import Recent
-from rltr.tasks.stored_files import StoredFile, digest_contents, digest_stored
+from rltr.tasks.examples.base import Examples, digest
+from rltr.tasks.examples.recent import Recent
+from rltr.tasks.read.stored_files import StoredFile, digest_contents, digest_stored
 
 CACHE_BYTES = 2**28
 """Prepared files that one data set keeps in memory: 256 MiB, 445 RGB images of 224 pixels or 70 minutes at 16 kHz."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from rltr.errors import RltrError
-from rltr.tasks.stored_files import StoredFile, open_stored
+from rltr.tasks.read.stored_files import StoredFile, open_stored
 
 SUFFIXES = {
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",

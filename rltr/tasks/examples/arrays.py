@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rltr.tasks.examples import Examples, Index, digest
+from rltr.tasks.examples.base import Examples, Index, digest
 
 Rows = NDArray[Any] | Sequence[NDArray[Any]]
 """One model input of all examples: one array, or an array for each where they differ in length."""

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
-from rltr.tasks.source import load_part
-from rltr.tasks.stored_examples import CURE
+from rltr.tasks.examples.files import CURE
+from rltr.tasks.read.processors import load_part
 
 log = logging.getLogger(__name__)
 _said: WeakSet[PreTrainedTokenizerBase] = WeakSet()

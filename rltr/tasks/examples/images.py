@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from rltr.errors import RltrError
-from rltr.tasks.examples import Index
-from rltr.tasks.image_files import read_image
-from rltr.tasks.stored_examples import CACHE_BYTES, StoredExamples
-from rltr.tasks.stored_files import StoredFile
+from rltr.tasks.examples.base import Index
+from rltr.tasks.examples.files import CACHE_BYTES, StoredExamples
+from rltr.tasks.read.image_files import read_image
+from rltr.tasks.read.stored_files import StoredFile
 
 
 class ImageExamples(StoredExamples):

@@ -12,11 +12,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.system.device import move_inputs
-from rltr.tasks.examples import Examples
+from rltr.tasks.examples.base import Examples
 from rltr.tasks.goals import Classification, Consistency, Embedding, Goal, MultiLabel, Regression, TokenClassification
 from rltr.tasks.goals.embedding import Pooling
+from rltr.tasks.goals.numbering import NAMES, WRITTEN, Way, number_classes
 from rltr.tasks.goals.regression import deviation_of, spread_of
-from rltr.tasks.labels import NAMES, WRITTEN, Way, number_classes
 
 SEPARATOR = "|"
 """Between several classes, or several numbers, in one cell."""
@@ -55,7 +55,7 @@ def read_labels(written: Iterable[str], config: PreTrainedConfig, ways: Sequence
     """Find out what a head is for, and how the labels of all splits are to be read for it.
 
     A head with one output, or the problem type ``regression``, wants numbers; ``multi_label_classification`` any number
-    of classes, apart by ``|``; every other head one class (see :func:`rltr.tasks.labels.number_classes`).
+    of classes, apart by ``|``; every other head one class (see :func:`rltr.tasks.goals.numbering.number_classes`).
 
     Args:
         written: all labels, as they are written.

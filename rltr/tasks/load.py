@@ -1,0 +1,230 @@
+"""From whatever a user names to a task; ``KINDS`` lists the kinds of tasks there are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import (
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoModelForZeroShotImageClassification,
+    PreTrainedModel,
+)
+from transformers.models.auto import modeling_auto as auto
+
+from rltr.errors import RltrError
+from rltr.recipe import is_hub_name
+from rltr.system.files import at_home, from_here
+from rltr.tasks import zero_shot
+from rltr.tasks.examples.base import Task
+from rltr.tasks.examples.sounds import load_sound_tables, load_sounds
+from rltr.tasks.examples.texts import load_text_tables, load_texts
+from rltr.tasks.examples.words import load_token_tables, load_tokens
+from rltr.tasks.fitting import check_fit
+from rltr.tasks.goals.heads import measure_spread
+from rltr.tasks.goals.plausibility import say_implausible
+from rltr.tasks.options import DataOptions
+from rltr.tasks.read.arrays import holds_arrays, load_arrays, open_arrays
+from rltr.tasks.read.hub import holds_tables, is_datasets_object, open_files, open_hub, tables_of
+from rltr.tasks.read.images import load_image_tables, load_images
+from rltr.tasks.read.tables import Table
+from rltr.tasks.read.unlabelled import load_unlabelled, load_unlabelled_tables
+
+
+class Kind(NamedTuple):
+    """One kind of task.
+
+    Args:
+        inputs: names of the main inputs (``model.main_input_name``) of models that it is for.
+        auto: transformers' class that loads such models.
+        classes: the names of the model classes with such a head, by model type, from transformers' own tables.
+        load: reads the data for a model; called with the model, the data's path, the model's folder or hub id (for its
+            processor or tokenizer), and the options.
+        load_tables: the same for tables (hub data sets, Parquet, Arrow), given by split in place of the path.
+        arrays: whether model inputs with their labels may come as arrays, which need no loader of their own.
+        unlabelled: whether it can do without labels, where the options say that there are none.
+        asked: whether it is only taken when it is asked for, because every model is fit for it.
+        part: what of a loaded model is reduced; None for the whole.
+    """
+
+    inputs: tuple[str, ...]
+    auto: Any
+    classes: Mapping[str, str | Sequence[str]]
+    load: Callable[[PreTrainedModel, Path, str, DataOptions], Task]
+    load_tables: Callable[[PreTrainedModel, Mapping[str, Table], str, DataOptions], Task]
+    arrays: bool = False
+    unlabelled: bool = False
+    asked: bool = False
+    part: Callable[[PreTrainedModel], PreTrainedModel] | None = None
+
+    def suits(self, model_type: str, architecture: str) -> bool:
+        """Whether a model of this type and class has such a head."""
+        # One model type can have several classes (DeiT has two), then the table holds them all.
+        names = self.classes.get(model_type, ())
+        return architecture in ({names} if isinstance(names, str) else set(names))
+
+
+KINDS = {
+    "image": Kind(
+        ("pixel_values",),
+        AutoModelForImageClassification,
+        auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        load_images,
+        load_image_tables,
+        arrays=True,
+        unlabelled=True,
+    ),
+    "text": Kind(
+        ("input_ids",),
+        AutoModelForSequenceClassification,
+        auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        load_texts,
+        load_text_tables,
+        arrays=True,
+        unlabelled=True,
+    ),
+    "tokens": Kind(
+        ("input_ids",),
+        AutoModelForTokenClassification,
+        auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        load_tokens,
+        load_token_tables,
+        unlabelled=True,
+    ),
+    "audio": Kind(
+        ("input_values", "input_features"),
+        AutoModelForAudioClassification,
+        auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+        load_sounds,
+        load_sound_tables,
+        arrays=True,
+        unlabelled=True,
+    ),
+    "zero-shot": Kind(
+        ("pixel_values",),
+        AutoModelForZeroShotImageClassification,
+        zero_shot.CLASSES,
+        zero_shot.load_zero_shot,
+        zero_shot.load_zero_shot_tables,
+        part=zero_shot.vision_tower,
+    ),
+    "embedding": Kind(
+        ("input_ids", "pixel_values"),
+        AutoModel,
+        auto.MODEL_MAPPING_NAMES,
+        load_unlabelled,
+        load_unlabelled_tables,
+        unlabelled=True,
+        asked=True,
+    ),
+}
+"""Every kind by its name. To add one: write its file, with a subclass of ``Examples`` and a loader; list it here."""
+
+
+def load_task(
+    model: PreTrainedModel,
+    data: str | Path | Any,
+    source: str | None = None,
+    kind: str | None = None,
+    options: DataOptions | None = None,
+) -> Task:
+    """Read a data set for a model, with the model's own processor or tokenizer.
+
+    Args:
+        model: a model with the head that the task is for, or without one for embeddings.
+        data: one of these; each may come in splits named train, test and validation (or val), or whole, to be divided:
+
+            * for images and sounds a folder with one subfolder per class; for texts a .csv, .tsv or .jsonl; each
+              kind's loader says what else it reads;
+            * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images, texts, words or sounds,
+              and one of labels;
+            * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not;
+            * without labels (``options.labels``) a .txt with one text in each line, or any folder of images or sounds;
+            * .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with model
+              inputs and labels, as processors give them (see :func:`rltr.tasks.read.arrays.load_arrays`). Splits of
+              these are a mapping, too.
+        source: the model's folder or hub id; None takes where ``model`` was loaded from. Model inputs need none.
+        kind: a name in ``KINDS``; None takes what fits the model's head.
+        options: fractions, seed, columns and so on; None takes the defaults.
+
+    Raises:
+        RltrError: if anything about data, model or processor does not fit; the message says what, and what to do.
+
+    Warns of what is not wrong for sure: how classes without names were numbered, files that were left out, answers of
+    the model to 128 training inputs that are no better than guessing.
+    """
+    if kind is not None and kind not in KINDS:
+        raise RltrError(f"there is no task kind {kind!r}; choose one of {', '.join(KINDS)}")
+    fitting = [name for name, known in KINDS.items() if model.main_input_name in known.inputs]
+    if not fitting or (kind is not None and kind not in fitting):
+        raise RltrError(
+            f"{type(model).__name__} takes {model.main_input_name}, which is for "
+            f"{' or '.join(fitting) or 'no'} tasks, not {kind or 'one of ' + ', '.join(KINDS)}"
+        )
+    options, kind = options or DataOptions(), kind or _kind_of(model, fitting)
+    if options.labels == "none" and not KINDS[kind].unlabelled:
+        raise RltrError(f"{kind} tasks need labels, which say what the classes are called; leave out data.labels=none")
+    task = _load(model, data, source or model.name_or_path or "", kind, options)
+    if options.bad_inputs == "skip":
+        task = task.without_faults()
+    check_fit(model, task.train)
+    goal = measure_spread(model, task.train)
+    for split in (task.train, task.validation, task.test):
+        split.goal = goal
+    say_implausible(model, task.train, "training")
+    return task
+
+
+def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
+    """Which of the kinds that fit a model's input its head is for."""
+    parents = [parent.__name__ for parent in type(model).__mro__]
+    heads = [name for name in fitting if any(KINDS[name].suits(model.config.model_type, own) for own in parents)]
+    kind = next((name for name in heads if not KINDS[name].asked), None)
+    if kind is None:
+        raise RltrError(
+            f"{type(model).__name__} has no head that says what its task is; name the kind of task, "
+            f"{' or '.join(heads or fitting)}"
+        )
+    return kind
+
+
+def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: DataOptions) -> Task:
+    """Read the data, whatever they are."""
+    path = at_home(data) if isinstance(data, str | Path) else None
+    if path is not None and path.exists():
+        if holds_arrays(path, options):
+            return _load_arrays(model, open_arrays(path, options), kind, options, str(path))
+        tables = open_files(path, options) if holds_tables(path) else None
+    elif isinstance(data, str) and is_hub_name(data):
+        tables = open_hub(data, options)
+    elif path is not None:
+        raise RltrError(f"there is no data at {from_here(path)}; check the path")
+    elif is_datasets_object(data):
+        tables = tables_of(data, options, type(data).__name__)
+    else:
+        return _load_arrays(model, data, kind, options, "the data")
+    if not source:
+        raise RltrError("this model was not loaded from a folder or the hub; give its folder as source")
+    load, load_tables = KINDS[kind].load, KINDS[kind].load_tables
+    if options.labels == "none" and KINDS[kind].unlabelled:
+        load, load_tables = partial(load_unlabelled, kind=kind), partial(load_unlabelled_tables, kind=kind)
+    if tables is None:
+        assert path is not None
+        return load(model, path, source, options)
+    return load_tables(model, tables, source, options)
+
+
+def _load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:
+    if not KINDS[kind].arrays:
+        able = ", ".join(own for own, known in KINDS.items() if known.arrays)
+        raise RltrError(f"{kind} tasks do not read arrays or iterables of model inputs; these do: {able}")
+    if options.labels == "none":
+        raise RltrError(
+            f"{name}: arrays and iterables of model inputs need labels; give the model's own answers as such, which is "
+            "what data.labels=none does for texts, images and sounds"
+        )
+    return load_arrays(model, data, kind, options, name)

@@ -1,0 +1,1 @@
+"""Reading what a user names: files, folders, tables, and the splits among them."""
