@@ -68,7 +68,7 @@ def measure_one(folder: Path, args: Any) -> tuple[Any, list[dict[str, Any]]]:
             "off by": point.latency - budget,
             "met": abs(point.latency - budget) <= WITHIN,
             "FLOPs": point.flops,
-            "foretold": point.predicted,
+            "predicted": point.predicted,
         }
         for budget, weight, point in zip(possible, weights, found.points, strict=True)
     ]

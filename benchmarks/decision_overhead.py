@@ -1,8 +1,8 @@
 """What deciding costs: policy, features, merging and packing of all decisions of a pass, over the native time.
 
 The parts are timed inside of the reduced forward pass. The *policy* is its network and its prices; *features* are unit
-vectors, redundancy and the reader's attention; *merging* is partners, averages and the new index; *packing* is what
-uneven rows and the output's grid take in index work, in the layers included (see :mod:`benchmarks.packing`).
+vectors, redundancy and the pooled token's attention; *merging* is partners, averages and the new index; *packing* is
+what uneven rows and the output's grid take in index work, in the layers included (see :mod:`benchmarks.packing`).
 
 The policy is an untrained one whose last layers have random weights, so that rows keep different numbers of tokens, as
 with a trained one; its threshold is moved until the pass has the wanted cost. With --policy a trained one takes its
@@ -85,7 +85,7 @@ def parts_timed(device: torch.device) -> Iterator[list[dict[str, float]]]:
 
 def uneven_policy(backbone: Backbone, grid: int) -> TokenPolicy:
     """An untrained policy that keeps different numbers of tokens in different rows."""
-    network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.reader)).to(
+    network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.pooled)).to(
         backbone.device
     )
     weight, _ = last_of_threshold(network)
@@ -122,12 +122,12 @@ def measure_one(name: str, backbone: Backbone, inputs: dict[str, Tensor], args: 
     if trained and cost < 1:
         weight = weight_for_budget(trained.calibration, cost)
         selector = Learned(trained.network.to(backbone.device), trained.pricing, weight)
-        reduce = Reduction(backbone, selector, trained.layers, trained.dropped)
+        reduce = Reduction(backbone, selector, trained.layers, trained.removal)
     else:
         layers = trained.layers if trained else default_layers(backbone.depth)
         network = uneven_policy(backbone, grid)
         pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth, grid)
-        reduce = Reduction(backbone, Learned(network, pricing, 0.5), layers, args.dropped)
+        reduce = Reduction(backbone, Learned(network, pricing, 0.5), layers, args.removal)
         if cost < 1:
             tune(reduce, network, pricing, {key: value[:16] for key, value in inputs.items()}, cost)
         else:
@@ -166,7 +166,7 @@ def main() -> None:
     add_size_options(parser)
     parser.add_argument("--model", choices=list(GOALS), nargs="+", default=list(GOALS))
     parser.add_argument("--cost", type=float, nargs="+", default=[1.0, 0.9, 0.7, 0.5, 0.3], help="of the pass")
-    parser.add_argument("--dropped", choices=["merge", "drop"], default="merge")
+    parser.add_argument("--removal", choices=["merge", "drop"], default="merge")
     parser.add_argument("--policy", type=Path, help="a trained policy of the embedded model")
     args = begin(parser)
     small = sized(args)

@@ -50,7 +50,7 @@ class HalfByPolicy(Selector):
     """All that a trained policy computes, and the half of the tokens that it would rather keep."""
 
     def __init__(self, backbone: Backbone, tokens: int) -> None:
-        config = PolicyConfig(backbone.width, backbone.depth, tokens, backbone.family.reader)
+        config = PolicyConfig(backbone.width, backbone.depth, tokens, backbone.family.pooled)
         self.policy = TokenPolicy(config).to(backbone.device, torch.float32)
         self.pricing = Pricing(FlopsCost.count(backbone.layers), LAYERS, backbone.depth, tokens)
 

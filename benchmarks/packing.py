@@ -31,7 +31,7 @@ from rltr.cost import FlopsCost
 from rltr.evaluate.statistics import median_ratio
 from rltr.evaluate.tally import reduced_cost
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
 from rltr.runtime.forward import Forward
 from rltr.runtime.kernels import BACKENDS, Plan
 from rltr.runtime.kernels.groups import Groups
@@ -86,14 +86,14 @@ def keeping(grid: int, counts: Tensor) -> Bool[Tensor, "rows grid"]:
     return dice.argsort(1).argsort(1) < counts[:, None]
 
 
-def measure_one(name: str, backbone: Backbone, batch: int, share: float, dropped: Dropped, args: Any) -> dict[str, Any]:
+def measure_one(name: str, backbone: Backbone, batch: int, share: float, removal: Removal, args: Any) -> dict[str, Any]:
     inputs = test_images(batch) if name == "embedded" else noise(backbone, batch)
     grid = tokens_per_row(backbone)
     middle = share * grid
     counts = torch.linspace(middle * (1 - args.spread), middle * (1 + args.spread), batch).round().clamp(1, grid)
     equal = torch.full_like(counts, counts.mean().round().item())
     passes = [
-        Reduction(backbone, Replay([keeping(grid, kept)]), [START], dropped)
+        Reduction(backbone, Replay([keeping(grid, kept)]), [START], removal)
         for kept in (counts[torch.randperm(batch)], equal)
     ]
     flops = FlopsCost.count(backbone.layers)
@@ -114,7 +114,7 @@ def measure_one(name: str, backbone: Backbone, batch: int, share: float, dropped
     return {
         "model": name,
         "batch": batch,
-        "dropped are": dropped,
+        "dropped are": removal,
         "kept": counts.mean().item() / grid,
         "tokens": (int(counts.min()), int(counts.max())),
         "index / layers": part,
@@ -142,10 +142,10 @@ def main() -> None:
     for name in args.model:
         backbone = Backbone((embedded() if name == "embedded" else small).model, attention=args.attention)
         rows += [
-            measure_one(name, backbone, batch, share, dropped, args)
+            measure_one(name, backbone, batch, share, removal, args)
             for batch in args.batch
             for share in args.share
-            for dropped in get_args(Dropped)
+            for removal in get_args(Removal)
         ]
     finish(args, backbone, rows)
 

@@ -1,7 +1,7 @@
-"""How well measured prices foretell the time of whole reduced passes: the policy's choices, which no price has seen.
+"""How well measured prices predict the time of whole reduced passes: the policy's choices, which no price has seen.
 
 Prices are made as a training makes them: parts are timed, curves fitted, and both scaled to three passes that drop at
-random. Foretold and measured here are passes of an untrained policy with random last layers, so that rows keep
+random. Predicted and measured here are passes of an untrained policy with random last layers, so that rows keep
 different numbers of tokens as with a trained one, tuned to several costs.
 
 Goal: relative times within 7 % in the median and 15 % at worst, of the embedded model, MiniLM and a ViT-S.
@@ -21,7 +21,7 @@ from rltr.cost import FlopsCost
 from rltr.cost.curve import Curve
 from rltr.cost.pricing import Pricing
 from rltr.cost.rounds import CLOCK, Clock
-from rltr.cost.scaling import foretell
+from rltr.cost.scaling import predict
 from rltr.envs import default_layers
 from rltr.envs.episodes import row_length
 from rltr.runtime.backbone import Backbone
@@ -47,7 +47,7 @@ def made(name: str, rows: int) -> tuple[Backbone, dict[str, Tensor], dict[str, T
 
 
 def measure_one(name: str, rows: int, args: Any) -> list[dict[str, Any]]:
-    """Foretold and measured relative times of one model, a row for each cost."""
+    """Predicted and measured relative times of one model, a row for each cost."""
     backbone, longest, batch = made(name, rows)
     grid, layers = row_length(backbone, longest), default_layers(backbone.depth)
     pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth, grid)
@@ -67,14 +67,14 @@ def measure_one(name: str, rows: int, args: Any) -> list[dict[str, Any]]:
     )
     rows_found = []
     for wanted, one in zip(args.cost, passes.reduced, strict=True):
-        said = foretell(prices, one.counts, one.seen, passes.grid)
+        said = predict(prices, one.counts, one.seen, passes.grid)
         rows_found.append(
             {
                 "model": name,
                 "batch": rows,
                 "tokens": grid,
                 "FLOPs": wanted,
-                "foretold": said,
+                "predicted": said,
                 "measured": one.ratio,
                 "error": said / one.ratio - 1,
             }

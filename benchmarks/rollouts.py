@@ -53,7 +53,7 @@ def main() -> None:
             cost=FlopsCost.count(backbone.layers, *decision_flops(config)),
             cost_weight=recipe.learner.cost_weight,
             scoring=recipe.score,
-            dropped=recipe.reduction.dropped,
+            removal=recipe.reduction.removal,
             group_size=recipe.learner.group_size,
         )
         if not args.cold:
@@ -73,7 +73,7 @@ def main() -> None:
             assert episodes.outcome is not None
             trace, index = episodes.outcome.trace, episodes.outcome.index
             inputs = {name: value.to(backbone.device) for name, value in examples.batch(index).items()}
-            reduce = Reduction(backbone, Replay.of(trace), layers, recipe.reduction.dropped)
+            reduce = Reduction(backbone, Replay.of(trace), layers, recipe.reduction.removal)
             with torch.no_grad():
                 bare.append(timed(partial(reduce, inputs), backbone.device)[1])
         env.close()

@@ -21,7 +21,7 @@ from benchmarks.replay import Replay
 from benchmarks.results import begin, finish, options
 from rltr.cost import FlopsCost, dense
 from rltr.evaluate.tally import reduced_cost
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
 from rltr.selectors.reduction import Reduction
 
 GOALS = {"float32": 0.95, "bfloat16": 0.9}
@@ -50,10 +50,10 @@ def main() -> None:
         inputs = noise(backbone, batch)
         native = Contender(partial(backbone.model, **inputs))
         for share in args.share:
-            for dropped in get_args(Dropped):
+            for removal in get_args(Removal):
                 grid = tokens_per_row(backbone)
                 chosen = Replay([random_mask(batch, grid, share, args.equal)])
-                reduce = Reduction(backbone, chosen, [start], dropped)
+                reduce = Reduction(backbone, chosen, [start], removal)
                 found = abba(
                     native, Contender(partial(reduce, inputs), backbone.attached), backbone.device, args.rounds
                 )
@@ -68,7 +68,7 @@ def main() -> None:
                     {
                         "dtype": args.dtype,
                         "batch": batch,
-                        "dropped are": dropped,
+                        "dropped are": removal,
                         "kept": trace.stages[1].total / trace.stages[0].total,
                         "promise": whole / reduced,
                         "speed-up": speedup,

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.results import begin, console, finish, options
 from rltr.cost import FlopsCost
 from rltr.cost.pricing import Pricing
-from rltr.dense import DenseLogits
+from rltr.dense import DenseAnswers
 from rltr.deploy import load_policy
 from rltr.envs import Episodes, TokenSelectionVecEnv
 from rltr.evaluate import OperatingPoint, baseline_points, measure, policy_points, write_json
@@ -86,12 +86,12 @@ def main() -> None:
     policy.check_fits(backbone)
     env = TokenSelectionVecEnv(
         Episodes(
-            DenseLogits(backbone, task.train),
+            DenseAnswers(backbone, task.train),
             policy.pricing,
             learner.batch,
             learner.cost_weight,
             recipe.score,
-            policy.dropped,
+            policy.removal,
         )
     )
     steps = env.episodes.steps
@@ -109,9 +109,9 @@ def main() -> None:
     weights = recipe.evaluation.cost_weights
     points = policy_points(backbone, policy, weights)
     for weight in weights:
-        reduce = Reduction(backbone, StockChoice(stock.policy, policy.pricing, weight), policy.layers, policy.dropped)
+        reduce = Reduction(backbone, StockChoice(stock.policy, policy.pricing, weight), policy.layers, policy.removal)
         points.append(
-            OperatingPoint("stock ppo", policy.dropped, weight, reduce, "cost weight", backbone.attached, flops)
+            OperatingPoint("stock ppo", policy.removal, weight, reduce, "cost weight", backbone.attached, flops)
         )
     points += baseline_points(backbone, ["random"], args.keep_rates, policy.layers)
     test = task.test.at_most(args.examples)

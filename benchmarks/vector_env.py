@@ -42,7 +42,7 @@ def bare(env: TokenSelectionVectorEnv, actions: NDArray[np.int8]) -> tuple[float
 
     def run(rows: slice) -> None:
         chosen = Replay([mask[rows] for mask in masks])
-        Reduction(backbone, chosen, layers, episodes.dropped)({name: value[rows] for name, value in inputs.items()})
+        Reduction(backbone, chosen, layers, episodes.removal)({name: value[rows] for name, value in inputs.items()})
 
     with torch.inference_mode():
         _, batch = timed(partial(run, slice(None)), backbone.device)

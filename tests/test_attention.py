@@ -433,5 +433,5 @@ def test_the_mask_function_is_native_and_inside_says_what_was_asked(padding):
     finally:
         current.reset(token)
     assert torch.equal(outside, native) and torch.equal(inside, native)
-    assert door.asked(outside) is None
-    assert door.asked(inside) == door.MaskRequest(causal_mask_function, padding)
+    assert door.request_of(outside) is None
+    assert door.request_of(inside) == door.MaskRequest(causal_mask_function, padding)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rltr.cost import FlopsCost
-from rltr.deploy import Operating, Policy, describe, save_policy
+from rltr.deploy import CalibrationPoint, Policy, describe, save_policy
 from rltr.evaluate.statistics import quality_change_interval
 from rltr.jobs import check as checking
 from rltr.jobs.check import breaks_promise, run_check
@@ -37,7 +37,7 @@ def test_what_is_surely_more_than_promised(
     inputs: int, lost: int, promised: float, bound: float | None, broken: bool
 ) -> None:
     native, reduced = [1] * inputs, [0] * lost + [1] * (inputs - lost)
-    point = Operating(1.0, 0.5, 0.9 - promised, 0.9, bound, None if bound is None else 0.9, 500)
+    point = CalibrationPoint(1.0, 0.5, 0.9 - promised, 0.9, bound, None if bound is None else 0.9, 500)
     assert breaks_promise(quality_change_interval(reduced, native), point) is broken
 
 
@@ -50,9 +50,9 @@ def embedded() -> Any:
 def saved(embedded: Any, tmp_path: Path) -> Callable[..., Path]:
     """Writes an untrained policy for the embedded model that keeps nearly everything, or with ``bias`` hardly any."""
 
-    def save(bias: float, *table: Operating) -> Path:
+    def save(bias: float, *table: CalibrationPoint) -> Path:
         backbone = Backbone(embedded)
-        network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, 197, backbone.family.reader, width=8))
+        network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, 197, backbone.family.pooled, width=8))
         with torch.no_grad():
             network.keep.bias.fill_(bias)
         recipe = load_recipe(None, (), {"threads": 1, "data.validation_limit": 40}).model_dump(mode="json")
@@ -65,7 +65,7 @@ def saved(embedded: Any, tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    point = Operating(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
+    point = CalibrationPoint(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
     assert run_check(saved(10.0, point))
     assert "this policy loses" not in capsys.readouterr().out
     assert not run_check(saved(-100.0, point))
@@ -78,7 +78,7 @@ def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], capsys:
 def test_random_inputs_say_nothing_of_quality(
     saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = saved(-100.0, Operating(0.01, 0.5, 0.82, 0.82))
+    folder = saved(-100.0, CalibrationPoint(0.01, 0.5, 0.82, 0.82))
     monkeypatch.setattr(checking, "CHECKED", 8)
     monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
     assert run_check(folder)
@@ -131,6 +131,6 @@ def test_warnings_name_the_split_that_was_measured(
 
     monkeypatch.setattr(checking, "prepare_data", renamed)
     caplog.clear()
-    run_check(saved(10.0, Operating(0.01, 0.5, 0.82, 0.82)))
+    run_check(saved(10.0, CalibrationPoint(0.01, 0.5, 0.82, 0.82)))
     said = [record.getMessage() for record in caplog.records if "another order" in record.getMessage()]
     assert said and all(line.startswith("of validation inputs, ") for line in said)

@@ -103,14 +103,14 @@ def test_a_checkpoint_behind_the_interruption_replays_what_was_lost(learner: Any
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_dense_logits_are_not_computed_again(learner: Any, tmp_path: Path) -> None:
+def test_dense_answers_are_not_computed_again(learner: Any, tmp_path: Path) -> None:
     """Among other inputs they would differ in their last bits, and so would everything that is learned from them."""
     ppo = learner()
     run(ppo, 2, tmp_path / "checkpoint", every=2)
     again = learner()
     restore_checkpoint(tmp_path / "checkpoint", again)
     before, after = ppo.episodes.dense, again.episodes.dense
-    assert after.known.any() and torch.equal(before.logits[after.known], after.logits[after.known])
+    assert after.known.any() and torch.equal(before.answers[after.known], after.answers[after.known])
     again.get_env().close()
 
 
@@ -164,7 +164,7 @@ def tensor_missing(folder: Path) -> None:
 
 def dense_missing(folder: Path) -> None:
     tensors = load_file(folder / TENSORS)
-    del tensors["dense.logits"]
+    del tensors["dense.answers"]
     save_file(tensors, folder / TENSORS)
 
 

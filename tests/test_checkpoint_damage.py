@@ -55,7 +55,12 @@ def everything(ppo: TokenPPO) -> dict[str, Any]:
     dense = ppo.episodes.dense
     counters = [ppo.num_timesteps, ppo._n_updates, vars(ppo.deviation)]
     generators = [generator.bit_generator.state for generator in ppo.episodes._generators]
-    tensors = {**state(ppo), "known": dense.known, "logits": dense.logits[dense.known], "random": torch.get_rng_state()}
+    tensors = {
+        **state(ppo),
+        "known": dense.known,
+        "logits": dense.answers[dense.known],
+        "random": torch.get_rng_state(),
+    }
     return {"plain": json.dumps([counters, generators]), **{name: value.clone() for name, value in tensors.items()}}
 
 
@@ -241,7 +246,7 @@ def test_a_forged_state_that_cannot_be_is_refused(learner: Any, tmp_path: Path) 
 
     def too_few_answers(here: Path) -> None:
         tensors = load_file(here / TENSORS)
-        save_file({**tensors, "dense.logits": tensors["dense.logits"][:1].clone()}, here / TENSORS)
+        save_file({**tensors, "dense.answers": tensors["dense.answers"][:1].clone()}, here / TENSORS)
 
     def with_fact(name: str, value: Any) -> Callable[[Path], None]:
         def spoil(here: Path) -> None:

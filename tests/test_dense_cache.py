@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertForTokenClassification, BertModel, CLIPConfig, CLIPModel
 
-from rltr.dense import DenseLogits
+from rltr.dense import DenseAnswers
 from rltr.dense.cache import MANY, DenseCache, cache_folder, dense_key
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
@@ -55,15 +55,15 @@ def test_a_second_run_pays_nothing_and_gets_the_same_bits(
     tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int]
 ) -> None:
     index = torch.tensor([2, 7, 7, 0, 23])
-    first = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    first = DenseAnswers(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
     logits = first(index)
     assert passes == [1] * 4
-    second = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    second = DenseAnswers(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
     assert torch.equal(second(index), logits) and len(passes) == 4
     assert second.known.sum() == 4
     second(torch.tensor([0, 1]))
     assert len(passes) == 5
-    uncached = DenseLogits(Backbone(tiny_vit), tiny_task.train)(index)
+    uncached = DenseAnswers(Backbone(tiny_vit), tiny_task.train)(index)
     torch.testing.assert_close(uncached, logits)
 
 
@@ -75,9 +75,9 @@ def test_what_was_asked_before_and_by_whom_changes_no_bit(
     """Results of a run must not depend on what other runs have stored: that is what a resumed one relies on."""
     shared = tmp_path_factory.mktemp("shared")
     backbone = Backbone(tiny_vit)
-    alone = DenseLogits(backbone, tiny_task.train, cache=cache(tmp_path_factory.mktemp("alone")))(torch.arange(24))
+    alone = DenseAnswers(backbone, tiny_task.train, cache=cache(tmp_path_factory.mktemp("alone")))(torch.arange(24))
     for index in asked:
-        fresh = DenseLogits(backbone, tiny_task.train, cache=cache(shared))
+        fresh = DenseAnswers(backbone, tiny_task.train, cache=cache(shared))
         for part in (index, data.draw(st.permutations(index))):
             assert torch.equal(fresh(torch.tensor(part)), alone[torch.tensor(part)])
 
@@ -85,10 +85,10 @@ def test_what_was_asked_before_and_by_whom_changes_no_bit(
 def test_what_a_checkpoint_says_stays(tiny_vit: Any, tiny_task: Any, tmp_path: Path) -> None:
     """It may come from another machine, whose last bits its training has seen already."""
     backbone = Backbone(tiny_vit)
-    DenseLogits(backbone, tiny_task.train, cache=cache(tmp_path))(torch.arange(24))
-    resumed = DenseLogits(backbone, tiny_task.train, cache=cache(tmp_path))
+    DenseAnswers(backbone, tiny_task.train, cache=cache(tmp_path))(torch.arange(24))
+    resumed = DenseAnswers(backbone, tiny_task.train, cache=cache(tmp_path))
     resumed.known[3] = True
-    resumed.logits[3] = torch.tensor([1.0, 2.0, 3.0])
+    resumed.answers[3] = torch.tensor([1.0, 2.0, 3.0])
     found = resumed(torch.tensor([2, 3]))
     assert found[1].tolist() == [1.0, 2.0, 3.0] and resumed.known.all()
 
@@ -96,8 +96,8 @@ def test_what_a_checkpoint_says_stays(tiny_vit: Any, tiny_task: Any, tmp_path: P
 def test_off_a_cpu_the_same_neighbours_go_together(
     tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DenseLogits, "_together", 5)
-    dense = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    monkeypatch.setattr(DenseAnswers, "_together", 5)
+    dense = DenseAnswers(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
     dense(torch.tensor([7, 23, 6]))
     assert passes == [5, 4] and dense.known.nonzero().flatten().tolist() == [5, 6, 7, 8, 9, 20, 21, 22, 23]
 
@@ -106,7 +106,7 @@ def test_data_without_a_fingerprint_are_computed_as_without_a_cache(
     tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TensorExamples, "fingerprint", lambda self: None)
-    DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))(torch.arange(24))
+    DenseAnswers(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))(torch.arange(24))
     assert passes == [24] and not (tmp_path / "dense").exists()
 
 
@@ -119,7 +119,7 @@ def test_answers_that_are_not_finite_are_refused_by_name_and_never_stored(
         tiny_task.train.labels, tiny_task.train.names, tiny_task.train.classes, {"pixel_values": pixels}
     )
     for own in (None, cache(tmp_path)):
-        dense = DenseLogits(Backbone(tiny_vit), bad, cache=own)
+        dense = DenseAnswers(Backbone(tiny_vit), bad, cache=own)
         with pytest.raises(RltrError, match="NaN or infinite for 'train/4'"):
             dense(torch.tensor([3, 4]))
         assert not dense.known.any() and not (tmp_path / "dense").exists()
@@ -238,10 +238,10 @@ def test_answers_of_any_shape_are_found_again(head: Any, goal: Goal, tmp_path: P
     inputs = {"input_ids": torch.randint(5, 20, (6, 7)), "attention_mask": mask}
     names, labels = [str(i) for i in range(6)], torch.zeros(6, 7, dtype=torch.long)
     examples = TensorExamples(labels, names, ["a", "b", "c"], inputs, goal=goal)
-    first = DenseLogits(backbone, examples, cache=cache(tmp_path))(torch.arange(6))
+    first = DenseAnswers(backbone, examples, cache=cache(tmp_path))(torch.arange(6))
     with torch.no_grad():
         torch.testing.assert_close(first, goal.read(backbone.model(**inputs), inputs))
-    second = DenseLogits(backbone, examples, cache=cache(tmp_path))
+    second = DenseAnswers(backbone, examples, cache=cache(tmp_path))
     assert not second.known.any() and torch.equal(second(torch.tensor([4, 0])), first[[4, 0]])
     assert second.known.all()  # from the disk: nobody asked for the others
 
@@ -371,7 +371,7 @@ def test_a_file_in_the_way_never_ends_a_training(
     tiny_vit: Any, tiny_task: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "dense").write_text("a file")
-    dense = DenseLogits(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
+    dense = DenseAnswers(Backbone(tiny_vit), tiny_task.train, cache=cache(tmp_path))
     assert dense(torch.tensor([1])).isfinite().all() and dense(torch.tensor([2])).isfinite().all()
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
 
@@ -467,10 +467,10 @@ def test_a_training_finds_its_answers_beside_those_of_another_shape(
     tiny_vit: Any, tiny_task: Any, tmp_path: Path, passes: list[int]
 ) -> None:
     own, backbone = cache(tmp_path), Backbone(tiny_vit)
-    first = DenseLogits(backbone, tiny_task.train, cache=own)(torch.arange(5))
+    first = DenseAnswers(backbone, tiny_task.train, cache=own)(torch.arange(5))
     key = dense_key(backbone, tiny_task.train, 1)
     assert key is not None and own.write(key, torch.arange(20), torch.zeros(20, 7))
-    again = DenseLogits(backbone, tiny_task.train, cache=own)
+    again = DenseAnswers(backbone, tiny_task.train, cache=own)
     assert torch.equal(again(torch.arange(5)), first) and len(passes) == 5
 
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rltr.envs.spaces import action_space, observation_space
 from rltr.policies import Observation, PolicyConfig, TokenPolicy
 from rltr.policies.network import decision_flops
-from rltr.policies.observation import CLUES, turns
+from rltr.policies.observation import TOKEN_FEATURES, low_discrepancy
 from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
 from rltr.runtime.redundancy import redundancy
@@ -53,7 +53,7 @@ def observation(counts: list[int], seed: int = 0) -> Observation:
     rows = len(counts)
     return Observation(
         unit,
-        torch.rand(tokens.total, CLUES, generator=generator),
+        torch.rand(tokens.total, TOKEN_FEATURES, generator=generator),
         tokens,
         protected,
         torch.randint(0, DEPTH, (rows,), generator=generator),
@@ -70,7 +70,7 @@ def rows_of(seen: Observation, rows: list[int]) -> Observation:
     tokens = Tokens(row, seen.tokens.position[index], tuple(counts), GRID)
     return Observation(
         seen.hidden[index],
-        seen.clues[index],
+        seen.token_features[index],
         tokens,
         seen.protected[index],
         seen.layer[rows],
@@ -87,7 +87,7 @@ def test_the_grid_holds_everything_that_was_packed(counts: list[int], seed: int)
     seen = observation(counts, seed)
     grid = seen.to_grid()
     again = Observation.of_grid(grid)
-    for name in ("hidden", "clues", "protected", "layer", "price", "kept"):
+    for name in ("hidden", "token_features", "protected", "layer", "price", "kept"):
         assert torch.equal(getattr(again, name), getattr(seen, name)), name
     assert again.tokens.counts == seen.tokens.counts
     assert torch.equal(again.tokens.grid_index, seen.tokens.grid_index)
@@ -98,7 +98,7 @@ def test_the_grid_holds_everything_that_was_packed(counts: list[int], seed: int)
 
 
 @given(seed=st.integers(0, 99))
-def test_the_order_of_tokens_matters_only_through_place_and_clues(seed: int) -> None:
+def test_the_order_of_tokens_matters_only_through_place_and_features(seed: int) -> None:
     policy, seen = lively_policy(), observation([7, 4, 5], seed)
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat(
@@ -110,7 +110,7 @@ def test_the_order_of_tokens_matters_only_through_place_and_clues(seed: int) -> 
     shuffled = replace(
         seen,
         hidden=seen.hidden[order],
-        clues=seen.clues[order],
+        token_features=seen.token_features[order],
         tokens=replace(seen.tokens, position=seen.tokens.position[order]),
     )
     for before, after in zip(policy.with_baseline(seen), policy.with_baseline(shuffled), strict=True):
@@ -156,7 +156,7 @@ def test_gradients_of_a_batch_are_the_sum_over_its_rows() -> None:
         torch.testing.assert_close(whole, torch.stack(parts).sum(0), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["hidden", "clues", "price", "kept", "layer"])
+@pytest.mark.parametrize("name", ["hidden", "token_features", "price", "kept", "layer"])
 def test_everything_it_sees_matters(name: str) -> None:
     policy, seen = lively_policy(), observation([7, 4])
     value = getattr(seen, name)
@@ -165,30 +165,30 @@ def test_everything_it_sees_matters(name: str) -> None:
 
 
 def test_a_new_policy_is_its_prior() -> None:
-    """Before anything is learned, tokens with a twin leave first, and more of them where tokens are dear."""
+    """Before anything is learned, near-duplicates leave first, and more of them where tokens are dear."""
     seen = observation([9, 6])
     priors = {"redundancy_prior": 3.0, "attention_prior": 5.0, "spread_prior": 7.0}
-    policy = TokenPolicy(replace(CONFIG, **priors, initial_logit=1.0, thrift=2.0))
+    policy = TokenPolicy(replace(CONFIG, **priors, initial_logit=1.0, price_slope=2.0))
     whole = seen.price * torch.tensor([9.0, 6.0]) / seen.kept
-    _, _, rank, attention, turn = seen.clues.unbind(1)
-    expected = 1.0 + 3.0 * (0.5 - rank) + 5.0 * attention + 7.0 * (turn - 0.5)
+    _, _, rank, attention, order = seen.token_features.unbind(1)
+    expected = 1.0 + 3.0 * (0.5 - rank) + 5.0 * attention + 7.0 * (order - 0.5)
     expected = expected - (2.0 * (whole * 10).log10())[seen.tokens.row]
     torch.testing.assert_close(policy(seen), expected)
     torch.testing.assert_close(policy.with_baseline(seen)[1], torch.zeros(15))
-    blank = TokenPolicy(replace(CONFIG, redundancy_prior=0.0, attention_prior=0.0, initial_logit=2.0, thrift=0.0))
+    blank = TokenPolicy(replace(CONFIG, redundancy_prior=0.0, attention_prior=0.0, initial_logit=2.0, price_slope=0.0))
     torch.testing.assert_close(blank(seen), torch.full((15,), 2.0))
 
 
 @given(count=st.integers(3, 300), rate=st.floats(0.05, 0.95))
 @settings(max_examples=30)
 def test_turns_thin_a_row_evenly(count: int, rate: float) -> None:
-    """Whatever share has its turn, no part of the row has much more of it, nor one side, and fewer are among more."""
-    turn = turns(torch.arange(count))
-    chosen = turn > 1 - rate
+    """Whatever share is chosen, no part of the row has much more of it, nor one set, and fewer are among more."""
+    order = low_discrepancy(torch.arange(count))
+    chosen = order > 1 - rate
     so_far = chosen.float().cumsum(0) - rate * torch.arange(1, count + 1)
     assert so_far.max() - so_far.min() < 4
     assert abs(int(chosen[::2].sum()) - int(chosen[1::2].sum())) <= 4
-    assert ((turn >= 0) & (turn < 1)).all() and torch.equal(turns(torch.tensor([count - 1])), turn[-1:])
+    assert ((order >= 0) & (order < 1)).all() and torch.equal(low_discrepancy(torch.tensor([count - 1])), order[-1:])
 
 
 def test_long_rows_keep_a_smaller_share_at_the_same_price_of_a_token() -> None:
@@ -229,7 +229,7 @@ def test_its_flops_are_counted() -> None:
         tokens = ragged.everything(3, count)
         unit = merging.unit_length(torch.randn(tokens.total, WIDTH))
         protected = tokens.slot == 0
-        similar = torch.rand(tokens.total, CLUES)
+        similar = torch.rand(tokens.total, TOKEN_FEATURES)
         ones = torch.ones(3)
         seen = Observation(unit, similar, tokens, protected, torch.zeros(3, dtype=torch.long), ones, ones)
         with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter, torch.no_grad():
@@ -290,7 +290,7 @@ def test_actions_are_drawn_token_by_token(actor: TokenActor) -> None:
     seen = replace(
         seen,
         hidden=seen.hidden[:GRID].repeat(400, 1),
-        clues=seen.clues[:GRID].repeat(400, 1),
+        token_features=seen.token_features[:GRID].repeat(400, 1),
         **{name: getattr(seen, name)[:1].repeat(400) for name in ("layer", "price", "kept")},
     )
     torch.manual_seed(1)

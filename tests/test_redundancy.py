@@ -48,10 +48,10 @@ def test_one_row_by_hand():
     unit = directions(0, 0, 10, 90, 180)
     tokens, protected = batch(5)
     found = redundancy(unit, tokens, protected)
-    assert found.side.tolist() == [0, 0, 1, 0, 1]
+    assert found.in_set_a.tolist() == [0, 0, 1, 0, 1]
     # Place 2 is 10 degrees from place 1; place 4 is 90 degrees from place 3. CLS, equal to place 1, counts for nobody.
     close(found.cosine, [-1, *cosine(10), *cosine(10), *cosine(80), *cosine(90)])
-    # Of the even ones place 2 has the nearer twin.
+    # Of the even ones place 2 has the nearer duplicate.
     close(found.rank, [0, 0, 1, 0, 0])
 
 
@@ -61,7 +61,7 @@ def test_ranks_are_even_steps_from_0_to_1():
     tokens, protected = batch(11)
     found = redundancy(unit, tokens, protected)
     close(found.rank[[8, 4, 10, 6, 2]], [1, 0.75, 0.5, 0.25, 0])
-    assert (found.rank[found.side == 0] == 0).all()
+    assert (found.rank[found.in_set_a == 0] == 0).all()
 
 
 def test_sides_go_by_the_current_order():
@@ -69,10 +69,10 @@ def test_sides_go_by_the_current_order():
     fewer = ragged.keep(tokens, torch.tensor([True, False, True, True, True, True]))
     found = redundancy(directions(0, 0, 0, 0, 0), fewer, fewer.slot < 1)
     # Original places 2 and 4 were even; with place 1 gone they are the first and third of the free ones.
-    assert fewer.position[found.side == 1].tolist() == [3, 5]
+    assert fewer.position[found.in_set_a == 1].tolist() == [3, 5]
 
 
-def test_rows_never_mix_and_short_rows_have_no_twins():
+def test_rows_never_mix_and_short_rows_have_no_duplicates():
     tokens, protected = batch(4, 1, 2, 3)
     unit = directions(0, 0, 30, 0, 0, 0, 0, 0, 0, 60)
     found = redundancy(unit, tokens, protected)
@@ -80,7 +80,7 @@ def test_rows_never_mix_and_short_rows_have_no_twins():
     close(found.cosine[tokens.row == 1], [-1])
     close(found.cosine[tokens.row == 2], [-1, -1])
     close(found.cosine[tokens.row == 3], [-1, *cosine(60, 60)])
-    # The only even token of its row is not called redundant, however near its twin.
+    # The only even token of its row is not called redundant, however near its duplicate.
     assert found.rank.tolist() == [0] * 10
 
 
@@ -101,7 +101,7 @@ def test_partners_by_hand():
     kept = torch.tensor([True, False, False, True, True, True])
     into, there = partners(found, kept)
     assert into.tolist() == [4, 5] and there.all()
-    # Without a kept token on the other side it is one of its own: 2 (even) goes to 4.
+    # Without a kept token in the other set it is one of its own: 2 (even) goes to 4.
     into, there = partners(found, torch.tensor([True, False, False, False, True, False]))
     assert into.tolist() == [4, 4, 4, 4] and there.all()
     # CLS takes nothing in.
@@ -124,7 +124,7 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
         into, there = partners(found, kept)
         features = found.features
     assert ("similarity" in vars(found)) == (pairs > 3)
-    assert torch.equal(torch.stack([found.cosine, found.side, found.rank], 1), features)
+    assert torch.equal(torch.stack([found.cosine, found.in_set_a, found.rank], 1), features)
     dropped = (~kept).nonzero()[:, 0].tolist()
     for i in range(tokens.total):
         others = [
@@ -148,7 +148,7 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
                 assert partner in staying
                 assert similarity[partner] == pytest.approx(max(similarity[j] for j in staying), abs=1e-5)
     for row in range(len(counts)):
-        evens = ((found.side == 1) & (tokens.row == row)).nonzero()[:, 0].tolist()
+        evens = ((found.in_set_a == 1) & (tokens.row == row)).nonzero()[:, 0].tolist()
         order = sorted(evens, key=lambda i: found.cosine[i].item())
         for place, i in enumerate(order):
             assert found.rank[i].item() == pytest.approx(place / max(len(evens) - 1, 1), abs=1e-6) or (
@@ -179,7 +179,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_long_rows_never_hold_all_their_pairs(causal):
-    """Features, partners, those of their own side, and merging: 16 million pairs, a quarter of them at a time."""
+    """Features, partners, those of their own set, and merging: 16 million pairs, a quarter of them at a time."""
     tokens, protected = batch(8000)
     hidden = torch.randn(8000, 4, generator=torch.Generator().manual_seed(0))
     half = torch.rand(8000, generator=torch.Generator().manual_seed(1)) < 0.5

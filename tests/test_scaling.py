@@ -8,7 +8,7 @@ import torch
 from rltr.cost import LatencyCost, Machine
 from rltr.cost.curve import Curve
 from rltr.cost.passes import ReducedPass, WholePasses
-from rltr.cost.scaling import compare, foretell, scaled
+from rltr.cost.scaling import compare, predict, scaled
 
 ROWS, GRID, DEPTH = 2, 100, 4
 MACHINE = Machine("cpu", "A", None, "2.9", "float32", 1)
@@ -28,7 +28,7 @@ def passes(true: LatencyCost, *left: int) -> WholePasses:
     for count in left:
         counts = torch.tensor([[count - 5, count + 5]] * DEPTH)
         seen = torch.full((1, ROWS), GRID)
-        reduced.append(ReducedPass(foretell(true, counts, seen, GRID), counts, seen))
+        reduced.append(ReducedPass(predict(true, counts, seen, GRID), counts, seen))
     return WholePasses(GRID, native, OUTSIDE / native, reduced)
 
 
@@ -47,7 +47,7 @@ def test_a_factor_is_mended(true: LatencyCost, factor: float) -> None:
     assert found.native_pass(GRID) == pytest.approx(true.native_pass(GRID))
     assert found.native == pytest.approx(1.1, rel=0.02) and found.outside(GRID) == pytest.approx(OUTSIDE)
     fresh = passes(true, 60).reduced[0]
-    assert foretell(found, fresh.counts, fresh.seen, GRID) == pytest.approx(fresh.ratio, rel=0.01)
+    assert predict(found, fresh.counts, fresh.seen, GRID) == pytest.approx(fresh.ratio, rel=0.01)
 
 
 def test_decisions_alone_may_be_off(true: LatencyCost) -> None:

@@ -98,14 +98,14 @@ def test_tome_merges_the_most_similar_pairs_across_two_sides(counts, leading, ra
     unit = decision.attended.keys / decision.attended.keys.norm(dim=1, keepdim=True)
     for row in rows_of(tokens):
         free = [i for i in row if not decision.protected[i]]
-        evens, odds = ([i for i in free if tokens.slot[i] % 2 == side] for side in (0, 1))
+        evens, odds = ([i for i in free if tokens.slot[i] % 2 == first] for first in (0, 1))
         gone = [i for i in row if i in into]
-        # Never more than one side, and nobody if the other is empty; otherwise exactly what the rate says.
+        # Never more than one set, and nobody if the other is empty; otherwise exactly what the rate says.
         leave = len(row) - promised(len(row), leading, rate)
         assert len(gone) == (min(leave, len(evens)) if odds else 0)
         best = {i: max(((unit[i] @ unit[j]).item() for j in odds), default=0.0) for i in evens}
         for i in gone:
-            # The partner stays, is of the same row and the other side, and the most similar there. Never protected.
+            # The partner stays, is of the same row and the other set, and the most similar there. Never protected.
             assert i in evens and into[i] in odds and choice.keep[into[i]]
             assert (unit[i] @ unit[into[i]]).item() == pytest.approx(best[i], abs=1e-5)
         stay = [best[i] for i in evens if i not in into]
@@ -150,9 +150,9 @@ def test_random_choice_follows_its_seed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_redundancy_drops_the_even_twin_first():
+def test_redundancy_drops_the_even_duplicate_first():
     decision = decide_on([6])
-    # Places 1 and 4 are twins: the even one leaves first. Then the other even one, though it resembles nobody.
+    # Places 1 and 4 are duplicates: the even one leaves first. Then the other even one, though it resembles nobody.
     decision.hidden = torch.tensor([[9.0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, 0, 0.5], [1, 0, 0.01], [0, -1, 0.2]])
     order = []
     for rate in (0.8, 0.6):
@@ -188,7 +188,7 @@ class Spy(ClsAttention):
         self.seen = []
 
     def __call__(self, decision):
-        self.seen.append((decision.layer, decision.attended.from_reader))
+        self.seen.append((decision.layer, decision.attended.from_pooled))
         return super().__call__(decision)
 
 
@@ -217,7 +217,7 @@ def test_first_token_attention_counts_sizes(counts, sized, seed):
     if sized:
         tokens = ragged.Tokens(tokens.row, tokens.position, tokens.counts, tokens.grid, size)
     shape = (len(counts), tokens.uniform, 2, 4) if tokens.uniform is not None else (1, tokens.total, 2, 4)
-    weights = Attended(*(tensor.view(shape).transpose(1, 2) for tensor in (query, key)), 0.4, tokens).from_reader
+    weights = Attended(*(tensor.view(shape).transpose(1, 2) for tensor in (query, key)), 0.4, tokens).from_pooled
     for row in rows_of(tokens):
         logits = torch.einsum("hw,khw->hk", query[row[0]], key[row]) * 0.4
         # A token of size s is attended like s tokens.

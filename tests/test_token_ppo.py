@@ -41,8 +41,8 @@ def build(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
             )
         )
         made.append(env)
-        # Without thrift the policy does not start out minding prices: what it does about them is learned.
-        config = PolicyConfig(backbone.width, backbone.depth, GRID, width=width, thrift=0.0)
+        # Without price_slope the policy does not start out minding prices: what it does about them is learned.
+        config = PolicyConfig(backbone.width, backbone.depth, GRID, width=width, price_slope=0.0)
         return TokenPPO(env, config, **{"seed": 0, **options})
 
     yield make

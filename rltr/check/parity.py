@@ -10,7 +10,7 @@ from torch import Tensor
 from rltr.check.rounding import apart, as_its_own, in_single_precision, tolerance
 from rltr.check.sample import random_inputs
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
 from rltr.selectors import KeepAll
 from rltr.selectors.reduction import Reduction
 from rltr.tasks import TensorExamples
@@ -47,7 +47,7 @@ def parity(
     backbone: Backbone,
     inputs: Mapping[str, Tensor],
     layers: Sequence[int],
-    dropped: Dropped = "merge",
+    removal: Removal = "merge",
     goal: Goal | None = None,
 ) -> Parity:
     """Run ``inputs`` natively, with decisions that keep everything, and natively again.
@@ -58,7 +58,7 @@ def parity(
         backbone: the model.
         inputs: for it, on its device.
         layers: where to decide.
-        dropped: what would happen to dropped tokens.
+        removal: what would happen to dropped tokens.
         goal: which part of the output is compared; None for logits.
     """
     goal = goal or Classification()
@@ -67,7 +67,7 @@ def parity(
     wide = as_its_own(exact, inputs)
     expected = native if exact is backbone else goal.read(exact.model(**exact.uncached(wide)), wide)
     with backbone.attached():
-        output, trace = Reduction(backbone, KeepAll(), layers, dropped)(inputs)
+        output, trace = Reduction(backbone, KeepAll(), layers, removal)(inputs)
     kept = goal.read(output, inputs)
     after = goal.read(backbone.model(**backbone.uncached(inputs)), inputs)
     there = expected != ABSENT

@@ -18,9 +18,9 @@ from rltr.check.reference import Departures, on_the_whole_grid
 from rltr.check.rounding import apart, as_its_own, in_single_precision, tolerance
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decide, Decision, Dropped, Trace
+from rltr.runtime.decision import Choice, Decide, Decision, Removal, Trace
 from rltr.runtime.families import GRID
-from rltr.system.mishap import told_as
+from rltr.system.error_context import error_context
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
         )
     exact = in_single_precision(backbone)
     name = type(backbone.model).__name__
-    with told_as(f"the native forward pass of {name}", "pass inputs= that this model itself can be called with"):
+    with error_context(f"the native forward pass of {name}", "pass inputs= that this model itself can be called with"):
         before = last_states(backbone, inputs)
         steady = _identical(last_states(backbone, inputs), before)
     if not steady:
@@ -83,7 +83,7 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
             f"{name} answers the same inputs in another way each time, so nothing can be compared with it: pass the "
             "inputs that it draws by chance (noise, of a ViT-MAE), too"
         )
-    with told_as(
+    with error_context(
         f"{name} with fewer tokens", "it cannot be run reduced; if it can be, its family= is described wrongly"
     ):
         everyone, trace = _reduced(backbone, inputs, layers, _keep_all)
@@ -99,7 +99,9 @@ def prove(backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int
         Departures(left.present, left.layers),
         Departures(averaged.present, averaged.layers, torch.stack(merge.into)),
     ]
-    with told_as(f"the reference for {name}", "nothing can be proven of a model that computes attention otherwise"):
+    with error_context(
+        f"the reference for {name}", "nothing can be proven of a model that computes attention otherwise"
+    ):
         right = [_whole(exact, inputs, way) for way in ways]
         native = right if exact is backbone else [_whole(backbone, inputs, way) for way in ways]
     last = [each.stages[-1].present for each in (trace, left, averaged)]
@@ -180,10 +182,10 @@ class _Merge:
 
 
 def _reduced(
-    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], decide: Decide, dropped: Dropped = "drop"
+    backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], decide: Decide, removal: Removal = "drop"
 ) -> tuple[Tensor, Trace]:
     with backbone.attached(), _caught(backbone) as caught:
-        _, trace = backbone.run(backbone.forward(decide, layers, dropped), inputs)
+        _, trace = backbone.run(backbone.forward(decide, layers, removal), inputs)
     return caught[-1], trace
 
 

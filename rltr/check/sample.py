@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.system.device import move_inputs
-from rltr.system.mishap import told_as
+from rltr.system.error_context import error_context
 
 DEFAULT_LONGEST = 64
 
@@ -36,7 +36,7 @@ def random_inputs(
     config, name = backbone.config, _main_input(backbone.root, list(make))
     if name not in make:
         raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot make up: pass inputs=")
-    with told_as(f"making up {name} by the config of {type(backbone.model).__name__}", "pass inputs="):
+    with error_context(f"making up {name} by the config of {type(backbone.model).__name__}", "pass inputs="):
         inputs = make[name](config, rows, longest, generator, ragged and backbone.family.padded)
     parameters = inspect.signature(backbone.model.forward).parameters.values()
     needed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]

@@ -2,7 +2,7 @@
 
 A row's time inside a batch cannot be told from its neighbours', and single timings are noisy; so each kind of layer is
 timed at a few token counts, curves of three numbers are fitted, and rewards read these. Curves of parts are then held
-against whole passes (:mod:`rltr.cost.scaling`), and ``rltr.evaluate`` reports how well they foretell.
+against whole passes (:mod:`rltr.cost.scaling`), and ``rltr.evaluate`` reports how well they predict.
 """
 
 import json
@@ -29,6 +29,7 @@ from rltr.cost.table import Table
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.system.files import atomic_write, from_here
+from rltr.system.former_names import LATENCY_FIT, present_names
 from rltr.system.machine import Machine
 from rltr.system.reading import LARGEST_CONFIG, read_regular, strict_json
 from rltr.system.timing import torch_threads
@@ -60,7 +61,7 @@ class LatencyCost:
     native: Annotated[float, Field(gt=0)] = 1.0
     """How long the layers of a native pass take, over what the curves say: with all tokens, kernels take a step."""
     fit: Fit | None = None
-    """How well it foretells whole passes; None if it was never held against any."""
+    """How well it predicts whole passes; None if it was never held against any."""
     busy: str | None = None
     """What said that something else used the machine while it was measured; None if nothing did."""
     disagreement: Annotated[float, Field(ge=0)] = 0.0
@@ -179,7 +180,7 @@ class LatencyCost:
         Raises:
             RltrError: if ``data`` is something else.
         """
-        cost = restore(cls, data)
+        cost = restore(cls, _in_present_names(data))
         if missing := set(cost.layers) - set(cost.tables):
             raise RltrError(f"this latency table lacks the times of {', '.join(sorted(missing))}. Measure it again")
         return cost
@@ -206,6 +207,14 @@ class LatencyCost:
         cost = cls.from_dict(data)
         cost.check(backbone, threads)
         return cost
+
+
+def _in_present_names(data: dict[str, Any]) -> dict[str, Any]:
+    """A table of an earlier version with the names that its fields have now."""
+    fit = data.get("fit")
+    if not isinstance(fit, dict):
+        return data
+    return {**data, "fit": present_names(fit, LATENCY_FIT, "fit of the latency table")}
 
 
 def _summary(kinds: Sequence[str]) -> str:

@@ -49,29 +49,29 @@ class WholePasses:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well prices foretold whole reduced passes, each as a share of the native pass's time.
+    """How well prices predicted whole reduced passes, each as a share of the native pass's time.
 
     Attributes:
         measured: relative times of passes at several keep rates.
-        foretold: what the prices say of them.
+        predicted: what the prices say of them.
     """
 
     measured: tuple[float, ...]
-    foretold: tuple[float, ...]
+    predicted: tuple[float, ...]
 
     def __post_init__(self) -> None:
         """Refuse what could not have been measured."""
-        sound = all(0 < time < math.inf for time in (*self.measured, *self.foretold))
-        if not self.measured or len(self.measured) != len(self.foretold) or not sound:
+        sound = all(0 < time < math.inf for time in (*self.measured, *self.predicted))
+        if not self.measured or len(self.measured) != len(self.predicted) or not sound:
             raise RltrError(
-                "relative times are measured and foretold in pairs, each above 0 and finite, got "
-                f"{self.measured} and {self.foretold}. Measure them again"
+                "relative times are measured and predicted in pairs, each above 0 and finite, got "
+                f"{self.measured} and {self.predicted}. Measure them again"
             )
 
     @property
     def errors(self) -> list[float]:
         """How far each is off, as a share of the measured time."""
-        return [abs(said / true - 1) for said, true in zip(self.foretold, self.measured, strict=True)]
+        return [abs(said / true - 1) for said, true in zip(self.predicted, self.measured, strict=True)]
 
     @property
     def worst(self) -> float:

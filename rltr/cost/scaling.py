@@ -20,7 +20,7 @@ PULL = 0.01
 """How strongly factors stay near 1: where passes hardly differ, they cannot tell layers from decisions."""
 
 
-def foretell(
+def predict(
     cost: LatencyCost, counts: Int[Tensor, "layers rows"], seen: Int[Tensor, "decisions rows"], grid: int
 ) -> float:
     """Relative time of a reduced pass, as a share of the native pass over ``grid`` tokens, by the prices.
@@ -36,9 +36,9 @@ def foretell(
 
 
 def compare(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
-    """The same prices, with how well they foretell ``passes``."""
-    foretold = tuple(foretell(cost, one.counts, one.seen, passes.grid) for one in passes.reduced)
-    return replace(cost, fit=Fit(tuple(one.ratio for one in passes.reduced), foretold))
+    """The same prices, with how well they predict ``passes``."""
+    predicted = tuple(predict(cost, one.counts, one.seen, passes.grid) for one in passes.reduced)
+    return replace(cost, fit=Fit(tuple(one.ratio for one in passes.reduced), predicted))
 
 
 def scaled(cost: LatencyCost, passes: WholePasses) -> LatencyCost:

@@ -14,7 +14,7 @@ from rltr.tasks import Examples
 from rltr.tasks.goals.goal import Answers
 
 
-class DenseLogits:
+class DenseAnswers:
     """The dense model's answers on a data set (``examples.goal`` reads them), computed when first asked for and kept.
 
     In its last bits the answer to an input depends on what goes through the model with it. Without a cache that is what
@@ -30,7 +30,7 @@ class DenseLogits:
 
     Attributes:
         known: which examples have been computed ``(examples,)``; checkpoints store these, see there.
-        logits: the answers to all examples ``(examples, *answer)``, zeros where not known; logits, for most goals.
+        answers: those to all examples ``(examples, *answer)``, zeros where not known; logits, for most goals.
     """
 
     def __init__(self, backbone: Backbone, examples: Examples, rows: int = 64, cache: DenseCache | None = None) -> None:
@@ -40,7 +40,7 @@ class DenseLogits:
         self.cache = cache
         self.known = torch.zeros(len(examples), dtype=torch.bool, device="cpu")
         shape = examples.goal.shape(examples.labels, examples.classes)
-        self.logits = torch.zeros(len(examples), *shape, dtype=torch.float32, device="cpu")
+        self.answers = torch.zeros(len(examples), *shape, dtype=torch.float32, device="cpu")
         self._key: str | None = None
 
     def __call__(self, index: Int[Tensor, " rows"]) -> Answers:
@@ -60,12 +60,12 @@ class DenseLogits:
             self.cache.write(
                 self._key, torch.cat([part for part, _ in computed]), torch.cat([answers for _, answers in computed])
             )
-        return self.logits[index]
+        return self.answers[index]
 
     def _learn(self, index: Int[Tensor, " rows"], answers: Answers) -> None:
         """Take answers to what is not known yet: a checkpoint's stay, which may come from another machine."""
         new = ~self.known[index]
-        self.logits[index[new]] = answers[new]
+        self.answers[index[new]] = answers[new]
         self.known[index] = True
 
     def _look_up(self, cache: DenseCache) -> None:
@@ -77,7 +77,7 @@ class DenseLogits:
         if self._key is None:
             self.cache = None
             return
-        found = cache.read(self._key, len(self.examples), self.logits.shape[1:])
+        found = cache.read(self._key, len(self.examples), self.answers.shape[1:])
         if found is not None:
             self._learn(*found)
 

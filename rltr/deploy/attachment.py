@@ -104,7 +104,7 @@ def attach(
             policy's calibration; a share of the dense layers' cost where prices are FLOPs or no times were calibrated.
         max_drop: quality (accuracy, for classes) that is lost at most, 0.01 for one point, as sure as the policy was
             calibrated for (90 %, unless its recipe says otherwise).
-        cost_weight: the knob itself, above 0 and finite. Give exactly one of the three.
+        cost_weight: the cost weight itself, above 0 and finite. Give exactly one of the three.
         attention: how rows of uneven length are computed, see :data:`rltr.runtime.kernels.Backend`; outputs are equal.
 
     Returns:
@@ -124,7 +124,7 @@ def attach(
     say_if_measured_elsewhere(policy, backbone)
     # A network of its own: the same policy may be attached to another model on another device.
     learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, weight)
-    return Attachment(policy, Reduction(backbone, learned, policy.layers, policy.dropped), weight)
+    return Attachment(policy, Reduction(backbone, learned, policy.layers, policy.removal), weight)
 
 
 def detach(model: nn.Module) -> None:

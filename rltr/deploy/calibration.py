@@ -22,11 +22,11 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Operating:
+class CalibrationPoint:
     """What a cost weight gives on the validation split.
 
     Attributes:
-        cost_weight: the knob.
+        cost_weight: weight of the cost in the reward.
         cost: cost of the reduced layers as a share of the dense layers', by the cost model, selector included. The
             native model computes padding, too, so the dense layers' cost is that of the padded batch.
         quality: mean quality of the answers, at most 1 (see :class:`rltr.tasks.goals.Goal`): for classes, accuracy.
@@ -58,11 +58,11 @@ class Operating:
         return asdict(self)
 
 
-def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
+def weight_for_budget(table: Sequence[CalibrationPoint], budget: float) -> float:
     """The cost weight at which the validation split took ``budget``, interpolated in the logarithm of the weight.
 
     A budget is a share of the native model's measured time where times were calibrated, and of the dense layers' cost
-    by the cost model elsewhere (:attr:`Operating.share`).
+    by the cost model elsewhere (:attr:`CalibrationPoint.share`).
 
     Raises:
         RltrError: if the budget lies outside of what was calibrated.
@@ -90,7 +90,7 @@ def weight_for_budget(table: Sequence[Operating], budget: float) -> float:
     raise AssertionError("a budget between the ends lies between two neighbours")
 
 
-def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
+def weight_for_drop(table: Sequence[CalibrationPoint], max_drop: float) -> float:
     """The cheapest calibrated cost weight that is sure to lose at most ``max_drop`` (0.01: one point) of quality.
 
     Sure as the table's confidence: of ten calibrations at 0.9, at most one promises a weight that loses more. One bound
@@ -116,11 +116,11 @@ def weight_for_drop(table: Sequence[Operating], max_drop: float) -> float:
     return min(sure, key=lambda point: point.share).cost_weight
 
 
-def _bound(point: Operating) -> float:
+def _bound(point: CalibrationPoint) -> float:
     return math.inf if point.drop_bound is None else point.drop_bound
 
 
-def _unsure(gentlest: Operating, max_drop: float) -> str:
+def _unsure(gentlest: CalibrationPoint, max_drop: float) -> str:
     """Why not even the gentlest weight is sure to lose at most ``max_drop``, and what would help."""
     assert gentlest.drop_bound is not None and gentlest.confidence is not None and gentlest.inputs is not None
     seen = gentlest.dense_quality - gentlest.quality
@@ -141,7 +141,7 @@ def _unsure(gentlest: Operating, max_drop: float) -> str:
     return f"{reason}; or pass a cost_weight= below {gentlest.cost_weight:.2g} and measure it"
 
 
-def monotone(table: Sequence[Operating]) -> list[Operating]:
+def monotone(table: Sequence[CalibrationPoint]) -> list[CalibrationPoint]:
     """The points in order of their weight, without those whose share is no less than that of one before them.
 
     Measured times are first smoothed, on the grounds that they fall as the weight grows: the lowest of many noisy
@@ -154,7 +154,7 @@ def monotone(table: Sequence[Operating]) -> list[Operating]:
     if rising and all(point.time is not None for point in rising):
         times = isotonic_regression([point.share for point in rising], increasing=False).x
         rising = [replace(point, time=float(own)) for point, own in zip(rising, times, strict=True)]
-    kept: list[Operating] = []
+    kept: list[CalibrationPoint] = []
     for point in rising:
         if not kept or point.share < kept[-1].share:
             kept.append(point)

@@ -37,7 +37,7 @@ def card(config: Mapping[str, Any]) -> str:
         f'rltr.attach(model, "this folder", budget=0.6)  # about 60 % of the {share}; rltr.detach(model) undoes it',
         "```",
         "",
-        f"Decision layers {', '.join(map(str, config['layers']))}; dropped tokens: {config['dropped']}; cost model: "
+        f"Decision layers {', '.join(map(str, config['layers']))}; dropped tokens: {config['removal']}; cost model: "
         f"{config['cost']['name']}; trained with rltr {config['rltr']}"
         + "".join(f", {in_one_line(words)}" for words in trained)
         + ".",
@@ -68,7 +68,7 @@ def lost_at_most(point: Mapping[str, Any]) -> str:
     """The bound of what a calibrated weight loses, and how sure it is: ``0.45%, 90% sure``; a dash if there is none.
 
     Args:
-        point: the fields of an :class:`rltr.deploy.Operating`.
+        point: the fields of an :class:`rltr.deploy.CalibrationPoint`.
     """
     bound, confidence = point.get("drop_bound"), point.get("confidence")
     return "–" if bound is None or confidence is None else f"{bound:.2%}, {confidence:.0%} sure"

@@ -10,15 +10,15 @@ from typing import Any
 from rltr import cost as costs
 from rltr.cost import CostModel
 from rltr.cost.pricing import Pricing
-from rltr.deploy.calibration import Operating
+from rltr.deploy.calibration import CalibrationPoint
 from rltr.deploy.card import card
 from rltr.deploy.prices import check_prices
-from rltr.deploy.schema import FORMAT, read_config, sealed
+from rltr.deploy.schema import FORMAT, RENAMED, read_config, sealed
 from rltr.deploy.weights import check_sound, from_bytes, most_bytes, to_bytes
 from rltr.errors import RltrError
 from rltr.policies.network import TokenPolicy
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
 from rltr.system.files import at_home, atomic_folder
 from rltr.system.folders import POLICY_FILE as WEIGHTS
 from rltr.system.folders import POLICY_FOLDER
@@ -36,7 +36,7 @@ class Policy:
     Attributes:
         network: the token policy.
         layers: its decision layers.
-        dropped: what happens to dropped tokens.
+        removal: whether removed tokens are merged or dropped.
         cost: the cost model its prices come from.
         typical_tokens: tokens of a typical training input, the unit of its prices.
         backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``fingerprint_in_float16``,
@@ -50,11 +50,11 @@ class Policy:
 
     network: TokenPolicy
     layers: tuple[int, ...]
-    dropped: Dropped
+    removal: Removal
     cost: CostModel
     typical_tokens: int
     backbone: dict[str, Any]
-    calibration: list[Operating] = field(default_factory=list)
+    calibration: list[CalibrationPoint] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     quality_name: str = "accuracy"
@@ -91,8 +91,8 @@ class Policy:
                 f"trained for, or train a policy for this model"
             )
         shape = self.network.config
-        made = {"layers": shape.depth, "width": shape.backbone_width, "reader": shape.reader}
-        found = {"layers": backbone.depth, "width": backbone.width, "reader": backbone.family.reader}
+        made = {"layers": shape.depth, "width": shape.backbone_width, "pooled": shape.pooled}
+        found = {"layers": backbone.depth, "width": backbone.width, "pooled": backbone.family.pooled}
         if made != found:
             raise RltrError(
                 f"this policy is damaged: it was made for {made}, but its model has {found}. Export it again"
@@ -132,7 +132,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
         "rltr": __version__,
         "backbone": policy.backbone,
         "layers": list(policy.layers),
-        "dropped": policy.dropped,
+        "removal": policy.removal,
         "policy": policy.network.config.to_dict(),
         "cost": policy.cost.to_dict(),
         "typical_tokens": policy.typical_tokens,
@@ -163,11 +163,11 @@ def load_policy(folder: Path | str) -> Policy:
     try:
         stored, settings = read_config(content)
         weights = read_regular(folder / WEIGHTS, most_bytes(stored.policy))
-        network = from_bytes(weights, stored.policy)
+        network = from_bytes(weights, stored.policy, former=stored.format < RENAMED)
         policy = Policy(
             network,
             tuple(stored.layers),
-            stored.dropped,
+            stored.removal,
             costs.from_dict(stored.cost),
             stored.typical_tokens,
             stored.backbone.model_dump(),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rltr.deploy.calibration import (
     LARGEST_WEIGHT,
     SMALLEST_WEIGHT,
-    Operating,
+    CalibrationPoint,
     weight_for_budget,
     weight_for_drop,
 )
@@ -14,7 +14,7 @@ from rltr.errors import RltrError
 
 
 def chosen_weight(
-    table: Sequence[Operating], budget: object = None, max_drop: object = None, cost_weight: object = None
+    table: Sequence[CalibrationPoint], budget: object = None, max_drop: object = None, cost_weight: object = None
 ) -> float:
     """The cost weight that exactly one of three wishes means.
 

@@ -7,18 +7,22 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from rltr.deploy.calibration import Operating
+from rltr.deploy.calibration import CalibrationPoint
 from rltr.errors import RltrError
 from rltr.policies.network import PolicyConfig
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
+from rltr.system import former_names
+from rltr.system.former_names import present_names, refuse_present
 from rltr.system.reading import strict_json
 from rltr.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 """Raised when older versions could no longer read a folder, or its policy would decide otherwise now."""
 OLDEST = 2
 """The oldest format that is still read: it has no digests."""
-DECIDE = ("backbone", "layers", "dropped", "policy", "cost", "typical_tokens", "calibration")
+RENAMED = 4
+"""The first format with the present names (:mod:`rltr.system.former_names`)."""
+DECIDE = ("backbone", "layers", "removal", "policy", "cost", "typical_tokens", "calibration")
 """The fields that decide which tokens leave; their digest is stored beside them. The rest tells where it came from."""
 CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 Text = Annotated[str, Field(max_length=4096)]
@@ -63,11 +67,11 @@ class StoredPolicy(BaseModel):
     rltr: Text
     backbone: StoredBackbone
     layers: list[int] = Field(min_length=1)
-    dropped: Dropped
+    removal: Removal
     policy: PolicyConfig
     cost: dict[str, JsonValue]
     typical_tokens: int = Field(ge=1)
-    calibration: list[Operating] = Field(max_length=10_000)
+    calibration: list[CalibrationPoint] = Field(max_length=10_000)
     recipe: dict[str, JsonValue]
     facts: StoredFacts
     quality_name: Annotated[Text, Field(min_length=1, max_length=100)]
@@ -121,7 +125,7 @@ def read_config(content: bytes) -> tuple[StoredPolicy, str]:
         raise ValueError("config.json holds no fields")
     _check_format(data)
     try:
-        stored = StoredPolicy.model_validate_json(json.dumps(_in_todays_names(data)))
+        stored = StoredPolicy.model_validate_json(json.dumps(_in_present_names(data)))
     except ValidationError as error:
         raise ValueError(_first(error)) from error
     return stored, digest_of_settings(data)
@@ -129,7 +133,9 @@ def read_config(content: bytes) -> tuple[StoredPolicy, str]:
 
 def digest_of_settings(config: Mapping[str, Any]) -> str:
     """SHA-256 of all fields that decide which tokens leave, whatever their order and layout."""
-    return hashlib.sha256(_canonical({name: config[name] for name in DECIDE})).hexdigest()
+    former = {new: old for old, new in former_names.POLICY_FOLDER.items()} if _has_former_names(config) else {}
+    names = [former.get(name, name) for name in DECIDE]
+    return hashlib.sha256(_canonical({name: config[name] for name in names})).hexdigest()
 
 
 def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,17 +174,29 @@ def _check_format(data: Mapping[str, Any]) -> None:
         )
 
 
-def _in_todays_names(data: dict[str, Any]) -> dict[str, Any]:
-    """A config of when all tasks were classifications, as it would be written now: the quality was accuracy."""
-    table = data.get("calibration")
-    if not isinstance(table, list) or not all(isinstance(point, dict) for point in table):
+def _has_former_names(config: Mapping[str, Any]) -> bool:
+    return config.get("format") in range(OLDEST, RENAMED)
+
+
+def _in_present_names(data: dict[str, Any]) -> dict[str, Any]:
+    """A config of an earlier format with the names that its fields have now.
+
+    Raises:
+        RltrError: if it has names that its format does not have.
+    """
+    if not _has_former_names(data):
         return data
-    return {
-        **data,
-        "calibration": [
-            {name.replace("accuracy", "quality"): value for name, value in point.items()} for point in table
-        ],
-    }
+    refuse_present(data, former_names.POLICY_FOLDER, "config.json")
+    data = present_names(data, former_names.POLICY_FOLDER, "config.json")
+    policy, table, recipe = data.get("policy"), data.get("calibration"), data.get("recipe")
+    if isinstance(policy, dict):
+        refuse_present(policy, former_names.POLICY_CONFIG, "policy in config.json")
+        data["policy"] = present_names(policy, former_names.POLICY_CONFIG, "policy in config.json")
+    if isinstance(table, list) and all(isinstance(point, dict) for point in table):
+        data["calibration"] = [present_names(point, former_names.CALIBRATION, "calibration") for point in table]
+    if isinstance(recipe, dict):
+        data["recipe"] = former_names.recipe_in_present_names(recipe, "recipe in config.json")
+    return data
 
 
 def _first(error: ValidationError) -> str:

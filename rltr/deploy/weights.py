@@ -8,6 +8,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rltr.policies.network import PolicyConfig, TokenPolicy
+from rltr.system.former_names import POLICY_WEIGHTS, present_names
 
 LARGEST = 1e6
 """Far beyond any trained weight, and small enough that no logit of a policy overflows single precision."""
@@ -30,8 +31,13 @@ def most_bytes(config: PolicyConfig) -> int:
     return HEADER + 4 * sum(value.numel() for value in _outline(config).values())
 
 
-def from_bytes(content: bytes, config: PolicyConfig) -> TokenPolicy:
+def from_bytes(content: bytes, config: PolicyConfig, former: bool = False) -> TokenPolicy:
     """The policy that :func:`to_bytes` wrote, frozen, in evaluation mode.
+
+    Args:
+        content: the file.
+        config: shape of the policy.
+        former: whether tensors have their former names, which they had in policy folders before format 4.
 
     Raises:
         ValueError: if these are no weights of a policy of this shape, in single precision and sound.
@@ -40,7 +46,8 @@ def from_bytes(content: bytes, config: PolicyConfig) -> TokenPolicy:
         described = dict(deserialize(content))
     except SafetensorError as error:
         raise ValueError(f"the weights cannot be read: {' '.join(str(error).split())}") from error
-    outline = _outline(config)
+    names = {new: old for old, new in POLICY_WEIGHTS.items()} if former else {}
+    outline = {names.get(name, name): value for name, value in _outline(config).items()}
     if described.keys() != outline.keys():
         odd = sorted(described.keys() ^ outline.keys())
         raise ValueError(f"the weights are of another policy: {odd[0][:100]!r} is in one of the two only")
@@ -51,6 +58,8 @@ def from_bytes(content: bytes, config: PolicyConfig) -> TokenPolicy:
                 f"the weights are of another policy: {name} is {kind} {shape}, not F32 {tuple(wanted.shape)}"
             )
     tensors = load(content)
+    if former:
+        tensors = present_names(tensors, POLICY_WEIGHTS, "the weights")
     check_sound(tensors)
     # On the processor, whatever the default is; its first weights are drawn, and replaced: nobody else's draws change.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):

@@ -7,13 +7,13 @@ from transformers import PreTrainedModel
 
 from rltr.cost import CostModel, FlopsCost
 from rltr.cost.pricing import Pricing
-from rltr.dense.answers import DenseLogits
+from rltr.dense.answers import DenseAnswers
 from rltr.envs.actions import keep_mask
 from rltr.envs.episodes import Episodes, longest_row, typical_row
 from rltr.policies.network import PolicyConfig, decision_flops
 from rltr.recipe.learning import COST_WEIGHT
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
 from rltr.tasks import Examples
 
 
@@ -34,7 +34,7 @@ def make_episodes(
     cost: CostModel | None = None,
     cost_weight: tuple[float, float] = COST_WEIGHT,
     scoring: str = "both",
-    dropped: Dropped = "merge",
+    removal: Removal = "merge",
     group_size: int = 1,
 ) -> Episodes:
     """Episodes over a model and data.
@@ -47,7 +47,7 @@ def make_episodes(
         cost: a cost model; None counts FLOPs, those of a token policy's decisions included.
         cost_weight: lowest and highest cost weight, drawn log-uniformly per episode.
         scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both``.
-        dropped: ``merge`` or ``drop``.
+        removal: ``merge`` or ``drop``.
         group_size: rows that share an input and a weight.
 
     Raises:
@@ -57,10 +57,10 @@ def make_episodes(
     if layers is None:
         layers = default_layers(backbone.depth)
     if cost is None:
-        policy = PolicyConfig(backbone.width, backbone.depth, longest_row(backbone, examples), backbone.family.reader)
+        policy = PolicyConfig(backbone.width, backbone.depth, longest_row(backbone, examples), backbone.family.pooled)
         cost = FlopsCost.count(backbone.layers, *decision_flops(policy))
     pricing = Pricing(cost, layers, backbone.depth, typical_row(backbone, examples))
-    return Episodes(DenseLogits(backbone, examples), pricing, rows, cost_weight, scoring, dropped, group_size)
+    return Episodes(DenseAnswers(backbone, examples), pricing, rows, cost_weight, scoring, removal, group_size)
 
 
 def as_keep(actions: object, episodes: Episodes) -> torch.Tensor:

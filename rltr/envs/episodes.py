@@ -15,13 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rltr.cost.pricing import Pricing
-from rltr.dense.answers import DenseLogits
+from rltr.dense.answers import DenseAnswers
 from rltr.envs.actions import keep_mask
 from rltr.errors import RltrError
 from rltr.policies.observation import Observation
 from rltr.recipe.learning import COST_WEIGHT
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped, Trace
+from rltr.runtime.decision import Choice, Decision, Removal, Trace
 from rltr.runtime.pause import PausedForward
 from rltr.selectors.none import KeepAll
 from rltr.system.device import move_inputs
@@ -69,7 +69,7 @@ class Episodes:
         rows: inputs per batch, a multiple of ``group_size``.
         cost_weight: lowest and highest weight; equal for a fixed one.
         scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both`` (see :mod:`rltr.tasks.goals.scores`).
-        dropped: what happens to dropped tokens.
+        removal: whether removed tokens are merged or dropped.
         group_size: rows that share an input and a weight, one behind the other.
 
     Attributes:
@@ -80,12 +80,12 @@ class Episodes:
 
     def __init__(
         self,
-        dense: DenseLogits,
+        dense: DenseAnswers,
         pricing: Pricing,
         rows: int,
         cost_weight: tuple[float, float] = COST_WEIGHT,
         scoring: str = "both",
-        dropped: Dropped = "merge",
+        removal: Removal = "merge",
         group_size: int = 1,
     ) -> None:
         low, high = cost_weight
@@ -95,7 +95,7 @@ class Episodes:
             raise RltrError(f"{rows} rows do not hold whole groups of {group_size}: make rows a multiple of group_size")
         if scoring not in SCORES:
             raise RltrError(f"there is no score {scoring!r}; choose one of {', '.join(SCORES)}")
-        dense.backbone.forward(KeepAll(), pricing.layers, dropped)  # refuses impossible layers and modes now
+        dense.backbone.forward(KeepAll(), pricing.layers, removal)  # refuses impossible layers and modes now
         self.dense = dense
         self.examples = dense.examples
         self.backbone: Backbone = dense.backbone
@@ -103,7 +103,7 @@ class Episodes:
         self.rows = rows
         self.weights = (low, high)
         self.scoring = scoring
-        self.dropped: Dropped = dropped
+        self.removal: Removal = removal
         self.group_size = group_size
         self.grid = longest_row(self.backbone, self.examples)
         self.cost_weight = torch.full((rows,), low, **ON_CPU)
@@ -114,8 +114,8 @@ class Episodes:
         self._pass: PausedForward | None = None
         self.backbone.attach()
         # Also when nobody closes: an environment that was forgotten must not stay in the model.
-        self._let_go = finalize(self, self.backbone.detach)
-        self._let_go.atexit = False
+        self._detach = finalize(self, self.backbone.detach)
+        self._detach.atexit = False
 
     @property
     def steps(self) -> int:
@@ -150,7 +150,7 @@ class Episodes:
         self._dense_answers = self.dense(self.index)
         rows = {name: value.repeat_interleave(self.group_size, 0) for name, value in self.examples.batch(once).items()}
         self._inputs = move_inputs(rows, self.backbone.device, self.backbone.dtype)
-        self._pass = PausedForward(self.backbone, self._inputs, self.pricing.layers, self.dropped)
+        self._pass = PausedForward(self.backbone, self._inputs, self.pricing.layers, self.removal)
         decision = self._pass.start()
         self._begun = decision.tokens.count.cpu()
         self.spent = self.pricing.before_first(self._begun) / self.pricing.unit
@@ -207,7 +207,7 @@ class Episodes:
         if self._pass is not None:
             self._pass.close()
             self._pass = None
-        self._let_go()
+        self._detach()
 
     def _observe(self, decision: Decision) -> Observation:
         count = decision.tokens.count.cpu()

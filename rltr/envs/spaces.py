@@ -6,7 +6,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from rltr.envs.episodes import Episodes
-from rltr.policies.observation import CLUES, Observation
+from rltr.policies.observation import TOKEN_FEATURES, Observation
 
 FINITE = np.finfo(np.float32)
 
@@ -14,7 +14,7 @@ FINITE = np.finfo(np.float32)
 def observation_space(grid: int, width: int, depth: int) -> spaces.Dict:
     """What one environment shows.
 
-    ``tokens (grid, width)`` hidden states and ``clues (grid, 5)``, zeros where a token is gone; ``present
+    ``tokens (grid, width)`` hidden states and ``token_features (grid, 5)``, zeros where a token is gone; ``present
     (grid,)`` which are still in the stream; ``alive (grid,)`` which of those may still be dropped; ``price (1,)`` what
     keeping one until the next decision costs, in reward units; ``cost_weight (1,)`` reward units per dense pass of a
     typical input; ``layer (1,)`` the layer about to run; ``kept (1,)`` share of tokens left; ``spent (1,)`` cost so far
@@ -27,7 +27,7 @@ def observation_space(grid: int, width: int, depth: int) -> spaces.Dict:
     return spaces.Dict(
         {
             "tokens": numbers(grid, width),
-            "clues": numbers(grid, CLUES, low=-1.0, high=1.0),
+            "token_features": numbers(grid, TOKEN_FEATURES, low=-1.0, high=1.0),
             "present": spaces.MultiBinary(grid),
             "alive": spaces.MultiBinary(grid),
             "price": numbers(1, low=0.0),
@@ -67,7 +67,7 @@ def final_grid(episodes: Episodes, width: int, depth: int) -> dict[str, Tensor]:
     begun, left = outcome.trace.stages[0].count.cpu(), outcome.trace.stages[-1].count.cpu()
     return {
         "tokens": torch.zeros(1).expand(rows, grid, width),
-        "clues": torch.zeros(1).expand(rows, grid, CLUES),
+        "token_features": torch.zeros(1).expand(rows, grid, TOKEN_FEATURES),
         "present": present,
         "alive": torch.zeros_like(present),
         "price": torch.zeros(rows, 1),

@@ -17,42 +17,42 @@ UNTRAINED = "untrained policy"
 """The method name of the same policy before training: what it is below the policy, was learned."""
 
 
-def series_name(method: str, dropped: str, schedule: str = "") -> str:
+def series_name(method: str, removal: str, schedule: str = "") -> str:
     """Name of the curve to which a point belongs.
 
     ``tome (merge)``, or only ``none`` where nothing can be dropped, or ``norm (merge), layers 1 2 3`` with a schedule.
     """
-    name = method if dropped == "none" else f"{method} ({dropped})"
+    name = method if removal == "none" else f"{method} ({removal})"
     return f"{name}, {schedule}" if schedule else name
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One way to run the reduced model: a method at one setting of its knob."""
+    """One way to run the reduced model: a method at one value of its control parameter."""
 
     method: str
     """Name of the selector; :data:`POLICY` for the learned one."""
-    dropped: str
+    removal: str
     """What happens to dropped tokens: ``merge``, ``drop``, or ``none``."""
     setting: float
-    """Where the knob stands."""
+    """Value of the control parameter."""
     reduce: Callable[[Mapping[str, Tensor]], tuple[ModelOutput, Trace]]
     """The reduced forward, timed as a whole: selector, packing and unpacking included."""
-    knob: str = "keep rate"
-    """What ``setting`` is: ``keep rate`` or ``cost weight``."""
+    parameter: str = "keep rate"
+    """Name of the control parameter: ``keep rate`` or ``cost weight``."""
     attached: Callable[[], AbstractContextManager[object]] = nullcontext
     """Entered before and left after the timed call: attaching costs no time, and the native model runs as it is."""
     flops: CostModel | None = None
     """FLOPs with this selector's own cost in ``decision``; the sweep's if None."""
     latency: CostModel | None = None
-    """Measured table with this selector's own cost in ``decision``, to foretell the latency; None for no forecast."""
+    """Measured table with this selector's own cost in ``decision``, to predict the latency; None for no forecast."""
     schedule: str = ""
     """Its decision layers in words, where the same method runs with others, too: those are another curve."""
 
     @property
     def series(self) -> str:
         """Name of the curve to which this point belongs."""
-        return series_name(self.method, self.dropped, self.schedule)
+        return series_name(self.method, self.removal, self.schedule)
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Measurement:
     """
 
     method: str
-    dropped: str
+    removal: str
     setting: float
-    knob: str
+    parameter: str
     quality: float
     """Mean quality of the answers, at most 1: the share of right ones, where the evaluation's quality is accuracy."""
     quality_interval: Interval | None
@@ -99,7 +99,7 @@ class Measurement:
     @property
     def series(self) -> str:
         """Name of the curve to which this point belongs."""
-        return series_name(self.method, self.dropped, self.schedule)
+        return series_name(self.method, self.removal, self.schedule)
 
     @property
     def slower(self) -> bool:
@@ -108,7 +108,7 @@ class Measurement:
 
     @property
     def prediction_error(self) -> float | None:
-        """Foretold over measured relative latency, minus 1."""
+        """Predicted over measured relative latency, minus 1."""
         return None if self.predicted is None else self.predicted / self.latency - 1
 
 
@@ -117,7 +117,7 @@ class View:
     """Which tokens one operating point kept of one input."""
 
     method: str
-    dropped: str
+    removal: str
     setting: float
     answer: str | None
     """In a word; None for answers that one word does not tell."""

@@ -17,7 +17,9 @@ from rltr.evaluate.pareto import Point, hypervolume, pareto_front
 from rltr.evaluate.points import POLICY, Measurement, Shown
 from rltr.evaluate.resampling import RESAMPLES, resampled_qualities, unpack
 from rltr.evaluate.statistics import Interval
+from rltr.system import former_names
 from rltr.system.files import atomic_write
+from rltr.system.former_names import present_names
 from rltr.system.reading import read_regular
 
 
@@ -53,7 +55,7 @@ class Evaluation:
         """Points by curve, cheap to expensive in measured latency; the policy first, then what merges."""
         ordered = sorted(
             self.points,
-            key=lambda point: (point.method != POLICY, point.dropped == "drop", point.series, point.latency),
+            key=lambda point: (point.method != POLICY, point.removal == "drop", point.series, point.latency),
         )
         series: dict[str, list[Measurement]] = {}
         for point in ordered:
@@ -92,16 +94,6 @@ class Evaluation:
 _ADAPTER = TypeAdapter(Evaluation)
 LARGEST = 2**28
 """Bytes of a file of results, at most: a few per input and operating point."""
-_OLD_NAMES = {
-    "dense_accuracy": "dense_quality",
-    "dense_accuracy_interval": "dense_quality_interval",
-    "accuracy": "quality",
-    "accuracy_interval": "quality_interval",
-    "accuracy_change": "quality_change",
-    "accuracy_change_interval": "quality_change_interval",
-    "right": "per_input",
-}
-"""What fields were called while all tasks were classifications."""
 
 
 def write_json(evaluation: Evaluation, path: Path) -> None:
@@ -125,26 +117,41 @@ def read_json(path: Path) -> Evaluation:
     except RltrError as error:
         raise RltrError(f"Cannot read the results: {error}. `rltr evaluate` writes them.") from error
     try:
-        return _ADAPTER.validate_python(_in_todays_names(from_json(content)))
+        return _ADAPTER.validate_python(_in_present_names(from_json(content)))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise RltrError(f"{path} does not hold rltr results: {where}: {first['msg']}.") from error
+    except RltrError as error:
+        raise RltrError(f"{path} does not hold rltr results: {error}.") from error
     except ValueError as error:
         raise RltrError(f"{path} is not valid JSON: {error}.") from error
 
 
-def _in_todays_names(data: Any) -> Any:
-    """Results from when all tasks were classifications, as they would be written now, without their gallery."""
-    if not isinstance(data, dict) or "dense_accuracy" not in data:
+def _in_present_names(data: Any) -> Any:
+    """Results of an earlier version with the names that their fields have now.
+
+    Those from when all tasks were classifications lose their gallery.
+    """
+    if not isinstance(data, dict):
         return data
-    data["chance"] = 1 / len(data["classes"]) if isinstance(data.get("classes"), list) and data["classes"] else 0.0
-    data["gallery"] = []
-    points = data.get("points")
-    for part in (data, *([point for point in points if isinstance(point, dict)] if isinstance(points, list) else [])):
-        for old in part.keys() & _OLD_NAMES.keys():
-            part[_OLD_NAMES[old]] = part.pop(old)
+    if "dense_accuracy" in data:
+        classes = data.get("classes")
+        data["chance"] = 1 / len(classes) if isinstance(classes, list) and classes else 0.0
+        data["gallery"] = []
+    data = present_names(data, former_names.RESULTS, "it")
+    _rename_parts(data, "points", former_names.RESULTS_POINT)
+    gallery = data.get("gallery")
+    for shown in gallery if isinstance(gallery, list) else []:
+        if isinstance(shown, dict):
+            _rename_parts(shown, "views", former_names.RESULTS_VIEW)
     return data
+
+
+def _rename_parts(data: dict[str, Any], field: str, names: Mapping[str, str]) -> None:
+    parts = data.get(field)
+    if isinstance(parts, list):
+        data[field] = [present_names(part, names, field) if isinstance(part, dict) else part for part in parts]
 
 
 def write_csv(evaluation: Evaluation, path: Path) -> None:

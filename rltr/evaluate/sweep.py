@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rltr.cost import LatencyCost
 from rltr.cost.pricing import Pricing
-from rltr.deploy.calibration import Operating
+from rltr.deploy.calibration import CalibrationPoint
 from rltr.deploy.drop_bound import drop_bound
 from rltr.policies.network import TokenPolicy
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Dropped, Trace
+from rltr.runtime.decision import Removal, Trace
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduction import Reduction
 from rltr.system.device import move_inputs
@@ -33,20 +33,20 @@ def calibrate(
     backbone: Backbone,
     policy: TokenPolicy,
     pricing: Pricing,
-    dropped: Dropped,
+    removal: Removal,
     examples: Examples,
     weights: Sequence[float],
     batch_size: int = 64,
     confidence: float = 0.9,
     clock: Callable[[], float] = time.perf_counter,
-) -> list[Operating]:
+) -> list[CalibrationPoint]:
     """Run the policy over ``examples`` at every weight; where prices are times, in alternation with the native model.
 
     Args:
         backbone: the frozen model, not attached.
         policy: the policy.
         pricing: prices and decision layers it was trained with.
-        dropped: what happens to dropped tokens.
+        removal: whether removed tokens are merged or dropped.
         examples: a split that training did not see.
         weights: cost weights, each above 0.
         batch_size: inputs per pass.
@@ -58,7 +58,7 @@ def calibrate(
     dense_quality: list[Tensor] = []
     said: list[Tensor] = []
     goal, device = examples.goal, backbone.device
-    reductions = [Reduction(backbone, Learned(policy, pricing, w), pricing.layers, dropped) for w in weights]
+    reductions = [Reduction(backbone, Learned(policy, pricing, w), pricing.layers, removal) for w in weights]
     parts = list(torch.arange(len(examples)).split(batch_size))
     # A smaller last batch would mix two batch sizes; repeats are for the clock only.
     whole = [part for part in parts if len(part) == len(parts[0])]
@@ -103,7 +103,7 @@ def calibrate(
         quality = torch.cat(tally.quality).double()
         bound = drop_bound((native_quality - quality).numpy(), confidence, goal.right_or_wrong)
         table.append(
-            Operating(
+            CalibrationPoint(
                 weight,
                 tally.cost / dense_cost,
                 float(quality.mean()),

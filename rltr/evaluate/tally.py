@@ -38,8 +38,8 @@ class Tally:
     grid: int = 0
     flops: float = 0.0
     dense_flops: float = 0.0
-    foretold: float | None = None
-    dense_foretold: float = 0.0
+    predicted: float | None = None
+    dense_predicted: float = 0.0
     views: dict[int, View] = field(default_factory=dict)
     layers: list[int] = field(default_factory=list)
 
@@ -68,8 +68,8 @@ class Tally:
         self.dense_flops += rows * dense(flops, depth, trace.grid)
         if latency is not None:
             reduced = float(reduced_cost(latency, trace, depth).sum()) + rows * latency.outside(trace.grid)
-            self.foretold = (self.foretold or 0.0) + reduced
-            self.dense_foretold += rows * latency.native_pass(trace.grid)
+            self.predicted = (self.predicted or 0.0) + reduced
+            self.dense_predicted += rows * latency.native_pass(trace.grid)
 
     def view(
         self, point: OperatingPoint, trace: Trace, said: Sequence[str | None], index: range, shown: Sequence[int]
@@ -79,7 +79,7 @@ class Tally:
             row = example - index.start
             self.views[example] = View(
                 method=point.method,
-                dropped=point.dropped,
+                removal=point.removal,
                 setting=point.setting,
                 answer=said[row],
                 quality=float(self.qualities[-1][row]),
@@ -103,9 +103,9 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
     median = float(np.median(tally.seconds))
     return Measurement(
         method=point.method,
-        dropped=point.dropped,
+        removal=point.removal,
         setting=point.setting,
-        knob=point.knob,
+        parameter=point.parameter,
         quality=float(quality.mean()),
         quality_interval=quality_interval(quality, seed=seed),
         quality_change=float(quality.mean() - native.quality.mean()),
@@ -118,7 +118,7 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         milliseconds=1000 * median / rows,
         throughput=rows / median,
         kept=(torch.stack(tally.kept).sum(0) / len(quality)).tolist(),
-        predicted=None if tally.foretold is None else tally.foretold / tally.dense_foretold,
+        predicted=None if tally.predicted is None else tally.predicted / tally.dense_predicted,
         schedule=point.schedule,
         layers=tally.layers,
         per_input=pack(quality),

@@ -11,7 +11,7 @@ from rltr.errors import RltrError
 from rltr.evaluate.points import POLICY, UNTRAINED, OperatingPoint
 from rltr.policies.network import TokenPolicy, decision_flops
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
 from rltr.selectors import KeepAll, Selector, baseline
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduction import Reduction
@@ -42,10 +42,10 @@ def policy_points(
     for method, network, settings in pairs:
         network = network.to(backbone.device)
         for weight in settings:
-            reduce = Reduction(backbone, Learned(network, policy.pricing, weight), policy.layers, policy.dropped)
+            reduce = Reduction(backbone, Learned(network, policy.pricing, weight), policy.layers, policy.removal)
             points.append(
                 OperatingPoint(
-                    method, policy.dropped, weight, reduce, "cost weight", backbone.attached, flops, forecast
+                    method, policy.removal, weight, reduce, "cost weight", backbone.attached, flops, forecast
                 )
             )
     return points
@@ -87,9 +87,9 @@ def baseline_points(
         possible = list(filter(None, dict.fromkeys(_possible(backbone, method, layers) for layers in wanted)))
         for layers in possible:
             schedule = f"layers {' '.join(map(str, layers))}" if len(possible) > 1 else ""
-            for dropped in selector.modes:
+            for removal in selector.modes:
                 points += [
-                    _point(backbone, method, dropped, rate, baseline(method, rate), layers, schedule) for rate in rates
+                    _point(backbone, method, removal, rate, baseline(method, rate), layers, schedule) for rate in rates
                 ]
     return points
 
@@ -114,16 +114,16 @@ def _possible(backbone: Backbone, method: str, layers: Sequence[int]) -> tuple[i
 def _point(
     backbone: Backbone,
     method: str,
-    dropped: str,
+    removal: str,
     rate: float,
     selector: Selector,
     layers: Sequence[int],
     schedule: str = "",
 ) -> OperatingPoint:
-    mode: Dropped = "drop" if dropped == "drop" else "merge"
+    mode: Removal = "drop" if removal == "drop" else "merge"
     reduce = Reduction(backbone, selector, layers, mode)
     flops = FlopsCost.count(backbone.layers, *selector.decision_flops(backbone, mode))
-    return OperatingPoint(method, dropped, rate, reduce, "keep rate", backbone.attached, flops, None, schedule)
+    return OperatingPoint(method, removal, rate, reduce, "keep rate", backbone.attached, flops, None, schedule)
 
 
 def _forecast(policy: Policy, backbone: Backbone) -> LatencyCost | None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rltr.cost import CostModel, LatencyCost
 from rltr.cost.pricing import Pricing
 from rltr.cost.rounds import CLOCK, Clock
-from rltr.deploy.calibration import Operating
+from rltr.deploy.calibration import CalibrationPoint
 from rltr.deploy.card import lost_at_most
 from rltr.deploy.folder import Policy, load_policy, save_policy
 from rltr.envs.episodes import longest_inputs, row_length
@@ -74,7 +74,7 @@ def _calibrated(policy_folder: Path, changes: Mapping[str, object] | None, clock
         backbone,
         network,
         pricing,
-        policy.dropped,
+        policy.removal,
         task.validation,
         weights,
         rows,
@@ -97,7 +97,7 @@ def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> 
     samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
     longest = max(samples, key=lambda inputs: row_length(backbone, inputs))
     batch = task.validation.batch(spread(policy.cost.rows, len(task.validation)))
-    priced = Priced(backbone, policy.network.config, policy.layers, policy.dropped, longest, batch)
+    priced = Priced(backbone, policy.network.config, policy.layers, policy.removal, longest, batch)
     try:
         return make_cost(priced, CostGroup(kind="latency", batch_size=policy.cost.rows), clock)
     except Unfit as error:
@@ -106,7 +106,7 @@ def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> 
         ) from error
 
 
-def _line(point: Operating, quality_name: str) -> str:
+def _line(point: CalibrationPoint, quality_name: str) -> str:
     share = f"{point.share:.2f} of the native time" if point.time is not None else f"{point.cost:.2f} of the dense cost"
     return (
         f"cost weight {point.cost_weight:.3g}: {share}, {quality_name} {point.quality:.1%} (native "

@@ -10,7 +10,7 @@ from rich.console import Console
 from rltr.check.parity import parity, random_examples
 from rltr.check.user_models import check_backbone
 from rltr.cost import FlopsCost
-from rltr.deploy.calibration import Operating
+from rltr.deploy.calibration import CalibrationPoint
 from rltr.deploy.card import lost_at_most
 from rltr.deploy.folder import Policy, load_policy
 from rltr.evaluate import Evaluation, measure, policy_points
@@ -55,7 +55,7 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     examples, real = _examples_at_hand(recipe, backbone, policy, "data.source" in (changes or {}))
     batch = examples.batch(range(min(CHECKED, len(examples))))
     inputs = move_inputs(batch, backbone.device, backbone.dtype)
-    found = parity(backbone, inputs, policy.layers, policy.dropped, examples.goal)
+    found = parity(backbone, inputs, policy.layers, policy.removal, examples.goal)
     console.print(
         f"everything kept: largest difference in an answer {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
         f"after detaching: {'identical' if found.restored else 'different'}"
@@ -96,7 +96,7 @@ def _trained_weights(recipe: Recipe) -> list[float]:
     return list(dict.fromkeys(weights))
 
 
-def _print_point(point: Measurement, evaluation: Evaluation, promised: Operating | None, real: bool) -> None:
+def _print_point(point: Measurement, evaluation: Evaluation, promised: CalibrationPoint | None, real: bool) -> None:
     """One line: what a setting takes and keeps here, beside what its calibration says."""
     right = f", {evaluation.quality_name} {point.quality:.1%} (native {evaluation.dense_quality:.1%})" if real else ""
     slower = " - slower than no pruning" if point.slower else ""
@@ -127,7 +127,7 @@ def _keeps_quality(evaluation: Evaluation) -> bool:
     return False
 
 
-def _keeps_promises(evaluation: Evaluation, promised: Mapping[float, Operating]) -> bool:
+def _keeps_promises(evaluation: Evaluation, promised: Mapping[float, CalibrationPoint]) -> bool:
     """Whether no setting surely loses more than its calibration promised; if one does, why is printed."""
     broken = [
         point for point in evaluation.points if breaks_promise(point.quality_change_interval, promised[point.setting])
@@ -146,7 +146,7 @@ def _keeps_promises(evaluation: Evaluation, promised: Mapping[float, Operating])
     return False
 
 
-def breaks_promise(change: Interval | None, promised: Operating) -> bool:
+def breaks_promise(change: Interval | None, promised: CalibrationPoint) -> bool:
     """Whether a setting surely loses more quality than its calibration promised.
 
     Surely, because even the better end of the interval of what is lost is worse than promised. What was promised is

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from rltr.policies.observation import CLUES, Observation
+from rltr.policies.observation import TOKEN_FEATURES, Observation
 from rltr.runtime import tokens as ragged
-from rltr.runtime.families import Reader
+from rltr.runtime.families import PooledToken
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,26 @@ class PolicyConfig:
         backbone_width: width of the hidden states it reads.
         depth: layers of the backbone.
         grid: places of tokens it has an embedding for; later places share the last one.
-        reader: which token of a row the backbone's head reads.
+        pooled: the pooled token: which token of a row the backbone's head reads.
         width: width of its own layers.
-        redundancy_prior: how strongly, at first, tokens with a twin leave before others; 0 starts from nothing.
-        attention_prior: how strongly, at first, tokens that the reader attends to stay; 0 starts from nothing.
+        redundancy_prior: how strongly, at first, near-duplicates leave before others; 0 starts from nothing.
+        attention_prior: how strongly, at first, tokens that the pooled token attends to stay; 0 starts from nothing.
         spread_prior: how strongly, at first, tokens stay that are spread evenly over the input; 0 starts from nothing.
         initial_logit: keep logit that tokens start with, before the priors, where a row's tokens cost a tenth of a unit
             of reward until the next decision.
-        thrift: how much of it is lost, at first, when everything costs ten times as much.
+        price_slope: decrease of the keep logit, at first, per decade of price.
     """
 
     backbone_width: Annotated[int, Field(ge=1, le=2**17)]
     depth: Annotated[int, Field(ge=1, le=2**12)]
     grid: Annotated[int, Field(ge=1, le=2**20)]
-    reader: Reader = "first"
+    pooled: PooledToken = "first"
     width: Annotated[int, Field(ge=1, le=1024)] = 32
     redundancy_prior: float = 4.0
     attention_prior: float = 8.0
     spread_prior: float = 0.0
     initial_logit: float = 1.5
-    thrift: float = 2.0
+    price_slope: float = 2.0
 
     def to_dict(self) -> dict[str, int | float | str]:
         """As plain numbers, for JSON."""
@@ -52,8 +52,8 @@ class TokenPolicy(nn.Module):
 
     A token is read with the one that the head reads, the mean of its row, its place, the layer, the price and how much
     is left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus priors. So
-    before anything is learned, tokens with a twin and those that the reader ignores leave first, and more leave where
-    tokens are dear: the knob works from the first update on, and what is learned is how to do better.
+    before anything is learned, near-duplicates and tokens that the pooled token ignores leave first, and more leave
+    where tokens are dear: the cost weight works from the first update on, and what is learned is how to do better.
 
     The cost baseline reads the actor's features but sends no gradient into them.
     """
@@ -63,9 +63,9 @@ class TokenPolicy(nn.Module):
         self.config = config
         width = config.width
         self.token = nn.Linear(config.backbone_width, width)
-        self.reader = nn.Linear(config.backbone_width, width)
+        self.pooled = nn.Linear(config.backbone_width, width)
         self.mean = nn.Linear(config.backbone_width, width)
-        self.clues = nn.Linear(CLUES, width, bias=False)
+        self.token_features = nn.Linear(TOKEN_FEATURES, width, bias=False)
         self.position = nn.Embedding(config.grid, width)
         self.layer = nn.Embedding(config.depth, width)
         self.state = nn.Linear(2, width)
@@ -76,7 +76,7 @@ class TokenPolicy(nn.Module):
         self.redundancy_prior = nn.Parameter(torch.tensor(float(config.redundancy_prior)))
         self.attention_prior = nn.Parameter(torch.tensor(float(config.attention_prior)))
         self.spread_prior = nn.Parameter(torch.tensor(float(config.spread_prior)))
-        self.thrift = nn.Parameter(torch.tensor(float(config.thrift)))
+        self.price_slope = nn.Parameter(torch.tensor(float(config.price_slope)))
         self.cost = nn.Linear(width, 1)
         nn.init.normal_(self.position.weight, std=0.02)
         for start_at_zero in (self.keep, row_logit, self.cost):
@@ -88,15 +88,15 @@ class TokenPolicy(nn.Module):
     def features(self, seen: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
         """Features of each token and the threshold logit of each row."""
         tokens, grid, width = seen.tokens, self.config.grid, self.config.width
-        reader = seen.hidden.index_select(0, tokens.readers(self.config.reader))
+        pooled = seen.hidden.index_select(0, tokens.pooled(self.config.pooled))
         mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
         # What all tokens that the row began with would cost: each of a long row's is worth less, as there are more.
         price = (seen.price * tokens.count / seen.kept).log10()
         row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
-        context = self._read(self.reader, reader) + self._read(self.mean, mean) + row
+        context = self._read(self.pooled, pooled) + self._read(self.mean, mean) + row
         z = self._read(self.token, seen.hidden)
-        # In place: most of what a decision costs is memory traffic. 3: clues differ by tenths, the rest by ones.
-        z.addmm_(seen.clues, self.clues.weight.T, alpha=3)
+        # In place: most of what a decision costs is memory traffic. 3: they differ by tenths, the rest by ones.
+        z.addmm_(seen.token_features, self.token_features.weight.T, alpha=3)
         # Where all rows are whole, they have the same places.
         place = tokens.place[: tokens.uniform] if tokens.uniform == tokens.grid else tokens.place
         embedding = self.position.weight.index_select(0, place if tokens.grid <= grid else place.clamp_max(grid - 1))
@@ -105,7 +105,7 @@ class TokenPolicy(nn.Module):
         else:
             by_row = (-1, tokens.uniform, width)
             z.view(by_row).add_(embedding.view(by_row)).add_(context[:, None])
-        threshold = self.threshold(torch.cat([context, row], -1))[:, 0] - self.thrift * (price + 1)
+        threshold = self.threshold(torch.cat([context, row], -1))[:, 0] - self.price_slope * (price + 1)
         return self.mlp(z), threshold
 
     def _read(self, layer: nn.Linear, hidden: Float[Tensor, "any width"]) -> Float[Tensor, "any out"]:
@@ -118,7 +118,7 @@ class TokenPolicy(nn.Module):
         """Keep logits from features."""
         priors = [-self.redundancy_prior, self.attention_prior, self.spread_prior]
         row = threshold + 0.5 * (self.redundancy_prior - self.spread_prior) + 3 * self.keep.bias
-        logit = torch.addmv(row.index_select(0, seen.tokens.row), seen.clues[:, 2:], torch.stack(priors))
+        logit = torch.addmv(row.index_select(0, seen.tokens.row), seen.token_features[:, 2:], torch.stack(priors))
         return torch.addmm(logit[:, None], z, self.keep.weight.T, alpha=3)[:, 0]
 
     def forward(self, seen: Observation) -> Float[Tensor, " total"]:
@@ -134,8 +134,10 @@ class TokenPolicy(nn.Module):
 def decision_flops(config: PolicyConfig) -> tuple[int, int]:
     """FLOPs of one decision, per token and per pair of tokens; a multiply-add counts as two.
 
-    Per token: the policy's linear maps, and the reader's attention. Per pair: the similarity of the even half to
-    the odd one, a quarter of all pairs, which serves redundancy and merging. What is done once per row is left out.
+    Per token: the policy's linear maps, and the pooled token's attention. Per pair: the similarity of set A
+    to set B, a quarter of all pairs, which serves redundancy and merging. What is done once per row is left out.
     """
-    per_token = 2 * config.width * (config.backbone_width + CLUES + config.width + 1) + 2 * config.backbone_width
+    per_token = (
+        2 * config.width * (config.backbone_width + TOKEN_FEATURES + config.width + 1) + 2 * config.backbone_width
+    )
     return per_token, config.backbone_width // 2

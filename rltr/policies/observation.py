@@ -11,8 +11,8 @@ from rltr.runtime import tokens as ragged
 from rltr.runtime.decision import Decision
 from rltr.runtime.tokens import Tokens
 
-CLUES = 5
-"""Numbers per token in :func:`clues`."""
+TOKEN_FEATURES = 5
+"""Numbers per token in :func:`token_features`."""
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -24,10 +24,11 @@ class Observation:
 
     Attributes:
         hidden: hidden states before the decision layer, with mean 0 and length 1 each, in float32.
-        clues: five features per token, each in -1 to 1, that hint at whether it can be dropped: the cosine to its most
-            similar token of the other set, which of both sets it is in, its rank by that cosine (see
-            :mod:`rltr.runtime.redundancy`), how much the token that the head reads attended to it in the layer before,
-            and a fixed number by its place, such that a threshold on it thins a row out evenly (see :func:`turns`).
+        token_features: five per token, each in -1 to 1, that hint at whether it can be dropped: the cosine to its most
+            similar token of the other set, whether it is in set A, its rank by that cosine (see
+            :mod:`rltr.runtime.redundancy`), how much the pooled token attended to it in the layer before, and its
+            number in a low-discrepancy order of places: a threshold on it thins a row out evenly (see
+            :func:`low_discrepancy`).
         tokens: the ragged batch they belong to.
         protected: tokens that cannot leave.
         layer: the decision layer of each row.
@@ -36,7 +37,7 @@ class Observation:
     """
 
     hidden: Float[Tensor, "total width"]
-    clues: Float[Tensor, "total clues"]
+    token_features: Float[Tensor, "total features"]
     tokens: Tokens
     protected: Bool[Tensor, " total"]
     layer: Int[Tensor, " rows"]
@@ -51,8 +52,8 @@ class Observation:
         tokens = decision.tokens
         layer = torch.full((len(tokens.counts),), decision.layer, device=decision.hidden.device)
         # A model may compute in double precision; policies do in single.
-        hidden, told = decision.unit.float(), clues(decision).float()
-        return cls(hidden, told, tokens, decision.protected, layer, price, kept)
+        hidden, features = decision.unit.float(), token_features(decision).float()
+        return cls(hidden, features, tokens, decision.protected, layer, price, kept)
 
     @classmethod
     def of_grid(cls, grid: Mapping[str, Tensor]) -> "Observation":
@@ -62,7 +63,7 @@ class Observation:
         index = tokens.grid_index
         return cls(
             grid["tokens"].flatten(0, 1).index_select(0, index),
-            grid["clues"].flatten(0, 1).index_select(0, index),
+            grid["token_features"].flatten(0, 1).index_select(0, index),
             tokens,
             ~grid["alive"].flatten().bool().index_select(0, index),
             grid["layer"][:, 0].long(),
@@ -74,7 +75,7 @@ class Observation:
         """Undo :meth:`of_grid`."""
         return {
             "tokens": ragged.grid_of(self.tokens, self.hidden),
-            "clues": ragged.grid_of(self.tokens, self.clues),
+            "token_features": ragged.grid_of(self.tokens, self.token_features),
             "present": self.tokens.present,
             "alive": ragged.grid_of(self.tokens, ~self.protected),
             "layer": self.layer[:, None],
@@ -83,31 +84,31 @@ class Observation:
         }
 
 
-def clues(decision: Decision) -> Float[Tensor, "total clues"]:
-    """What marks a token as dispensable.
+def token_features(decision: Decision) -> Float[Tensor, "total features"]:
+    """Five features per token that hint at whether it can be dropped.
 
-    The attention clue is the logarithm of a token's share of what unprotected tokens got, relative to an even share of
+    That of attention is the logarithm of a token's share of what unprotected tokens got, relative to an even share of
     that, over 4: 0 if it got as much as their average, and also before layer 0, where nothing has attended yet. Among
     unprotected ones, because the first token of some models gives itself nine tenths and more: relative to all, every
     other token would seem dispensable.
 
-    The turn is that of :func:`turns`, of original places, counted from the row's first token.
+    The last one is :func:`low_discrepancy` of original places, counted from the row's first token.
     """
     tokens, similar = decision.tokens, decision.redundancy
-    columns = similar.unit.new_zeros(*similar.free.shape, CLUES)
+    columns = similar.unit.new_zeros(*similar.free.shape, TOKEN_FEATURES)
     similar.describe(columns)
     if decision.attended is not None:
-        share, free = decision.attended.padded_from_reader, similar.free[:, : tokens.longest]
+        share, free = decision.attended.padded_from_pooled, similar.free[:, : tokens.longest]
         # A row whose tokens are all protected has no average, and nobody to decide on.
         average = (share * free).sum(1, keepdim=True) / free.sum(1, keepdim=True).clamp_min_(1)
         relative = share / average.clamp_min_(torch.finfo(share.dtype).tiny)
         columns[:, : tokens.longest, 3] = relative.log_().mul_(0.25)
     found = ragged.unpad(columns, tokens)
-    found[:, 4] = turns(tokens.place)
+    found[:, 4] = low_discrepancy(tokens.place)
     return found.clamp_(-1, 1)  # cosines and attention may be -inf, and by rounding a cosine is a little above 1
 
 
-def turns(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
+def low_discrepancy(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
     """The fraction of each place times the golden ratio, 0 to 1: an order in which to thin out a row evenly.
 
     Tokens above any threshold are spread evenly over the input, those above a higher one are among them, and even and

@@ -12,6 +12,7 @@ from rltr.recipe.errors import explain
 from rltr.recipe.fields import Recipe
 from rltr.recipe.text import DEEPEST, LONGEST, read_yaml
 from rltr.system.files import atomic_write
+from rltr.system.former_names import recipe_in_present_names
 
 SHIPPED = Path(__file__).parent
 """The folder of the recipes that come with rltr; each can be named without path and ending."""
@@ -36,11 +37,11 @@ def load_recipe(
     name = "recipe"
     if isinstance(source, Mapping):
         _refuse_odd(source, name)
-        _merge(tree, source)
+        _merge(tree, recipe_in_present_names(source, name))
     elif source is not None:
         path = find_recipe(source)
         name = str(path)
-        _merge(tree, _read(path))
+        _merge(tree, recipe_in_present_names(_read(path), repr(name)))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
@@ -140,7 +141,7 @@ def _put(tree: dict[str, Any], key: str, value: object) -> None:
     for part in reversed(key.split(".")):
         value = {part: value}
     assert isinstance(value, dict)
-    _merge(tree, value)
+    _merge(tree, recipe_in_present_names(value, key))
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ class ReductionGroup(Group):
         description="the layers (0 is the first) before which tokens may leave, in ascending order; "
         "auto takes every second one, beginning with layer 0, and none of the last two",
     )
-    dropped: Literal["merge", "drop"] = Field(
+    removal: Literal["merge", "drop"] = Field(
         "merge", description="merge averages a dropped token into its most similar kept one, drop loses it"
     )
     attention: str = Field(
@@ -149,7 +149,7 @@ class PolicyGroup(Group):
         4.0,
         ge=0,
         le=1000,
-        description="how strongly an untrained policy prefers to drop tokens with a twin; 0 starts from nothing",
+        description="how strongly an untrained policy prefers to drop near-duplicates; 0 starts from nothing",
     )
     attention_prior: float = Field(
         8.0,

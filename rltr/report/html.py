@@ -16,7 +16,7 @@ from rltr.evaluate.points import POLICY, Shown, View
 from rltr.evaluate.results import Evaluation, highlighted, write_csv, write_json
 from rltr.report.gallery import Patches, panels, stage_titles, text_panels
 from rltr.report.picture import readme_picture
-from rltr.report.plots import curve, foretold, has_forecast, kept_per_layer, training_curves
+from rltr.report.plots import curve, has_forecast, kept_per_layer, predicted_latency, training_curves
 from rltr.report.style import to_svg, write_png
 from rltr.report.wording import (
     capital,
@@ -61,7 +61,7 @@ def write_report(
     write_png(curve(evaluation, "flops"), folder / "quality_over_flops.png")
     write_png(kept_per_layer(evaluation), folder / "kept_tokens.png")
     if has_forecast(evaluation):
-        write_png(foretold(evaluation), folder / "foretold_latency.png")
+        write_png(predicted_latency(evaluation), folder / "predicted_latency.png")
     if history:
         write_png(training_curves(history), folder / "training.png")
     strip = [shown for shown in gallery(evaluation, examples, patches) if shown.pictures]
@@ -105,7 +105,9 @@ def render(
         "latency_figure": Markup(to_svg(curve(evaluation, "latency"), "latency")),
         "flops_figure": Markup(to_svg(curve(evaluation, "flops"), "flops")),
         "kept_figure": Markup(to_svg(kept_per_layer(evaluation), "kept")),
-        "foretold_figure": Markup(to_svg(foretold(evaluation), "foretold")) if has_forecast(evaluation) else None,
+        "predicted_figure": Markup(to_svg(predicted_latency(evaluation), "predicted"))
+        if has_forecast(evaluation)
+        else None,
         "training_figure": Markup(to_svg(training_curves(history), "training")) if history else None,
         "chosen": highlighted(evaluation.points),
         "gallery": gallery(evaluation, examples, patches),
@@ -191,7 +193,7 @@ def gallery(evaluation: Evaluation, examples: Examples | None, patches: Patches 
         return []
     exhibits = []
     for shown in evaluation.gallery:
-        view = next((v for v in shown.views if (v.dropped, v.setting) == (chosen.dropped, chosen.setting)), None)
+        view = next((v for v in shown.views if (v.removal, v.setting) == (chosen.removal, chosen.setting)), None)
         if view is None:
             continue
         picture, words = examples.picture(shown.example), examples.words(shown.example)

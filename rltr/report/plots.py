@@ -43,7 +43,7 @@ def legend_below(figure: FigureBase, evaluation: Evaluation, columns: int) -> No
         colour, marker = style[method]
         width = 2.8 if method == POLICY else 1.2
         handles.append(Line2D([], [], color=colour, marker=marker, linewidth=width, markersize=5, label=method))
-    if {point.dropped for point in evaluation.points} >= {"merge", "drop"}:
+    if {point.removal for point in evaluation.points} >= {"merge", "drop"}:
         handles.append(Line2D([], [], color=INK, linewidth=1.2, label="dropped are merged"))
         handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label="dropped are lost"))
     figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=9.5, frameon=False, labelcolor=INK)
@@ -60,7 +60,7 @@ def draw_curve(axes: Axes, evaluation: Evaluation, cost: str, title: str = "") -
         x, y = [getattr(point, cost) for point in points], [point.quality for point in points]
         colour, marker = style[points[0].method]
         own = points[0].method == POLICY
-        dashes = "--" if points[0].dropped == "drop" else "-"
+        dashes = "--" if points[0].removal == "drop" else "-"
         if own:
             bands = [(point, point.quality_interval) for point in points]
             known = [(getattr(point, cost), *band) for point, band in bands if band is not None]
@@ -125,7 +125,7 @@ def has_forecast(evaluation: Evaluation) -> bool:
     return any(point.predicted is not None and point.method in (POLICY, UNTRAINED) for point in evaluation.points)
 
 
-def foretold(evaluation: Evaluation) -> Figure:
+def predicted_latency(evaluation: Evaluation) -> Figure:
     """Relative latency as the cost model's table predicted it, over the measured one; on the diagonal it was right."""
     shown = [(point, point.predicted) for point in evaluation.points if point.method in (POLICY, UNTRAINED)]
     points = [(point, guess) for point, guess in shown if guess is not None]

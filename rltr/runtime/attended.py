@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rltr.runtime import tokens as ragged
-from rltr.runtime.families import Reader
+from rltr.runtime.families import PooledToken
 from rltr.runtime.tokens import Tokens
 
 
@@ -21,14 +21,14 @@ class Attended:
         key: keys; of fewer heads where queries share them.
         scaling: factor of their product.
         tokens: the ragged batch.
-        reader: which token of a row the model's head reads.
+        pooled: which token of a row the model's head reads.
     """
 
     query: Float[Tensor, "batch heads length width"]
     key: Float[Tensor, "batch key_heads length width"]
     scaling: float
     tokens: Tokens
-    reader: Reader = "first"
+    pooled: PooledToken = "first"
 
     @cached_property
     def keys(self) -> Float[Tensor, "total width"]:
@@ -36,19 +36,19 @@ class Attended:
         return self.key.mean(1).flatten(0, 1)
 
     @property
-    def from_reader(self) -> Float[Tensor, " total"]:
+    def from_pooled(self) -> Float[Tensor, " total"]:
         """Attention that the token which the head reads gave to every token of its row, averaged over heads; sums to 1.
 
         Where a layer's own attention spans a window only, this one spans the whole row all the same.
         """
-        return ragged.unpad(self.padded_from_reader, self.tokens)
+        return ragged.unpad(self.padded_from_pooled, self.tokens)
 
     @cached_property
-    def padded_from_reader(self) -> Float[Tensor, "rows longest"]:
-        """:attr:`from_reader`, 0 behind a row's last token."""
+    def padded_from_pooled(self) -> Float[Tensor, "rows longest"]:
+        """:attr:`from_pooled`, 0 behind a row's last token."""
         tokens = self.tokens
         query, key = self.query.transpose(1, 2).flatten(0, 1), self.key.transpose(1, 2).flatten(0, 1)
-        reading = query.index_select(0, tokens.readers(self.reader))
+        reading = query.index_select(0, tokens.pooled(self.pooled))
         if reading.shape[1] != key.shape[1]:
             key = key.repeat_interleave(reading.shape[1] // key.shape[1], 1)
         # A product and a sum: several times faster on a CPU than so many products of one row.

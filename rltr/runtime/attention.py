@@ -19,14 +19,14 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from rltr.errors import RltrError
 from rltr.runtime.attended import Attended
-from rltr.runtime.families import Reader
+from rltr.runtime.families import PooledToken
 from rltr.runtime.kernels import Backend, Plan, products, ragged_attention
 from rltr.runtime.pattern import Allowed, Pattern
 from rltr.runtime.tokens import Tokens
 
 IMPLEMENTATION = "rltr"
 """Name under which transformers knows this attention."""
-_NOTE = "rltr_asked"
+_NOTE = "rltr_request"
 _both_sides: WeakSet[nn.Module] = WeakSet()
 
 
@@ -37,13 +37,13 @@ class Stream:
     Attributes:
         tokens: the ragged batch between the first and the last layer, None outside of them.
         allowed: who may attend to whom in the layer that runs; None where its model made no mask.
-        reader: which token of a row the model's head reads.
+        pooled: which token of a row the model's head reads.
         backend: how uneven rows are computed.
     """
 
     tokens: Tokens | None = None
     allowed: Allowed | None = None
-    reader: Reader = "first"
+    pooled: PooledToken = "first"
     backend: Backend = "auto"
     _plan: Plan | None = field(default=None, repr=False)
 
@@ -75,7 +75,7 @@ class MaskRequest:
     present: Tensor | None
 
 
-def asked(mask: Any) -> MaskRequest | None:
+def request_of(mask: Any) -> MaskRequest | None:
     """What was requested of a mask that :func:`mask` made; None for any other mask."""
     return getattr(mask, _NOTE, None)
 
@@ -127,7 +127,7 @@ def attention(
     allowed = stream.allowed
     if allowed is None and attends_causally(module, is_causal):
         allowed = causal_mask_function  # what sdpa does without a mask
-    stream.on_attention(Attended(query, key, scale, stream.tokens, stream.reader))
+    stream.on_attention(Attended(query, key, scale, stream.tokens, stream.pooled))
     return ragged_attention(query, key, value, stream.plan(), scale, Pattern(allowed, softcap, s_aux)), None
 
 
@@ -157,7 +157,7 @@ def mask(
     attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor | None:
-    """The mask function that goes with :func:`attention`: native sdpa's mask, with a note of what was asked.
+    """The mask function that goes with :func:`attention`: native sdpa's mask, with a note of the :class:`MaskRequest`.
 
     The native mask, because other parts of a model (a decoder beside the encoder that is reduced) use it as it is.
     """

@@ -13,8 +13,8 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.utils import ModelOutput
 
 from rltr.errors import RltrError
-from rltr.runtime.attention import MaskRequest, asked, attend_to_both_sides, current
-from rltr.runtime.decision import Decide, Dropped, Trace
+from rltr.runtime.attention import MaskRequest, attend_to_both_sides, current, request_of
+from rltr.runtime.decision import Decide, Removal, Trace
 from rltr.runtime.families import GRID, Family, last_word
 from rltr.runtime.fingerprint import fingerprint
 from rltr.runtime.forward import Forward
@@ -203,7 +203,7 @@ class Backbone:
         finally:
             self.detach()
 
-    def forward(self, decide: Decide, layers: Sequence[int], dropped: Dropped = "merge") -> Forward:
+    def forward(self, decide: Decide, layers: Sequence[int], removal: Removal = "merge") -> Forward:
         """A token stream for one forward pass of this model.
 
         Raises:
@@ -214,7 +214,7 @@ class Backbone:
                 f"decision layers {list(layers)} do not fit this model: name layers in rising order, "
                 f"each from 0 to {self.depth - 1} (tokens leave before the layer runs)"
             )
-        return Forward(self, decide, layers, dropped)
+        return Forward(self, decide, layers, removal)
 
     def run(self, forward: Forward, inputs: Mapping[str, Any]) -> tuple[ModelOutput, Trace]:
         """Run the model on ``inputs`` with the token stream ``forward``; the output is the model's own.
@@ -312,7 +312,7 @@ class Backbone:
         hidden = named["hidden_states"]
         if hidden.ndim != 3:
             raise RltrError(f"{type(self.model).__name__} is not supported: {GRID} ({hidden.ndim} dimensions)")
-        named["hidden_states"] = forward.before_layer(hidden, None if mask is None else self._asked(mask))
+        named["hidden_states"] = forward.before_layer(hidden, None if mask is None else self._request_of(mask))
         if self.family.patches_only:
             named["position_embeddings"] = forward.follow_patches(*named["position_embeddings"])
         for name in named.keys() - {"hidden_states", "attention_mask"}:
@@ -366,8 +366,8 @@ class Backbone:
         asked_for = inputs.get("output_hidden_states", getattr(self.config, "output_hidden_states", False))
         return asked_for not in (None, False) or isinstance(self.base, BackboneMixin)
 
-    def _asked(self, mask: Any) -> MaskRequest:
-        request = asked(mask)
+    def _request_of(self, mask: Any) -> MaskRequest:
+        request = request_of(mask)
         if request is None:
             raise RltrError(
                 f"{type(self.base).__name__} makes an attention mask of its own, past transformers' mask functions; it "

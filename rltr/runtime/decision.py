@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rltr.runtime import merging
 from rltr.runtime.attended import Attended
-from rltr.runtime.families import Reader
+from rltr.runtime.families import PooledToken
 from rltr.runtime.redundancy import Redundancy, redundancy
 from rltr.runtime.tokens import Tokens
 
-Dropped: TypeAlias = Literal["merge", "drop"]
+Removal: TypeAlias = Literal["merge", "drop"]
 """What happens to a dropped token: ``merge`` averages it into its most similar kept one, ``drop`` loses it."""
 
 
@@ -44,8 +44,8 @@ class Decision:
     causal: bool = False
 
     @property
-    def reader(self) -> Reader:
-        """Which token of a row the model's head reads."""
+    def pooled(self) -> PooledToken:
+        """The pooled token: which token of a row the model's head reads."""
         return "last" if self.causal else "first"
 
     @cached_property
@@ -55,7 +55,7 @@ class Decision:
 
     @cached_property
     def redundancy(self) -> Redundancy:
-        """Which tokens have twins: computed once, for the selector and for merging."""
+        """Which tokens have near-duplicates: computed once, for the selector and for merging."""
         return redundancy(self.unit, self.tokens, self.protected, self.causal)
 
 
@@ -66,7 +66,7 @@ class Choice:
     Attributes:
         keep: which packed tokens stay; protected ones stay anyway.
         into: for each dropped token, in packed order, the packed index of the kept token it is merged into; None means
-            the most similar kept one of the other side (see :mod:`rltr.runtime.redundancy`). Unused when tokens are
+            the most similar kept one of the other set (see :mod:`rltr.runtime.redundancy`). Unused when tokens are
             dropped, not merged.
     """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
-from rltr.runtime.decision import Decision, Dropped
+from rltr.runtime.decision import Decision, Removal
 from rltr.runtime.tokens import Tokens
 
 
@@ -50,8 +50,8 @@ class Remaining:
     stands: Int[Tensor, " total"]
 
 
-def let_go(
-    decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, dropped: Dropped
+def remove_tokens(
+    decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, removal: Removal
 ) -> Remaining:
     """Remove or merge the tokens that are not kept.
 
@@ -59,7 +59,7 @@ def let_go(
         decision: what was decided about.
         kept: which tokens stay; all protected ones do.
         into: see :class:`Choice`.
-        dropped: what happens to the others.
+        removal: what happens to the others.
     """
     tokens, hidden = decision.tokens, decision.hidden
     with undisturbed(hidden.device):
@@ -77,6 +77,6 @@ def let_go(
             lost = torch.zeros_like(kept).index_fill_(0, leave[~found], True)
             stands[lost] = stands[merging.nearest(decision.unit, tokens, lost, kept)[1]]
             leave, place = leave[found], place[found]
-    if dropped == "drop":
+    if removal == "drop":
         return Remaining(hidden.index_select(0, stay), ragged.select(tokens, stay), stay, stands)
     return Remaining(*merging.merge(hidden, tokens, stay, leave, place), stay, stands)

@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig
 
 from rltr.errors import RltrError
 
-Reader: TypeAlias = Literal["first", "last"]
-"""Which token of a row the model's head reads, or would."""
+PooledToken: TypeAlias = Literal["first", "last"]
+"""Which token of a row is the pooled token: the one that the model's head reads, or would."""
 Config: TypeAlias = PreTrainedConfig
 
 
@@ -62,8 +62,8 @@ class Family:
         return replace(self, causal=False) if self.causal and both_sides else self
 
     @property
-    def reader(self) -> Reader:
-        """Which token of a row the head reads."""
+    def pooled(self) -> PooledToken:
+        """The pooled token: which token of a row the head reads."""
         return "last" if self.causal else "first"
 
 

@@ -16,8 +16,8 @@ from rltr.errors import RltrError
 from rltr.runtime import tokens as ragged
 from rltr.runtime.attended import Attended
 from rltr.runtime.attention import MaskRequest, Stream, current
-from rltr.runtime.decision import Decide, Decision, Dropped, Trace
-from rltr.runtime.departure import let_go
+from rltr.runtime.decision import Decide, Decision, Removal, Trace
+from rltr.runtime.departure import remove_tokens
 from rltr.runtime.families import NO_ATTENTION, OWN_ATTENTION, Family
 from rltr.runtime.kernels import Backend
 from rltr.runtime.tokens import Tokens
@@ -69,7 +69,7 @@ class Forward(Stream):
         owner: the backbone it belongs to; any other leaves it alone.
         decide: called at every decision layer.
         layers: the decision layers, rising.
-        dropped: what happens to dropped tokens.
+        removal: whether removed tokens are merged or dropped.
 
     Attributes:
         layer: the layer that runs or ran last; -1 before the first.
@@ -79,14 +79,14 @@ class Forward(Stream):
             there; it costs a gather before and behind each of them.
     """
 
-    def __init__(self, owner: Owner, decide: Decide, layers: Sequence[int], dropped: Dropped) -> None:
-        super().__init__(reader=owner.family.reader, backend=owner.attention)
-        if dropped not in get_args(Dropped):
-            raise RltrError(f"dropped={dropped!r} is not a mode: choose one of {', '.join(get_args(Dropped))}")
+    def __init__(self, owner: Owner, decide: Decide, layers: Sequence[int], removal: Removal) -> None:
+        super().__init__(pooled=owner.family.pooled, backend=owner.attention)
+        if removal not in get_args(Removal):
+            raise RltrError(f"removal={removal!r} is unknown: choose one of {', '.join(get_args(Removal))}")
         self.owner = owner
         self.decide = decide
         self.layers = tuple(layers)
-        self.dropped = dropped
+        self.removal = removal
         self.family = owner.family
         self.leading = owner.family.leading_tokens(owner.config)
         self.model_type = owner.config.model_type
@@ -160,7 +160,7 @@ class Forward(Stream):
             stands = torch.arange(tokens.total, device=hidden.device)
         if begun.uniform != begun.grid:
             # Padding stands for nothing. A copy of its row's pooled token is finite, and of the same layer as the rest.
-            padding = tokens.readers(self.reader).repeat_interleave(begun.grid)
+            padding = tokens.pooled(self.pooled).repeat_interleave(begun.grid)
             stands = padding.index_copy_(0, begun.grid_index, stands)
         return hidden.flatten(0, 1).index_select(0, stands).view(len(tokens.counts), tokens.grid, -1)
 
@@ -267,7 +267,7 @@ class Forward(Stream):
             current.reset(outside)
         kept = choice.keep | protected
         if not bool(kept.all()):
-            left = let_go(decision, kept, choice.into, self.dropped)
+            left = remove_tokens(decision, kept, choice.into, self.removal)
             hidden, self.tokens = left.hidden, left.tokens
             self._stands = left.stands if self._stands is None else left.stands.index_select(0, self._stands)
             protected = protected.index_select(0, left.stay)

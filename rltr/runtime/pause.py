@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped, Trace
+from rltr.runtime.decision import Choice, Decision, Removal, Trace
 
 
 class PausedForward:
@@ -28,7 +28,7 @@ class PausedForward:
         backbone: an attached backbone.
         inputs: the model's inputs.
         layers: the decision layers, rising.
-        dropped: what happens to dropped tokens.
+        removal: whether removed tokens are merged or dropped.
 
     Attributes:
         decision: what there is to decide now; None once the pass has ended.
@@ -36,9 +36,9 @@ class PausedForward:
     """
 
     def __init__(
-        self, backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], dropped: Dropped = "merge"
+        self, backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], removal: Removal = "merge"
     ) -> None:
-        self._forward = backbone.forward(_pause, layers, dropped)
+        self._forward = backbone.forward(_pause, layers, removal)
         # Nothing in the greenlet refers to self: its stack is out of the garbage collector's sight, so an abandoned
         # pass would hold itself, and its hidden states, for ever.
         self._thread = threading.get_ident()

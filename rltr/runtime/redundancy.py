@@ -1,8 +1,9 @@
 """Which tokens have a near-duplicate, and which: one similarity matrix per decision, for selectors and for merging.
 
-Tokens are split by their current place into two sets, even and odd, and compared across, as in ToMe's bipartite
-matching (Bolya et al. 2023, section 3): a quarter of all pairs. Of two near-duplicates in different sets only the even
-one counts as such, so that not both are dropped. Sets go by the current order, so they are new at every decision.
+Tokens are split by their current place into two sets, A (even places) and B (odd places), and compared across, as in
+ToMe's bipartite matching (Bolya et al. 2023, section 3): a quarter of all pairs. Of two near-duplicates in different
+sets only that of set A counts as such, so that not both are dropped. Sets go by the current order, so they are new at
+every decision.
 
 Rows are padded to one length here. Even and odd places are then two views of one tensor, and a decision needs few,
 large operations: on small batches the number of operations is what costs. For very long rows the matrix is never held
@@ -30,7 +31,7 @@ _Found: TypeAlias = tuple[Int[Tensor, " some"], Int[Tensor, " some"], Float[Tens
 
 @dataclass(frozen=True)
 class Redundancy:
-    """The comparison of both sides, made when somebody asks; protected tokens are on neither.
+    """Set A (even places) compared with set B (odd places), on demand; protected tokens are in neither.
 
     Attributes:
         unit: hidden states of length 1.
@@ -57,7 +58,7 @@ class Redundancy:
 
     @cached_property
     def cosines(self) -> tuple[Float[Tensor, "rows evens"], Float[Tensor, "rows odds"]]:
-        """Similarity of each place to the most similar one of the other side; ``-inf`` if there is none."""
+        """Similarity of each place to the most similar one of the other set; ``-inf`` if there is none."""
         if self.held:
             return highest(self.similarity, 2), highest(self.similarity, 1)
         rows, length = self.free.shape
@@ -74,13 +75,13 @@ class Redundancy:
 
     @cached_property
     def features(self) -> Float[Tensor, "total 3"]:
-        """``cosine``, ``side`` and ``rank`` of each token, see there."""
+        """``cosine``, ``in_set_a`` and ``rank`` of each token, see there."""
         columns = self.unit.new_zeros(*self.free.shape, 3)
         self.describe(columns)
         return ragged.unpad(columns, self.tokens).clamp_min(-1)
 
     def describe(self, columns: Float[Tensor, "rows length columns"]) -> None:
-        """Write ``cosine`` (``-inf`` in place of -1), ``side`` and ``rank`` into the first three columns, all zeros."""
+        """Write ``cosine`` (``-inf``, not -1), ``in_set_a`` and ``rank`` into the first three columns, all zeros."""
         even, (cosine, of_odd) = self.free[:, ::2], self.cosines
         # Descending, and stable: of equals the earlier one has the higher rank. Empty places come last.
         order = cosine.clamp_min(-1).add_(self._absent[:, ::2]).argsort(dim=1, descending=True, stable=True)
@@ -94,28 +95,28 @@ class Redundancy:
 
     @property
     def cosine(self) -> Float[Tensor, " total"]:
-        """Similarity to the most similar token of the other side; -1 if there is none."""
+        """Similarity to the most similar token of the other set; -1 if there is none."""
         return self.features[:, 0]
 
     @property
-    def side(self) -> Float[Tensor, " total"]:
-        """1 on the even side, else 0."""
+    def in_set_a(self) -> Float[Tensor, " total"]:
+        """1 for unprotected tokens at even places (set A), else 0."""
         return self.features[:, 1]
 
     @property
     def rank(self) -> Float[Tensor, " total"]:
-        """Place among the row's even tokens by rising cosine, 0 (unlike any odd token) to 1 (has a twin).
+        """Place among the row's tokens of set A by rising cosine, 0 (unlike any of set B) to 1 (a near-duplicate).
 
-        0 for odd and protected ones. A rank, because the scale of cosines differs between models and layers.
+        0 for set B and protected ones. A rank, because the scale of cosines differs between models and layers.
         """
         return self.features[:, 2]
 
     def partners(
         self, kept: Bool[Tensor, " total"]
     ) -> tuple[Int[Tensor, " dropped"], Int[Tensor, " dropped"], Bool[Tensor, " dropped"] | None]:
-        """The most similar kept token of the other side for every token that is not kept; protected ones must be.
+        """The most similar kept token of the other set for every token that is not kept; protected ones must be.
 
-        Where a row keeps nothing on that side, its most similar kept token at all. Protected tokens take nothing in. If
+        Where a row keeps nothing of that set, its most similar kept token at all. Protected tokens take nothing in. If
         ``causal``, only kept tokens behind the dropped one count.
 
         Returns:
@@ -125,15 +126,15 @@ class Redundancy:
         find = self._among_held if self.held else self._among_all
         leave, into, best = (torch.cat(parts) for parts in zip(*find(kept), strict=True))
         has = best > -torch.inf  # NaN is not
-        return (leave, into, None) if bool(has.all()) else self._any_side(kept, leave, into, has)
+        return (leave, into, None) if bool(has.all()) else self._any_set(kept, leave, into, has)
 
     def _among_held(self, kept: Bool[Tensor, " total"]) -> Iterator[_Found]:
-        """Tokens that leave, partners and cosines of each side, from the similarities that are held."""
+        """Tokens that leave, partners and cosines of each set, from the similarities that are held."""
         stays = ragged.lay_out(kept, self.tokens, self.free.shape[1]) & self.free
         leaves, absent = self.free ^ stays, self._ruled_out(stays)
-        for side in (0, 1):
-            row, place = leaves[:, side::2].nonzero().unbind(1)
-            if side == 0:  # a token's similarities are one piece of memory
+        for first in (0, 1):  # set A begins at place 0, set B at place 1
+            row, place = leaves[:, first::2].nonzero().unbind(1)
+            if first == 0:  # a token's similarities are one piece of memory
                 every = self.similarity + absent[:, None, 1::2]
                 similarity = every.flatten(0, 1).index_select(0, row * every.shape[1] + place)
             else:
@@ -141,12 +142,12 @@ class Redundancy:
             if self.causal:
                 # Even place i is slot 2 i, odd place j is slot 2 j + 1: the odd one lies behind if j >= i.
                 other = torch.arange(similarity.shape[1], device=row.device)
-                similarity.masked_fill_(other < place[:, None] + side, -torch.inf)
+                similarity.masked_fill_(other < place[:, None] + first, -torch.inf)
             cosine, other = similarity.max(1)
             begin = self.tokens.start.index_select(0, row)
             leave, partner = (torch.add(begin, index, alpha=2) for index in (place, other))
             # Without a partner the index is any; it must only exist.
-            yield leave.add_(side), partner.add_(1 - side).clamp_max_(self.tokens.total - 1), cosine
+            yield leave.add_(first), partner.add_(1 - first).clamp_max_(self.tokens.total - 1), cosine
 
     def _among_all(self, kept: Bool[Tensor, " total"]) -> Iterator[_Found]:
         """The same for very long rows, whose similarities are computed again."""
@@ -156,8 +157,8 @@ class Redundancy:
             cosine, partner = merging.nearest(self.unit, self.tokens, source, kept & self._free & others, self.causal)
             yield ragged.where(source), partner, cosine
 
-    def _any_side(self, kept: Tensor, leave: Tensor, into: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give those without a partner the most similar kept token of their own side."""
+    def _any_set(self, kept: Tensor, leave: Tensor, into: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give those without a partner the most similar kept token of their own set."""
         lonely = torch.zeros_like(kept)
         lonely[leave[~has]] = True
         cosine, partner = merging.nearest(self.unit, self.tokens, lonely & self._free, kept & self._free, self.causal)
@@ -208,7 +209,7 @@ def highest(values: Float[Tensor, "*axes"], dim: int) -> Float[Tensor, "*fewer"]
 def redundancy(
     unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"], causal: bool = False
 ) -> Redundancy:
-    """Compare every unprotected token with those on the other side of its row.
+    """Compare every unprotected token with those of the other set in its row.
 
     Args:
         unit: hidden states of length 1.
@@ -216,5 +217,5 @@ def redundancy(
         protected: tokens that cannot leave.
         causal: whether a dropped token may only be merged into a later one.
     """
-    length = max(2, tokens.longest)  # so that there is an odd side
+    length = max(2, tokens.longest)  # so that set B has a place
     return Redundancy(unit, tokens, ragged.pad(~protected, tokens, False, length), causal)

@@ -57,7 +57,7 @@ class Tokens:
         """Packed index of each row's first token."""
         return self.count.cumsum(0) - self.count
 
-    def readers(self, which: Literal["first", "last"]) -> Int[Tensor, " rows"]:
+    def pooled(self, which: Literal["first", "last"]) -> Int[Tensor, " rows"]:
         """Packed index of each row's first or last token."""
         return self.start if which == "first" else self.start + self.count - 1
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from rltr.errors import RltrError
 from rltr.runtime import tokens as ragged
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Removal
 
 
 class Selector(ABC):
     """Decides at every decision layer which tokens stay. The runtime removes or merges the others."""
 
-    modes: ClassVar[tuple[Dropped, ...]] = ("merge", "drop")
+    modes: ClassVar[tuple[Removal, ...]] = ("merge", "drop")
     """What may happen to the tokens it drops."""
 
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:  # noqa: B027 - most selectors fit everything
@@ -28,7 +28,7 @@ class Selector(ABC):
         """The layers at which it decides in an evaluation where others decide at ``layers``, of ``depth``."""
         return layers
 
-    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+    def decision_flops(self, backbone: Backbone, removal: Removal) -> tuple[int, int]:
         """FLOPs of one decision, per token and per pair of tokens: products of matrices, as in the layers.
 
         Override it in a selector that multiplies matrices of its own. Finding the token that stands for a dropped one

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Decision, Dropped
+from rltr.runtime.decision import Decision, Removal
 from rltr.selectors.base import Ranking
 
 
@@ -23,11 +23,11 @@ class ClsAttention(Ranking):
         if 0 in layers:
             raise RltrError("cls_attention looks at the layer before a decision: choose decision layers from 1 on")
 
-    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+    def decision_flops(self, backbone: Backbone, removal: Removal) -> tuple[int, int]:
         """One query and all keys, and what merging takes."""
-        return 2 * backbone.width, super().decision_flops(backbone, dropped)[1]
+        return 2 * backbone.width, super().decision_flops(backbone, removal)[1]
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
         """Attention weight that the token which the head reads gave."""
         assert decision.attended is not None, "check() refuses layer 0"
-        return decision.attended.from_reader
+        return decision.attended.from_pooled

@@ -3,14 +3,14 @@
 import torch
 
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Removal
 from rltr.selectors.base import Selector
 
 
 class KeepAll(Selector):
     """Keeps every token at every decision."""
 
-    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+    def decision_flops(self, backbone: Backbone, removal: Removal) -> tuple[int, int]:
         """Nothing is compared."""
         return 0, 0
 

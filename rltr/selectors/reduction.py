@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped, Trace
+from rltr.runtime.decision import Choice, Decision, Removal, Trace
 from rltr.runtime.departure import undisturbed
 from rltr.runtime.forward import Forward
 from rltr.selectors.base import Selector
@@ -19,16 +19,16 @@ class Reduction:
         backbone: a backbone; attach it before calling.
         selector: decides which tokens to keep.
         layers: the decision layers, rising: tokens leave before such a layer runs.
-        dropped: what happens to dropped tokens.
+        removal: whether removed tokens are merged or dropped.
     """
 
     def __init__(
-        self, backbone: Backbone, selector: Selector, layers: Sequence[int], dropped: Dropped = "merge"
+        self, backbone: Backbone, selector: Selector, layers: Sequence[int], removal: Removal = "merge"
     ) -> None:
         self.backbone = backbone
         self.selector = selector
         self.layers = tuple(layers)
-        self.dropped: Dropped = dropped
+        self.removal: Removal = removal
         selector.check(backbone, self.layers)
         self.new_forward()  # refuses impossible layers and modes now, not at the first call
 
@@ -38,7 +38,7 @@ class Reduction:
 
     def new_forward(self) -> Forward:
         """The token stream of one forward pass to come."""
-        return self.backbone.forward(self._decide, self.layers, self.dropped)
+        return self.backbone.forward(self._decide, self.layers, self.removal)
 
     def _decide(self, decision: Decision) -> Choice:
         with undisturbed(decision.hidden.device):

@@ -9,7 +9,7 @@ from rltr.errors import RltrError
 from rltr.runtime import merging
 from rltr.runtime import tokens as ragged
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Removal
 from rltr.selectors.base import KeepRate, similarity_flops, stay_counts
 
 
@@ -30,7 +30,7 @@ class ToMe(KeepRate):
         """At every layer from 1 on, as in the paper."""
         return range(1, depth)
 
-    def decision_flops(self, backbone: Backbone, dropped: Dropped) -> tuple[int, int]:
+    def decision_flops(self, backbone: Backbone, removal: Removal) -> tuple[int, int]:
         """Its own pairs, by keys averaged over heads."""
         return 0, similarity_flops(backbone.width) // backbone.config.num_attention_heads
 
@@ -43,13 +43,13 @@ class ToMe(KeepRate):
         """Merge the most similar pairs."""
         assert decision.attended is not None, "check() refuses layer 0"
         tokens, free, keys = decision.tokens, ~decision.protected, decision.attended.keys
-        even, odd = (free & (tokens.slot % 2 == side) for side in (0, 1))
-        sources = ragged.keep(tokens, even)
+        set_a, set_b = (free & (tokens.slot % 2 == first) for first in (0, 1))
+        sources = ragged.keep(tokens, set_a)
         cosine, partner = merging.nearest(
-            F.normalize(keys.to(ragged.precise(keys.dtype)), dim=-1), tokens, even, odd, decision.causal
+            F.normalize(keys.to(ragged.precise(keys.dtype)), dim=-1), tokens, set_a, set_b, decision.causal
         )
         leave = ragged.row_sum(free.float(), tokens).long() - stay_counts(decision, self.keep_rate)
         merged = (ragged.rank(cosine, sources) < leave[sources.row]) & cosine.isfinite()
         keep = torch.ones_like(free)
-        keep[even] = ~merged
+        keep[set_a] = ~merged
         return Choice(keep, partner[merged])

@@ -240,12 +240,12 @@ def _sync(folder: Path) -> None:
 def _move_others(old: Path, new: Path) -> None:
     """Move what ``old`` holds and ``new`` does not, and remove the rest of ``old``."""
     for found in old.iterdir():
-        twin = new / found.name
-        both = [place.is_dir() and not place.is_symlink() for place in (found, twin)]
+        target = new / found.name
+        both = [place.is_dir() and not place.is_symlink() for place in (found, target)]
         if all(both):
-            _move_others(found, twin)
-        elif not os.path.lexists(twin):
-            found.replace(twin)
+            _move_others(found, target)
+        elif not os.path.lexists(target):
+            found.replace(target)
         elif both[0]:
             shutil.rmtree(found)
         else:

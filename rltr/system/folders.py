@@ -34,7 +34,7 @@ REPORT_FILES = (
     "quality_over_latency.png",
     "quality_over_flops.png",
     "kept_tokens.png",
-    "foretold_latency.png",
+    "predicted_latency.png",
     "training.png",
     "overview.png",
 )

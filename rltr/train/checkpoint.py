@@ -15,11 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rltr.errors import RltrError
+from rltr.system import former_names
 from rltr.system.files import atomic_folder
+from rltr.system.former_names import present_names, refuse_present
 from rltr.system.tensor_files import save_file
 from rltr.train.advantages import RunningDeviation
 from rltr.train.checkpoint_facts import (
     FACTS,
+    RENAMED,
     TENSORS,
     check_facts,
     damaged,
@@ -51,7 +54,7 @@ def save_checkpoint(folder: Path, learner: TokenPPO, extra: Mapping[str, Any] | 
     tensors["random.cpu"] = torch.get_rng_state()
     # What the dense model said depends, in its last bit, on which inputs were asked about together.
     dense = learner.episodes.dense
-    tensors |= {"dense.known": dense.known, "dense.logits": dense.logits[dense.known]}
+    tensors |= {"dense.known": dense.known, "dense.answers": dense.answers[dense.known]}
     if learner.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(learner.device)
     facts = {
@@ -87,6 +90,9 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, ValueError, KeyError) as error:  # a type that this torch lacks is a KeyError
         raise damaged(folder, str(error)) from error
+    if facts["format"] < RENAMED:
+        refuse_present(tensors, former_names.CHECKPOINT, f"the checkpoint in {folder}")
+        tensors = present_names(tensors, former_names.CHECKPOINT, f"the checkpoint in {folder}")
     _check_data(folder, tensors, learner)
     _check_policy(folder, tensors, learner)
     _check_optimizer(folder, tensors, learner, facts["updates"])
@@ -103,7 +109,7 @@ def restore_checkpoint(folder: Path, learner: TokenPPO) -> None:
     learner.policy.optimizer.load_state_dict({**optimizer, "state": state})
     dense = learner.episodes.dense
     dense.known.copy_(tensors["dense.known"])
-    dense.logits[dense.known] = tensors["dense.logits"]
+    dense.answers[dense.known] = tensors["dense.answers"]
     learner.episodes.set_random_state(facts["sampler"])
     learner.num_timesteps = facts["timesteps"]
     learner._n_updates = facts["updates"]
@@ -122,19 +128,19 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _check_data(folder: Path, tensors: Mapping[str, Tensor], learner: TokenPPO) -> None:
     """Refuse dense answers to other examples, or of another shape."""
-    if missing := {"random.cpu", "dense.known", "dense.logits"} - tensors.keys():
+    if missing := {"random.cpu", "dense.known", "dense.answers"} - tensors.keys():
         raise damaged(folder, f"{TENSORS} lacks {', '.join(sorted(missing))}")
-    dense, known, logits = learner.episodes.dense, tensors["dense.known"], tensors["dense.logits"]
-    if known.shape != dense.known.shape or logits.shape[1:] != dense.logits.shape[1:]:
+    dense, known, answers = learner.episodes.dense, tensors["dense.known"], tensors["dense.answers"]
+    if known.shape != dense.known.shape or answers.shape[1:] != dense.answers.shape[1:]:
         raise RltrError(
             f"the checkpoint in {folder} was made with {len(known)} training examples, but now there are "
             f"{len(dense.known)}, or other classes: go on with the data it began with"
         )
-    if known.dtype != torch.bool or logits.dtype != dense.logits.dtype:
-        raise damaged(folder, f"dense answers are {logits.dtype}, and {known.dtype} says which are known")
-    if len(logits) != int(known.sum()) or not bool(logits.isfinite().all()):
+    if known.dtype != torch.bool or answers.dtype != dense.answers.dtype:
+        raise damaged(folder, f"dense answers are {answers.dtype}, and {known.dtype} says which are known")
+    if len(answers) != int(known.sum()) or not bool(answers.isfinite().all()):
         raise damaged(
-            folder, f"there are {len(logits)} dense answers to {int(known.sum())} examples, or not all finite"
+            folder, f"there are {len(answers)} dense answers to {int(known.sum())} examples, or not all finite"
         )
 
 
@@ -174,7 +180,7 @@ def _check_optimizer(folder: Path, tensors: Mapping[str, Tensor], learner: Token
 
 def _check_random(folder: Path, tensors: Mapping[str, Tensor], learner: TokenPPO) -> None:
     """Refuse states that the random generators would refuse."""
-    others = tensors.keys() - {"random.cpu", "random.cuda", "dense.known", "dense.logits"}
+    others = tensors.keys() - {"random.cpu", "random.cuda", "dense.known", "dense.answers"}
     if unknown := sorted(name for name in others if not name.startswith(("policy.", "optimizer."))):
         raise damaged(folder, f"{TENSORS} has without need {', '.join(unknown[:5])}")
     try:

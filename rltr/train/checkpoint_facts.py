@@ -13,8 +13,12 @@ from rltr.version import __version__
 
 TENSORS = "state.safetensors"
 FACTS = "state.json"
-FORMAT = 2
+FORMAT = 3
 """Raised when a checkpoint holds something else."""
+OLDEST = 2
+"""The oldest format that is still read."""
+RENAMED = 3
+"""The first format with the present names of tensors (:mod:`rltr.system.former_names`)."""
 LARGEST = 2**28
 """Bytes of the JSON file; a thousand generators and a table of prices take half a million."""
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -98,7 +102,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         facts = json.loads(read_regular(folder / FACTS, LARGEST).decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no JSON, no text, numbers or nesting without end
         raise error if isinstance(error, RltrError) else damaged(folder, str(error)) from error
-    if isinstance(facts, dict) and facts.get("format") != FORMAT and "version" in facts:
+    if isinstance(facts, dict) and facts.get("format") not in range(OLDEST, FORMAT + 1) and "version" in facts:
         raise RltrError(
             f"the checkpoint in {folder} was written by another version of rltr ({str(facts['version'])[:20]}, this is "
             f"{__version__}): go on with that version, or train in a new folder"

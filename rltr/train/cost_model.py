@@ -18,7 +18,7 @@ from rltr.errors import RltrError
 from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
 from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Dropped
+from rltr.runtime.decision import Removal
 from rltr.train.decision_work import decision_work
 from rltr.train.trusted_prices import Unfit, trust
 from rltr.train.whole_passes import probes, time_passes
@@ -37,7 +37,7 @@ class Priced:
         backbone: its layers, where they will run.
         policy: shape of the policy that decides.
         layers: the decision layers.
-        dropped: what a decision does with tokens that leave.
+        removal: what a decision does with tokens that leave.
         longest: inputs of one row, with the most tokens a row will have.
         batch: inputs as the model will get them, padding included: whole passes are timed on them.
     """
@@ -45,7 +45,7 @@ class Priced:
     backbone: Backbone
     policy: PolicyConfig
     layers: tuple[int, ...]
-    dropped: Dropped
+    removal: Removal
     longest: Inputs
     batch: Inputs
 
@@ -99,11 +99,11 @@ def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCos
     """
     backbone = priced.backbone
     network = TokenPolicy(priced.policy).to(backbone.device)
-    work = decision_work(backbone, network, rows, priced.dropped)
+    work = decision_work(backbone, network, rows, priced.removal)
     longest = row_length(backbone, priced.longest)
     cost = LatencyCost.measure(backbone, longest, rows, work, inputs=priced.longest, clock=clock)
     passes = time_passes(
-        backbone, probes(network, priced.layers), priced.layers, priced.dropped, priced.batch, clock=clock
+        backbone, probes(network, priced.layers), priced.layers, priced.removal, priced.batch, clock=clock
     )
     return scaled(_beside(cost, passes), passes)
 
@@ -152,7 +152,7 @@ def _stored(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
         )
     network = TokenPolicy(priced.policy).to(priced.backbone.device)
     passes = time_passes(
-        priced.backbone, probes(network, priced.layers), priced.layers, priced.dropped, priced.batch, clock=clock
+        priced.backbone, probes(network, priced.layers), priced.layers, priced.removal, priced.batch, clock=clock
     )
     # Of the machine counts how busy it is now: the stored prices are as good as whole passes find them.
     trust(compare(replace(cost, busy=passes.busy, disagreement=passes.disagreement), passes))

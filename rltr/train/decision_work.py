@@ -11,12 +11,12 @@ from rltr.policies.observation import Observation
 from rltr.runtime import tokens as ragged
 from rltr.runtime.attended import Attended
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Decision, Dropped
-from rltr.runtime.departure import let_go
+from rltr.runtime.decision import Decision, Removal
+from rltr.runtime.departure import remove_tokens
 
 
 def decision_work(
-    backbone: Backbone, network: TokenPolicy, rows: int, dropped: Dropped = "merge"
+    backbone: Backbone, network: TokenPolicy, rows: int, removal: Removal = "merge"
 ) -> Callable[[int], object]:
     """A decision about ``rows`` rows of so many random tokens: the policy, and all that a forward pass does then.
 
@@ -26,7 +26,7 @@ def decision_work(
         backbone: the model whose hidden states they could be.
         network: the policy.
         rows: of a batch, at least 1.
-        dropped: what happens to tokens that leave; who stands for them is looked for in any case.
+        removal: what happens to tokens that leave; who stands for them is looked for in any case.
 
     Returns:
         What is called with the number of tokens per row, and timed.
@@ -57,6 +57,6 @@ def decision_work(
         decision = replace(decision, tokens=tokens, attended=replace(decision.attended, tokens=tokens))
         ones = torch.ones(rows, device=backbone.device, dtype=torch.float32)
         network(Observation.of_decision(decision, ones, ones))
-        return let_go(decision, kept, None, dropped)
+        return remove_tokens(decision, kept, None, removal)
 
     return decide

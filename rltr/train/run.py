@@ -16,7 +16,7 @@ from stable_baselines3.common.logger import configure
 from rltr import cost as costs
 from rltr.cost import CostModel, LatencyCost
 from rltr.cost.pricing import Pricing
-from rltr.dense import DenseCache, DenseLogits
+from rltr.dense import DenseAnswers, DenseCache
 from rltr.deploy.folder import Policy, describe
 from rltr.envs import Episodes, TokenSelectionVecEnv, default_layers
 from rltr.envs.episodes import longest_inputs, longest_row, row_length, typical_row
@@ -70,8 +70,8 @@ def train_policy(
         RltrError: if recipe, model and data do not fit, the checkpoint is of another training, or training diverges.
     """
     layers = default_layers(backbone.depth) if recipe.reduction.layers == "auto" else tuple(recipe.reduction.layers)
-    dropped, learner = recipe.reduction.dropped, recipe.learner
-    Reduction(backbone, KeepAll(), layers, dropped)  # refuses impossible layers before prices are measured
+    removal, learner = recipe.reduction.removal, recipe.learner
+    Reduction(backbone, KeepAll(), layers, removal)  # refuses impossible layers before prices are measured
     saved = _resumed(out / CHECKPOINT, recipe) if resume else None
     began = origin(backbone, task)
     if saved:
@@ -87,7 +87,7 @@ def train_policy(
     else:
         batch = task.train.batch(spread(recipe.cost.batch_size, len(task.train)))
         try:
-            cost = make_cost(Priced(backbone, config, layers, dropped, sample, batch), recipe.cost)
+            cost = make_cost(Priced(backbone, config, layers, removal, sample, batch), recipe.cost)
         except Unfit as error:
             raise RltrError(f"{error}. {cure_in_training(recipe.cost, error)}") from error
     check_conditions(cost, backbone)
@@ -95,12 +95,12 @@ def train_policy(
         _say_batch(cost, recipe)
     pricing = Pricing(cost, layers, backbone.depth, typical_row(backbone, task.train))
     episodes = Episodes(
-        DenseLogits(backbone, task.train, cache=_dense_cache(recipe.data.cache_megabytes)),
+        DenseAnswers(backbone, task.train, cache=_dense_cache(recipe.data.cache_megabytes)),
         pricing,
         learner.batch,
         learner.cost_weight,
         recipe.score,
-        dropped,
+        removal,
         learner.group_size,
     )
     with closing(TokenSelectionVecEnv(episodes)) as env:
@@ -135,11 +135,11 @@ def train_policy(
     network = ppo.policy.network.eval().requires_grad_(False)
     rows = cost.rows if isinstance(cost, LatencyCost) else CALIBRATED_ROWS
     sure, weights = recipe.evaluation.confidence, calibrated_weights(recipe)
-    table = calibrate(backbone, network, pricing, dropped, task.validation, weights, rows, sure)
+    table = calibrate(backbone, network, pricing, removal, task.validation, weights, rows, sure)
     about = {**describe(backbone), "name": recipe.model.source}
     name = task.validation.goal.quality_name
     typical = pricing.typical
-    return Policy(network, layers, dropped, cost, typical, about, table, kept_recipe, quality_name=name)
+    return Policy(network, layers, removal, cost, typical, about, table, kept_recipe, quality_name=name)
 
 
 def calibrated_weights(recipe: Recipe) -> list[float]:
@@ -155,7 +155,7 @@ def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyC
         backbone_width=backbone.width,
         depth=backbone.depth,
         grid=grid,
-        reader=backbone.family.reader,
+        pooled=backbone.family.pooled,
         width=wanted.width,
         redundancy_prior=wanted.redundancy_prior,
         attention_prior=wanted.attention_prior,

@@ -47,7 +47,7 @@ class TokenPPO(PPO):
         batches: batches of episodes per update.
         n_epochs: passes over the rollouts of an update.
         clip_range: how far a token's probability ratio may leave 1.
-        target_kl: mean exact KL per live token, in nats, that ends an update early; None for never.
+        target_kl: mean exact KL per droppable token, in nats, that ends an update early; None for never.
         ent_coef: entropy bonus: reward per nat of entropy of a token's decision.
         max_grad_norm: bound on the norm of the actor's gradient.
         options: everything else that stable-baselines3's PPO takes (``seed``, ``tensorboard_log``, ``verbose`` …).
@@ -134,15 +134,15 @@ class TokenPPO(PPO):
         scale = max(self.deviation.update(torch.cat([step.shared[step.decided] for step in steps])), LEAST_DEVIATION)
         with torch.no_grad():
             before = [self.policy.network.with_baseline(step.seen) for step in steps]
-            gains = [
+            advantages = [
                 token_advantage(step.shared, step.cost_weight, step.seen.tokens.row, step.cost, baseline) / scale
                 for step, (_, baseline) in zip(steps, before, strict=True)
             ]
-        live = torch.stack([(~step.seen.protected).sum() for step in steps]).float().mean()
+        droppable = torch.stack([(~step.seen.protected).sum() for step in steps]).float().mean()
         history: list[dict[str, float]] = []
         for _ in range(self.n_epochs):
             for i in torch.randperm(len(steps)).tolist():
-                history.append(self._improve(steps[i], gains[i], live))
+                history.append(self._improve(steps[i], advantages[i], droppable))
             self._n_updates += 1
             divergence = self._divergence(steps, [logit for logit, _ in before])
             if self.target_kl is not None and divergence > self.target_kl:
@@ -176,19 +176,20 @@ class TokenPPO(PPO):
         batch = self.n_steps * self.n_envs
         return super()._setup_learn(math.ceil(total_timesteps / batch) * batch, *args, **options)
 
-    def _improve(self, step: Step, gain: Float[Tensor, " total"], live: Tensor) -> dict[str, float]:
+    def _improve(self, step: Step, advantage: Float[Tensor, " total"], droppable: Tensor) -> dict[str, float]:
+        """One gradient step on one decision of all rollouts; ``droppable`` is the mean number of such tokens."""
         logit, baseline = self.policy.network.with_baseline(step.seen)
         free = ~step.seen.protected
         ratio = (log_probability(logit, step.keep) - step.log_prob).exp()
         clip = self.clip_range(self._current_progress_remaining)  # type: ignore[operator] # SB3 makes it a schedule
         clipped = ratio.clamp(1 - clip, 1 + clip)
-        objective = torch.min(ratio * gain, clipped * gain)[free].sum() / live
-        doubt = entropy(logit)[free].sum() / live
+        objective = torch.min(ratio * advantage, clipped * advantage)[free].sum() / droppable
+        mean_entropy = entropy(logit)[free].sum() / droppable
         error = F.mse_loss(baseline[free], step.cost[free])
         network, optimizer = self.policy.network, self.policy.optimizer
         optimizer.zero_grad()
         # The baseline reads detached features, so the two losses share no parameter and need no weight between them.
-        (-objective - self.ent_coef * doubt + error).backward()
+        (-objective - self.ent_coef * mean_entropy + error).backward()
         baseline_only = set(network.cost.parameters())
         nn.utils.clip_grad_norm_([p for p in network.parameters() if p not in baseline_only], self.max_grad_norm)
         optimizer.step()
@@ -196,7 +197,7 @@ class TokenPPO(PPO):
             "policy_loss": -objective.item(),
             "cost_baseline_error": error.item(),
             "clip_fraction": ((ratio - 1).abs() > clip)[free].float().mean().item(),
-            "entropy_per_token": doubt.item(),
+            "entropy_per_token": mean_entropy.item(),
         }
 
     def _check(self, history: list[dict[str, float]], divergence: float) -> None:
@@ -215,7 +216,7 @@ class TokenPPO(PPO):
 
     @torch.no_grad()
     def _divergence(self, steps: list[Step], before: list[Tensor]) -> float:
-        """Mean exact KL of the bits of live tokens from before the update to now."""
+        """Mean exact KL of the bits of droppable tokens from before the update to now."""
         total, count = 0.0, 0
         for step, old in zip(steps, before, strict=True):
             free = ~step.seen.protected

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 console = Console()
 
 TOLERATED = 0.15
-"""How far a whole pass's relative time may be from what prices foretell: beyond, no policy is trained on them."""
+"""How far a whole pass's relative time may be from what prices predict: beyond, no policy is trained on them."""
 
 
 class Unfit(RltrError):
@@ -47,18 +47,18 @@ def cure_in_training(wanted: CostGroup, found: Unfit) -> str:
 
 
 def trust(cost: LatencyCost) -> LatencyCost:
-    """The same prices, if they foretell whole passes and times agree; says how well, and if the machine was in use.
+    """The same prices, if they predict whole passes and times agree; says how well, and if the machine was in use.
 
     Raises:
         Busy: if repeats of the same work disagree.
-        Unfit: if prices do not foretell whole passes, with the likely cause. The caller adds what to do.
+        Unfit: if prices do not predict whole passes, with the likely cause. The caller adds what to do.
     """
     fit = cost.fit
     assert fit is not None
     if cost.disagreement > UNSTEADY:
         raise Busy(f"this machine is busy: {cost.busy}")
     if fit.worst > TOLERATED:
-        said, true = max(zip(fit.foretold, fit.measured, strict=True), key=lambda pair: abs(pair[0] / pair[1] - 1))
+        said, true = max(zip(fit.predicted, fit.measured, strict=True), key=lambda pair: abs(pair[0] / pair[1] - 1))
         likely = (
             f"this machine is busy: {cost.busy}"
             if cost.busy

@@ -13,7 +13,7 @@ from rltr.cost.rounds import CLOCK, Clock, Rounds, busy
 from rltr.policies.network import TokenPolicy
 from rltr.policies.observation import Observation
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped
+from rltr.runtime.decision import Choice, Decision, Removal
 from rltr.selectors.base import Selector
 from rltr.selectors.reduction import Reduction
 from rltr.system.device import move_inputs
@@ -65,7 +65,7 @@ def time_passes(
     backbone: Backbone,
     selectors: Sequence[Selector],
     layers: Sequence[int],
-    dropped: Dropped,
+    removal: Removal,
     inputs: Mapping[str, Tensor],
     least: int = 5,
     most: int = 15,
@@ -78,7 +78,7 @@ def time_passes(
         backbone: the model.
         selectors: decide which tokens to keep; each decides the same in every pass.
         layers: the decision layers.
-        dropped: what happens to dropped tokens.
+        removal: whether removed tokens are merged or dropped.
         inputs: one batch.
         least: rounds, if there is time for them.
         most: rounds at most.
@@ -87,7 +87,7 @@ def time_passes(
     """
     device = backbone.device
     inputs = move_inputs(inputs, device, backbone.dtype)
-    reductions = [Reduction(backbone, selector, layers, dropped) for selector in selectors]
+    reductions = [Reduction(backbone, selector, layers, removal) for selector in selectors]
     native = partial(backbone.model, **backbone.uncached(inputs))
     natives: list[float] = []
     arounds: list[float] = []

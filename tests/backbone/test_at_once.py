@@ -14,7 +14,7 @@ import transformers as hf
 from torch.nn.parallel.replicate import replicate
 
 import rltr
-from rltr.dense import DenseLogits
+from rltr.dense import DenseAnswers
 from rltr.envs import TokenSelectionEnv, TokenSelectionVecEnv, make_episodes
 from rltr.errors import RltrError
 from rltr.runtime.attention import current
@@ -226,7 +226,7 @@ def test_an_environment_that_has_not_begun_may_be_used_anywhere(model):
         lambda model: Backbone.shared(model),
         lambda model: Backbone(model).attach(),
         lambda model: rltr.check_backbone(model),
-        lambda model: DenseLogits(Backbone.shared(model), examples()),
+        lambda model: DenseAnswers(Backbone.shared(model), examples()),
         lambda model: rltr.attach(model, policy_for(copy.deepcopy(model)), cost_weight=1.0),
     ],
     ids=["episodes", "env", "vec env", "shared", "backbone", "check", "dense", "attach"],

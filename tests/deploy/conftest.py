@@ -11,7 +11,7 @@ from transformers import (
 
 from rltr.cost import FlopsCost
 from rltr.deploy import (
-    Operating,
+    CalibrationPoint,
     Policy,
     describe,
 )
@@ -23,9 +23,9 @@ from rltr.selectors.reduction import Reduction
 
 LAYERS = (1, 2)
 TABLE = [
-    Operating(0.02, 0.95, 0.90, 0.90, 0.005, 0.9, 500),
-    Operating(0.2, 0.70, 0.89, 0.90, 0.016, 0.9, 500),
-    Operating(2.0, 0.40, 0.80, 0.90, 0.12, 0.9, 500),
+    CalibrationPoint(0.02, 0.95, 0.90, 0.90, 0.005, 0.9, 500),
+    CalibrationPoint(0.2, 0.70, 0.89, 0.90, 0.016, 0.9, 500),
+    CalibrationPoint(2.0, 0.40, 0.80, 0.90, 0.12, 0.9, 500),
 ]
 
 
@@ -33,7 +33,7 @@ def policy_for(model: PreTrainedModel, grid: int = 17) -> Policy:
     """A policy with lively weights, so that what is kept depends on the input."""
     torch.manual_seed(3)
     backbone = Backbone(model)
-    config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.reader, width=8)
+    config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.pooled, width=8)
     network = TokenPolicy(config)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -48,7 +48,7 @@ def expected(model: PreTrainedModel, policy: Policy, inputs: dict[str, Tensor], 
     """What the selector gives without ``attach``."""
     backbone = Backbone(model)
     with backbone.attached(), torch.no_grad():
-        reduce = Reduction(backbone, Learned(policy.network, policy.pricing, weight), policy.layers, policy.dropped)
+        reduce = Reduction(backbone, Learned(policy.network, policy.pricing, weight), policy.layers, policy.removal)
         output, trace = reduce(inputs)
     assert trace.stages[-1].total < trace.stages[0].total, "nothing was dropped, so nothing is shown"
     return output["logits"]

@@ -26,7 +26,7 @@ import rltr
 from rltr.cost import FlopsCost, LatencyCost, Machine
 from rltr.cost.curve import Curve
 from rltr.cost.table import Table
-from rltr.deploy import Operating, Policy, describe, save_policy
+from rltr.deploy import CalibrationPoint, Policy, describe, save_policy
 from rltr.deploy.folder import CONFIG, WEIGHTS
 from rltr.deploy.schema import DECIDE, digest_of_settings
 from rltr.errors import RltrError
@@ -51,7 +51,7 @@ LIMIT = 30
 def make_policy(backbone: rltr.Backbone, seed: int) -> Policy:
     """A policy that drops some tokens, with prices of one kind or the other."""
     torch.manual_seed(seed)
-    config = PolicyConfig(backbone.width, backbone.depth, 197, backbone.family.reader, width=8)
+    config = PolicyConfig(backbone.width, backbone.depth, 197, backbone.family.pooled, width=8)
     network = TokenPolicy(config)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -62,7 +62,7 @@ def make_policy(backbone: rltr.Backbone, seed: int) -> Policy:
     latency = LatencyCost(machine, 8, "today", ("layer",) * backbone.depth, {"layer": table}, table, 1e-6, 1.1)
     cost = FlopsCost.count(backbone.layers, 5000, 50) if seed % 2 else latency
     points = [(0.01, 0.9, 0.82, 0.02), (0.1, 0.6, 0.81, 0.04), (1.0, 0.3, 0.7, 0.2)]
-    calibration = [Operating(weight, paid, good, 0.83, lost, 0.9, 500) for weight, paid, good, lost in points]
+    calibration = [CalibrationPoint(weight, paid, good, 0.83, lost, 0.9, 500) for weight, paid, good, lost in points]
     recipe = {"learner": {"rollouts": 64, "seed": seed}, "data": {"source": "embedded", "labels": "read"}}
     facts = {"table": [{"accuracy": "80%", "time": "0.5×"}], "environment": "torch 2"}
     return Policy(network, (0, 2 + seed % 2), "merge", cost, 197, describe(backbone), calibration, recipe, facts)

@@ -35,11 +35,11 @@ from tests.deploy.conftest import LAYERS, expected, policy_for
 
 
 @pytest.mark.parametrize("family", ["vit", "bert"])
-@pytest.mark.parametrize("dropped", ["merge", "drop"])
-def test_an_attached_model_is_the_reduced_model(family: str, dropped: Any, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("removal", ["merge", "drop"])
+def test_an_attached_model_is_the_reduced_model(family: str, removal: Any, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(f"tiny_{family}")
     inputs = request.getfixturevalue("image_inputs" if family == "vit" else "text_inputs")
-    policy = replace(policy_for(model), dropped=dropped)
+    policy = replace(policy_for(model), removal=removal)
     native = model(**inputs).logits
     wanted = expected(model, policy, inputs, 3.0)
     attachment = rltr.attach(model, policy, cost_weight=3.0)

@@ -16,7 +16,7 @@ from transformers import (
 import rltr
 from rltr.cost import LatencyCost
 from rltr.deploy import (
-    Operating,
+    CalibrationPoint,
     Policy,
     weight_for_budget,
     weight_for_drop,
@@ -81,18 +81,21 @@ def test_a_model_in_half_precision_is_calibrated_as_well(tiny_task: Task) -> Non
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> list[Operating]:
+def tables(draw: st.DrawFn) -> list[CalibrationPoint]:
     """Calibrations with costs that mostly fall, as measured ones do."""
     count = draw(st.integers(1, 8))
     weights = sorted(draw(st.lists(st.floats(0.01, 10), min_size=count, max_size=count, unique=True)))
     costs = draw(st.lists(st.floats(0.1, 1.2), min_size=count, max_size=count))
     accuracies = draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
     bounds = draw(st.lists(st.floats(-0.5, 1), min_size=count, max_size=count))
-    return [Operating(w, c, a, 0.9, b, 0.9, 500) for w, c, a, b in zip(weights, costs, accuracies, bounds, strict=True)]
+    return [
+        CalibrationPoint(w, c, a, 0.9, b, 0.9, 500)
+        for w, c, a, b in zip(weights, costs, accuracies, bounds, strict=True)
+    ]
 
 
 @given(tables(), st.floats(0.1, 1.2), st.floats(0.1, 1.2))
-def test_weights_for_budgets_fall_as_budgets_rise(table: list[Operating], low: float, high: float) -> None:
+def test_weights_for_budgets_fall_as_budgets_rise(table: list[CalibrationPoint], low: float, high: float) -> None:
     low, high = sorted((low, high))
     assume(low >= min(point.cost for point in table))
     dear, cheap = weight_for_budget(table, low), weight_for_budget(table, high)
@@ -103,7 +106,7 @@ def test_weights_for_budgets_fall_as_budgets_rise(table: list[Operating], low: f
 
 
 @given(tables())
-def test_every_kept_point_of_a_calibration_is_found_again(table: list[Operating]) -> None:
+def test_every_kept_point_of_a_calibration_is_found_again(table: list[CalibrationPoint]) -> None:
     for point in monotone(table):
         found = weight_for_budget(table, point.cost)
         assert found == pytest.approx(point.cost_weight, rel=1e-6)
@@ -112,10 +115,10 @@ def test_every_kept_point_of_a_calibration_is_found_again(table: list[Operating]
 
 
 @given(tables(), st.floats(0, 1, exclude_max=True))
-def test_the_cheapest_weight_before_the_first_doubtful_one_is_chosen(table: list[Operating], drop: float) -> None:
+def test_the_cheapest_weight_before_the_first_unsafe_one_is_chosen(table: list[CalibrationPoint], drop: float) -> None:
     rising = sorted(table, key=lambda point: point.cost_weight)
-    doubtful = [place for place, point in enumerate(rising) if (point.drop_bound or 0) > drop + 1e-9]
-    allowed = rising[: doubtful[0]] if doubtful else rising
+    unsafe = [place for place, point in enumerate(rising) if (point.drop_bound or 0) > drop + 1e-9]
+    allowed = rising[: unsafe[0]] if unsafe else rising
     if allowed:
         chosen = weight_for_drop(table, drop)
         point = next(point for point in table if point.cost_weight == chosen)
@@ -127,7 +130,7 @@ def test_the_cheapest_weight_before_the_first_doubtful_one_is_chosen(table: list
 
 def test_one_lucky_number_is_not_believed() -> None:
     bounds = [0.004, 0.008, 0.02, 0.008, 0.03]
-    table = [Operating(2.0**i, 1 - 0.1 * i, 0.9, 0.9, bound, 0.9, 500) for i, bound in enumerate(bounds)]
+    table = [CalibrationPoint(2.0**i, 1 - 0.1 * i, 0.9, 0.9, bound, 0.9, 500) for i, bound in enumerate(bounds)]
     assert (
         weight_for_drop(table, 0.005) == 1 and weight_for_drop(table, 0.01) == 2 and weight_for_drop(table, 0.1) == 16
     )
@@ -148,20 +151,20 @@ def test_one_lucky_number_is_not_believed() -> None:
 )
 def test_too_few_inputs_for_a_promise_are_said(inputs: int, lost: int, said: str) -> None:
     bound = paired_bound(inputs, lost, 0, 0.9)
-    table = [Operating(weight, 0.5, 0.9 - lost / inputs, 0.9, bound, 0.9, inputs) for weight in (0.25, 1.0)]
+    table = [CalibrationPoint(weight, 0.5, 0.9 - lost / inputs, 0.9, bound, 0.9, inputs) for weight in (0.25, 1.0)]
     with pytest.raises(RltrError, match=said):
         weight_for_drop(table, 0.01)
 
 
 def test_no_loss_at_all_is_never_promised() -> None:
-    table = [Operating(0.25, 0.5, 0.91, 0.9, 0.001, 0.9, 500)]
+    table = [CalibrationPoint(0.25, 0.5, 0.91, 0.9, 0.001, 0.9, 500)]
     with pytest.raises(RltrError, match="max_drop=0.0 cannot be promised.*at most 0.0010. Accept that much; or pass"):
         weight_for_drop(table, 0.0)
 
 
 def test_estimates_of_an_older_calibration_are_no_promise() -> None:
     with pytest.raises(RltrError, match="older rltr.*rltr calibrate.*budget="):
-        weight_for_drop([Operating(0.25, 0.9, 0.9, 0.9)], 0.01)
+        weight_for_drop([CalibrationPoint(0.25, 0.9, 0.9, 0.9)], 0.01)
 
 
 def test_an_uncalibrated_policy_says_so(policy: Policy, tiny_vit: PreTrainedModel) -> None:
@@ -217,7 +220,7 @@ def test_the_native_model_pays_for_padding(tiny_bert: PreTrainedModel, text_inpu
 
 def test_a_budget_is_a_share_of_measured_time_where_there_is_one() -> None:
     weights, times, costs = [0.1, 1.0, 10.0], [1.05, 0.8, 0.6], [0.9, 0.5, 0.2]
-    table = [Operating(w, c, 0.8, 0.8, time=t) for w, c, t in zip(weights, costs, times, strict=True)]
+    table = [CalibrationPoint(w, c, 0.8, 0.8, time=t) for w, c, t in zip(weights, costs, times, strict=True)]
     assert weight_for_budget(table, 0.8) == pytest.approx(1.0)
     assert weight_for_budget(table, 0.7) == pytest.approx(10**0.5)
     with pytest.raises(RltrError, match="choose 0.60 to 1.05 of the native time"):
@@ -233,7 +236,7 @@ def test_a_budget_is_a_share_of_measured_time_where_there_is_one() -> None:
 def test_one_lucky_time_hides_nothing() -> None:
     """Of times that fall with the weight, one that is too low by chance would make all gentler ones look dear."""
     times = [1.0, 0.9, 0.62, 0.75, 0.6, 0.5]
-    table = [Operating(2.0**i, 0.5, 0.8, 0.8, time=time) for i, time in enumerate(times)]
+    table = [CalibrationPoint(2.0**i, 0.5, 0.8, 0.8, time=time) for i, time in enumerate(times)]
     smooth = monotone(table)
     assert [point.share for point in smooth] == pytest.approx([1.0, 0.9, (0.62 + 0.75) / 2, 0.6, 0.5])
     assert 2**2 <= weight_for_budget(table, 0.65) <= 2**4

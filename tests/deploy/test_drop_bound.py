@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, multinomial
 
-from rltr.deploy import Operating, weight_for_drop
+from rltr.deploy import CalibrationPoint, weight_for_drop
 from rltr.deploy.drop_bound import LARGEST_LOSS, betting_bound, drop_bound, fewest_inputs, paired_bound
 from rltr.errors import RltrError
 
@@ -115,9 +115,9 @@ def test_a_promise_is_broken_as_seldom_as_stated(curve: str, inputs: int) -> Non
     assert broken / draws <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / draws)
 
 
-def row(hard: np.ndarray, place: int, lost: float, won: float) -> Operating:
+def row(hard: np.ndarray, place: int, lost: float, won: float) -> CalibrationPoint:
     """What a calibration says of one weight: the hardest inputs are lost, the next ones won."""
     n, losses, gains = len(hard), int((hard < lost).sum()), int(((hard >= lost) & (hard < lost + won)).sum())
     seen = (losses - gains) / n
     bound = seen if seen > 0.01 else bound_of(n, losses, gains, 0.9)  # in any case above 0.01, which is all that counts
-    return Operating(place + 1.0, 0.9**place, 0.8 - seen, 0.8, bound, 0.9, n)
+    return CalibrationPoint(place + 1.0, 0.9**place, 0.8 - seen, 0.8, bound, 0.9, n)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rltr.deploy import (
-    Operating,
+    CalibrationPoint,
     Policy,
     load_policy,
     save_policy,
@@ -27,7 +27,7 @@ from tests.deploy.conftest import LAYERS
 def test_a_policy_survives_its_folder(policy: Policy, tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "policy")
     again = load_policy(str(tmp_path / "policy"))
-    assert (again.layers, again.dropped, again.cost) == (policy.layers, policy.dropped, policy.cost)
+    assert (again.layers, again.removal, again.cost) == (policy.layers, policy.removal, policy.cost)
     assert (again.backbone, again.calibration, again.recipe) == (policy.backbone, policy.calibration, policy.recipe)
     assert again.network.config == policy.network.config and not again.network.training
     weights = policy.network.state_dict()
@@ -66,11 +66,11 @@ def test_saving_again_replaces_the_policy_and_nothing_else(policy: Policy, tmp_p
     assert (tmp_path / "policy" / "notes.md").read_text() == "mine"
 
 
-def test_a_calibration_of_when_all_tasks_were_classifications_is_read(policy: Policy, tmp_path: Path) -> None:
-    save_policy(policy, tmp_path / "policy")
+def test_a_calibration_of_when_all_tasks_were_classifications_is_read(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "written_before" / "format_3", tmp_path / "policy")
     old = {"cost_weight": 0.2, "cost": 0.7, "accuracy": 0.89, "dense_accuracy": 0.9}
     rewrite(tmp_path / "policy", calibration=[old], format=2, weights_sha256=None, settings_sha256=None)
-    assert load_policy(tmp_path / "policy").calibration == [Operating(0.2, 0.7, 0.89, 0.9)]
+    assert load_policy(tmp_path / "policy").calibration == [CalibrationPoint(0.2, 0.7, 0.89, 0.9)]
 
 
 def test_the_folder_in_use_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

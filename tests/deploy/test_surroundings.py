@@ -73,14 +73,14 @@ def models() -> dict[str, tuple[Any, dict[str, Tensor]]]:
     }
 
 
-@pytest.mark.parametrize("dropped", ["merge", "drop"])
+@pytest.mark.parametrize("removal", ["merge", "drop"])
 @pytest.mark.parametrize("family", ["bert", "gemma2"])
 @pytest.mark.parametrize("around", SURROUNDINGS)
-def test_answers_are_the_same_in_all_surroundings(around: str, family: str, dropped: Any, tmp_path: Path) -> None:
+def test_answers_are_the_same_in_all_surroundings(around: str, family: str, removal: Any, tmp_path: Path) -> None:
     make, inputs = models()[family]
     model = make()
     policy = policy_for(model, 12)
-    policy.dropped = dropped
+    policy.removal = removal
     wanted = expected(model, policy, inputs, 3.0)
     save_policy(policy, tmp_path / "policy")
     surroundings: AbstractContextManager[Any] = SURROUNDINGS[around]()
@@ -102,10 +102,10 @@ def test_rollouts_are_the_same_in_all_surroundings(around: str, tiny_vit: hf.Pre
         episodes = make_episodes(tiny_vit, examples, rows=2, layers=(1, 2))
         episodes.seed([0, 1])
         seen = episodes.reset()
-        found = [seen.hidden, seen.clues, seen.price]
+        found = [seen.hidden, seen.token_features, seen.price]
         for _ in range(2):
             seen, reward, _ = episodes.step(keep)
-            found += [seen.hidden, seen.clues, seen.price, reward]
+            found += [seen.hidden, seen.token_features, seen.price, reward]
         episodes.close()
         return found
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +54,8 @@ def refused(folder: Path, said: str = "cannot be used|is damaged") -> str:
 
 FIELDS = [
     *("backbone", "backbone.depth", "backbone.width", "backbone.fingerprint", "backbone.name", "layers", "layers.0"),
-    *("dropped", "policy", "policy.reader", "policy.width", "policy.grid", "policy.depth", "policy.thrift", "cost"),
-    *("cost.name", "typical_tokens", "calibration", "calibration.0", "calibration.0.cost_weight"),
+    *("removal", "policy", "policy.pooled", "policy.width", "policy.grid", "policy.depth", "policy.price_slope"),
+    *("cost", "cost.name", "typical_tokens", "calibration", "calibration.0", "calibration.0.cost_weight"),
     *("calibration.0.quality", "calibration.0.cost", "recipe", "recipe.learner", "facts", "quality_name", "format"),
 ]
 COSTS = {
@@ -77,8 +78,8 @@ def test_no_field_takes_what_it_cannot_mean(folder: Path, value: Any) -> None:
             (value in ([], {}) and type(value) is type(inside[key]) and field in ("calibration", "recipe", "facts"))
             or (value in ([], {}) and type(value) is type(inside[key]) and field == "recipe.learner")
             or (value == "x" and field in ("backbone.name", "quality_name"))
-            or (isinstance(value, float) and field == "policy.thrift")
-            or (value == -1 and field in ("policy.thrift", "calibration.0.quality"))
+            or (isinstance(value, float) and field == "policy.price_slope")
+            or (value == -1 and field in ("policy.price_slope", "calibration.0.quality"))
             or (value == 0.5 and field.startswith("calibration.0."))
         )
         inside[key] = value
@@ -101,7 +102,7 @@ def test_no_field_takes_what_it_cannot_mean(folder: Path, value: Any) -> None:
         (lambda config: config["backbone"].update(hope=1), "backbone.hope"),
         (lambda config: config["calibration"][0].update(hope=1), "calibration.0.hope"),
         (lambda config: config["backbone"].update(tower="../.."), "backbone.tower"),
-        (lambda config: config["policy"].update(reader="middle"), "'first' or 'last'"),
+        (lambda config: config["policy"].update(pooled="middle"), "'first' or 'last'"),
         (lambda config: config["policy"].update(depth=5), "policy is for 5 layers"),
         (lambda config: config["policy"].update(backbone_width=31), "of width 31"),
         (lambda config: config["policy"].update(width=9), "weights are of another policy"),
@@ -188,7 +189,9 @@ def test_what_decides_is_not_changed_by_hand_and_the_rest_may_be(policy: Policy,
     refused(folder, "was changed after it was written")
 
 
-def test_a_folder_without_digests_is_read_if_it_is_of_their_time(folder: Path) -> None:
+def test_a_folder_without_digests_is_read_if_it_is_of_their_time(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(Path(__file__).parent / "written_before" / "format_3", tmp_path / "policy"))
+
     def as_it_was(config: dict[str, Any]) -> None:
         config.pop("weights_sha256")
         config.pop("settings_sha256")

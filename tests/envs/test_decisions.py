@@ -49,7 +49,9 @@ def test_absent_tokens_show_nothing(batched: TokenSelectionVectorEnv) -> None:
     shown, *_ = batched.step(action)
     np.testing.assert_array_equal(shown["present"] == 1, expected)
     gone = shown["present"] == 0
-    assert not shown["tokens"][gone].any() and not shown["clues"][gone].any() and not shown["alive"][gone].any()
+    assert (
+        not shown["tokens"][gone].any() and not shown["token_features"][gone].any() and not shown["alive"][gone].any()
+    )
     assert shown["tokens"][~gone].any(-1).all()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import BeitConfig, BeitForImageClassification
 
-from rltr.dense import DenseLogits
+from rltr.dense import DenseAnswers
 from rltr.envs import ENVIRONMENT, Episodes, TokenSelectionEnv, TokenSelectionVectorEnv, default_layers, make_episodes
 from rltr.errors import RltrError
 from rltr.recipe.learning import LearnerGroup
@@ -69,7 +69,7 @@ def test_dense_logits_are_the_models_own_and_computed_once(options: dict[str, An
     backbone, examples = options["model"], options["examples"]
     calls = []
     handle = backbone.model.register_forward_pre_hook(lambda *_: calls.append(1))
-    dense = DenseLogits(backbone, examples, rows=3)
+    dense = DenseAnswers(backbone, examples, rows=3)
     index = torch.tensor([2, 2, 7, 0])
     logits = dense(index)
     assert len(calls) == 1 and torch.equal(dense(index.flip(0)), logits.flip(0)) and len(calls) == 1

@@ -17,8 +17,8 @@ from tests.envs.conftest import SMALL
 LAYERS = (0, 2)
 
 
-def twins(width: int, seed: int, dtype: torch.dtype) -> Any:
-    """A model without positions, on images of one colour: all patches are twins, up to rounding."""
+def duplicates(width: int, seed: int, dtype: torch.dtype) -> Any:
+    """A model without positions, on images of one colour: all patches are equal, up to rounding."""
     torch.manual_seed(seed)
     config = ViTConfig(**{**SMALL, "hidden_size": width}, image_size=32, patch_size=4)
     model = ViTForImageClassification(config).eval().to(dtype)
@@ -43,19 +43,19 @@ def repeated(width: int, seed: int, dtype: torch.dtype) -> Any:
 
 @settings(max_examples=24)
 @given(
-    make=st.sampled_from([twins, repeated]),
+    make=st.sampled_from([duplicates, repeated]),
     width=st.sampled_from([16, 48, 96]),
     seed=st.integers(0, 10**6),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     rate=st.sampled_from([0.0, 0.5, 1.0]),
-    dropped=st.sampled_from(["merge", "drop"]),
+    removal=st.sampled_from(["merge", "drop"]),
 )
 def test_observations_stay_in_their_space(
-    make: Any, width: int, seed: int, dtype: torch.dtype, rate: float, dropped: Any
+    make: Any, width: int, seed: int, dtype: torch.dtype, rate: float, removal: Any
 ) -> None:
     model, inputs = make(width, seed, dtype)
     examples = TensorExamples(torch.arange(4) % 3, list("abcd"), ["x", "y", "z"], inputs)
-    env = TokenSelectionVectorEnv(4, model=Backbone(model), examples=examples, layers=LAYERS, dropped=dropped)
+    env = TokenSelectionVectorEnv(4, model=Backbone(model), examples=examples, layers=LAYERS, removal=removal)
     generator = np.random.default_rng(seed)
     shown, _ = env.reset(seed=seed % 1000)
     for _ in range(2 * len(LAYERS)):
@@ -69,13 +69,13 @@ def test_observations_stay_in_their_space(
     env.close()
 
 
-def test_twins_are_recognised_as_such() -> None:
+def test_duplicates_are_recognised_as_such() -> None:
     """What keeps observations in their space takes nothing else from them."""
-    model, inputs = twins(48, 0, torch.float32)
+    model, inputs = duplicates(48, 0, torch.float32)
     inputs["pixel_values"][3] = 1.0  # of black images nothing is left to compare
     examples = TensorExamples(torch.arange(4) % 3, list("abcd"), ["x", "y", "z"], inputs)
     env = TokenSelectionVectorEnv(4, model=Backbone(model), examples=examples, layers=LAYERS)
     shown, _ = env.reset(seed=0)
-    cosine = shown["clues"][..., 0][shown["alive"] == 1]
+    cosine = shown["token_features"][..., 0][shown["alive"] == 1]
     assert cosine == pytest.approx(1.0, abs=1e-5)
     env.close()

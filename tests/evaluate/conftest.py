@@ -61,13 +61,18 @@ def pairs(won: int, lost: int, same: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measurement(
-    method: str, latency: float, accuracy: float, dropped: str = "merge", knob: str = "keep rate", setting: float = 0.5
+    method: str,
+    latency: float,
+    accuracy: float,
+    removal: str = "merge",
+    parameter: str = "keep rate",
+    setting: float = 0.5,
 ) -> Measurement:
     return Measurement(
         method=method,
-        dropped=dropped,
+        removal=removal,
         setting=setting,
-        knob=knob,
+        parameter=parameter,
         quality=accuracy,
         quality_interval=(accuracy - 0.01, accuracy + 0.01),
         quality_change=accuracy - 0.82,
@@ -103,11 +108,11 @@ def evaluation() -> Evaluation:
         points=[
             measurement("random", 0.52, 0.7612),
             measurement("random", 0.81, 0.8034, setting=0.8),
-            measurement("random", 0.41, 0.6123, dropped="drop"),
+            measurement("random", 0.41, 0.6123, removal="drop"),
             measurement("tome", 1.07, 0.8111),
-            measurement("policy", 0.53, 0.8123, knob="cost weight", setting=0.2),
-            measurement("policy", 0.34, 0.7765, knob="cost weight", setting=0.8),
-            measurement("none", 1.013, 0.82, dropped="none", setting=1.0),
+            measurement("policy", 0.53, 0.8123, parameter="cost weight", setting=0.2),
+            measurement("policy", 0.34, 0.7765, parameter="cost weight", setting=0.8),
+            measurement("none", 1.013, 0.82, removal="none", setting=1.0),
         ],
         gallery=[Shown(0, "test/<0>", "a", "a", 1.0, [view])],
         chance=1 / 3,

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rltr.evaluate.results import Evaluation
-from rltr.report.plots import curve, foretold, kept_per_layer, spread, training_curves
+from rltr.report.plots import curve, kept_per_layer, predicted_latency, spread, training_curves
 from rltr.report.style import write_png
 from tests.evaluate.conftest import HISTORY
 
 
-@pytest.mark.parametrize("figure", [curve, lambda e: curve(e, "flops"), kept_per_layer, foretold])
+@pytest.mark.parametrize("figure", [curve, lambda e: curve(e, "flops"), kept_per_layer, predicted_latency])
 def test_figures_are_pictures(figure: Callable[..., object], evaluation: Evaluation, tmp_path: Path) -> None:
     write_png(figure(evaluation), tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:

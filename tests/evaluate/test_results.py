@@ -47,6 +47,7 @@ def test_results_of_when_all_tasks_were_classifications_are_read(evaluation: Eva
     for name in ("quality_name", "chance"):
         data.pop(name)
     old = {"dense_quality": "dense_accuracy", "dense_quality_interval": "dense_accuracy_interval", "per_input": "right"}
+    old |= {"removal": "dropped", "parameter": "knob"}
     for part in (data, *data["points"]):
         for name in list(part):
             if name in old or name.startswith("quality"):
@@ -55,6 +56,24 @@ def test_results_of_when_all_tasks_were_classifications_are_read(evaluation: Eva
     data["gallery"] = [{"example": 0, "name": "x", "label": 0, "dense_prediction": 0, "views": []}]
     path.write_text(json.dumps(data))
     assert read_json(path) == replace(evaluation, gallery=[])
+
+
+def test_results_with_former_names_are_read_and_none_with_both(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(evaluation, path)
+    data = json.loads(path.read_text())
+    views = [view for shown in data["gallery"] for view in shown["views"]]
+    assert views
+    for part in (*data["points"], *views):
+        part["dropped"] = part.pop("removal")
+    for point in data["points"]:
+        point["knob"] = point.pop("parameter")
+    path.write_text(json.dumps(data))
+    assert read_json(path) == evaluation
+    data["points"][0]["parameter"] = "keep rate"
+    path.write_text(json.dumps(data))
+    with pytest.raises(RltrError, match="points has both 'parameter' and 'knob'"):
+        read_json(path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The usual operating points: where each method decides, what it costs, what is foretold of it."""
+"""The usual operating points: where each method decides, what it costs, what is predicted of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -140,13 +140,15 @@ def test_a_few_weights_span_all(weights: list[float], few: list[float]) -> None:
     assert a_few(weights) == few
 
 
-def test_only_what_the_table_was_measured_for_is_foretold(backbone: Backbone, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_what_the_table_was_measured_for_is_predicted(
+    backbone: Backbone, caplog: pytest.LogCaptureFixture
+) -> None:
     table = LatencyCost.measure(backbone, tokens=17, rows=2, points=2, passes=1, limit=0.0)
     policy = trained(backbone, table)
     points = policy_points(backbone, policy, [0.1], untrained=[0.1]) + baseline_points(backbone, ["norm"], [0.5], (1,))
     assert {point.method for point in points if point.latency is table} == {"policy", "untrained policy"}
     assert {point.method for point in points if point.latency is None} == {"none", "norm"}
-    assert policy_points(backbone, trained(backbone), [0.1])[0].latency is None  # FLOPs foretell no time
+    assert policy_points(backbone, trained(backbone), [0.1])[0].latency is None  # FLOPs predict no time
     assert not caplog.text
     moved = replace(table, machine=replace(table.machine, processor="another"))
     assert policy_points(backbone, trained(backbone, moved), [0.1])[0].latency is None

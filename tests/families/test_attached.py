@@ -39,7 +39,7 @@ class Around(nn.Module):
 def policy_for(backbone, grid=64):
     """An untrained policy with lively weights, so that who stays depends on the input."""
     torch.manual_seed(3)
-    config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.reader, width=8)
+    config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.pooled, width=8)
     network = TokenPolicy(config)
     with torch.no_grad():
         for parameter in network.parameters():

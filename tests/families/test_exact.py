@@ -194,10 +194,10 @@ def test_every_family_is_in_the_zoo():
 
 
 def test_a_decoder_that_is_told_to_attend_to_both_sides_is_not_causal():
-    """As EmbeddingGemma is: what is dropped may be merged into earlier tokens, and the first one is the reader."""
+    """As EmbeddingGemma is: what is dropped may be merged into earlier tokens, and the first one is pooled."""
     causal, both = (Backbone(ZOO[name].build()) for name in ("gemma3_text", "gemma3_text, to both sides"))
-    assert causal.family.causal and causal.family.reader == "last"
-    assert not both.family.causal and both.family.reader == "first"
+    assert causal.family.causal and causal.family.pooled == "last"
+    assert not both.family.causal and both.family.pooled == "first"
     assert both.family.trailing == 1, "a head may still read the last token"
 
 

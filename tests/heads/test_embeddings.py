@@ -37,10 +37,10 @@ def test_a_pooler_that_nobody_trained_is_left_out(folder: Path, tmp_path: Path) 
     assert len(prints) == 1
 
 
-@pytest.mark.parametrize("dropped", ["merge", "drop"])
-def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, dropped: str) -> None:
+@pytest.mark.parametrize("removal", ["merge", "drop"])
+def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, removal: str) -> None:
     wanted = recipe(folder, tmp_path / "run", "embeddings").model_dump(mode="json")
-    run = run_train(load_recipe(wanted, (), {"reduction.dropped": dropped}))
+    run = run_train(load_recipe(wanted, (), {"reduction.removal": removal}))
     model = load_model(str(folder / "embedder"), "embedding")
     task = load_task(model, folder / "plain.txt", kind="embedding")
     inputs = task.test.batch(range(len(task.test)))
@@ -56,7 +56,7 @@ def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, drop
     pooled = task.test.goal.read(output, inputs)
     mask = inputs["attention_mask"][..., None]
     torch.testing.assert_close(pooled, (states * mask).sum(1) / mask.sum(1))
-    if dropped == "drop":
+    if removal == "drop":
         return
     by_hand = []
     for row in range(len(kept.counts)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 
-from rltr.dense import DenseLogits
+from rltr.dense import DenseAnswers
 from rltr.dense.cache import DenseCache, dense_key
 from rltr.errors import RltrError
 from rltr.jobs.preparation import prepare
@@ -75,7 +75,7 @@ def test_padding_at_the_start_moves_no_answer(folder: Path, tmp_path: Path) -> N
     examples = load_task(backbone.model, folder / "plain.txt", options=BLIND).train
     batch, lengths = examples.batch(range(len(examples))), examples.lengths()
     assert lengths is not None and len(set(lengths)) > 1
-    alone = DenseLogits(backbone, examples, cache=DenseCache(2**20, tmp_path))(torch.arange(len(examples)))
+    alone = DenseAnswers(backbone, examples, cache=DenseCache(2**20, tmp_path))(torch.arange(len(examples)))
     with torch.no_grad():
         together = examples.goal.read(backbone.model(**batch), batch)
     examples.goal.check(alone, together, examples.labels)

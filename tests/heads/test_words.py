@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rltr.check.parity import random_examples
-from rltr.dense import DenseCache, DenseLogits
+from rltr.dense import DenseAnswers, DenseCache
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.random import RandomChoice
@@ -78,7 +78,7 @@ def test_a_tokenizer_that_pads_at_the_start_moves_no_label(folder: Path, tmp_pat
     batch, lengths = examples.batch(range(len(examples))), examples.lengths()
     assert lengths is not None and len(set(lengths)) > 1
     assert torch.equal(batch["attention_mask"] > 0, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None])
-    alone = DenseLogits(backbone, examples, cache=DenseCache(2**20, tmp_path))(torch.arange(len(examples)))
+    alone = DenseAnswers(backbone, examples, cache=DenseCache(2**20, tmp_path))(torch.arange(len(examples)))
     with torch.no_grad():
         together = examples.goal.read(backbone.model(**batch), batch)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
@@ -98,14 +98,14 @@ def test_a_folder_without_sentences(folder: Path, tmp_path: Path) -> None:
         load_task(load_model(str(folder / "tagger")), tmp_path)
 
 
-@pytest.mark.parametrize("dropped", ["merge", "drop"])
-def test_dropped_words_have_the_class_of_the_word_that_stands_for_them(folder: Path, dropped: Any) -> None:
+@pytest.mark.parametrize("removal", ["merge", "drop"])
+def test_dropped_words_have_the_class_of_the_word_that_stands_for_them(folder: Path, removal: Any) -> None:
     model: Any = load_model(str(folder / "tagger"))
     backbone = Backbone(model)
     inputs = random_examples(backbone, 4, 9).batch(range(4))
     goal = TokenClassification(9)
     with backbone.attached(), torch.no_grad():
-        output, trace = Reduction(backbone, RandomChoice(0.5), [0], dropped)(inputs)
+        output, trace = Reduction(backbone, RandomChoice(0.5), [0], removal)(inputs)
     answers, (before, after) = goal.read(output, inputs), trace.present
     assert bool((before & ~after).any())
     for said, there, left in zip(answers, before, after, strict=True):

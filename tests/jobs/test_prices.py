@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from rltr.check import parity
 from rltr.cost import COST_MODELS, FlopsCost, LatencyCost
 from rltr.cost.passes import Fit
-from rltr.cost.scaling import foretell
-from rltr.dense import DenseLogits
+from rltr.cost.scaling import predict
+from rltr.dense import DenseAnswers
 from rltr.deploy import load_policy
 from rltr.errors import RltrError
 from rltr.jobs.check import run_check
@@ -24,8 +24,8 @@ from rltr.jobs.runs import run_train
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.decision import Choice, Decision, Dropped
-from rltr.runtime.departure import let_go
+from rltr.runtime.decision import Choice, Decision, Removal
+from rltr.runtime.departure import remove_tokens
 from rltr.runtime.forward import Forward
 from rltr.runtime.redundancy import Redundancy
 from rltr.selectors import RandomChoice
@@ -193,28 +193,28 @@ def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
         assert cure_in_training(stored, reason).startswith(again)
 
 
-@pytest.mark.parametrize("dropped", get_args(Dropped))
+@pytest.mark.parametrize("removal", get_args(Removal))
 def test_a_timed_decision_does_what_a_forward_pass_does(
-    priced: Priced, dropped: Dropped, monkeypatch: pytest.MonkeyPatch
+    priced: Priced, removal: Removal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever leaves, in either mode somebody is looked for who stands for it, and that is timed."""
     given: list[tuple[Decision, torch.Tensor]] = []
     searched: list[torch.Tensor] = []
     partners = Redundancy.partners
 
-    def watched(decision: Decision, kept: torch.Tensor, into: None, mode: Dropped) -> Any:
+    def watched(decision: Decision, kept: torch.Tensor, into: None, mode: Removal) -> Any:
         given.append((decision, kept))
-        return let_go(decision, kept, into, mode)
+        return remove_tokens(decision, kept, into, mode)
 
     def counted(self: Redundancy, kept: torch.Tensor) -> Any:
         searched.append(kept)
         return partners(self, kept)
 
-    monkeypatch.setattr("rltr.train.decision_work.let_go", watched)
+    monkeypatch.setattr("rltr.train.decision_work.remove_tokens", watched)
     monkeypatch.setattr(Redundancy, "partners", counted)
-    timed: Any = decision_work(priced.backbone, TokenPolicy(priced.policy), 4, dropped)(17)
+    timed: Any = decision_work(priced.backbone, TokenPolicy(priced.policy), 4, removal)(17)
     ((decision, kept),) = given
-    forward = Forward(priced.backbone, lambda _: Choice(kept), [0], dropped)
+    forward = Forward(priced.backbone, lambda _: Choice(kept), [0], removal)
     hidden = forward.before_layer(decision.hidden.view(4, 17, -1), None)
     assert len(searched) == 2 and all(torch.equal(kept, chosen) for chosen in searched)
     assert torch.equal(timed.hidden, hidden.flatten(0, 1))
@@ -242,19 +242,19 @@ def test_what_else_runs_moves_no_price(priced: Priced) -> None:
             costs.append(measured_cost(priced, 32, clock_of(machine)))
     for left in (3, 9, 15):
         counts, seen = torch.tensor([[17], [17], [left], [left]]), torch.tensor([[17], [17]])
-        quiet, loud = (foretell(cost, counts, seen, 17) for cost in costs)
+        quiet, loud = (predict(cost, counts, seen, 17) for cost in costs)
         assert loud == pytest.approx(quiet, rel=0.15)
 
 
 def test_dense_logits_are_paid_for_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[int] = []
-    compute = DenseLogits._compute
+    compute = DenseAnswers._compute
 
-    def counted(self: DenseLogits, part: torch.Tensor) -> torch.Tensor:
+    def counted(self: DenseAnswers, part: torch.Tensor) -> torch.Tensor:
         computed.append(len(part))
         return compute(self, part)
 
-    monkeypatch.setattr(DenseLogits, "_compute", counted)
+    monkeypatch.setattr(DenseAnswers, "_compute", counted)
     monkeypatch.setenv("RLTR_CACHE", str(tmp_path / "cache"))
     off = {"data.cache_megabytes": 0}
     run_train(recipe(folder, tmp_path / "off", **off))

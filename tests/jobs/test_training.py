@@ -20,7 +20,7 @@ from rltr.errors import RltrError
 from rltr.jobs import runs as jobs
 from rltr.jobs.check import run_check
 from rltr.jobs.runs import facts_of, history_of, run_evaluate, run_export, run_train
-from rltr.policies.observation import CLUES
+from rltr.policies.observation import TOKEN_FEATURES
 from rltr.recipe import Recipe
 from rltr.system.folders import CHECKPOINT, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
 from rltr.tasks.models import load_model
@@ -105,8 +105,8 @@ def flops_by_hand(counts: list[int], policy: bool = True) -> int:
     if len(counts) == 1:
         return layers
     layers += counts[0] ** 2 * 2 * 16 // 4
-    # Hidden states and CLUES numbers to 8, 8 to 8, 8 to 1, and the reader's attention.
-    return layers + (counts[0] * 2 * (8 * (16 + CLUES + 8 + 1) + 16) if policy else 0)
+    # Hidden states and TOKEN_FEATURES numbers to 8, 8 to 8, 8 to 1, and the pooled token's attention.
+    return layers + (counts[0] * 2 * (8 * (16 + TOKEN_FEATURES + 8 + 1) + 16) if policy else 0)
 
 
 def test_checking_compares_with_the_native_model(

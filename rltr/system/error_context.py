@@ -9,7 +9,7 @@ from rltr.errors import RltrError
 
 
 @contextmanager
-def told_as(what: str, fix: str) -> Iterator[None]:
+def error_context(what: str, fix: str) -> Iterator[None]:
     """Turn any error of the block into an :class:`RltrError`, with the original as its cause.
 
     Args:
