@@ -12,7 +12,7 @@ from benchmarks.paired import Contender, abba
 from benchmarks.results import begin, finish, options
 from rltr.envs import default_layers
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 GOAL = 1.03
 
@@ -22,7 +22,7 @@ def main() -> None:
     add_size_options(parser)
     args = begin(parser)
     backbone = sized(args)
-    reduce = Reduction(backbone, KeepAll(), default_layers(backbone.depth))
+    reduce = ReducedModel(backbone, KeepAll(), default_layers(backbone.depth))
     rows = []
     for batch in args.batch:
         inputs = noise(backbone, batch)

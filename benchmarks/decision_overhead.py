@@ -37,7 +37,7 @@ from rltr.policies.observation import Observation
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.forward import Forward
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 GOALS = {"embedded": 0.06, "vit-s": 0.02, "minilm-128": 0.02, "minilm-256": 0.02}
 KEEP_ALL = 1.05
@@ -58,9 +58,9 @@ def parts_timed(device: torch.device) -> Iterator[list[dict[str, float]]]:
     """Yield a list that gets the seconds of :data:`PARTS`, and of ``all`` together, of every reduced pass."""
     passes: list[dict[str, float]] = []
     watch = Watch()
-    call = Reduction.__call__
+    call = ReducedModel.__call__
 
-    def one_pass(self: Reduction, inputs: Any) -> Any:
+    def one_pass(self: ReducedModel, inputs: Any) -> Any:
         watch.seconds.clear()
         result = call(self, inputs)
         spent = watch.seconds
@@ -79,7 +79,7 @@ def parts_timed(device: torch.device) -> Iterator[list[dict[str, float]]]:
             timed_one = watch.around(name, bound.__func__ if isinstance(bound, classmethod) else bound, device)
             patched = classmethod(timed_one) if isinstance(bound, classmethod) else timed_one
             stack.enter_context(patch.object(owner, method, patched))
-        stack.enter_context(patch.object(Reduction, "__call__", one_pass))
+        stack.enter_context(patch.object(ReducedModel, "__call__", one_pass))
         yield passes
 
 
@@ -100,7 +100,7 @@ def last_of_threshold(network: TokenPolicy) -> tuple[Tensor, Tensor]:
     return weight, bias
 
 
-def tune(reduce: Reduction, network: TokenPolicy, pricing: Pricing, inputs: dict[str, Tensor], cost: float) -> None:
+def tune(reduce: ReducedModel, network: TokenPolicy, pricing: Pricing, inputs: dict[str, Tensor], cost: float) -> None:
     """Move the policy's threshold, by bisection, until a pass costs what it should, as a share of the dense FLOPs."""
     low, high = -8.0, 8.0
     _, bias = last_of_threshold(network)
@@ -122,12 +122,12 @@ def measure_one(name: str, backbone: Backbone, inputs: dict[str, Tensor], args: 
     if trained and cost < 1:
         weight = weight_for_budget(trained.calibration, cost)
         selector = Learned(trained.network.to(backbone.device), trained.pricing, weight)
-        reduce = Reduction(backbone, selector, trained.layers, trained.removal)
+        reduce = ReducedModel(backbone, selector, trained.layers, trained.removal)
     else:
         layers = trained.layers if trained else default_layers(backbone.depth)
         network = uneven_policy(backbone, grid)
         pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth, grid)
-        reduce = Reduction(backbone, Learned(network, pricing, 0.5), layers, args.removal)
+        reduce = ReducedModel(backbone, Learned(network, pricing, 0.5), layers, args.removal)
         if cost < 1:
             tune(reduce, network, pricing, {key: value[:16] for key, value in inputs.items()}, cost)
         else:

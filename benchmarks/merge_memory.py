@@ -26,7 +26,7 @@ from rltr.policies.observation import Observation
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision
 from rltr.selectors.base import Selector, keep_best
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 GOAL = 1.3
 LAYERS = (1, 2)
@@ -69,7 +69,7 @@ def measure_here(kind: str, mode: str, tokens: int, width: int) -> dict[str, flo
         if mode == "native":
             call: Any = partial(backbone.model, **backbone.uncached(inputs))
         else:
-            call = partial(Reduction(backbone, HalfByPolicy(backbone, tokens), LAYERS, mode), inputs)  # type: ignore[arg-type]
+            call = partial(ReducedModel(backbone, HalfByPolicy(backbone, tokens), LAYERS, mode), inputs)  # type: ignore[arg-type]
         before = peak()
         call()
     return {"before": before, "peak": peak()}

@@ -35,7 +35,7 @@ from rltr.runtime.decision import Removal
 from rltr.runtime.forward import Forward
 from rltr.runtime.kernels import BACKENDS, Plan
 from rltr.runtime.kernels.groups import Groups
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.timing import timed
 
 GOALS = {"vit-s": 0.08}
@@ -93,7 +93,7 @@ def measure_one(name: str, backbone: Backbone, batch: int, share: float, removal
     counts = torch.linspace(middle * (1 - args.spread), middle * (1 + args.spread), batch).round().clamp(1, grid)
     equal = torch.full_like(counts, counts.mean().round().item())
     passes = [
-        Reduction(backbone, Replay([keeping(grid, kept)]), [START], removal)
+        ReducedModel(backbone, Replay([keeping(grid, kept)]), [START], removal)
         for kept in (counts[torch.randperm(batch)], equal)
     ]
     flops = FlopsCost.count(backbone.layers)

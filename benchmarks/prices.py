@@ -26,7 +26,7 @@ from rltr.envs import default_layers
 from rltr.envs.episodes import row_length
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.train.cost_model import Priced, measured_cost
 from rltr.train.whole_passes import time_passes
 
@@ -55,14 +55,14 @@ def measure_one(name: str, rows: int, args: Any) -> list[dict[str, Any]]:
     for cost in args.cost:
         network = uneven_policy(backbone, grid)
         selectors.append(Learned(network, pricing, 0.5))
-        tune(Reduction(backbone, selectors[-1], layers, "merge"), network, pricing, _some(batch), cost)
+        tune(ReducedModel(backbone, selectors[-1], layers, "merge"), network, pricing, _some(batch), cost)
     prices = measured_cost(Priced(backbone, network.config, layers, "merge", longest, batch), rows, args.clock)
     passes = time_passes(backbone, selectors, layers, "merge", batch, least=args.rounds, clock=args.clock)
     assert prices.fit is not None
     residuals = [curve.residual for curve in [*prices.tables.values(), prices.overhead] if isinstance(curve, Curve)]
     console.print(
-        f"{name}: probes are off by {prices.fit.usual:.1%}, {prices.fit.worst:.1%} at worst; curves of layers and "
-        f"decisions by {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
+        f"{name}: probes are off by {prices.fit.median_error:.1%}, {prices.fit.worst_error:.1%} at worst; curves of "
+        f"layers and decisions by {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
         f"{prices.native:.2f} of their curves; busy: {prices.busy or passes.busy or 'no'}"
     )
     rows_found = []

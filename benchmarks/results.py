@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rltr.evaluate.environment import describe_environment
+from rltr.evaluate.system_info import system_info
 from rltr.runtime.backbone import Backbone
 from rltr.system.files import atomic_write
 from rltr.system.memory import keep_freed_memory
@@ -63,7 +63,7 @@ def finish(
     console.print(table)
     found = {
         "benchmark": name,
-        "environment": describe_environment(backbone, torch.get_num_threads()),
+        "environment": system_info(backbone, torch.get_num_threads()),
         "settings": {key: value for key, value in vars(args).items() if key != "out"},
         "rows": rows,
         **more,

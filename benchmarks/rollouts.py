@@ -22,7 +22,7 @@ from rltr.envs import TokenSelectionVecEnv, default_layers, make_episodes
 from rltr.evaluate.statistics import median_ratio
 from rltr.policies.network import decision_flops
 from rltr.recipe import load_recipe
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.timing import timed
 from rltr.train import TokenPPO
 from rltr.train.run import policy_config
@@ -73,7 +73,7 @@ def main() -> None:
             assert episodes.outcome is not None
             trace, index = episodes.outcome.trace, episodes.outcome.index
             inputs = {name: value.to(backbone.device) for name, value in examples.batch(index).items()}
-            reduce = Reduction(backbone, Replay.of(trace), layers, recipe.reduction.removal)
+            reduce = ReducedModel(backbone, Replay.of(trace), layers, recipe.reduction.removal)
             with torch.no_grad():
                 bare.append(timed(partial(reduce, inputs), backbone.device)[1])
         env.close()

@@ -22,7 +22,7 @@ from benchmarks.results import begin, finish, options
 from rltr.cost import FlopsCost, dense
 from rltr.evaluate.tally import reduced_cost
 from rltr.runtime.decision import Removal
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 GOALS = {"float32": 0.95, "bfloat16": 0.9}
 
@@ -53,7 +53,7 @@ def main() -> None:
             for removal in get_args(Removal):
                 grid = tokens_per_row(backbone)
                 chosen = Replay([random_mask(batch, grid, share, args.equal)])
-                reduce = Reduction(backbone, chosen, [start], removal)
+                reduce = ReducedModel(backbone, chosen, [start], removal)
                 found = abba(
                     native, Contender(partial(reduce, inputs), backbone.attached), backbone.device, args.rounds
                 )

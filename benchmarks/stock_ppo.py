@@ -27,7 +27,7 @@ from rltr.policies.observation import Observation
 from rltr.recipe import Recipe
 from rltr.runtime.decision import Choice, Decision
 from rltr.selectors import Selector
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 
 class StockChoice(Selector):
@@ -49,10 +49,10 @@ class StockChoice(Selector):
         """Who stays."""
         count, begun = decision.tokens.count, decision.begun
         if decision.index == 0:
-            self._spent = self.pricing.before_first(begun) / self.pricing.unit
+            self._spent = self.pricing.before_first(begun) / self.pricing.typical_cost
         else:
             paid = self.pricing.until_next(decision.index - 1, count)
-            self._spent = self._spent + paid / self.pricing.unit
+            self._spent = self._spent + paid / self.pricing.typical_cost
         price = self.cost_weight * self.pricing.per_token(decision.index, count)
         shown: dict[str, Tensor] = Observation.of_decision(decision, price, count / begun).to_grid()
         shown["cost_weight"] = torch.full_like(price, self.cost_weight)[:, None]
@@ -109,7 +109,9 @@ def main() -> None:
     weights = recipe.evaluation.cost_weights
     points = policy_points(backbone, policy, weights)
     for weight in weights:
-        reduce = Reduction(backbone, StockChoice(stock.policy, policy.pricing, weight), policy.layers, policy.removal)
+        reduce = ReducedModel(
+            backbone, StockChoice(stock.policy, policy.pricing, weight), policy.layers, policy.removal
+        )
         points.append(
             OperatingPoint("stock ppo", policy.removal, weight, reduce, "cost weight", backbone.attached, flops)
         )

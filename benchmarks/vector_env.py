@@ -21,7 +21,7 @@ from benchmarks.results import begin, finish, options
 from rltr.embedded import load_task
 from rltr.envs import TokenSelectionEnv, TokenSelectionVectorEnv
 from rltr.evaluate.statistics import median_ratio
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.timing import timed
 
 GOAL = 20
@@ -42,7 +42,7 @@ def bare(env: TokenSelectionVectorEnv, actions: NDArray[np.int8]) -> tuple[float
 
     def run(rows: slice) -> None:
         chosen = Replay([mask[rows] for mask in masks])
-        Reduction(backbone, chosen, layers, episodes.removal)({name: value[rows] for name, value in inputs.items()})
+        ReducedModel(backbone, chosen, layers, episodes.removal)({name: value[rows] for name, value in inputs.items()})
 
     with torch.inference_mode():
         _, batch = timed(partial(run, slice(None)), backbone.device)

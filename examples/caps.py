@@ -43,7 +43,7 @@ from rltr.deploy import Policy, load_policy, weight_for_drop
 from rltr.errors import RltrError
 from rltr.evaluate import Evaluation, OperatingPoint, baseline_points, measure, policy_points, read_json, write_json
 from rltr.evaluate.pareto import Point, pareto_front, quality_at
-from rltr.evaluate.usual_points import a_few
+from rltr.evaluate.standard_points import evenly_spaced
 from rltr.jobs.preparation import prepare
 from rltr.recipe import Recipe
 from rltr.report.style import ACCENT, INK, OTHERS, dress, new_figure, write_png
@@ -282,7 +282,7 @@ def main() -> None:
     weights = args.cost_weights or recipe.evaluation.cost_weights
     points = [point for run in runs for point in run.points(backbone, weights)]
     # Before training, all seeds are the same policy.
-    points += policy_points(backbone, first.policy, (), untrained=a_few(weights, 5))
+    points += policy_points(backbone, first.policy, (), untrained=evenly_spaced(weights, 5))
     schedules = [first.policy.layers, *([usual_layers(backbone.depth)] if args.more_layers else [])]
     rates = args.keep_rates or recipe.evaluation.keep_rates
     points += baseline_points(backbone, recipe.evaluation.methods, rates, *schedules)

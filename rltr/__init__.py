@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rltr.deploy import Attachment, Policy, attach, detach, load_policy
     from rltr.runtime.backbone import Backbone
     from rltr.runtime.families import Family
-    from rltr.selectors.reduction import Reduction
+    from rltr.selectors.reduced_model import ReducedModel
     from rltr.tasks import load_task
 
 _LAZY = {
@@ -23,7 +23,7 @@ _LAZY = {
     "BackboneReport": "rltr.check.user_models",
     "Family": "rltr.runtime.families",
     "Policy": "rltr.deploy",
-    "Reduction": "rltr.selectors.reduction",
+    "ReducedModel": "rltr.selectors.reduced_model",
     "attach": "rltr.deploy",
     "check_backbone": "rltr.check.user_models",
     "detach": "rltr.deploy",
@@ -37,7 +37,7 @@ __all__ = [
     "BackboneReport",
     "Family",
     "Policy",
-    "Reduction",
+    "ReducedModel",
     "RltrError",
     "__version__",
     "attach",

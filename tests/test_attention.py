@@ -28,7 +28,7 @@ from rltr.runtime.kernels import EVERYONE, Plan, packed
 from rltr.runtime.kernels.groups import similar
 from rltr.runtime.pattern import Pattern
 from rltr.selectors import Selector
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 HEADS, WIDTH = 2, 8
 COUNTS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
@@ -245,7 +245,7 @@ def test_a_kernel_that_cannot_run_here_is_refused(backend, tiny_vit, image_input
     with as_on_a_gpu(), pytest.raises(RltrError, match="2.13 has|install flash-attn"):
         Backbone(tiny_vit, attention=backend)
     with as_on_a_gpu(backend):
-        keep = Reduction(Backbone(tiny_vit, attention=backend), FirstTokens(), [1])
+        keep = ReducedModel(Backbone(tiny_vit, attention=backend), FirstTokens(), [1])
     with keep.backbone.attached(), pytest.raises(RltrError, match="needs a CUDA device"):
         keep(image_inputs)  # as if the model had been moved since
 
@@ -265,7 +265,7 @@ class FirstTokens(Selector):
 @pytest.mark.parametrize("backend", [*ON_CPU[1:], "varlen", "flash"])
 def test_a_backbone_gives_the_same_with_every_backend(backend, tiny_vit, image_inputs):
     def logits(attention):
-        reduce = Reduction(Backbone(tiny_vit, attention=attention), FirstTokens(), [1, 3])
+        reduce = ReducedModel(Backbone(tiny_vit, attention=attention), FirstTokens(), [1, 3])
         with reduce.backbone.attached(), torch.no_grad():
             return reduce(image_inputs)[0]["logits"]
 

@@ -21,7 +21,7 @@ from rltr.errors import RltrError
 from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks.examples.texts import TextExamples
 from rltr.tasks.examples.tokenizer import load_tokenizer
 from rltr.tasks.models import load_model
@@ -324,5 +324,5 @@ def test_the_real_minilm_is_unchanged_and_exact(tmp_path: Path) -> None:
     with torch.no_grad():
         native = model(**inputs).logits
         with backbone.attached():
-            output, _ = Reduction(backbone, KeepAll(), [0, 2], "merge")(inputs)
+            output, _ = ReducedModel(backbone, KeepAll(), [0, 2], "merge")(inputs)
     torch.testing.assert_close(output["logits"], native, rtol=1e-4, atol=1e-4)

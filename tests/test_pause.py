@@ -14,7 +14,7 @@ from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision
 from rltr.runtime.pause import PausedForward
 from rltr.selectors import KeepAll, Selector
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 LAYERS = (1, 3)
 modes = pytest.mark.parametrize("mode", ["merge", "drop"])
@@ -53,7 +53,7 @@ def backbone(case):
 
 def inline(backbone, inputs, seed, mode="merge"):
     with torch.no_grad():
-        return Reduction(backbone, Draw(seed), LAYERS, mode)(inputs)
+        return ReducedModel(backbone, Draw(seed), LAYERS, mode)(inputs)
 
 
 @modes
@@ -124,7 +124,7 @@ def test_a_paused_pass_may_run_inside_a_decision(case, backbone):
 
     expected_inner = inline(backbone, case.inputs, 1)[0].logits
     with torch.no_grad():
-        out, _ = Reduction(backbone, Curious(0), LAYERS)(case.inputs)
+        out, _ = ReducedModel(backbone, Curious(0), LAYERS)(case.inputs)
     assert torch.equal(out["logits"], expected)
     paused = PausedForward(backbone, case.inputs, LAYERS)
     paused.start()

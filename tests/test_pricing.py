@@ -18,8 +18,8 @@ def pricing() -> Pricing:
 
 
 def test_the_unit_is_a_dense_pass_of_a_typical_input(pricing: Pricing) -> None:
-    assert pricing.unit == DEPTH * (100 * TYPICAL + 7 * TYPICAL**2)
-    assert pricing.dense(torch.tensor([TYPICAL])).item() == pricing.unit
+    assert pricing.typical_cost == DEPTH * (100 * TYPICAL + 7 * TYPICAL**2)
+    assert pricing.dense(torch.tensor([TYPICAL])).item() == pricing.typical_cost
 
 
 def test_a_total_is_what_layers_and_decisions_take(pricing: Pricing) -> None:
@@ -35,7 +35,7 @@ def test_the_tokens_of_a_row_pay_what_it_costs(pricing: Pricing, counts: list[in
     rows = torch.tensor(counts)
     for decision in range(len(LAYERS)):
         paid = pricing.per_token(decision, rows) * rows
-        torch.testing.assert_close(paid, pricing.until_next(decision, rows) / pricing.unit)
+        torch.testing.assert_close(paid, pricing.until_next(decision, rows) / pricing.typical_cost)
 
 
 def test_a_second_saved_is_worth_the_same_in_a_short_and_in_a_long_input(pricing: Pricing) -> None:

@@ -187,7 +187,7 @@ def test_either_tower_of_a_clip_can_be_reduced(tower):
     assert report.proof.holds and report.model_type == backbone.config.model_type
     before = model(**inputs).logits_per_image
     with backbone.attached():
-        output, trace = rltr.Reduction(backbone, baseline("norm", 0.5), [1])(inputs)
+        output, trace = rltr.ReducedModel(backbone, baseline("norm", 0.5), [1])(inputs)
     assert len(trace.stages[-1].counts) == 4 and trace.stages[-1].total < trace.stages[0].total
     assert output["logits_per_image"].shape == before.shape and not torch.equal(output["logits_per_image"], before)
     assert torch.equal(model(**inputs).logits_per_image, before)
@@ -231,7 +231,7 @@ def test_of_two_stacks_of_layers_the_encoder_can_be_reduced(tower):
     assert prove(backbone, inputs, (1, 3)).holds
     before = model(**inputs).logits
     with backbone.attached(), torch.no_grad():
-        output, trace = rltr.Reduction(backbone, baseline("norm", 0.5), [1])(inputs)
+        output, trace = rltr.ReducedModel(backbone, baseline("norm", 0.5), [1])(inputs)
     assert trace.stages[-1].total < trace.stages[0].total
     assert output["logits"].shape == before.shape and not torch.equal(output["logits"], before)
     assert torch.equal(model(**inputs).logits, before)

@@ -45,9 +45,9 @@ def close(actual, expected):
 
 def test_one_row_by_hand():
     # place:             0   1   2   3    4  (0 is protected)
-    unit = directions(0, 0, 10, 90, 180)
+    normalized = directions(0, 0, 10, 90, 180)
     tokens, protected = batch(5)
-    found = redundancy(unit, tokens, protected)
+    found = redundancy(normalized, tokens, protected)
     assert found.in_set_a.tolist() == [0, 0, 1, 0, 1]
     # Place 2 is 10 degrees from place 1; place 4 is 90 degrees from place 3. CLS, equal to place 1, counts for nobody.
     close(found.cosine, [-1, *cosine(10), *cosine(10), *cosine(80), *cosine(90)])
@@ -57,9 +57,9 @@ def test_one_row_by_hand():
 
 def test_ranks_are_even_steps_from_0_to_1():
     # Even places 2, 4, 6, 8, 10 at rising angles from the odd ones, which all point the same way.
-    unit = directions(0, 0, 50, 0, 20, 0, 40, 0, 10, 0, 30)
+    normalized = directions(0, 0, 50, 0, 20, 0, 40, 0, 10, 0, 30)
     tokens, protected = batch(11)
-    found = redundancy(unit, tokens, protected)
+    found = redundancy(normalized, tokens, protected)
     close(found.rank[[8, 4, 10, 6, 2]], [1, 0.75, 0.5, 0.25, 0])
     assert (found.rank[found.in_set_a == 0] == 0).all()
 
@@ -74,8 +74,8 @@ def test_sides_go_by_the_current_order():
 
 def test_rows_never_mix_and_short_rows_have_no_duplicates():
     tokens, protected = batch(4, 1, 2, 3)
-    unit = directions(0, 0, 30, 0, 0, 0, 0, 0, 0, 60)
-    found = redundancy(unit, tokens, protected)
+    normalized = directions(0, 0, 30, 0, 0, 0, 0, 0, 0, 60)
+    found = redundancy(normalized, tokens, protected)
     close(found.cosine[tokens.row == 0], [-1, *cosine(30, 30, 30)])
     close(found.cosine[tokens.row == 1], [-1])
     close(found.cosine[tokens.row == 2], [-1, -1])
@@ -94,9 +94,9 @@ def test_batches_without_any_pair(counts, leading):
 
 
 def test_partners_by_hand():
-    unit = directions(0, 0, 10, 90, 80, 20)
+    normalized = directions(0, 0, 10, 90, 80, 20)
     tokens, protected = batch(6)
-    found = redundancy(unit, tokens, protected)
+    found = redundancy(normalized, tokens, protected)
     # Dropped: 2 (even; nearest odd is 1, which leaves; 5 is next) and 1 (odd; 4 stays, 2 leaves).
     kept = torch.tensor([True, False, False, True, True, True])
     into, there = partners(found, kept)
@@ -115,12 +115,12 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
     """Whether all similarities are held at once or few at a time."""
     tokens, protected = batch(*counts, leading=leading)
     generator = torch.Generator().manual_seed(seed)
-    unit = merging.unit_length(torch.randn(tokens.total, 6, generator=generator))
+    normalized = merging.unit_length(torch.randn(tokens.total, 6, generator=generator))
     kept = (torch.rand(tokens.total, generator=generator) < 0.5) | protected
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(merging, "PAIRS", pairs)
         patch.setattr(Redundancy, "held", pairs > 3)
-        found = redundancy(unit, tokens, protected, causal)
+        found = redundancy(normalized, tokens, protected, causal)
         into, there = partners(found, kept)
         features = found.features
     assert ("similarity" in vars(found)) == (pairs > 3)
@@ -135,13 +135,13 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
             and not protected[j]
             and (tokens.slot[i] - tokens.slot[j]) % 2 == 1
         ]
-        similarity = {j: float(unit[i] @ unit[j]) for j in others}
+        similarity = {j: float(normalized[i] @ normalized[j]) for j in others}
         assert found.cosine[i].item() == pytest.approx(max(similarity.values(), default=-1.0), abs=1e-5)
         if i in dropped:
             mates = [j for j in range(tokens.total) if tokens.row[i] == tokens.row[j] and kept[j] and not protected[j]]
             behind = [j for j in mates if j > i or not causal]
             staying = [j for j in others if j in behind] or behind
-            similarity = {j: float(unit[i] @ unit[j]) for j in staying}
+            similarity = {j: float(normalized[i] @ normalized[j]) for j in staying}
             assert bool(there[dropped.index(i)]) == bool(staying)
             if staying:
                 partner = int(into[dropped.index(i)])

@@ -43,7 +43,7 @@ def test_a_factor_is_mended(true: LatencyCost, factor: float) -> None:
     """Measured while something else ran all the time, everything is three times as dear: shares are the same."""
     seen = passes(true, 80, 50, 20)
     found = scaled(cost(LAYER.times(factor), DECISION.times(factor)), seen)
-    assert found.fit is not None and found.fit.worst < 0.01
+    assert found.fit is not None and found.fit.worst_error < 0.01
     assert found.native_pass(GRID) == pytest.approx(true.native_pass(GRID))
     assert found.native == pytest.approx(1.1, rel=0.02) and found.outside(GRID) == pytest.approx(OUTSIDE)
     fresh = passes(true, 60).reduced[0]
@@ -52,7 +52,7 @@ def test_a_factor_is_mended(true: LatencyCost, factor: float) -> None:
 
 def test_decisions_alone_may_be_off(true: LatencyCost) -> None:
     found = scaled(cost(decision=DECISION.times(3.0)), passes(true, 80, 50, 20))
-    assert found.fit is not None and found.fit.worst < 0.01
+    assert found.fit is not None and found.fit.worst_error < 0.01
     assert found.decision(torch.tensor([50.0])).item() == pytest.approx(
         true.decision(torch.tensor([50.0])).item(), rel=0.1
     )
@@ -61,7 +61,7 @@ def test_decisions_alone_may_be_off(true: LatencyCost) -> None:
 def test_decisions_that_were_not_measured_stay_free(true: LatencyCost) -> None:
     free = replace(true, overhead=None)
     found = scaled(cost(decision=None), passes(free, 80, 50, 20))
-    assert found.overhead is None and found.fit is not None and found.fit.worst < 0.01
+    assert found.overhead is None and found.fit is not None and found.fit.worst_error < 0.01
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_decisions_that_were_not_measured_stay_free(true: LatencyCost) -> None:
 )
 def test_what_no_factor_mends_stays_wrong(true: LatencyCost, wrong: LatencyCost) -> None:
     found = scaled(wrong, passes(true, 80, 50, 20))
-    assert found.fit is not None and found.fit.worst > 0.15
+    assert found.fit is not None and found.fit.worst_error > 0.15
 
 
 def test_stored_prices_are_compared_and_left_as_they_are(true: LatencyCost) -> None:
@@ -85,5 +85,5 @@ def test_stored_prices_are_compared_and_left_as_they_are(true: LatencyCost) -> N
     assert replace(found, fit=None) == true
     # The table that was seen: 0.39 of the FLOPs priced 0.18, measured 0.60.
     spoiled = compare(cost(Curve(0.0, 1e-6, 1e-6, GRID, 0.2)), seen)
-    assert spoiled.fit is not None and spoiled.fit.worst > 0.5
-    assert spoiled.fit.usual == pytest.approx(sum(spoiled.fit.errors) / 2)
+    assert spoiled.fit is not None and spoiled.fit.worst_error > 0.5
+    assert spoiled.fit.median_error == pytest.approx(sum(spoiled.fit.errors) / 2)

@@ -27,7 +27,7 @@ from rltr.selectors import (
     baseline,
 )
 from rltr.selectors.base import keep_best
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 RATES = st.floats(0.01, 1.0) | st.sampled_from([0.1, 0.25, 0.5, 0.7, 0.75, 0.9, 1.0])
@@ -197,7 +197,7 @@ def test_cls_attention_is_the_models_own(case):
     layers = (1, 2, 3)
     backbone, spy = Backbone(case.model), Spy()
     with backbone.attached(), torch.no_grad():
-        Reduction(backbone, spy, layers)(case.inputs)
+        ReducedModel(backbone, spy, layers)(case.inputs)
     eager = copy.deepcopy(case.model)
     eager.set_attn_implementation("eager")
     with torch.no_grad():
@@ -259,7 +259,7 @@ def test_a_row_that_is_not_finite_touches_no_other(tiny_vit, image_inputs, mode)
     broken["pixel_values"][0] = torch.nan
     good = {"pixel_values": image_inputs["pixel_values"][1:]}
     with Backbone(tiny_vit).attached() as backbone, torch.no_grad():
-        reduce = Reduction(backbone, Positive(), [1, 2], mode)
+        reduce = ReducedModel(backbone, Positive(), [1, 2], mode)
         together, trace = reduce(broken)
         alone, own = reduce(good)
     assert torch.equal(trace.present[:, 1:], own.present) and not trace.present[1, 0, 1:].any()

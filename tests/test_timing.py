@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rltr.system.timing import native_beside, schedule, torch_threads
+from rltr.system.timing import native_beside, pass_order, torch_threads
 
 
 @given(points=st.integers(1, 20), batch=st.integers(0, 50), every=st.integers(1, 7))
 def test_schedule_runs_every_point_once_between_native_passes(points: int, batch: int, every: int) -> None:
-    order = schedule(points, batch, every)
+    order = pass_order(points, batch, every)
     assert sorted(point for point in order if point is not None) == list(range(points))
     assert order[0] is None and order[-1] is None
     natives = [place for place, point in enumerate(order) if point is None]
@@ -18,7 +18,7 @@ def test_schedule_runs_every_point_once_between_native_passes(points: int, batch
 
 
 def test_each_point_takes_each_place_in_turn() -> None:
-    first = [schedule(5, batch, 2)[1] for batch in range(5)]
+    first = [pass_order(5, batch, 2)[1] for batch in range(5)]
     assert sorted(point for point in first if point is not None) == list(range(5))
 
 

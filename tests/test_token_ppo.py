@@ -22,7 +22,7 @@ from rltr.runtime.backbone import Backbone
 from rltr.tasks import TensorExamples
 from rltr.train import restore_checkpoint, save_checkpoint
 from rltr.train.actor import log_probability
-from rltr.train.advantages import RunningDeviation, leave_one_out, own_cost, token_advantage
+from rltr.train.advantages import RunningDeviation, leave_one_out, token_advantage, token_costs
 from rltr.train.token_ppo import TokenPPO
 
 LAYERS = (1, 2)
@@ -109,7 +109,7 @@ def test_a_token_pays_for_itself_until_it_leaves(case: tuple[np.ndarray, np.ndar
     index = [stage.flatten().nonzero()[:, 0] for stage in seen]
     kept = [torch.from_numpy(wanted[decision])[seen[decision]] for decision in range(decisions)]
     paid = [torch.from_numpy(prices[decision])[stage.nonzero()[:, 0]] for decision, stage in enumerate(seen)]
-    for decision, cost in enumerate(own_cost(index, kept, paid)):
+    for decision, cost in enumerate(token_costs(index, kept, paid)):
         torch.testing.assert_close(cost, torch.from_numpy(brute[decision])[seen[decision]])
 
 
@@ -174,10 +174,10 @@ def test_the_buffer_holds_what_happened(build: Any) -> None:
         kept = torch.zeros_like(before.present)
         kept[step.seen.tokens.row, step.seen.tokens.position] = step.keep
         assert torch.equal(kept, after.present)
-        torch.testing.assert_close(step.shared, leave_one_out(outcome.score, 4), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(step.score_advantage, leave_one_out(outcome.score, 4), rtol=1e-4, atol=1e-5)
     # All tokens' own costs from the first decision on are what the rows cost after it.
     start = ppo.episodes.pricing
-    before_first = start.before_first(outcome.trace.stages[0].count) / start.unit
+    before_first = start.before_first(outcome.trace.stages[0].count) / start.typical_cost
     own = torch.zeros(8).index_add_(0, last[0].seen.tokens.row, last[0].cost)
     torch.testing.assert_close(own, outcome.cost - before_first, rtol=1e-4, atol=1e-5)
 
@@ -351,7 +351,7 @@ def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytes
     collect(ppo := build(n_epochs=1, max_grad_norm=1e9, ent_coef=0.0))
     step = ppo.rollout_buffer.steps[0]
     generator = torch.Generator().manual_seed(0)
-    gain = torch.randn(step.seen.tokens.total, generator=generator)
+    advantage = torch.randn(step.seen.tokens.total, generator=generator)
     logits: list[Tensor] = []
     inner = ppo.policy.network.with_baseline
 
@@ -363,9 +363,9 @@ def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytes
 
     monkeypatch.setattr(ppo.policy.network, "with_baseline", watched)
     live = torch.tensor(100.0)
-    ppo._improve(step, gain, live)
+    ppo._improve(step, advantage, live)
     chosen = step.keep.float() - logits[0].detach().sigmoid()
-    expected = -(gain * chosen / live).masked_fill(step.seen.protected, 0)
+    expected = -(advantage * chosen / live).masked_fill(step.seen.protected, 0)
     torch.testing.assert_close(logits[0].grad, expected, rtol=1e-3, atol=1e-6)
 
 
@@ -377,14 +377,14 @@ def test_as_many_rows_as_tokens_changes_nothing(build: Any) -> None:
     for one in range(GRID):
         shared = torch.zeros(GRID)
         shared[one] = 1.0
-        gain = token_advantage(shared, step.cost_weight, row, step.cost, step.cost)
-        assert torch.equal(gain, (row == one).float())
+        advantage = token_advantage(shared, step.cost_weight, row, step.cost, step.cost)
+        assert torch.equal(advantage, (row == one).float())
     ppo.set_logger(Logger(None, []))
     ppo.train()
     for step in ppo.rollout_buffer.steps:
         total = step.seen.tokens.total
         assert step.log_prob.shape == step.keep.shape == step.cost.shape == (total,)
-        assert step.shared.shape == step.cost_weight.shape == step.price.shape == (GRID,)
+        assert step.score_advantage.shape == step.cost_weight.shape == step.price.shape == (GRID,)
 
 
 def test_every_parameter_moves_and_the_backbone_does_not(build: Any) -> None:

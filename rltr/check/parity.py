@@ -12,7 +12,7 @@ from rltr.check.sample import random_inputs
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Removal
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import TensorExamples
 from rltr.tasks.goals import Classification, Embedding, Goal, Regression
 from rltr.tasks.goals.embedding import Pooling
@@ -67,7 +67,7 @@ def parity(
     wide = as_its_own(exact, inputs)
     expected = native if exact is backbone else goal.read(exact.model(**exact.uncached(wide)), wide)
     with backbone.attached():
-        output, trace = Reduction(backbone, KeepAll(), layers, removal)(inputs)
+        output, trace = ReducedModel(backbone, KeepAll(), layers, removal)(inputs)
     kept = goal.read(output, inputs)
     after = goal.read(backbone.model(**backbone.uncached(inputs)), inputs)
     there = expected != ABSENT

@@ -17,7 +17,7 @@ from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision
 from rltr.runtime.families import FAMILIES, Family
 from rltr.selectors import KeepAll, Selector
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.timing import timed
 
 ROUNDS = 9
@@ -114,10 +114,10 @@ def check_backbone(
     proof = prove(backbone, inputs, sorted({quarter, backbone.depth - 1}))
     protected = _Protected()
     with torch.no_grad():
-        kept = Reduction(backbone, protected, [quarter], "drop")
+        kept = ReducedModel(backbone, protected, [quarter], "drop")
         with backbone.attached():
             _, trace = kept(inputs)
-        half = Reduction(backbone, _EverySecond(), [quarter], "drop")
+        half = ReducedModel(backbone, _EverySecond(), [quarter], "drop")
         kept_time, half_time = _relative_times(backbone, inputs, [kept, half])
     counts = trace.stages[0].counts
     kinds = Counter(type(layer).__name__ for layer in backbone.layers)
@@ -153,14 +153,16 @@ class _EverySecond(Selector):
         return Choice(decision.tokens.slot % 2 == 0)
 
 
-def _relative_times(backbone: Backbone, inputs: Mapping[str, Tensor], reductions: list[Reduction]) -> list[float]:
+def _relative_times(
+    backbone: Backbone, inputs: Mapping[str, Tensor], reduced_models: list[ReducedModel]
+) -> list[float]:
     """Median time of each reduced pass over that of the native one just before it."""
     native = partial(backbone.model, **backbone.uncached(inputs))
-    ratios: list[list[float]] = [[] for _ in reductions]
+    ratios: list[list[float]] = [[] for _ in reduced_models]
     for _ in range(ROUNDS + 1):
-        for reduction, found in zip(reductions, ratios, strict=True):
+        for reduced_model, found in zip(reduced_models, ratios, strict=True):
             _, before = timed(native, backbone.device)
             with backbone.attached():
-                _, took = timed(partial(reduction, inputs), backbone.device)
+                _, took = timed(partial(reduced_model, inputs), backbone.device)
             found.append(took / before)
     return [median(found[1:]) for found in ratios]  # the first round warms up

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rltr.cost.model import dense
-from rltr.cost.stored import dump, restore
+from rltr.cost.serialization import dump, restore
 from rltr.errors import RltrError
 
 QUERY_NAMES = ("q_proj", "query", "q_lin")

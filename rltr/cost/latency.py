@@ -24,7 +24,7 @@ from rltr.cost.layer_work import arguments, layer_kind, layer_task
 from rltr.cost.model import dense
 from rltr.cost.passes import Fit
 from rltr.cost.rounds import CLOCK, Clock, busy, rounds
-from rltr.cost.stored import dump, restore
+from rltr.cost.serialization import dump, restore
 from rltr.cost.table import Table
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone

@@ -74,11 +74,11 @@ class Fit:
         return [abs(said / true - 1) for said, true in zip(self.predicted, self.measured, strict=True)]
 
     @property
-    def worst(self) -> float:
+    def worst_error(self) -> float:
         """The largest error."""
         return max(self.errors)
 
     @property
-    def usual(self) -> float:
+    def median_error(self) -> float:
         """The median error."""
         return median(self.errors)

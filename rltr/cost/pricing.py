@@ -23,7 +23,7 @@ class Pricing:
         typical: tokens of a typical input, padding excluded.
 
     Attributes:
-        unit: the dense model's cost for such an input, in the cost model's unit.
+        typical_cost: the dense model's cost for such an input, in the cost model's unit.
     """
 
     def __init__(self, cost: CostModel, layers: Sequence[int], depth: int, typical: int) -> None:
@@ -31,7 +31,7 @@ class Pricing:
         self.layers = tuple(layers)
         self.depth = depth
         self.typical = typical
-        self.unit = dense(cost, depth, typical)
+        self.typical_cost = dense(cost, depth, typical)
         self._tables: dict[str, Tensor] = {}
 
     def dense(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
@@ -50,7 +50,7 @@ class Pricing:
             counts: tokens of each row, at least 1.
         """
         return self._look_up(
-            f"token {decision}", counts, lambda tokens: self._span(decision, tokens) / tokens / self.unit
+            f"token {decision}", counts, lambda tokens: self._span(decision, tokens) / tokens / self.typical_cost
         )
 
     def before_first(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:

@@ -19,23 +19,23 @@ from rltr.runtime.kernels import Backend
 from rltr.runtime.tokens import Tokens
 from rltr.runtime.wrapped import refuse_wrapped
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 
 class Attachment:
     """A model that runs reduced until detached; usable as a context manager.
 
     Attributes:
-        reduction: the reduced forward pass that every call of the model now is.
+        reduced_model: the reduced forward pass that every call of the model now is.
         cost_weight: the operating point.
     """
 
-    def __init__(self, policy: Policy, reduction: Reduction, cost_weight: float) -> None:
-        self.reduction = reduction
+    def __init__(self, policy: Policy, reduced_model: ReducedModel, cost_weight: float) -> None:
+        self.reduced_model = reduced_model
         self.cost_weight = cost_weight
         self._attached = True
         self._last = threading.local()
-        backbone = reduction.backbone
+        backbone = reduced_model.backbone
         backbone.attach()
         place = installed_in(backbone.base)
         assert place is not None
@@ -57,8 +57,8 @@ class Attachment:
             if not self._attached:
                 return
             self._attached = False
-            self.reduction.backbone.serve(None)
-            self.reduction.backbone.detach()
+            self.reduced_model.backbone.serve(None)
+            self.reduced_model.backbone.detach()
 
     def __enter__(self) -> "Attachment":
         """Nothing more to do: the model is attached already."""
@@ -77,7 +77,7 @@ class Attachment:
             RltrError: if the model has other weights by now than those the policy was trained for.
         """
         self._weights.refuse_others()
-        return self.reduction.new_forward()
+        return self.reduced_model.new_forward()
 
     def end(self, forward: Forward | None) -> None:
         """Note what a pass of this thread kept; None if it failed."""
@@ -124,7 +124,7 @@ def attach(
     say_if_measured_elsewhere(policy, backbone)
     # A network of its own: the same policy may be attached to another model on another device.
     learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, weight)
-    return Attachment(policy, Reduction(backbone, learned, policy.layers, policy.removal), weight)
+    return Attachment(policy, ReducedModel(backbone, learned, policy.layers, policy.removal), weight)
 
 
 def detach(model: nn.Module) -> None:

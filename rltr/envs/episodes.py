@@ -153,7 +153,7 @@ class Episodes:
         self._pass = PausedForward(self.backbone, self._inputs, self.pricing.layers, self.removal)
         decision = self._pass.start()
         self._begun = decision.tokens.count.cpu()
-        self.spent = self.pricing.before_first(self._begun) / self.pricing.unit
+        self.spent = self.pricing.before_first(self._begun) / self.pricing.typical_cost
         self._rewards = torch.zeros(self.rows, **ON_CPU)
         return self._observe(decision)
 
@@ -178,7 +178,7 @@ class Episodes:
         choice = Choice(keep.to(tokens.row.device)[tokens.row, tokens.position])
         following = self._pass.resume(choice)
         counts = torch.tensor(self._pass.trace.stages[-1].counts, device="cpu")
-        self.step_cost = self.pricing.until_next(decision.index, counts) / self.pricing.unit
+        self.step_cost = self.pricing.until_next(decision.index, counts) / self.pricing.typical_cost
         self.spent = self.spent + self.step_cost
         reward = -self.cost_weight * self.step_cost
         if following is not None:

@@ -3,7 +3,7 @@
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import POLICY, UNTRAINED, Measurement, OperatingPoint
 from rltr.evaluate.results import Evaluation, read_json, write_json
-from rltr.evaluate.usual_points import a_few, baseline_points, policy_points
+from rltr.evaluate.standard_points import baseline_points, evenly_spaced, policy_points
 
 __all__ = [
     "POLICY",
@@ -11,7 +11,7 @@ __all__ = [
     "Evaluation",
     "Measurement",
     "OperatingPoint",
-    "a_few",
+    "evenly_spaced",
     "baseline_points",
     "measure",
     "policy_points",

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from rltr.cost import CostModel
 from rltr.errors import RltrError
-from rltr.evaluate.environment import describe_environment
 from rltr.evaluate.points import POLICY, OperatingPoint, Shown
 from rltr.evaluate.results import Evaluation
 from rltr.evaluate.statistics import quality_interval
+from rltr.evaluate.system_info import system_info
 from rltr.evaluate.tally import Tally, summarise
 from rltr.runtime.backbone import Backbone
 from rltr.system.device import move_inputs
-from rltr.system.timing import native_beside, schedule, timed, torch_threads
+from rltr.system.timing import native_beside, pass_order, timed, torch_threads
 from rltr.tasks import Examples
 from rltr.tasks.goals import Goal
 from rltr.tasks.goals.plausibility import warn_if_implausible
@@ -104,7 +104,7 @@ def measure(
             )
             for number, index in bar:
                 inputs = move_inputs(examples.batch(index), device, backbone.dtype)  # outside of every timer
-                order = schedule(len(points), number, native_every)
+                order = pass_order(len(points), number, native_every)
                 seconds: list[float] = []
                 first = number < len(batches)
                 dense: Tensor | None = None
@@ -143,7 +143,7 @@ def measure(
     warn_if_implausible(goal, torch.cat(whole), labels, examples.classes, split)
     rows = len(batches[0])
     return Evaluation(
-        environment=describe_environment(backbone, used_threads),
+        environment=system_info(backbone, used_threads),
         model=name or getattr(model.config, "name_or_path", "") or type(model).__name__,
         examples=len(examples),
         classes=list(examples.classes),

@@ -17,13 +17,13 @@ UNTRAINED = "untrained policy"
 """The method name of the same policy before training: what it is below the policy, was learned."""
 
 
-def series_name(method: str, removal: str, schedule: str = "") -> str:
+def series_name(method: str, removal: str, layers_label: str = "") -> str:
     """Name of the curve to which a point belongs.
 
-    ``tome (merge)``, or only ``none`` where nothing can be dropped, or ``norm (merge), layers 1 2 3`` with a schedule.
+    ``tome (merge)``, or only ``none`` where nothing can be dropped; with a label of layers, ``norm (merge), layers 1 2``.
     """
     name = method if removal == "none" else f"{method} ({removal})"
-    return f"{name}, {schedule}" if schedule else name
+    return f"{name}, {layers_label}" if layers_label else name
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class OperatingPoint:
     """FLOPs with this selector's own cost in ``decision``; the sweep's if None."""
     latency: CostModel | None = None
     """Measured table with this selector's own cost in ``decision``, to predict the latency; None for no forecast."""
-    schedule: str = ""
+    layers_label: str = ""
     """Its decision layers in words, where the same method runs with others, too: those are another curve."""
 
     @property
     def series(self) -> str:
         """Name of the curve to which this point belongs."""
-        return series_name(self.method, self.removal, self.schedule)
+        return series_name(self.method, self.removal, self.layers_label)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Measurement:
     """Mean tokens per input in each layer."""
     predicted: float | None = None
     """Relative latency that the table of the latency cost model predicted; None without such a table."""
-    schedule: str = ""
+    layers_label: str = ""
     """Its decision layers in words, where the same method was measured with others, too."""
     layers: list[int] = field(default_factory=list)
     """Its decision layers."""
@@ -99,7 +99,7 @@ class Measurement:
     @property
     def series(self) -> str:
         """Name of the curve to which this point belongs."""
-        return series_name(self.method, self.removal, self.schedule)
+        return series_name(self.method, self.removal, self.layers_label)
 
     @property
     def slower(self) -> bool:

@@ -17,9 +17,9 @@ from rltr.policies.network import TokenPolicy
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Removal, Trace
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.device import move_inputs
-from rltr.system.timing import native_beside, schedule, timed
+from rltr.system.timing import native_beside, pass_order, timed
 from rltr.tasks import Examples
 from rltr.tasks.goals.plausibility import warn_if_implausible
 
@@ -58,7 +58,7 @@ def calibrate(
     dense_quality: list[Tensor] = []
     said: list[Tensor] = []
     goal, device = examples.goal, backbone.device
-    reductions = [Reduction(backbone, Learned(policy, pricing, w), pricing.layers, removal) for w in weights]
+    reduced_models = [ReducedModel(backbone, Learned(policy, pricing, w), pricing.layers, removal) for w in weights]
     parts = list(torch.arange(len(examples)).split(batch_size))
     # A smaller last batch would mix two batch sizes; repeats are for the clock only.
     whole = [part for part in parts if len(part) == len(parts[0])]
@@ -70,8 +70,8 @@ def calibrate(
             labels = examples.labels[part].to(device)
             native = partial(backbone.model, **backbone.uncached(inputs))
             if number == 0:
-                _warm_up(backbone, native, reductions, inputs)
-            order = schedule(len(weights), number, NATIVE_EVERY) if timing else [None, *range(len(weights))]
+                _warm_up(backbone, native, reduced_models, inputs)
+            order = pass_order(len(weights), number, NATIVE_EVERY) if timing else [None, *range(len(weights))]
             seconds: list[float] = []
             dense: Tensor | None = None
             for which in order:
@@ -83,7 +83,7 @@ def calibrate(
                         said.append(dense.cpu())
                 else:
                     with backbone.attached():
-                        (output, trace), took = timed(partial(reductions[which], inputs), device, clock)
+                        (output, trace), took = timed(partial(reduced_models[which], inputs), device, clock)
                     if number < len(parts):
                         assert dense is not None  # the native model goes first
                         answers = goal.read(output, inputs).float()
@@ -131,10 +131,13 @@ def _counts(trace: Trace) -> list[Tensor]:
 
 
 def _warm_up(
-    backbone: Backbone, native: Callable[[], object], reductions: Sequence[Reduction], inputs: Mapping[str, Tensor]
+    backbone: Backbone,
+    native: Callable[[], object],
+    reduced_models: Sequence[ReducedModel],
+    inputs: Mapping[str, Tensor],
 ) -> None:
-    """What runs for the first time is slow: the native model, and the reductions that keep most and least."""
+    """What runs for the first time is slow: the native model, and the reduced ones that keep most and least."""
     native()
     with backbone.attached():
-        for reduction in (reductions[0], reductions[-1]):
-            reduction(inputs)
+        for reduced_model in (reduced_models[0], reduced_models[-1]):
+            reduced_model(inputs)

@@ -119,7 +119,7 @@ def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, see
         throughput=rows / median,
         kept=(torch.stack(tally.kept).sum(0) / len(quality)).tolist(),
         predicted=None if tally.predicted is None else tally.predicted / tally.dense_predicted,
-        schedule=point.schedule,
+        layers_label=point.layers_label,
         layers=tally.layers,
         per_input=pack(quality),
     )

@@ -24,7 +24,7 @@ from rltr.system.lock import locked_policy
 from rltr.tasks import Task
 from rltr.train.cost_model import Priced, make_cost, spread
 from rltr.train.run import CALIBRATED_ROWS, calibrated_weights
-from rltr.train.trusted_prices import Unfit
+from rltr.train.trusted_prices import UnreliablePrices
 
 console = Console()
 
@@ -100,7 +100,7 @@ def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> 
     priced = Priced(backbone, policy.network.config, policy.layers, policy.removal, longest, batch)
     try:
         return make_cost(priced, CostGroup(kind="latency", batch_size=policy.cost.rows), clock)
-    except Unfit as error:
+    except UnreliablePrices as error:
         raise RltrError(
             f"{error}. Nothing was written: stop what else runs on this machine, or wait, and calibrate again"
         ) from error

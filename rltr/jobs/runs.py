@@ -13,7 +13,7 @@ from rich.console import Console
 from rltr.cost import FlopsCost
 from rltr.deploy.folder import Policy, load_policy, save_policy
 from rltr.errors import RltrError
-from rltr.evaluate import Evaluation, a_few, baseline_points, measure, policy_points
+from rltr.evaluate import Evaluation, baseline_points, evenly_spaced, measure, policy_points
 from rltr.evaluate.results import highlighted
 from rltr.jobs.preparation import prepare
 from rltr.recipe import Recipe, save_recipe, with_absolute_paths
@@ -189,7 +189,7 @@ def _train(recipe: Recipe, backbone: Backbone, task: Task, resume: bool = False,
 def _measure(recipe: Recipe, backbone: Backbone, task: Task, policy: Policy) -> Evaluation:
     wanted = recipe.evaluation
     test = task.test.at_most(wanted.examples)
-    points = policy_points(backbone, policy, wanted.cost_weights, untrained=a_few(wanted.cost_weights))
+    points = policy_points(backbone, policy, wanted.cost_weights, untrained=evenly_spaced(wanted.cost_weights))
     points += baseline_points(backbone, wanted.methods, wanted.keep_rates, policy.layers)
     console.print(f"measuring {len(points)} operating points on {len(test)} test inputs")
     return measure(

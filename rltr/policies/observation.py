@@ -52,7 +52,7 @@ class Observation:
         tokens = decision.tokens
         layer = torch.full((len(tokens.counts),), decision.layer, device=decision.hidden.device)
         # A model may compute in double precision; policies do in single.
-        hidden, features = decision.unit.float(), token_features(decision).float()
+        hidden, features = decision.normalized.float(), token_features(decision).float()
         return cls(hidden, features, tokens, decision.protected, layer, price, kept)
 
     @classmethod
@@ -95,7 +95,7 @@ def token_features(decision: Decision) -> Float[Tensor, "total features"]:
     The last one is :func:`low_discrepancy` of original places, counted from the row's first token.
     """
     tokens, similar = decision.tokens, decision.redundancy
-    columns = similar.unit.new_zeros(*similar.free.shape, TOKEN_FEATURES)
+    columns = similar.normalized.new_zeros(*similar.free.shape, TOKEN_FEATURES)
     similar.describe(columns)
     if decision.attended is not None:
         share, free = decision.attended.padded_from_pooled, similar.free[:, : tokens.longest]

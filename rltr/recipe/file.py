@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rltr.errors import RltrError
-from rltr.recipe.errors import explain
+from rltr.recipe.explain import explain
 from rltr.recipe.fields import Recipe
 from rltr.recipe.text import DEEPEST, LONGEST, read_yaml
 from rltr.system.files import atomic_write

@@ -49,14 +49,14 @@ class Decision:
         return "last" if self.causal else "first"
 
     @cached_property
-    def unit(self) -> Float[Tensor, "total width"]:
+    def normalized(self) -> Float[Tensor, "total width"]:
         """Hidden states with mean 0 and length 1, at least in float32: for cosines, and what policies read."""
         return merging.unit_length(self.hidden)
 
     @cached_property
     def redundancy(self) -> Redundancy:
         """Which tokens have near-duplicates: computed once, for the selector and for merging."""
-        return redundancy(self.unit, self.tokens, self.protected, self.causal)
+        return redundancy(self.normalized, self.tokens, self.protected, self.causal)
 
 
 @dataclass(frozen=True)

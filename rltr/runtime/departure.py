@@ -75,7 +75,7 @@ def remove_tokens(
             # Nobody takes these in, so their most similar kept token stands for them. Protected ones count here: a row
             # always keeps one, and nothing is merged into it by this.
             lost = torch.zeros_like(kept).index_fill_(0, leave[~found], True)
-            stands[lost] = stands[merging.nearest(decision.unit, tokens, lost, kept)[1]]
+            stands[lost] = stands[merging.nearest(decision.normalized, tokens, lost, kept)[1]]
             leave, place = leave[found], place[found]
     if removal == "drop":
         return Remaining(hidden.index_select(0, stay), ragged.select(tokens, stay), stay, stands)

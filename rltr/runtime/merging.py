@@ -17,7 +17,7 @@ the usual 1e-5 would make bare embeddings shorter than 1, and the more so the sm
 
 
 def nearest(
-    unit: Float[Tensor, "total width"],
+    normalized: Float[Tensor, "total width"],
     tokens: Tokens,
     source: Bool[Tensor, " total"],
     target: Bool[Tensor, " total"],
@@ -26,7 +26,7 @@ def nearest(
     """For every source token the most similar target token of its own row.
 
     Args:
-        unit: hidden states of length 1, so that a product of two is their cosine.
+        normalized: hidden states of length 1, so that a product of two is their cosine.
         tokens: the batch they belong to.
         source: tokens that look for a partner.
         target: tokens that may be one. A source that is a target itself would find itself.
@@ -37,16 +37,16 @@ def nearest(
     """
     sources, targets = keep(tokens, source), keep(tokens, target)
     if sources.total == 0 or targets.total == 0:
-        lonely = unit.new_full((sources.total,), -torch.inf)
-        return lonely, torch.zeros(sources.total, dtype=torch.long, device=unit.device)
-    whose, whom = take(unit, source), take(unit, target)
+        lonely = normalized.new_full((sources.total,), -torch.inf)
+        return lonely, torch.zeros(sources.total, dtype=torch.long, device=normalized.device)
+    whose, whom = take(normalized, source), take(normalized, target)
     after, until = (take(tokens.slot, marked) if later else None for marked in (source, target))
     if len(tokens.counts) * sources.longest * targets.longest > PAIRS:
         cosine, index = _nearest_in_parts(whose, whom, sources, targets, after, until)
         return cosine, where(target).index_select(0, index)
     similarity = pad(whose, sources) @ pad(whom, targets).transpose(1, 2)
     if targets.uniform is None:
-        similarity += pad(unit.new_zeros(targets.total), targets, -torch.inf)[:, None]
+        similarity += pad(normalized.new_zeros(targets.total), targets, -torch.inf)[:, None]
     if after is not None and until is not None:
         similarity.masked_fill_(pad(until, targets)[:, None] <= pad(after, sources)[..., None], -torch.inf)
     cosine, slot = similarity.max(-1)

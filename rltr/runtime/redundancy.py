@@ -34,13 +34,13 @@ class Redundancy:
     """Set A (even places) compared with set B (odd places), on demand; protected tokens are in neither.
 
     Attributes:
-        unit: hidden states of length 1.
+        normalized: hidden states of length 1.
         tokens: the batch.
         free: places of the padded rows that hold an unprotected token.
         causal: whether tokens are only merged into later ones, so that none learns of what comes behind it.
     """
 
-    unit: Float[Tensor, "total width"]
+    normalized: Float[Tensor, "total width"]
     tokens: Tokens
     free: Bool[Tensor, "rows length"]
     causal: bool = False
@@ -49,7 +49,7 @@ class Redundancy:
     def held(self) -> bool:
         """Whether the similarities of all pairs are held at once: if they are few, or no more than hidden states."""
         rows, length = self.free.shape
-        return rows * (length - length // 2) * (length // 2) <= max(merging.PAIRS, self.unit.numel())
+        return rows * (length - length // 2) * (length // 2) <= max(merging.PAIRS, self.normalized.numel())
 
     @cached_property
     def similarity(self) -> Float[Tensor, "rows evens odds"]:
@@ -62,8 +62,8 @@ class Redundancy:
         if self.held:
             return highest(self.similarity, 2), highest(self.similarity, 1)
         rows, length = self.free.shape
-        even = self.unit.new_empty(rows, length - length // 2)
-        odd = self.unit.new_full((rows, length // 2), -torch.inf)
+        even = self.normalized.new_empty(rows, length - length // 2)
+        odd = self.normalized.new_full((rows, length // 2), -torch.inf)
         step = max(1, merging.PAIRS // odd.shape[1])
         for row in range(rows):
             for begin in range(0, even.shape[1], step):
@@ -76,7 +76,7 @@ class Redundancy:
     @cached_property
     def features(self) -> Float[Tensor, "total 3"]:
         """``cosine``, ``in_set_a`` and ``rank`` of each token, see there."""
-        columns = self.unit.new_zeros(*self.free.shape, 3)
+        columns = self.normalized.new_zeros(*self.free.shape, 3)
         self.describe(columns)
         return ragged.unpad(columns, self.tokens).clamp_min(-1)
 
@@ -154,14 +154,18 @@ class Redundancy:
         even = self.tokens.slot % 2 == 0
         for source, others in ((even, ~even), (~even, even)):
             source = source & ~kept
-            cosine, partner = merging.nearest(self.unit, self.tokens, source, kept & self._free & others, self.causal)
+            cosine, partner = merging.nearest(
+                self.normalized, self.tokens, source, kept & self._free & others, self.causal
+            )
             yield ragged.where(source), partner, cosine
 
     def _any_set(self, kept: Tensor, leave: Tensor, into: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give those without a partner the most similar kept token of their own set."""
         lonely = torch.zeros_like(kept)
         lonely[leave[~has]] = True
-        cosine, partner = merging.nearest(self.unit, self.tokens, lonely & self._free, kept & self._free, self.causal)
+        cosine, partner = merging.nearest(
+            self.normalized, self.tokens, lonely & self._free, kept & self._free, self.causal
+        )
         # That is in packed order; here tokens have another.
         of_all = torch.zeros_like(lonely, dtype=torch.long).masked_scatter_(lonely, partner)
         found = torch.zeros_like(lonely).masked_scatter_(lonely, cosine.isfinite())
@@ -177,7 +181,7 @@ class Redundancy:
 
     @cached_property
     def _padded(self) -> Float[Tensor, "rows length width"]:
-        return ragged.lay_out(self.unit, self.tokens, self.free.shape[1])
+        return ragged.lay_out(self.normalized, self.tokens, self.free.shape[1])
 
     @cached_property
     def _absent(self) -> Float[Tensor, "rows length"]:
@@ -186,7 +190,7 @@ class Redundancy:
 
     def _ruled_out(self, allowed: Bool[Tensor, "rows length"]) -> Float[Tensor, "rows length"]:
         """What is added to similarities: ``-inf`` where a place is not allowed, else 0."""
-        return self.unit.new_zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+        return self.normalized.new_zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
 
     @cached_property
     def _free(self) -> Bool[Tensor, " total"]:
@@ -207,15 +211,15 @@ def highest(values: Float[Tensor, "*axes"], dim: int) -> Float[Tensor, "*fewer"]
 
 
 def redundancy(
-    unit: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"], causal: bool = False
+    normalized: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"], causal: bool = False
 ) -> Redundancy:
     """Compare every unprotected token with those of the other set in its row.
 
     Args:
-        unit: hidden states of length 1.
+        normalized: hidden states of length 1.
         tokens: the batch they belong to.
         protected: tokens that cannot leave.
         causal: whether a dropped token may only be merged into a later one.
     """
     length = max(2, tokens.longest)  # so that set B has a place
-    return Redundancy(unit, tokens, ragged.pad(~protected, tokens, False, length), causal)
+    return Redundancy(normalized, tokens, ragged.pad(~protected, tokens, False, length), causal)

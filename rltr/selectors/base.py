@@ -24,7 +24,7 @@ class Selector(ABC):
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:  # noqa: B027 - most selectors fit everything
         """Raise :class:`RltrError` if the selector cannot work on this backbone at these decision layers."""
 
-    def schedule(self, layers: Sequence[int], depth: int) -> Sequence[int]:
+    def decision_layers(self, layers: Sequence[int], depth: int) -> Sequence[int]:
         """The layers at which it decides in an evaluation where others decide at ``layers``, of ``depth``."""
         return layers
 

@@ -26,7 +26,7 @@ class ToMe(KeepRate):
 
     modes = ("merge",)
 
-    def schedule(self, layers: Sequence[int], depth: int) -> Sequence[int]:
+    def decision_layers(self, layers: Sequence[int], depth: int) -> Sequence[int]:
         """At every layer from 1 on, as in the paper."""
         return range(1, depth)
 

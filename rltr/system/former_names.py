@@ -40,6 +40,7 @@ RESULTS_POINT = {
     "right": "per_input",
     "dropped": "removal",
     "knob": "parameter",
+    "schedule": "layers_label",
 }
 """Fields of its operating points."""
 RESULTS_VIEW = {"dropped": "removal"}

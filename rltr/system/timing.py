@@ -27,7 +27,7 @@ def timed(
     return result, clock() - start
 
 
-def schedule(points: int, batch: int, native_every: int) -> list[int | None]:
+def pass_order(points: int, batch: int, native_every: int) -> list[int | None]:
     """Order of passes over one batch: every point once, the native model (None) first, last and in between.
 
     The order of the points rotates from batch to batch, so that no point always runs behind the same neighbour, or
@@ -47,10 +47,10 @@ def schedule(points: int, batch: int, native_every: int) -> list[int | None]:
 
 
 def native_beside(order: Sequence[int | None], seconds: Sequence[float]) -> dict[int, float]:
-    """Native seconds that belong to each point of a schedule: the mean of the native passes before and after it.
+    """Native seconds that belong to each point of such an order: the mean of the native passes before and after it.
 
     Args:
-        order: as :func:`schedule` gives it, native (None) at both ends.
+        order: as :func:`pass_order` gives it, native (None) at both ends.
         seconds: one time per pass.
     """
     natives = [place for place, point in enumerate(order) if point is None]

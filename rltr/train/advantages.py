@@ -27,7 +27,7 @@ def leave_one_out(score: Float[Tensor, " rows"], group_size: int) -> Float[Tenso
     return (grouped - others).flatten()
 
 
-def own_cost(
+def token_costs(
     index: Sequence[Int[Tensor, " _"]],
     kept: Sequence[Bool[Tensor, " _"]],
     price: Sequence[Float[Tensor, " _"]],
@@ -54,7 +54,7 @@ def own_cost(
 
 
 def token_advantage(
-    shared: Float[Tensor, " rows"],
+    score_advantage: Float[Tensor, " rows"],
     cost_weight: Float[Tensor, " rows"],
     row: Int[Tensor, " total"],
     cost: Float[Tensor, " total"],
@@ -63,13 +63,13 @@ def token_advantage(
     """The row's advantage in score, minus what this token paid beyond what was expected of it.
 
     Args:
-        shared: leave-one-out score advantage.
+        score_advantage: leave-one-out score advantage.
         cost_weight: reward units per dense pass of a typical input.
         row: each token's row.
         cost: what the token itself pays from here to the end, in such passes.
         baseline: what it was expected to pay.
     """
-    return shared[row] - cost_weight[row] * (cost - baseline)
+    return score_advantage[row] - cost_weight[row] * (cost - baseline)
 
 
 @dataclass

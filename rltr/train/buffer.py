@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
 
 from rltr.policies.observation import Observation
-from rltr.train.advantages import leave_one_out, own_cost
+from rltr.train.advantages import leave_one_out, token_costs
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Step:
         cost_weight: of each row.
         price: what one kept token of each row paid until the next decision, in typical dense passes.
         cost: what each token itself pays from here to the end, in typical dense passes.
-        shared: each row's leave-one-out advantage in task score.
+        score_advantage: each row's leave-one-out advantage in task score.
         decided: in which rows somebody could leave when the episode began; the others' advantages say nothing.
     """
 
@@ -36,7 +36,7 @@ class Step:
     cost_weight: Float[Tensor, " rows"]
     price: Float[Tensor, " rows"]
     cost: Float[Tensor, " total"]
-    shared: Float[Tensor, " rows"]
+    score_advantage: Float[Tensor, " rows"]
     decided: Bool[Tensor, " rows"]
 
 
@@ -110,8 +110,8 @@ class TokenRolloutBuffer(RolloutBuffer):
 
     def _settle(self, score: Float[Tensor, " rows"]) -> None:
         episode = self.steps[-self.steps_per_episode :]
-        shared = leave_one_out(score, self.group_size)
-        costs = own_cost(
+        score_advantage = leave_one_out(score, self.group_size)
+        costs = token_costs(
             [step.seen.tokens.grid_index for step in episode],
             [step.keep for step in episode],
             [step.price[step.seen.tokens.row] for step in episode],
@@ -119,5 +119,7 @@ class TokenRolloutBuffer(RolloutBuffer):
         first = episode[0].seen
         decided = torch.zeros_like(score).index_add_(0, first.tokens.row, (~first.protected).to(score)) > 0
         for i, (step, cost) in enumerate(zip(episode, costs, strict=True)):
-            self.steps[self.pos - len(episode) + i] = replace(step, cost=cost, shared=shared, decided=decided)
+            self.steps[self.pos - len(episode) + i] = replace(
+                step, cost=cost, score_advantage=score_advantage, decided=decided
+            )
         self.scores.append(score)

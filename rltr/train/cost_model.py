@@ -20,7 +20,7 @@ from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Removal
 from rltr.train.decision_work import decision_work
-from rltr.train.trusted_prices import Unfit, trust
+from rltr.train.trusted_prices import UnreliablePrices, trust
 from rltr.train.whole_passes import probes, time_passes
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ def make_cost(priced: Priced, wanted: CostGroup, clock: Clock = CLOCK) -> CostMo
         clock: replaced in tests.
 
     Raises:
-        Unfit: if prices do not hold for whole passes, or the machine is too busy; the caller adds what to do.
+        UnreliablePrices: if prices do not hold for whole passes, or the machine is too busy; the caller says what to
+            do.
         RltrError: if the layers cannot be priced so, or a measured table does not fit.
     """
     return MAKERS[wanted.kind](priced, wanted, clock)
@@ -121,7 +122,7 @@ def _flops(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
 def _latency(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
     try:
         return _measured_or_stored(priced, wanted, clock)
-    except Unfit as error:
+    except UnreliablePrices as error:
         if wanted.when_busy == "refuse":
             raise
         log.warning("%s. FLOPs are counted instead, as cost.when_busy says", error)
@@ -132,7 +133,7 @@ def _measured_or_stored(priced: Priced, wanted: CostGroup, clock: Clock) -> Late
     make = partial(_measured, wanted.batch_size) if wanted.table is None else partial(_stored, wanted.table)
     try:
         return make(priced, clock)
-    except Unfit:
+    except UnreliablePrices:
         # Most of what disturbs is short.
         return make(priced, clock)
 

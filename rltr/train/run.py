@@ -27,7 +27,7 @@ from rltr.recipe import Recipe, moved, refuse_changes, stored_recipe, with_absol
 from rltr.recipe.learning import PolicyGroup
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.files import recover_folder
 from rltr.system.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.tasks import Task
@@ -36,7 +36,7 @@ from rltr.train.checkpoint_facts import check_facts, read_facts
 from rltr.train.cost_model import Priced, check_conditions, make_cost, spread
 from rltr.train.origin import origin, refuse_others
 from rltr.train.token_ppo import TokenPPO
-from rltr.train.trusted_prices import Unfit, cure_in_training
+from rltr.train.trusted_prices import UnreliablePrices, advice_in_training
 from rltr.train.watch import Bar, Checkpoints, Watch
 
 CALIBRATED_WEIGHTS = 14
@@ -71,7 +71,7 @@ def train_policy(
     """
     layers = default_layers(backbone.depth) if recipe.reduction.layers == "auto" else tuple(recipe.reduction.layers)
     removal, learner = recipe.reduction.removal, recipe.learner
-    Reduction(backbone, KeepAll(), layers, removal)  # refuses impossible layers before prices are measured
+    ReducedModel(backbone, KeepAll(), layers, removal)  # refuses impossible layers before prices are measured
     saved = _resumed(out / CHECKPOINT, recipe) if resume else None
     began = origin(backbone, task)
     if saved:
@@ -88,8 +88,8 @@ def train_policy(
         batch = task.train.batch(spread(recipe.cost.batch_size, len(task.train)))
         try:
             cost = make_cost(Priced(backbone, config, layers, removal, sample, batch), recipe.cost)
-        except Unfit as error:
-            raise RltrError(f"{error}. {cure_in_training(recipe.cost, error)}") from error
+        except UnreliablePrices as error:
+            raise RltrError(f"{error}. {advice_in_training(recipe.cost, error)}") from error
     check_conditions(cost, backbone)
     if not saved:
         _say_batch(cost, recipe)

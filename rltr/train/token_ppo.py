@@ -127,15 +127,18 @@ class TokenPPO(PPO):
                 logging.DEBUG if self._idle else logging.WARNING,
                 "in a batch of %d rollouts no token could leave, as inputs so short have only tokens that must stay: "
                 "they teach nothing",
-                len(self.rollout_buffer.steps[0].shared),
+                len(self.rollout_buffer.steps[0].score_advantage),
             )
             self._idle = True
             return
-        scale = max(self.deviation.update(torch.cat([step.shared[step.decided] for step in steps])), LEAST_DEVIATION)
+        scale = max(
+            self.deviation.update(torch.cat([step.score_advantage[step.decided] for step in steps])), LEAST_DEVIATION
+        )
         with torch.no_grad():
             before = [self.policy.network.with_baseline(step.seen) for step in steps]
             advantages = [
-                token_advantage(step.shared, step.cost_weight, step.seen.tokens.row, step.cost, baseline) / scale
+                token_advantage(step.score_advantage, step.cost_weight, step.seen.tokens.row, step.cost, baseline)
+                / scale
                 for step, (_, baseline) in zip(steps, before, strict=True)
             ]
         droppable = torch.stack([(~step.seen.protected).sum() for step in steps]).float().mean()

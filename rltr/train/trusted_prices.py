@@ -19,15 +19,15 @@ TOLERATED = 0.15
 """How far a whole pass's relative time may be from what prices predict: beyond, no policy is trained on them."""
 
 
-class Unfit(RltrError):
+class UnreliablePrices(RltrError):
     """Prices are not to be trusted: what was found and the likely cause. What to do depends on who asked."""
 
 
-class Busy(Unfit):
+class BusyMachine(UnreliablePrices):
     """Repeats of the same work disagree, so times tell what else ran more than what they are times of."""
 
 
-def cure_in_training(wanted: CostGroup, found: Unfit) -> str:
+def advice_in_training(wanted: CostGroup, found: UnreliablePrices) -> str:
     """What to do about prices in a training, as a sentence.
 
     Args:
@@ -36,7 +36,7 @@ def cure_in_training(wanted: CostGroup, found: Unfit) -> str:
     """
     first = (
         "Stop what else runs on this machine, or wait, and begin again"
-        if wanted.table is None or isinstance(found, Busy)
+        if wanted.table is None or isinstance(found, BusyMachine)
         else "Leave cost.table out to measure anew"
     )
     return (
@@ -50,21 +50,21 @@ def trust(cost: LatencyCost) -> LatencyCost:
     """The same prices, if they predict whole passes and times agree; says how well, and if the machine was in use.
 
     Raises:
-        Busy: if repeats of the same work disagree.
-        Unfit: if prices do not predict whole passes, with the likely cause. The caller adds what to do.
+        BusyMachine: if repeats of the same work disagree.
+        UnreliablePrices: if prices do not predict whole passes, with the likely cause. The caller adds what to do.
     """
     fit = cost.fit
     assert fit is not None
     if cost.disagreement > UNSTEADY:
-        raise Busy(f"this machine is busy: {cost.busy}")
-    if fit.worst > TOLERATED:
+        raise BusyMachine(f"this machine is busy: {cost.busy}")
+    if fit.worst_error > TOLERATED:
         said, true = max(zip(fit.predicted, fit.measured, strict=True), key=lambda pair: abs(pair[0] / pair[1] - 1))
         likely = (
             f"this machine is busy: {cost.busy}"
             if cost.busy
             else "likely cause: something else used the machine for a while, or the processor changed its frequency"
         )
-        raise Unfit(
+        raise UnreliablePrices(
             f"the measured prices do not hold for whole passes: one that takes {true:.2f} of the native time is "
             f"predicted as {said:.2f}, and more than {TOLERATED:.0%} off is not used; {likely}"
         )
@@ -73,7 +73,8 @@ def trust(cost: LatencyCost) -> LatencyCost:
             "this machine is busy: %s. Prices hold even so; what is timed gets surer if nothing else runs", cost.busy
         )
     console.print(
-        f"prices: relative times of whole passes are predicted within {fit.usual:.0%}, {fit.worst:.0%} at worst",
+        f"prices: relative times of whole passes are predicted within {fit.median_error:.0%}, {fit.worst_error:.0%} "
+        "at worst",
         highlight=False,
     )
     return cost

@@ -15,9 +15,9 @@ from rltr.policies.observation import Observation
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision, Removal
 from rltr.selectors.base import Selector
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.device import move_inputs
-from rltr.system.timing import schedule, timed, wait
+from rltr.system.timing import pass_order, timed, wait
 
 LEFT = (0.75, 0.45, 0.2)
 """Shares of the tokens that are left behind the last decision, in the passes that are timed."""
@@ -87,27 +87,27 @@ def time_passes(
     """
     device = backbone.device
     inputs = move_inputs(inputs, device, backbone.dtype)
-    reductions = [Reduction(backbone, selector, layers, removal) for selector in selectors]
+    reduced_models = [ReducedModel(backbone, selector, layers, removal) for selector in selectors]
     native = partial(backbone.model, **backbone.uncached(inputs))
     natives: list[float] = []
     arounds: list[float] = []
-    seconds: list[list[float]] = [[] for _ in reductions]
+    seconds: list[list[float]] = [[] for _ in reduced_models]
     traces = []
     with torch.no_grad():
         native()
-        for reduction in reductions:
+        for reduced_model in reduced_models:
             with backbone.attached():
-                traces.append(reduction(inputs)[1])
+                traces.append(reduced_model(inputs)[1])
         begun, worked = clock(), clock.cpu()
         for number in range(most):
             late = clock() - begun > limit
             if number >= FEWEST and (late or (number >= least and all(map(_settled, [natives, *seconds])))):
                 break
-            order = schedule(len(reductions), number, 2)
+            order = pass_order(len(reduced_models), number, 2)
             took = []
             for which in order:
                 with nullcontext() if which is None else backbone.attached():
-                    call = native if which is None else partial(reductions[which], inputs)
+                    call = native if which is None else partial(reduced_models[which], inputs)
                     took.append(timed(call, device, clock)[1])
             for which, own in zip(order, took, strict=True):
                 (natives if which is None else seconds[which]).append(own)

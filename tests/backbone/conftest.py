@@ -8,7 +8,7 @@ import torch
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice
 from rltr.selectors import BASELINES, KeepAll, Selector, baseline
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 LAYERS = (1, 3)
 DEPTH = 4
@@ -111,7 +111,7 @@ def reduced(case, chosen, mode="merge", inputs=None, layers=LAYERS):
     """Logits, last hidden state and trace of the reduced model."""
     backbone = Backbone(case.model)
     with backbone.attached(), torch.no_grad(), last_hidden_state(case.model) as states:
-        output, trace = Reduction(backbone, chosen, layers, mode)(case.inputs if inputs is None else inputs)
+        output, trace = ReducedModel(backbone, chosen, layers, mode)(case.inputs if inputs is None else inputs)
     return output["logits"], states[0], trace
 
 

@@ -20,7 +20,7 @@ from rltr.errors import RltrError
 from rltr.runtime.attention import current
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import TensorExamples
 from rltr.tasks.zero_shot import vision_tower
 from tests.backbone.conftest import LAYERS, selector
@@ -99,7 +99,7 @@ def test_a_pass_ends_as_it_began_when_another_thread_detaches(model, rows, layer
                 assert torch.equal(model(**inputs).logits, wanted[0.001])
         elif then == "another backbone":
             with Backbone(model).attached() as other:
-                kept, _ = Reduction(other, KeepAll(), LAYERS)(inputs)
+                kept, _ = ReducedModel(other, KeepAll(), LAYERS)(inputs)
                 torch.testing.assert_close(kept["logits"], native, atol=1e-5, rtol=1e-5)
                 assert torch.equal(model(**inputs).logits, native)
         elif then == "a native call":
@@ -172,7 +172,7 @@ def test_an_interrupted_pass_is_forgotten(model, tiny_bert, text_inputs, error, 
                 model(**inputs)
         else:
             with Backbone(model).attached() as backbone, pytest.raises(error):
-                Reduction(backbone, selector("norm"), LAYERS)(inputs)
+                ReducedModel(backbone, selector("norm"), LAYERS)(inputs)
         handle.remove()
         assert untouched(model)
         with Backbone(tiny_bert).attached():  # as every training does for the dense model

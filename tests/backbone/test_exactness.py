@@ -9,7 +9,7 @@ import transformers as hf
 
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import BASELINES, KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.backbone.conftest import (
     DEPTH,
     LAYERS,
@@ -93,8 +93,8 @@ def test_results_do_not_depend_on_the_amount_of_padding(request, text_inputs, na
     backbone = Backbone(request.getfixturevalue(model))
     longer = {key: torch.nn.functional.pad(value, (0, 5)) for key, value in text_inputs.items()}
     with backbone.attached(), torch.no_grad():
-        out, _ = Reduction(backbone, selector(name), LAYERS)(text_inputs)
-        padded, trace = Reduction(backbone, selector(name), LAYERS)(longer)
+        out, _ = ReducedModel(backbone, selector(name), LAYERS)(text_inputs)
+        padded, trace = ReducedModel(backbone, selector(name), LAYERS)(longer)
     close(padded["logits"], out["logits"], 1e-6)
     assert trace.grid == text_inputs["input_ids"].shape[1] + 5
 
@@ -105,7 +105,7 @@ def test_holes_in_the_attention_mask_are_padding_too(request, text_inputs, model
     loaded = request.getfixturevalue(model)
     backbone = Backbone(loaded)
     with backbone.attached(), torch.no_grad():
-        out, trace = Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+        out, trace = ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
     close(out["logits"], loaded(**text_inputs).logits, 1e-6)
     assert torch.equal(trace.stages[0].present, text_inputs["attention_mask"].bool())
 
@@ -155,7 +155,7 @@ def test_the_trace_counts_what_each_layer_worked_on(case):
             first.register_forward_pre_hook(lambda module, args: worked.append(args[0].shape[:2].numel()))
             for first in firsts
         ]
-        _, trace = Reduction(backbone, Replay(masks), LAYERS)(case.inputs)
+        _, trace = ReducedModel(backbone, Replay(masks), LAYERS)(case.inputs)
         for handle in handles:
             handle.remove()
     counts = trace.counts_per_layer(DEPTH)
@@ -171,9 +171,13 @@ def test_recorded_hidden_states_are_whole_grids(case, mode):
     with torch.no_grad():
         native = model(**case.inputs, output_hidden_states=True).hidden_states
         with backbone.attached():
-            everything = Reduction(backbone, KeepAll(), LAYERS, mode)(case.inputs | {"output_hidden_states": True})[0]
-            plain, trace = Reduction(backbone, Replay(masks), LAYERS, mode)(case.inputs)
-            output, _ = Reduction(backbone, Replay(masks), LAYERS, mode)(case.inputs | {"output_hidden_states": True})
+            everything = ReducedModel(backbone, KeepAll(), LAYERS, mode)(case.inputs | {"output_hidden_states": True})[
+                0
+            ]
+            plain, trace = ReducedModel(backbone, Replay(masks), LAYERS, mode)(case.inputs)
+            output, _ = ReducedModel(backbone, Replay(masks), LAYERS, mode)(
+                case.inputs | {"output_hidden_states": True}
+            )
     close(output["logits"], plain["logits"], 1e-6)
     assert len(output["hidden_states"]) == len(everything["hidden_states"]) == len(native) == DEPTH + 1
     for index, (states, kept, wanted) in enumerate(
@@ -200,8 +204,8 @@ def test_feature_maps_of_backbone_classes_are_whole_grids(kind):
     with torch.no_grad():
         native = model(pixel_values=pixels).feature_maps
         with backbone.attached():
-            kept, _ = Reduction(backbone, KeepAll(), [1, 2])({"pixel_values": pixels})
-            fewer, _ = Reduction(backbone, selector("uniform"), [1, 2])({"pixel_values": pixels})
+            kept, _ = ReducedModel(backbone, KeepAll(), [1, 2])({"pixel_values": pixels})
+            fewer, _ = ReducedModel(backbone, selector("uniform"), [1, 2])({"pixel_values": pixels})
     for expected, same, reduced_map in zip(native, kept["feature_maps"], fewer["feature_maps"], strict=True):
         close(same, expected)
         assert reduced_map.shape == expected.shape and not torch.equal(reduced_map, expected)

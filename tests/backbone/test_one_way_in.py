@@ -16,7 +16,7 @@ from rltr.runtime.installation import find_base
 from rltr.runtime.wrapped import refuse_wrapped
 from rltr.selectors import KeepAll
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.backbone.conftest import LAYERS, selector
 from tests.conftest import TEXT, build
 from tests.deploy.conftest import policy_for
@@ -87,7 +87,7 @@ def test_the_token_that_a_decoders_head_reads_stays_however_it_is_called(name, p
     reads = (torch.arange(12) * (ids != 0)).argmax(1)
     backbone = Backbone(model)
     with torch.no_grad(), backbone.attached():
-        reduce = Reduction(backbone, Learned(policy.network, policy.pricing, 100.0), policy.layers)
+        reduce = ReducedModel(backbone, Learned(policy.network, policy.pricing, 100.0), policy.layers)
         measured, trace = reduce(inputs)
     assert trace.stages[-1].total < trace.stages[0].total
     with torch.no_grad(), rltr.attach(model, policy, cost_weight=100.0) as attached:
@@ -140,10 +140,10 @@ def test_a_part_in_training_mode_is_refused(tiny_bert, text_inputs, position):
     with backbone.attached():
         part.train()
         with pytest.raises(RltrError, match="training mode"):
-            Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+            ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
         model.eval()
         model.bert.encoder.layer[2].output.LayerNorm.train()  # as a new module is, which computes the same
-        Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+        ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
 
 
 def test_attention_that_was_set_meanwhile_is_refused_and_stays(tiny_vit, image_inputs):
@@ -152,7 +152,7 @@ def test_attention_that_was_set_meanwhile_is_refused_and_stays(tiny_vit, image_i
     with backbone.attached():
         model.set_attn_implementation("eager")
         with pytest.raises(RltrError, match="set to 'eager' while rltr was attached"):
-            Reduction(backbone, KeepAll(), LAYERS)(image_inputs)
+            ReducedModel(backbone, KeepAll(), LAYERS)(image_inputs)
     assert model.config._attn_implementation == "eager", "what the user set last stays"
 
 
@@ -183,7 +183,7 @@ def test_a_forward_that_others_put_in_front_before_is_called_and_comes_back(tiny
         fronts.append(layer.forward)
     native = model(**image_inputs).logits
     with Backbone(model).attached() as backbone:
-        output, _ = Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+        output, _ = ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
     assert len(calls) == 8 and not torch.equal(output["logits"], native)
     assert [layer.forward for layer in model.vit.layers] == fronts
 
@@ -193,13 +193,13 @@ def test_a_forward_that_others_put_in_front_later_stays_and_passes_on(tiny_vit, 
     with torch.no_grad():
         native = model(**image_inputs).logits
         with Backbone(model).attached() as backbone:
-            wanted, _ = Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+            wanted, _ = ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
             replaced(model)
-            found, _ = Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+            found, _ = ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
             assert torch.equal(found["logits"], wanted["logits"])
         assert torch.equal(model(**image_inputs).logits, native)
         with Backbone(model).attached() as backbone:
-            found, _ = Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+            found, _ = ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
             assert torch.equal(found["logits"], wanted["logits"])
         assert torch.equal(model(**image_inputs).logits, native)
 
@@ -209,7 +209,7 @@ def test_a_layer_that_passes_rltr_by_is_refused(tiny_vit, image_inputs):
     with Backbone(model).attached() as backbone:
         bypassed(model)
         with pytest.raises(RltrError, match="another order|passes rltr by"):
-            Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+            ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
 
 
 def test_a_last_layer_that_passes_rltr_by_is_refused(tiny_vit, image_inputs):
@@ -218,7 +218,7 @@ def test_a_last_layer_that_passes_rltr_by_is_refused(tiny_vit, image_inputs):
         last = model.vit.layers[-1]
         last.forward = type(last).forward.__get__(last)
         with pytest.raises(RltrError, match="only 3 of 4 layers"):
-            Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+            ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
 
 
 def test_attention_that_was_patched_in_a_layer_is_refused(tiny_vit, image_inputs):
@@ -227,7 +227,7 @@ def test_attention_that_was_patched_in_a_layer_is_refused(tiny_vit, image_inputs
     attention = model.vit.layers[2].attention
     attention.forward = lambda hidden, *args, **kwargs: (hidden, None)
     with Backbone(model).attached() as backbone, pytest.raises(RltrError, match="without transformers' attention"):
-        Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+        ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
 
 
 def test_a_mask_of_a_layers_own_making_is_refused():
@@ -236,7 +236,7 @@ def test_a_mask_of_a_layers_own_making_is_refused():
     model = build(hf.DogeModel, hf.DogeConfig(**shape, **SMALL))
     backbone = Backbone(model, family=rltr.Family(trailing=1, causal=True, cached=True))
     with backbone.attached(), pytest.raises(RltrError, match="of its own making"):
-        Reduction(backbone, KeepAll(), LAYERS)({"input_ids": torch.randint(3, 50, (2, 12))})
+        ReducedModel(backbone, KeepAll(), LAYERS)({"input_ids": torch.randint(3, 50, (2, 12))})
 
 
 def test_tracing_and_exporting_are_refused(tiny_vit, image_inputs):
@@ -342,7 +342,7 @@ def test_a_mask_that_hides_what_the_head_reads_is_refused(name, how):
                 model(**inputs)
             torch.testing.assert_close(model(**left).logits, native, atol=1e-5, rtol=1e-5)
     with torch.no_grad(), Backbone(model.base_model).attached() as backbone:  # without a head nobody reads it
-        Reduction(backbone, KeepAll(), LAYERS)(inputs)
+        ReducedModel(backbone, KeepAll(), LAYERS)(inputs)
 
 
 def test_splinters_question_tokens_stay():
@@ -365,13 +365,13 @@ def test_a_head_whose_tokens_are_named_outside_is_refused():
 def test_dropout_that_is_put_in_later_is_refused(tiny_bert, text_inputs):
     model = copy.deepcopy(tiny_bert)
     with Backbone(model).attached() as backbone:
-        Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+        ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
         output = model.bert.encoder.layer[0].output
         output.dense = nn.Sequential(output.dense, nn.Dropout(0.5))  # as adapters do
         with pytest.raises(RltrError, match="training mode"):
-            Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+            ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
         output.dense.eval()
-        Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+        ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
 
 
 @pytest.mark.parametrize("change", ["insert", "append", "pop", "replace"])
@@ -388,7 +388,7 @@ def test_layers_that_change_while_attached_are_refused(tiny_vit, image_inputs, c
         else:
             layers[1] = other
         with pytest.raises(RltrError, match="attach again once the model is as it should be"):
-            Reduction(backbone, KeepAll(), LAYERS)(image_inputs)
+            ReducedModel(backbone, KeepAll(), LAYERS)(image_inputs)
 
 
 def test_models_that_share_a_config_are_attached_to_one_by_one(tiny_vit, image_inputs):

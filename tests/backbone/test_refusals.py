@@ -8,7 +8,7 @@ import transformers as hf
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.backbone.conftest import (
     LAYERS,
     selector,
@@ -50,19 +50,19 @@ def test_a_model_that_declares_no_layers_is_refused(tiny_vit, monkeypatch):
 @pytest.mark.parametrize("layers", [[], [2, 1], [1, 1], [-1, 2], [1, 4]])
 def test_impossible_decision_layers_are_refused(tiny_vit, layers):
     with pytest.raises(RltrError, match="from 0 to 3"):
-        Reduction(Backbone(tiny_vit), KeepAll(), layers)
+        ReducedModel(Backbone(tiny_vit), KeepAll(), layers)
 
 
 def test_running_without_attaching_is_refused(tiny_vit, image_inputs):
     with pytest.raises(RltrError, match="not attached"):
-        Reduction(Backbone(tiny_vit), KeepAll(), LAYERS)(image_inputs)
+        ReducedModel(Backbone(tiny_vit), KeepAll(), LAYERS)(image_inputs)
 
 
 def test_training_mode_is_refused(tiny_vit, image_inputs):
     model = copy.deepcopy(tiny_vit).train()
     backbone = Backbone(model)
     with backbone.attached(), pytest.raises(RltrError, match="training mode"):
-        Reduction(backbone, KeepAll(), LAYERS)(image_inputs)
+        ReducedModel(backbone, KeepAll(), LAYERS)(image_inputs)
 
 
 @pytest.mark.parametrize("through", ["inputs", "config"])
@@ -82,7 +82,7 @@ def test_a_mask_that_is_not_padding_is_refused(request, text_inputs, model):
     backbone = Backbone(request.getfixturevalue(model))
     square = text_inputs["attention_mask"].bool()[:, None, None].expand(-1, 1, 12, -1)
     with backbone.attached(), pytest.raises(RltrError, match="4 dimensions"):
-        Reduction(backbone, KeepAll(), LAYERS)(text_inputs | {"attention_mask": square})
+        ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs | {"attention_mask": square})
 
 
 @pytest.mark.parametrize("model", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
@@ -91,7 +91,7 @@ def test_a_row_without_its_first_token_is_refused(request, text_inputs, model, h
     text_inputs["attention_mask"][1, hidden] = 0
     backbone = Backbone(request.getfixturevalue(model))
     with backbone.attached(), pytest.raises(RltrError, match="padding at the end"):
-        Reduction(backbone, KeepAll(), LAYERS)(text_inputs)
+        ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
 
 
 def test_two_backbones_cannot_be_attached_to_one_model(tiny_vit):
@@ -103,4 +103,4 @@ def test_two_backbones_cannot_be_attached_to_one_model(tiny_vit):
 @pytest.mark.parametrize("name", ["tome", "cls_attention"])
 def test_selectors_that_look_at_the_layer_before_refuse_layer_0(tiny_vit, name):
     with pytest.raises(RltrError, match="from 1 on"):
-        Reduction(Backbone(tiny_vit), selector(name), (0, 2))
+        ReducedModel(Backbone(tiny_vit), selector(name), (0, 2))

@@ -12,7 +12,7 @@ from rltr.errors import RltrError
 from rltr.runtime.attention import current
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.backbone.conftest import (
     DEPTH,
     LAYERS,
@@ -36,7 +36,7 @@ def test_detach_restores_everything_bit_for_bit(case):
     with backbone.attached(), torch.no_grad():
         assert torch.equal(case.model(**case.inputs).logits, before)
         for mode in MODES:
-            Reduction(backbone, selector("norm"), LAYERS, mode)(case.inputs)
+            ReducedModel(backbone, selector("norm"), LAYERS, mode)(case.inputs)
         assert torch.equal(case.model(**case.inputs).logits, before)
     assert torch.equal(native(case)[0], before)
     assert case.model.config.to_dict() == state
@@ -48,7 +48,7 @@ def test_an_eager_model_gets_its_eager_attention_back(tiny_vit, image_inputs):
     before = model(**image_inputs).logits
     backbone = Backbone(model)
     with backbone.attached():
-        Reduction(backbone, selector("norm"), LAYERS)(image_inputs)
+        ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
     assert model.config._attn_implementation == "eager"
     assert torch.equal(model(**image_inputs).logits, before)
 
@@ -71,10 +71,10 @@ def test_a_failing_selector_leaves_nothing_behind(case):
     backbone = Backbone(case.model)
     with backbone.attached():
         with pytest.raises(ZeroDivisionError, match="boom"):
-            Reduction(backbone, Boom(), LAYERS)(case.inputs)
+            ReducedModel(backbone, Boom(), LAYERS)(case.inputs)
         assert current.get() is None
         assert torch.equal(case.model(**case.inputs).logits, before)
-        out, _ = Reduction(backbone, KeepAll(), LAYERS)(case.inputs)
+        out, _ = ReducedModel(backbone, KeepAll(), LAYERS)(case.inputs)
         close(out["logits"], before, 1e-6)
     assert torch.equal(native(case)[0], before)
 
@@ -89,7 +89,7 @@ def test_a_failing_model_leaves_nothing_behind(case):
     with pytest.raises(ZeroDivisionError), backbone.attached():
         handle = backbone.layers[2].register_forward_pre_hook(fail)
         try:
-            Reduction(backbone, selector("uniform"), LAYERS)(case.inputs)
+            ReducedModel(backbone, selector("uniform"), LAYERS)(case.inputs)
         finally:
             handle.remove()
     assert current.get() is None
@@ -107,14 +107,14 @@ def test_a_selector_may_run_the_same_model(case, mode):
     class Curious(Replay):
         def __call__(self, decision):
             assert torch.equal(case.model(**case.inputs).logits, before)
-            inner, _ = Reduction(backbone, Replay(inner_masks), LAYERS, mode)(case.inputs)
+            inner, _ = ReducedModel(backbone, Replay(inner_masks), LAYERS, mode)(case.inputs)
             assert torch.equal(inner["logits"], expected_inner)
             return super().__call__(decision)
 
     with backbone.attached(), torch.no_grad():
-        expected_inner = Reduction(backbone, Replay(inner_masks), LAYERS, mode)(case.inputs)[0]["logits"]
-        expected = Reduction(backbone, Replay(masks), LAYERS, mode)(case.inputs)[0]["logits"]
-        out, _ = Reduction(backbone, Curious(masks), LAYERS, mode)(case.inputs)
+        expected_inner = ReducedModel(backbone, Replay(inner_masks), LAYERS, mode)(case.inputs)[0]["logits"]
+        expected = ReducedModel(backbone, Replay(masks), LAYERS, mode)(case.inputs)[0]["logits"]
+        out, _ = ReducedModel(backbone, Curious(masks), LAYERS, mode)(case.inputs)
     assert torch.equal(out["logits"], expected)
 
 
@@ -144,7 +144,7 @@ def test_threads_do_not_see_each_other(case):
     for seed in (0, 1):
         masks = random_masks(case, seed)
         work[f"reduced {seed}"] = partial(
-            lambda chosen: Reduction(backbone, chosen, LAYERS)(case.inputs)[0], Wait(masks)
+            lambda chosen: ReducedModel(backbone, chosen, LAYERS)(case.inputs)[0], Wait(masks)
         )
         expected[f"reduced {seed}"] = reduced(case, Replay(masks))[0]
     with backbone.attached():

@@ -19,7 +19,7 @@ from rltr.policies import PolicyConfig, TokenPolicy
 from rltr.policies.network import decision_flops
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 LAYERS = (1, 2)
 TABLE = [
@@ -48,7 +48,7 @@ def expected(model: PreTrainedModel, policy: Policy, inputs: dict[str, Tensor], 
     """What the selector gives without ``attach``."""
     backbone = Backbone(model)
     with backbone.attached(), torch.no_grad():
-        reduce = Reduction(backbone, Learned(policy.network, policy.pricing, weight), policy.layers, policy.removal)
+        reduce = ReducedModel(backbone, Learned(policy.network, policy.pricing, weight), policy.layers, policy.removal)
         output, trace = reduce(inputs)
     assert trace.stages[-1].total < trace.stages[0].total, "nothing was dropped, so nothing is shown"
     return output["logits"]

@@ -55,7 +55,7 @@ def test_an_attached_model_is_the_reduced_model(family: str, removal: Any, reque
 def test_it_is_a_context_manager(policy: Policy, tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
     native = tiny_vit(**image_inputs).logits
     with rltr.attach(tiny_vit, policy, cost_weight=1.0) as attachment:
-        assert attachment.reduction.layers == LAYERS
+        assert attachment.reduced_model.layers == LAYERS
         assert not torch.equal(tiny_vit(**image_inputs).logits, native)
     assert torch.equal(tiny_vit(**image_inputs).logits, native)
     with pytest.raises(ZeroDivisionError), rltr.attach(tiny_vit, policy, cost_weight=1.0):
@@ -140,7 +140,7 @@ def test_the_attention_backend_can_be_chosen(
     answers = []
     for attention in ("sdpa-per-row", "sdpa-padded"):
         with rltr.attach(tiny_vit, policy, cost_weight=1.0, attention=attention) as attachment:
-            assert attachment.reduction.backbone.attention == attention
+            assert attachment.reduced_model.backbone.attention == attention
             answers.append(tiny_vit(**image_inputs).logits)
     torch.testing.assert_close(*answers)
 

@@ -27,7 +27,7 @@ from rltr.errors import RltrError
 from rltr.evaluate.sweep import calibrate
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import Task, TensorExamples
 from tests.clocks import Machine, clock_of
 from tests.conftest import IMAGE, build
@@ -45,7 +45,7 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
     dense_right = tiny_vit(**inputs).logits.argmax(-1) == examples.labels
     for point, weight in zip(table, weights, strict=True):
         with backbone.attached(), torch.no_grad():
-            output, trace = Reduction(backbone, Learned(policy.network, policy.pricing, weight), LAYERS)(inputs)
+            output, trace = ReducedModel(backbone, Learned(policy.network, policy.pricing, weight), LAYERS)(inputs)
         counts = [torch.tensor(stage.counts) for stage in trace.stages]
         assert point.cost_weight == weight and point.dense_quality == pytest.approx(float(dense_right.float().mean()))
         paid, dense = policy.pricing.total(counts).sum(), policy.pricing.dense(counts[0]).sum()
@@ -192,7 +192,7 @@ def test_where_prices_are_times_whole_passes_are_timed(
     steady, slowed = table[:2], table[2:]
     inputs = examples.batch(range(12))
     for point, late in zip(steady, slowed, strict=True):
-        reduce = Reduction(backbone, Learned(policy.network, policy.pricing, point.cost_weight), LAYERS)
+        reduce = ReducedModel(backbone, Learned(policy.network, policy.pricing, point.cost_weight), LAYERS)
         with torch.no_grad(), Machine() as machine:
             begun = machine()
             tiny_vit(**inputs)
@@ -212,7 +212,7 @@ def test_the_native_model_pays_for_padding(tiny_bert: PreTrainedModel, text_inpu
     backbone, priced = Backbone(tiny_bert), policy.pricing
     (point,) = calibrate(backbone, policy.network, priced, "merge", examples, [0.1])
     with backbone.attached(), torch.no_grad():
-        _, trace = Reduction(backbone, Learned(policy.network, priced, 0.1), LAYERS)(text_inputs)
+        _, trace = ReducedModel(backbone, Learned(policy.network, priced, 0.1), LAYERS)(text_inputs)
     assert list(trace.stages[0].counts) == [12, 7, 3, 1]
     paid = priced.total([torch.tensor(stage.counts) for stage in trace.stages]).sum()
     assert point.cost == pytest.approx(float(paid / (4 * priced.dense(torch.tensor([12]))[0])), rel=1e-4)

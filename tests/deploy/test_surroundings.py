@@ -131,7 +131,7 @@ def test_autocast_changes_no_decision(tiny_vit: hf.PreTrainedModel, image_inputs
     policy.layers = (0, 2)
     with torch.no_grad(), rltr.attach(tiny_vit, policy, cost_weight=3.0) as attached:
         tiny_vit(**image_inputs)
-        wanted = attached.reduction
+        wanted = attached.reduced_model
         with torch.autocast("cpu", torch.bfloat16):
             output = tiny_vit(**image_inputs)
         assert output.logits.isfinite().all()

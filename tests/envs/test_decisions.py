@@ -82,7 +82,7 @@ def test_prices_add_up_to_the_cost_reported(seed: int, rate: float) -> None:
     np.testing.assert_allclose(paid, weight * (infos["final_info"]["cost"] - before), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(outcome.reward.numpy(), total, rtol=1e-4, atol=1e-5)
     counts = [torch.tensor(stage.counts) for stage in outcome.trace.stages]
-    torch.testing.assert_close(outcome.cost, env.episodes.pricing.total(counts) / env.episodes.pricing.unit)
+    torch.testing.assert_close(outcome.cost, env.episodes.pricing.total(counts) / env.episodes.pricing.typical_cost)
 
 
 _shared: list[TokenSelectionVectorEnv] = []

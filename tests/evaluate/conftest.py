@@ -10,7 +10,7 @@ from rltr.evaluate.points import Measurement, OperatingPoint, Shown, View
 from rltr.evaluate.results import Evaluation
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.norm import Norm
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import TensorExamples
 
 HISTORY = [
@@ -51,8 +51,8 @@ def flops(backbone: Backbone) -> FlopsCost:
 
 
 def operating_point(backbone: Backbone, keep: float = 0.5, method: str = "norm") -> OperatingPoint:
-    reduction = Reduction(backbone, Norm(keep), layers=[1, 2])
-    return OperatingPoint(method, "merge", keep, reduction, attached=backbone.attached)
+    reduced_model = ReducedModel(backbone, Norm(keep), layers=[1, 2])
+    return OperatingPoint(method, "merge", keep, reduced_model, attached=backbone.attached)
 
 
 def pairs(won: int, lost: int, same: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from rltr.evaluate.points import OperatingPoint
 from rltr.evaluate.tally import reduced_cost
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Trace
-from rltr.system.timing import schedule
+from rltr.system.timing import pass_order
 from rltr.tasks import TensorExamples
 from tests.evaluate.conftest import operating_point
 
@@ -82,7 +82,7 @@ def test_time_and_accuracy_come_from_the_same_alternating_passes(
     names = ["half", "quarter", "double"]
     expected = []
     for batch in range(3):
-        expected += ["native" if which is None else names[which] for which in schedule(3, batch, 2)]
+        expected += ["native" if which is None else names[which] for which in pass_order(3, batch, 2)]
     assert passes == expected
     assert [p.latency for p in found.points] == pytest.approx([0.5, 0.25, 2.0])
     assert [p.slower for p in found.points] == [False, False, True]

@@ -32,7 +32,7 @@ def test_results_without_right_answers_are_read_and_claim_nothing(evaluation: Ev
     write_json(evaluation, path)
     data = json.loads(path.read_text())
     for old in data["points"]:
-        for name in ("per_input", "layers", "schedule"):
+        for name in ("per_input", "layers", "layers_label"):
             old.pop(name)
     path.write_text(json.dumps(data))
     found = read_json(path)
@@ -47,7 +47,7 @@ def test_results_of_when_all_tasks_were_classifications_are_read(evaluation: Eva
     for name in ("quality_name", "chance"):
         data.pop(name)
     old = {"dense_quality": "dense_accuracy", "dense_quality_interval": "dense_accuracy_interval", "per_input": "right"}
-    old |= {"removal": "dropped", "parameter": "knob"}
+    old |= {"removal": "dropped", "parameter": "knob", "layers_label": "schedule"}
     for part in (data, *data["points"]):
         for name in list(part):
             if name in old or name.startswith("quality"):

@@ -15,7 +15,7 @@ from rltr.runtime.attention import attends_causally
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice
 from rltr.selectors import Selector
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.families.conftest import answer
 
 LAYERS = (1, 3)
@@ -35,7 +35,7 @@ def reduced(model, inputs, chosen, mode="merge", layers=LAYERS, tower=None):
     """The whole output and the trace of the reduced model."""
     backbone = Backbone(model, tower)
     with backbone.attached(), torch.no_grad():
-        return Reduction(backbone, chosen, layers, mode)(inputs)
+        return ReducedModel(backbone, chosen, layers, mode)(inputs)
 
 
 def run(model, inputs, chosen, mode="merge", layers=LAYERS, tower=None):

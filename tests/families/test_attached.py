@@ -16,7 +16,7 @@ from rltr.deploy import Policy, describe
 from rltr.policies import PolicyConfig, TokenPolicy
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.families.conftest import answers, real
 from tests.zoo import ZOO, batch
 
@@ -61,7 +61,7 @@ def measured(model, policy, inputs):
     """What evaluation would say, and the tokens that stay."""
     backbone = Backbone(model)
     with backbone.attached(), torch.no_grad():
-        output, trace = Reduction(backbone, Learned(policy.network, policy.pricing, WEIGHT), LAYERS)(inputs)
+        output, trace = ReducedModel(backbone, Learned(policy.network, policy.pricing, WEIGHT), LAYERS)(inputs)
     return answers(output), trace
 
 

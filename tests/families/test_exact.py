@@ -11,7 +11,7 @@ from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.families import FAMILIES
 from rltr.selectors import KeepAll, baseline
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.families.conftest import answer, answers, real
 from tests.families.reference import LAYERS, Protected, Reference, Replay, final_grid, reduced, run
 from tests.zoo import ZOO, batch
@@ -152,10 +152,10 @@ def test_hidden_tokens_are_refused_where_the_head_reads_them(model, name):
 def test_a_cache_is_refused_and_never_filled(model, name):
     inputs, backbone = batch(ZOO[name]), Backbone(model)
     with backbone.attached(), torch.no_grad():
-        output, _ = Reduction(backbone, KeepAll(), LAYERS)(inputs)
+        output, _ = ReducedModel(backbone, KeepAll(), LAYERS)(inputs)
         assert output.get("past_key_values") is None
         with pytest.raises(RltrError, match="use_cache=False"):
-            Reduction(backbone, KeepAll(), LAYERS)(inputs | {"use_cache": torch.tensor(True)})
+            ReducedModel(backbone, KeepAll(), LAYERS)(inputs | {"use_cache": torch.tensor(True)})
 
 
 COUNTED = [name for name in ZOO if not ZOO[name].experts and name != "diffllama"]  # the others are measured

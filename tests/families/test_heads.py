@@ -9,7 +9,7 @@ import transformers as hf
 
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll, baseline
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from tests.families.conftest import answers
 from tests.families.reference import LAYERS, Replay, final_grid, reduced
 from tests.zoo import ZOO, batch
@@ -125,7 +125,7 @@ def test_heads_that_read_several_layers_read_whole_grids(head):
         native = model(**inputs)[name]
     for keep, same in ((1.0, True), (0.5, False)):
         with backbone.attached(), torch.no_grad():
-            output, trace = Reduction(backbone, baseline("norm", keep) if keep < 1 else KeepAll(), [1])(inputs)
+            output, trace = ReducedModel(backbone, baseline("norm", keep) if keep < 1 else KeepAll(), [1])(inputs)
         assert output[name].shape == native.shape and output[name].isfinite().all()
         scale = float(native.abs().max())
         assert torch.allclose(output[name], native, atol=1e-5 * scale) == same

@@ -50,8 +50,8 @@ def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, remo
         kept = attached.kept
         assert kept is not None and kept.total < int(inputs["attention_mask"].sum())
     assert none_yet is None
-    with torch.no_grad(), attached.reduction.backbone.attached():
-        output, trace = attached.reduction(inputs)
+    with torch.no_grad(), attached.reduced_model.backbone.attached():
+        output, trace = attached.reduced_model(inputs)
     assert torch.equal(states, output["last_hidden_state"]) and torch.equal(kept.row, trace.stages[-1].row)
     pooled = task.test.goal.read(output, inputs)
     mask = inputs["attention_mask"][..., None]

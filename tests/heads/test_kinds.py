@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from rltr.recipe.inputs import DataGroup
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import KeepAll
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import KINDS
 from rltr.tasks.goals import Classification
 
@@ -25,5 +25,5 @@ def test_classes_stay_what_they_were(tiny_vit: PreTrainedModel, image_inputs: di
     goal, logits = Classification(), tiny_vit(**image_inputs).logits
     assert torch.equal(goal.read({"logits": logits}, image_inputs), logits)
     with Backbone(tiny_vit).attached() as backbone:
-        output, _ = Reduction(backbone, KeepAll(), [1])(image_inputs)
+        output, _ = ReducedModel(backbone, KeepAll(), [1])(image_inputs)
         assert torch.equal(goal.read(output, image_inputs), output["logits"])

@@ -12,7 +12,7 @@ from rltr.dense import DenseAnswers, DenseCache
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.random import RandomChoice
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples.base import Subset
 from rltr.tasks.examples.words import TokenExamples
@@ -105,7 +105,7 @@ def test_dropped_words_have_the_class_of_the_word_that_stands_for_them(folder: P
     inputs = random_examples(backbone, 4, 9).batch(range(4))
     goal = TokenClassification(9)
     with backbone.attached(), torch.no_grad():
-        output, trace = Reduction(backbone, RandomChoice(0.5), [0], removal)(inputs)
+        output, trace = ReducedModel(backbone, RandomChoice(0.5), [0], removal)(inputs)
     answers, (before, after) = goal.read(output, inputs), trace.present
     assert bool((before & ~after).any())
     for said, there, left in zip(answers, before, after, strict=True):

@@ -35,7 +35,7 @@ from rltr.train import cost_model
 from rltr.train.checkpoint import TENSORS
 from rltr.train.cost_model import MAKERS, Priced, make_cost, measured_cost
 from rltr.train.decision_work import decision_work
-from rltr.train.trusted_prices import Busy, Unfit, cure_in_training, trust
+from rltr.train.trusted_prices import BusyMachine, UnreliablePrices, advice_in_training, trust
 from tests.clocks import Machine as MadeUp
 from tests.clocks import another_process, bursts, clock_of, jitter
 from tests.jobs.conftest import recipe
@@ -112,7 +112,7 @@ def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture
     wanted = CostGroup(kind="latency", batch_size=4)
     with MadeUp() as machine:
         cost = make_cost(priced, wanted, clock_of(machine, load=7.0))
-    assert isinstance(cost, LatencyCost) and cost.fit is not None and cost.fit.worst <= 0.15
+    assert isinstance(cost, LatencyCost) and cost.fit is not None and cost.fit.worst_error <= 0.15
     assert "this machine is busy: " in caplog.text and "the load average is 7.0 on 2 processors" in caplog.text
     spoiled = replace(cost, fit=Fit((0.6, 0.4), (0.18, 0.4)))
     with pytest.raises(RltrError, match=r"takes 0\.60 .* predicted as 0\.18.*machine is busy: .*load average is 7\.0"):
@@ -152,7 +152,7 @@ def test_a_busy_machine_is_not_trained_on(
             assert "busy" not in caplog.text
             return
         found = r"^this machine is busy: a quarter of the repeats .* at least \d+% longer .*\(bound: 50%\)$"
-        with pytest.raises(Busy, match=found):
+        with pytest.raises(BusyMachine, match=found):
             make_cost(priced, wanted, clock_of(machine))
         assert "FLOPs" not in caplog.text
         counted = make_cost(priced, wanted.model_copy(update={"when_busy": "flops"}), clock_of(machine))
@@ -178,19 +178,19 @@ def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
         cost = make_cost(priced, CostGroup(kind="latency", batch_size=4), clock_of(machine))
     assert isinstance(cost, LatencyCost)
     for busy in (None, "the load average is 7.0 on 2 processors"):
-        with pytest.raises(Unfit) as found:
+        with pytest.raises(UnreliablePrices) as found:
             trust(replace(cost, fit=Fit((0.6,), (0.9,)), busy=busy))
         assert not re.search(r"cost\.|set |again|[Ss]top", str(found.value))
-    with pytest.raises(Busy) as found:
+    with pytest.raises(BusyMachine) as found:
         trust(replace(cost, disagreement=1.0, busy="a quarter took twice as long"))
     assert not re.search(r"cost\.|set |again|[Ss]top", str(found.value))
     measured, stored = (CostGroup(kind="latency", table=table) for table in (None, Path("latency.json")))
     for reason, again in (
-        (Unfit("prices do not hold"), "Leave cost.table out to measure anew"),
-        (Busy("busy"), "Stop"),
+        (UnreliablePrices("prices do not hold"), "Leave cost.table out to measure anew"),
+        (BusyMachine("busy"), "Stop"),
     ):
-        assert "Stop what else runs on this machine, or wait, and begin again" in cure_in_training(measured, reason)
-        assert cure_in_training(stored, reason).startswith(again)
+        assert "Stop what else runs on this machine, or wait, and begin again" in advice_in_training(measured, reason)
+        assert advice_in_training(stored, reason).startswith(again)
 
 
 @pytest.mark.parametrize("removal", get_args(Removal))

@@ -88,7 +88,7 @@ def test_evaluating_measures_and_reports(folder: Path, trained: Path, tmp_path: 
         stages = torch.tensor([[stage.count("1") for stage in view.present] for view in views]).T
         by_hand = sum(flops_by_hand(counts) for counts in stages.T.tolist()) / (6 * flops_by_hand([17]))
         assert flops["policy", weight] == pytest.approx(by_hand, rel=1e-6)
-        paid = float(policy.pricing.total(list(stages)).mean() / policy.pricing.unit)
+        paid = float(policy.pricing.total(list(stages)).mean() / policy.pricing.typical_cost)
         assert flops["policy", weight] == pytest.approx(paid, rel=1e-5)
     assert flops["none", 1.0] == 1
     assert flops["random", 0.5] == pytest.approx(flops_by_hand([17, 9], policy=False) / flops_by_hand([17]))

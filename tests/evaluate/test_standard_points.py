@@ -1,4 +1,4 @@
-"""The usual operating points: where each method decides, what it costs, what is predicted of it."""
+"""The standard operating points: where each method decides, what it costs, what is predicted of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,12 +15,12 @@ from rltr.deploy.folder import Policy, describe
 from rltr.errors import RltrError
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import OperatingPoint
+from rltr.evaluate.standard_points import baseline_points, evenly_spaced, fresh, policy_points
 from rltr.evaluate.tally import reduced_cost
-from rltr.evaluate.usual_points import a_few, baseline_points, fresh, policy_points
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import BASELINES, ClsAttention
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import TensorExamples
 
 
@@ -33,7 +33,7 @@ def trained(backbone: Backbone, cost: CostModel | None = None, layers: tuple[int
 
 
 def decides_at(point: OperatingPoint) -> tuple[int, ...]:
-    assert isinstance(point.reduce, Reduction)
+    assert isinstance(point.reduce, ReducedModel)
     return point.reduce.layers
 
 
@@ -137,7 +137,7 @@ def test_the_untrained_policy_is_the_prior_and_nothing_else(backbone: Backbone, 
     [([3.0], [3.0]), ([2.0, 1.0], [1.0, 2.0]), ([float(i) for i in range(8)], [0.0, 2.0, 5.0, 7.0])],
 )
 def test_a_few_weights_span_all(weights: list[float], few: list[float]) -> None:
-    assert a_few(weights) == few
+    assert evenly_spaced(weights) == few
 
 
 def test_only_what_the_table_was_measured_for_is_predicted(

@@ -1,4 +1,4 @@
-"""The usual operating points: a policy at several cost weights, every baseline at several keep rates."""
+"""The standard operating points: a policy at several cost weights, every baseline at several keep rates."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Removal
 from rltr.selectors import KeepAll, Selector, baseline
 from rltr.selectors.learned import Learned
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def policy_points(
     for method, network, settings in pairs:
         network = network.to(backbone.device)
         for weight in settings:
-            reduce = Reduction(backbone, Learned(network, policy.pricing, weight), policy.layers, policy.removal)
+            reduce = ReducedModel(backbone, Learned(network, policy.pricing, weight), policy.layers, policy.removal)
             points.append(
                 OperatingPoint(
                     method, policy.removal, weight, reduce, "cost weight", backbone.attached, flops, forecast
@@ -58,7 +58,7 @@ def fresh(policy: Policy) -> TokenPolicy:
         return TokenPolicy(policy.network.config).eval().requires_grad_(False)
 
 
-def a_few(weights: Sequence[float], count: int = 4) -> list[float]:
+def evenly_spaced(weights: Sequence[float], count: int = 4) -> list[float]:
     """At most ``count`` of the cost weights, lowest and highest among them: enough to see what a prior alone does."""
     ordered = sorted(weights)
     last = len(ordered) - 1
@@ -83,13 +83,14 @@ def baseline_points(
     points = [_point(backbone, "none", "none", 1.0, KeepAll(), schedules[0])]
     for method in methods:
         selector = baseline(method, 1.0)
-        wanted = [tuple(selector.schedule(layers, backbone.depth)) for layers in schedules]
+        wanted = [tuple(selector.decision_layers(layers, backbone.depth)) for layers in schedules]
         possible = list(filter(None, dict.fromkeys(_possible(backbone, method, layers) for layers in wanted)))
         for layers in possible:
-            schedule = f"layers {' '.join(map(str, layers))}" if len(possible) > 1 else ""
+            layers_label = f"layers {' '.join(map(str, layers))}" if len(possible) > 1 else ""
             for removal in selector.modes:
                 points += [
-                    _point(backbone, method, removal, rate, baseline(method, rate), layers, schedule) for rate in rates
+                    _point(backbone, method, removal, rate, baseline(method, rate), layers, layers_label)
+                    for rate in rates
                 ]
     return points
 
@@ -118,12 +119,12 @@ def _point(
     rate: float,
     selector: Selector,
     layers: Sequence[int],
-    schedule: str = "",
+    layers_label: str = "",
 ) -> OperatingPoint:
     mode: Removal = "drop" if removal == "drop" else "merge"
-    reduce = Reduction(backbone, selector, layers, mode)
+    reduce = ReducedModel(backbone, selector, layers, mode)
     flops = FlopsCost.count(backbone.layers, *selector.decision_flops(backbone, mode))
-    return OperatingPoint(method, removal, rate, reduce, "keep rate", backbone.attached, flops, None, schedule)
+    return OperatingPoint(method, removal, rate, reduce, "keep rate", backbone.attached, flops, None, layers_label)
 
 
 def _forecast(policy: Policy, backbone: Backbone) -> LatencyCost | None:

@@ -11,7 +11,7 @@ from rltr.system.machine import Machine
 from rltr.version import __version__
 
 
-def describe_environment(backbone: Backbone, threads: int) -> dict[str, str]:
+def system_info(backbone: Backbone, threads: int) -> dict[str, str]:
     """Versions, device, precision, threads and date, as words for the report."""
     machine = Machine.here(backbone.device, backbone.dtype, threads)
     described = {

@@ -12,7 +12,7 @@ from rltr.runtime.forward import Forward
 from rltr.selectors.base import Selector
 
 
-class Reduction:
+class ReducedModel:
     """Call it like the model: it returns the model's own output, and which tokens were kept.
 
     Args:
