@@ -362,10 +362,10 @@ def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytes
         return logit, baseline
 
     monkeypatch.setattr(ppo.policy.network, "with_baseline", watched)
-    live = torch.tensor(100.0)
-    ppo._improve(step, advantage, live)
+    droppable = torch.tensor(100.0)
+    ppo._improve(step, advantage, droppable)
     chosen = step.keep.float() - logits[0].detach().sigmoid()
-    expected = -(advantage * chosen / live).masked_fill(step.seen.protected, 0)
+    expected = -(advantage * chosen / droppable).masked_fill(step.seen.protected, 0)
     torch.testing.assert_close(logits[0].grad, expected, rtol=1e-3, atol=1e-6)
 
 

@@ -20,7 +20,7 @@ UNTRAINED = "untrained policy"
 def series_name(method: str, removal: str, layers_label: str = "") -> str:
     """Name of the curve to which a point belongs.
 
-    ``tome (merge)``, or only ``none`` where nothing can be dropped; with a label of layers, ``norm (merge), layers 1 2``.
+    ``tome (merge)``, or only ``none`` where nothing can be dropped, or ``norm (merge), layers 1 2`` with a label.
     """
     name = method if removal == "none" else f"{method} ({removal})"
     return f"{name}, {layers_label}" if layers_label else name
