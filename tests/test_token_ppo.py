@@ -23,7 +23,7 @@ from rltr.tasks import TensorExamples
 from rltr.train import restore_checkpoint, save_checkpoint
 from rltr.train.actor import log_probability
 from rltr.train.advantages import RunningDeviation, leave_one_out, token_advantage, token_costs
-from rltr.train.token_ppo import TokenPPO
+from rltr.train.token_ppo import LEAST_DEVIATION, TokenPPO
 
 LAYERS = (1, 2)
 GRID = 17
@@ -346,12 +346,8 @@ def test_protected_tokens_get_no_gradient(build: Any) -> None:
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient of the loss by each logit, taken from the policy gradient theorem token by token."""
-    collect(ppo := build(n_epochs=1, max_grad_norm=1e9, ent_coef=0.0))
-    step = ppo.rollout_buffer.steps[0]
-    generator = torch.Generator().manual_seed(0)
-    advantage = torch.randn(step.seen.tokens.total, generator=generator)
+def watched_logits(ppo: TokenPPO, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The keep logits of every gradient step to come, with their gradients."""
     logits: list[Tensor] = []
     inner = ppo.policy.network.with_baseline
 
@@ -362,11 +358,98 @@ def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytes
         return logit, baseline
 
     monkeypatch.setattr(ppo.policy.network, "with_baseline", watched)
+    return logits
+
+
+def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient of the loss by each logit, taken from the policy gradient theorem token by token."""
+    collect(ppo := build(n_epochs=1, max_grad_norm=1e9, ent_coef=0.0))
+    step = ppo.rollout_buffer.steps[0]
+    generator = torch.Generator().manual_seed(0)
+    advantage = torch.randn(step.seen.tokens.total, generator=generator)
+    logits = watched_logits(ppo, monkeypatch)
     droppable = torch.tensor(100.0)
     ppo._improve(step, advantage, droppable)
     chosen = step.keep.float() - logits[0].detach().sigmoid()
     expected = -(advantage * chosen / droppable).masked_fill(step.seen.protected, 0)
     torch.testing.assert_close(logits[0].grad, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_token_beyond_the_clip_range_is_pushed_no_further(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by its own ratio; back into the range it may always be pushed (Schulman et al. 2017, equation 7)."""
+    collect(ppo := build(n_epochs=1, max_grad_norm=1e9, clip_range=0.2))
+    step, logits = ppo.rollout_buffer.steps[0], watched_logits(ppo, monkeypatch)
+    ratio = torch.tensor([0.5, 0.9, 1.1, 2.0]).repeat(step.seen.tokens.total)[: step.seen.tokens.total]
+    advantage = torch.tensor([-1.0, 1.0]).repeat_interleave(4).repeat(step.seen.tokens.total)[: step.seen.tokens.total]
+    step.log_prob = step.log_prob - ratio.log()
+    logged = ppo._improve(step, advantage, torch.tensor(100.0))
+    held = ((ratio > 1.2) & (advantage > 0)) | ((ratio < 0.8) & (advantage < 0))
+    chosen = step.keep.float() - logits[0].detach().sigmoid()
+    expected = -(ratio * advantage * chosen / 100).masked_fill(step.seen.protected | held, 0)
+    torch.testing.assert_close(logits[0].grad, expected, rtol=1e-3, atol=1e-6)
+    free = ~step.seen.protected
+    assert logged["clip_fraction"] == pytest.approx(float(((ratio - 1).abs() > 0.2)[free].float().mean()))
+
+
+def test_the_gradient_of_the_actor_alone_is_bounded(build: Any) -> None:
+    """What the cost baseline does not know yet must not slow the actor down."""
+    norms = []
+    for bound in (1e9, 1e-3):
+        collect(ppo := build(n_epochs=1, max_grad_norm=bound))
+        step, network = ppo.rollout_buffer.steps[0], ppo.policy.network
+        ppo._improve(step, torch.ones(step.seen.tokens.total), torch.tensor(100.0))
+        apart = {False: [], True: []}
+        for name, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                apart[name.startswith("cost.")].append(parameter.grad.norm())
+        norms.append({baseline: float(torch.stack(own).norm()) for baseline, own in apart.items()})
+    free, bounded = norms
+    assert free[False] > 0.01 and bounded[False] == pytest.approx(1e-3, rel=1e-3)
+    assert bounded[True] == pytest.approx(free[True]) and free[True] > 1e-3
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 0.5])
+def test_entropy_is_rewarded(build: Any, monkeypatch: pytest.MonkeyPatch, coefficient: float) -> None:
+    """With no other advantage every bit is drawn towards even odds: d entropy / d logit = -logit * p * (1 - p)."""
+    collect(ppo := build(n_epochs=1, max_grad_norm=1e9, ent_coef=coefficient))
+    step, logits = ppo.rollout_buffer.steps[0], watched_logits(ppo, monkeypatch)
+    droppable = torch.tensor(100.0)
+    ppo._improve(step, torch.zeros(step.seen.tokens.total), droppable)
+    logit = logits[0].detach()
+    keep = logit.sigmoid()
+    expected = (coefficient * logit * keep * (1 - keep) / droppable).masked_fill(step.seen.protected, 0)  # of a loss
+    torch.testing.assert_close(logits[0].grad, expected, rtol=1e-4, atol=1e-7)
+    assert bool(expected.any()) == (coefficient > 0)
+
+
+@pytest.mark.parametrize(("spread", "divided_by"), [(1.0, None), (1e-5, LEAST_DEVIATION)])
+def test_advantages_are_divided_by_the_deviation_of_scores(
+    build: Any, monkeypatch: pytest.MonkeyPatch, spread: float, divided_by: float | None
+) -> None:
+    """But by no less than its floor, or prices would be the whole gradient while no answer changes."""
+    collect(ppo := build(n_epochs=1, target_kl=None))
+    steps, improve, found = ppo.rollout_buffer.steps, ppo._improve, []
+    scores = spread * torch.tensor([-1.0, 0.0, 2.0, 3.0] * 2)
+    for step in steps:
+        step.score_advantage = leave_one_out(scores, 4)
+    with torch.no_grad():
+        baselines = [ppo.policy.network.with_baseline(step.seen)[1] for step in steps]
+
+    def watched(step: Any, advantage: Tensor, droppable: Tensor) -> dict[str, float]:
+        found.append((step, advantage))
+        return improve(step, advantage, droppable)
+
+    monkeypatch.setattr(ppo, "_improve", watched)
+    ppo.set_logger(Logger(None, []))
+    ppo.train()
+    scale = float(torch.cat([step.score_advantage for step in steps]).std()) if divided_by is None else divided_by
+    assert ppo.logger.name_to_value["train/score_deviation"] == pytest.approx(scale)
+    assert len(found) == len(steps)
+    for step, advantage in found:
+        (place,) = [i for i, own in enumerate(steps) if own is step]
+        row = step.seen.tokens.row
+        expected = step.score_advantage[row] - step.cost_weight[row] * (step.cost - baselines[place])
+        torch.testing.assert_close(advantage, expected / scale)
 
 
 def test_as_many_rows_as_tokens_changes_nothing(build: Any) -> None:

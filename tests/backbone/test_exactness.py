@@ -37,6 +37,14 @@ def test_keeping_everything_equals_the_native_forward(case, name, mode):
     assert all(torch.equal(stage.present, case.present) for stage in trace.stages)
 
 
+@modes
+def test_a_decision_that_keeps_everything_leaves_the_batch_as_it_is(case, mode):
+    """No token gets a size, and the plan of attention is not made again."""
+    everyone = torch.ones_like(case.present)
+    _, _, trace = reduced(case, Replay([everyone] * len(LAYERS)), mode)
+    assert all(stage is trace.stages[0] for stage in trace.stages) and trace.stages[0].size is None
+
+
 @matrix
 def test_every_selector_is_exact_and_independent_of_batch_mates(case, name, mode):
     """A row's result is that of the row-by-row reference, and that of the row alone."""

@@ -1,5 +1,6 @@
 """What a policy sees, what its actions do, and what it is paid."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 
 from rltr.envs import TokenSelectionVectorEnv, make_episodes
 from rltr.errors import RltrError
+from rltr.policies import Observation, PolicyConfig, TokenPolicy
+from rltr.selectors.learned import Learned
+from rltr.selectors.reduced_model import ReducedModel
 from tests.envs.conftest import LAYERS, bits, episode, text_model, texts
 
 
@@ -93,6 +97,50 @@ def shared_text_environment() -> TokenSelectionVectorEnv:
     if not _shared:
         _shared.append(TokenSelectionVectorEnv(4, model=text_model(), examples=texts(), layers=LAYERS))
     return _shared[0]
+
+
+class Watched(TokenPolicy):
+    """A policy with lively weights that notes what it is shown."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__(config)
+        self.shown: list[Observation] = []
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+    @torch.no_grad()
+    def forward(self, seen: Observation) -> torch.Tensor:
+        self.shown.append(seen)
+        return super().forward(seen)
+
+
+@pytest.mark.parametrize("weight", [3.0, 10.0])
+def test_production_shows_a_policy_what_training_showed_it(options: dict[str, Any], weight: float) -> None:
+    """And keeps what the policy would rather keep than drop: it is asked what it has learned to answer."""
+    episodes = make_episodes(**options, rows=4, cost_weight=(weight, weight))
+    backbone = episodes.backbone
+    policy = Watched(PolicyConfig(backbone.width, backbone.depth, episodes.grid, width=8))
+    episodes.seed([0, 1, 2, 3])
+    seen, ended = episodes.reset(), False
+    index = episodes.index
+    while not ended:
+        keep = torch.zeros(4, episodes.grid, dtype=torch.bool)
+        keep[seen.tokens.row, seen.tokens.position] = policy(seen) > 0
+        seen, _, ended = episodes.step(keep)
+    in_training, policy.shown = policy.shown, []
+    with backbone.attached(), torch.no_grad():
+        reduced = ReducedModel(backbone, Learned(policy, episodes.pricing, weight), LAYERS)
+        _, trace = reduced(episodes.examples.batch(index))
+    assert episodes.outcome is not None
+    assert torch.equal(trace.present, episodes.outcome.trace.present)
+    assert len(in_training) == len(policy.shown) == len(LAYERS)
+    for before, now in zip(in_training, policy.shown, strict=True):
+        assert torch.equal(now.tokens.grid_index, before.tokens.grid_index)
+        for name in (field.name for field in fields(Observation) if field.name != "tokens"):
+            torch.testing.assert_close(getattr(now, name), getattr(before, name))
+    assert bool((policy.shown[1].kept < 1).any()) and trace.stages[-1].total > 4  # some left, and not all
+    episodes.close()
 
 
 def test_the_score_is_the_tasks_score(options: dict[str, Any]) -> None:

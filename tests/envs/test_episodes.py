@@ -15,7 +15,8 @@ from rltr.envs import ENVIRONMENT, Episodes, TokenSelectionEnv, TokenSelectionVe
 from rltr.errors import RltrError
 from rltr.recipe.learning import LearnerGroup
 from rltr.runtime.decision import Choice
-from tests.envs.conftest import LAYERS, SMALL, images
+from rltr.tasks import TensorExamples
+from tests.envs.conftest import LAYERS, SMALL, TEXTS, images, text_model, texts
 
 
 def test_an_environment_can_be_left_at_any_time(options: dict[str, Any]) -> None:
@@ -170,6 +171,18 @@ def test_an_environment_that_nobody_closes_lets_go_of_the_model(tiny_vit, tiny_t
     gc.collect()
     assert tiny_vit.config._attn_implementation == "sdpa"
     assert not any("forward" in vars(layer) for layer in tiny_vit.vit.layers)
+
+
+def test_the_unit_of_prices_is_a_text_of_median_length_without_its_padding() -> None:
+    class Counted(TensorExamples):
+        def lengths(self) -> list[int]:
+            return TEXTS
+
+    padded = texts()
+    examples = Counted(padded.labels, padded.names, padded.classes, padded.inputs)
+    episodes = make_episodes(text_model(), examples, rows=2)
+    assert episodes.grid == 9 and episodes.pricing.typical == sorted(TEXTS)[len(TEXTS) // 2] == 6
+    episodes.close()
 
 
 def test_environments_cost_what_trainings_do(options: dict[str, Any]) -> None:

@@ -144,6 +144,21 @@ def test_a_subset_of_a_subset_reads_the_right_rows() -> None:
     assert part.names == ["n3", "n5"] and part.labels.tolist() == [1, 1] and len(part) == 2
 
 
+@pytest.mark.parametrize(
+    ("lengths", "typical", "longest"), [([4, 9, 1, 5, 2], 0, 1), ([7], 0, 0), ([3, 8, 8, 1], 1, 1)]
+)
+def test_the_typical_example_has_the_median_length(lengths: list[int], typical: int, longest: int) -> None:
+    """Prices are shares of a pass over it: with the longest in its place, one long text would make all others cheap."""
+
+    class Rows(TensorExamples):
+        def lengths(self) -> list[int]:
+            return lengths
+
+    rows = torch.arange(len(lengths))
+    examples = Rows(rows % 2, list(map(str, rows)), ["even", "odd"], {"x": rows[:, None]})
+    assert lengths[examples.typical()] == lengths[typical] and lengths[examples.longest()] == lengths[longest]
+
+
 def test_a_limit_takes_at_most_so_many() -> None:
     whole = numbers(100)
     some = whole.at_most(30, seed=1)
