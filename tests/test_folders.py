@@ -10,6 +10,7 @@ from rltr.system.folders import (
     CHECKPOINT,
     DEMO_FILE,
     EVALUATION_FILE,
+    FORMER_REPORT_FILES,
     LATENCY_FILE,
     LOGS,
     POLICY_FILE,
@@ -21,7 +22,7 @@ from rltr.system.folders import (
 )
 
 OURS = [
-    *(RECIPE_FILE, DEMO_FILE, EVALUATION_FILE, LATENCY_FILE, *REPORT_FILES),
+    *(RECIPE_FILE, DEMO_FILE, EVALUATION_FILE, LATENCY_FILE, *REPORT_FILES, *FORMER_REPORT_FILES),
     *(f"{CHECKPOINT}/state.json", f"{CHECKPOINT}/state.safetensors"),
     *(f"{LOGS}/0/progress.csv", f"{LOGS}/12/events.out.tfevents.1.host.2.0"),
     *(f"{POLICY_FOLDER}/{name}" for name in (POLICY_FILE, "config.json", "README.md")),

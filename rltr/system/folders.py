@@ -39,6 +39,8 @@ REPORT_FILES = (
     "overview.png",
 )
 """Everything that a report may consist of."""
+FORMER_REPORT_FILES = ("foretold_latency.png",)
+"""What earlier versions called files of a report; cleared like the others."""
 
 
 def check_out(path: Path, *, marker: str = RECIPE_FILE, resume: bool = False, replace: bool = False) -> None:
@@ -104,7 +106,7 @@ def clear_out(path: Path) -> None:
     for name, written in RUN_FOLDERS.items():
         _clear(path / name, written)
     # The files that tell whose folder it is go last: whatever interrupts this, it can be repeated.
-    for name in (LATENCY_FILE, *REPORT_FILES, RECIPE_FILE, EVALUATION_FILE, DEMO_FILE):
+    for name in (LATENCY_FILE, *REPORT_FILES, *FORMER_REPORT_FILES, RECIPE_FILE, EVALUATION_FILE, DEMO_FILE):
         remove(path / name)
 
 
