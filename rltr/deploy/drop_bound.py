@@ -7,11 +7,13 @@ Which bound it is depends on what losses can be. Answers that are right or wrong
 exact bound. Chosen by power, the share of 1,000 draws in which a drop of one point is promised at a confidence of 0.9,
 where 1 % of the answers become wrong and 0.5 % right (``python -m benchmarks.drop_bounds`` has more):
 
-| inputs | exact | two Clopper-Pearson bounds | betting | Hoeffding-Bentkus |
-|---:|---:|---:|---:|---:|
-| 512 | 0.28 | 0.06 | 0.08 | 0 |
-| 2,000 | 0.67 | 0.29 | 0.32 | 0 |
-| 5,000 | 0.94 | 0.69 | 0.69 | 0 |
+======  =====  ==========================  =======  =================
+inputs  exact  two Clopper-Pearson bounds  betting  Hoeffding-Bentkus
+======  =====  ==========================  =======  =================
+512     0.28   0.06                        0.08     0
+2,000   0.67   0.29                        0.32     0
+5,000   0.94   0.69                        0.69     0
+======  =====  ==========================  =======  =================
 
 The normal approximation promises more, and does not keep it where few answers change. Betting holds for all bounded
 losses, so it serves where answers are more or less right.

@@ -15,6 +15,8 @@ from rltr.errors import RltrError
 from rltr.tasks import models as loading
 from rltr.tasks.examples.base import Examples, Index, Task, digest
 
+__all__ = ["Canvases", "load_model", "load_task"]
+
 GARMENTS = Path(__file__).parent / "garments.npz"
 SEEDS = {"train": 3, "validation": 1, "test": 2}
 """Seeds of the canvases."""

@@ -60,7 +60,7 @@ def to_svg(figure: Figure, name: str) -> str:
     """A figure as an ``<svg>`` element for a web page: it takes on the page's text colour, light or dark.
 
     Args:
-        figure: drawn in :data:`INK` and :data:`LINE` wherever it should follow the page.
+        figure: drawn in ``INK`` and ``LINE`` wherever it should follow the page.
         name: of letters; keeps the ids of several figures on one page apart.
     """
     buffer = io.StringIO()

@@ -58,7 +58,7 @@ def remove_tokens(
     Args:
         decision: what was decided about.
         kept: which tokens stay; all protected ones do.
-        into: see :class:`Choice`.
+        into: see :class:`rltr.runtime.decision.Choice`.
         removal: what happens to the others.
     """
     tokens, hidden = decision.tokens, decision.hidden

@@ -24,6 +24,7 @@ padded.
 Rows that have equally many tokens are one call on the tensors as they are, whatever is chosen.
 """
 BACKENDS: tuple[str, ...] = get_args(Backend)
+"""The names of :data:`Backend`."""
 KERNELS: tuple[Literal["varlen", "flash"], ...] = ("varlen", "flash")
 """Those of them that are kernels for packed rows, the better one first."""
 

@@ -12,6 +12,7 @@ from rltr.runtime.kernels.sizes import with_sizes
 from rltr.runtime.pattern import Pattern
 
 EVERYONE = Pattern()
+"""Every token attends to all tokens of its row."""
 MASKED = 512
 """Tokens of the longest row, up to which a CPU attends causally to tokens with sizes by a mask made once per decision:
 faster there than copying queries and keys in every layer to widen them. Masks grow with the square of a row."""

@@ -1,0 +1,91 @@
+"""How docstrings are read, and where the names in them lead."""
+
+import builtins
+import inspect
+import re
+from typing import Any, TypeVar
+
+from api import find, homes
+from docutils.nodes import Element, TextElement
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
+GOOGLE = Config(napoleon_use_rtype=False)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", read_google)
+    app.connect("autodoc-skip-member", skip_foreign)
+    app.connect("missing-reference", elsewhere)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def read_google(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Turn a Google docstring into reStructuredText.
+
+    The extension napoleon is not loaded, because it takes what an attribute's docstring says before a colon for a type.
+    """
+    what = "method" if what in {"attribute", "data", "property"} else what
+    lines[:] = GoogleDocstring(list(lines), GOOGLE, app, what, name, value, options).lines()
+
+
+def skip_foreign(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out functions that a class or module only holds: they are described elsewhere, or not rltr's."""
+    if not inspect.isroutine(value):
+        return None
+    foreign = not (getattr(value, "__module__", None) or "").startswith("rltr")
+    is_value = what == "class" and "." not in getattr(value, "__qualname__", ".")  # a function as the default of a field
+    return True if foreign or is_value else None
+
+
+def elsewhere(app: Sphinx, environment: BuildEnvironment, node: Element, text: TextElement) -> Element | None:
+    """What a name leads to that has no description under itself: its home, or nowhere if it is not rltr's.
+
+    Sphinx warns of whatever is left: a name of rltr that is nowhere described, or nowhere at all.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    target = node["reftarget"]
+    if target in ANNOTATIONS or hasattr(builtins, target):
+        return text
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", target):
+        return text if node["reftype"] in {"class", "obj"} else None  # a part of an annotation: the axes of an array
+    for context in contexts(node):
+        found = find(context + target)
+        if found is None:
+            continue
+        module = getattr(found, "__module__", None) or context + target
+        if not module.startswith("rltr") or isinstance(found, TypeVar):
+            return text
+        domain = environment.domains.python_domain
+        home = home_of(found) or context + target
+        return domain.resolve_xref(environment, node["refdoc"], app.builder, "obj", home, node, text)
+    return None
+
+
+def contexts(node: Element) -> list[str]:
+    """What a name in a docstring may be relative to: nothing, its class, its module, the module that defines its class."""
+    module, owner = node.get("py:module"), node.get("py:class")
+    found = ["", f"{module}.{owner}.", f"{module}."]
+    defined = getattr(find(f"{module}.{owner}"), "__module__", None)
+    return [*found, f"{defined}."] if defined else found
+
+
+def home_of(value: Any) -> str | None:
+    """Under which name a class, a function or a method is described; None for other values."""
+    if id(value) in homes():
+        return homes()[id(value)]
+    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not module or not path:
+        return None
+    owner, _, name = path.rpartition(".")
+    return f"{home_of(find(f'{module}.{owner}'))}.{name}" if owner else f"{module}.{path}"
+
+
+ANNOTATIONS = {
+    "Tensor", "ndarray", "NoneType", "types.Annotated", "FieldInfo", "Ge", "Le", "Gt", "Lt", "MinLen", "MaxLen",
+    "_PydanticGeneralMetadata",
+}  # fmt: skip
+"""Names of other packages that autodoc writes into signatures in a form that cannot be imported."""
