@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := $(wildcard rltr tests scripts benchmarks examples)
+SOURCES := $(wildcard rltr tests scripts benchmarks examples docs/*.py docs/_ext)
+SITE ?= docs/_build/html
 
-.PHONY: help setup demo test check lint format wheel clean
+.PHONY: help setup demo test check lint docs links format wheel clean
 
 help: ## list what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,7 +32,13 @@ lint: setup ## check format, style and types
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 
-check: lint test ## everything above: format, style, types, tests
+docs: setup ## build the documentation into docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs $(SITE)
+
+check: lint test docs ## everything above: format, style, types, tests, documentation
+
+links: setup ## ask every web address in the documentation whether it is there; needs the network
+	$(BIN)/python -m sphinx -b linkcheck --quiet docs docs/_build/links
 
 format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -43,4 +50,4 @@ wheel: setup ## build the wheel into dist/
 	rm -rf build
 
 clean: ## remove the environment and everything built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

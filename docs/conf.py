@@ -12,7 +12,7 @@ author = "the authors of rltr"
 copyright = "the authors of rltr, Apache-2.0"  # noqa: A001 - Sphinx's name
 release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "api", "names", "settings"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "api", "names", "settings"]
 exclude_patterns = ["_build"]
 nitpicky = True  # every name that a docstring links must have a page
 

@@ -49,12 +49,7 @@ def page() -> str:
         "",
         "A model type that is in neither table is refused as well. If its layers are declared to transformers "
         "(`_can_record_outputs`) and its attention goes through transformers' attention interface, it may work all the "
-        "same. Describe it, and let the proof decide, on your own model:",
-        "",
-        "```python",
-        "report = rltr.check_backbone(model, family=rltr.Family(leading=1))",
-        "report.holds            # exact, or not",
-        "```",
+        "same. [Add a family](extend/family.md) says how to describe it, and let a proof on your own model decide.",
         "",
         "`rltr check MODEL` runs the same proof on a known family and prints what it found, with the speed.",
         "",

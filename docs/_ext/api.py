@@ -32,6 +32,23 @@ def write_pages(app: Sphinx) -> None:
     write_folder(reference / "api", {package.__name__: public_page(package) for package in public_packages()})
     rooms = {name.split(".")[1] for name in module_names() if name.count(".") > 1}
     write_folder(reference / "modules", {room: modules_page(room) for room in rooms})
+    write_if_new(
+        reference / "packages.md",
+        contents(
+            "Packages",
+            "What `rltr` itself holds is described on [its own page](api/rltr.md). The names on these pages are public, too: a "
+            "name is public if it is in the `__all__` of its package.",
+            [f"api/{package.__name__}" for package in public_packages()[1:]],
+        ),
+    )
+    write_if_new(
+        reference / "modules.md",
+        contents(
+            "Modules",
+            "What is in no `__all__`, by folder, for people who change rltr. It may change with every release.",
+            [f"modules/{room}" for room in sorted(rooms)],
+        ),
+    )
 
 
 def write_folder(folder: Path, pages: dict[str, str]) -> None:
@@ -109,7 +126,8 @@ def modules_page(room: str) -> str:
             continue
         own = [(key, value) for key, value in vars(import_module(name)).items() if id(value) in homes()]
         public = [(key, homes()[id(value)]) for key, value in own if value.__module__ == name]
-        lines += [name, "-" * len(name), "", f".. automodule:: {name}", "   :members:"]
+        file = f"{name.replace('.', '/')}{'/' if hasattr(import_module(name), '__path__') else '.py'}"
+        lines += [file, "-" * len(file), "", f".. automodule:: {name}", "   :members:"]
         if inspect.isroutine(getattr(import_module(name.rpartition(".")[0]), name.rpartition(".")[2])):
             lines += ["   :no-index:"]  # a public function has the module's name: rltr.evaluate.measure
         if public:
@@ -117,6 +135,11 @@ def modules_page(room: str) -> str:
             lines += [f"Public: {', '.join(f':py:obj:`{home}`' for _, home in public)}"]
         lines += [""]
     return page(f"rltr/{room}", lines)
+
+
+def contents(title: str, text: str, pages: list[str]) -> str:
+    """A page that leads to others."""
+    return "\n".join([f"# {title}", "", text, "", "```{toctree}", ":maxdepth: 1", *pages, "```", ""])
 
 
 def page(title: str, lines: list[str]) -> str:

@@ -69,7 +69,7 @@ def field_lines(name: str, field: FieldInfo, default: Any) -> list[str]:
         facts += [limits[:1].upper() + limits[1:]]
     if NoneType in get_args(field.annotation):
         facts += ["May be `null`"]
-    return [f"({name})=", f"### `{name}`", "", f"{text}.", "", f"{'. '.join(facts)}.", ""]
+    return [f"(setting.{name})=", f"### `{name}`", "", f"{text}.", "", f"{'. '.join(facts)}.", ""]
 
 
 def choices_of(field: FieldInfo) -> list[str]:
