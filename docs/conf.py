@@ -22,7 +22,7 @@ myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-python_maximum_signature_line_length = 90
+python_maximum_signature_line_length = 140
 default_role = "code"  # `x` in a docstring
 
 html_theme = "furo"

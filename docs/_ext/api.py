@@ -1,8 +1,8 @@
 """Reference pages, written from the package before each build, so that no list of names is kept by hand.
 
-A name is public if it is in the ``__all__`` of ``rltr`` or of a package in it. Every object is described once, under its
-shortest public name (its *home*): ``rltr.attach``, not ``rltr.deploy.attachment.attach``. What is in no ``__all__`` is
-described under the module that defines it, on the pages for contributors.
+A name is public if it is in the ``__all__`` of ``rltr`` or of a package in it. Every object is described once, under
+its shortest public name (its *home*): ``rltr.attach``, not ``rltr.deploy.attachment.attach``. What is in no ``__all__``
+is described under the module that defines it, on the pages for contributors.
 """
 
 import inspect
@@ -36,8 +36,8 @@ def write_pages(app: Sphinx) -> None:
         reference / "packages.md",
         contents(
             "Packages",
-            "What `rltr` itself holds is described on [its own page](api/rltr.md). The names on these pages are public, too: a "
-            "name is public if it is in the `__all__` of its package.",
+            "What `rltr` itself holds is described on [its own page](api/rltr.md). The names on these pages are "
+            "public, too: a name is public if it is in the `__all__` of its package.",
             [f"api/{package.__name__}" for package in public_packages()[1:]],
         ),
     )

@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
-GOOGLE = Config(napoleon_use_rtype=False)
+GOOGLE: Any = Config(napoleon_use_rtype=False)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -27,8 +27,8 @@ def read_google(app: Sphinx, what: str, name: str, value: Any, options: Any, lin
 
     The extension napoleon is not loaded, because it takes what an attribute's docstring says before a colon for a type.
     """
-    what = "method" if what in {"attribute", "data", "property"} else what
-    lines[:] = GoogleDocstring(list(lines), GOOGLE, app, what, name, value, options).lines()
+    kind: Any = "method" if what in {"attribute", "data", "property"} else what
+    lines[:] = GoogleDocstring(list(lines), GOOGLE, app, kind, name, value, options).lines()
 
 
 def skip_foreign(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
@@ -36,7 +36,8 @@ def skip_foreign(app: Sphinx, what: str, name: str, value: Any, skip: bool, opti
     if not inspect.isroutine(value):
         return None
     foreign = not (getattr(value, "__module__", None) or "").startswith("rltr")
-    is_value = what == "class" and "." not in getattr(value, "__qualname__", ".")  # a function as the default of a field
+    # A function in a class that is no method of it is the default of a field.
+    is_value = what == "class" and "." not in getattr(value, "__qualname__", ".")
     return True if foreign or is_value else None
 
 
@@ -66,7 +67,7 @@ def elsewhere(app: Sphinx, environment: BuildEnvironment, node: Element, text: T
 
 
 def contexts(node: Element) -> list[str]:
-    """What a name in a docstring may be relative to: nothing, its class, its module, the module that defines its class."""
+    """What a name in a docstring may be relative to: nothing, its class, its module, its class's own module."""
     module, owner = node.get("py:module"), node.get("py:class")
     found = ["", f"{module}.{owner}.", f"{module}."]
     defined = getattr(find(f"{module}.{owner}"), "__module__", None)

@@ -35,8 +35,9 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "A *recipe* holds every setting of a training and its evaluation. Change one with `--set learner.rollouts=10000`, "
-        "or write a YAML file and pass it as `--recipe my.yaml`. `rltr recipe > my.yaml` prints this page as such a file.",
+        "A *recipe* holds every setting of a training and its evaluation. Change one with "
+        "`--set learner.rollouts=10000`, or write a YAML file and pass it as `--recipe my.yaml`. "
+        "`rltr recipe > my.yaml` prints this page as such a file.",
         "",
         *group_lines(Recipe()),
         *shipped_lines(),
@@ -101,18 +102,17 @@ def shipped_lines() -> list[str]:
 
 def commands_page() -> str:
     """Every command's ``--help``."""
-    group = typer.main.get_command(command_line)
+    group = typer.main.get_group(command_line)
     context = group.make_context("rltr", [], resilient_parsing=True)
     lines = [
         "# Command line",
         "",
-        "Exit codes: 0, it worked; 1, `rltr check` found something that does not hold; 2, an error that you can fix, which "
-        "one line says how; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP. With `RLTR_DEBUG=1` an error shows its "
-        "traceback.",
+        "Exit codes: 0, it worked; 1, `rltr check` found something that does not hold; 2, an error that you can fix, "
+        "and one line says how; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP. With `RLTR_DEBUG=1` an error shows "
+        "its traceback.",
         "",
     ]
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
+    for name, command in group.commands.items():
         with command.make_context(name, [], parent=context, resilient_parsing=True) as inner:
             lines += [f"## `rltr {name}`", "", "```text", command.get_help(inner), "```", ""]
     return "\n".join(lines)

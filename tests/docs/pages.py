@@ -10,7 +10,7 @@ BLOCK = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 
 
 def pages() -> list[Path]:
-    """Every Markdown page that people write or generate into the repository; not the reference, which the site makes."""
+    """Every Markdown page of the repository, but for the reference, which the site's build makes."""
     folders = ("", "docs", "docs/guide", "docs/extend", "docs/internals", "examples", "benchmarks", "rltr/embedded")
     found = [page for folder in folders for page in sorted((ROOT / folder).glob("*.md"))]
     assert len(found) > 20

@@ -1,4 +1,4 @@
-"""Commands in the pages exist: of ``rltr`` with these options and settings, of ``make``, of Python's own modules here."""
+"""Commands in the pages exist: those of ``rltr`` with their options and settings, targets of ``make``, modules."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from rltr.commands.main import app
 from rltr.recipe import load_recipe
 from tests.docs.pages import ROOT, blocks, name_of, pages
 
-GROUP = typer.main.get_command(app)
+GROUP = typer.main.get_group(app)
 CONTEXT = GROUP.make_context("rltr", ["recipe"])
 
 

@@ -8,7 +8,7 @@ import pytest
 from rltr import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.selectors import BASELINES, Selector
-from rltr.selectors.reduction import Reduction
+from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import KINDS
 from tests.docs.pages import ROOT
 
@@ -28,7 +28,7 @@ def yes(value: Any) -> str:
 
 def works(backbone: Backbone, selector: Selector, layers: list[int], removal: Any) -> bool:
     try:
-        Reduction(backbone, selector, layers, removal)
+        ReducedModel(backbone, selector, layers, removal)
     except RltrError:
         return False
     return removal in selector.modes
