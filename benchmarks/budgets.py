@@ -23,9 +23,8 @@ from rltr.deploy.calibration import monotone
 from rltr.evaluate import measure, policy_points
 from rltr.jobs.calibrate import run_calibrate
 from rltr.jobs.preparation import prepare
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.recipe import load_recipe, stored_recipe
-from rltr.system.folders import POLICY_FOLDER
 
 WITHIN = 0.03
 """How far from a budget the measured time may be."""
@@ -90,7 +89,7 @@ def main() -> None:
         folders = args.policy
         if not folders:
             values = {"out": Path(work) / "run", "threads": torch.get_num_threads(), "data.validation_limit": 256}
-            folders = [run_train(load_recipe("quick", (), values)) / POLICY_FOLDER]
+            folders = [run_train(load_recipe("quick", (), values)).policy_folder]
         for number, folder in enumerate(folders):
             chosen = folder
             if args.calibrate or args.cpu_clock:

@@ -21,13 +21,14 @@ from rltr.dense import DenseAnswers
 from rltr.deploy import load_policy
 from rltr.envs import Episodes, TokenSelectionVecEnv
 from rltr.evaluate import OperatingPoint, baseline_points, measure, policy_points, write_json
-from rltr.jobs.runs import POLICY_FOLDER, prepare
+from rltr.jobs.preparation import prepare
 from rltr.policies.network import decision_flops
 from rltr.policies.observation import Observation
 from rltr.recipe import Recipe
 from rltr.runtime.decision import Choice, Decision
 from rltr.selectors import Selector
 from rltr.selectors.reduced_model import ReducedModel
+from rltr.system.folders import POLICY_FOLDER
 
 
 class StockChoice(Selector):

@@ -5,6 +5,7 @@ is tested at length with six families; ``tiny_task`` for ``tiny_vit``. Models li
 you found them (``case`` checks).
 """
 
+import logging
 from dataclasses import dataclass
 from itertools import chain
 
@@ -81,8 +82,23 @@ def fixed():
 
 
 def heard(caplog):
-    """What was said, but for what a model that was never trained must hear: that its answers are by chance."""
-    return [record.getMessage() for record in caplog.records if record.name != "rltr.tasks.goals.plausibility"]
+    """The warnings, but for what a model that was never trained must hear: that its answers are by chance."""
+    warnings = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    return [record.getMessage() for record in warnings if record.name != "rltr.tasks.goals.plausibility"]
+
+
+@pytest.fixture
+def told(caplog):
+    """Call it for what rltr has logged since the last call, messages included, in one line."""
+    caplog.set_level(logging.INFO, logger="rltr")
+    seen = 0
+
+    def lines():
+        nonlocal seen
+        new, seen = caplog.records[seen:], len(caplog.records)
+        return " ".join(" ".join(record.getMessage() for record in new).split())
+
+    return lines
 
 
 def build(model_class, config):

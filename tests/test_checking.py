@@ -64,46 +64,46 @@ def saved(embedded: Any, tmp_path: Path) -> Callable[..., Path]:
     return save
 
 
-def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    point = CalibrationPoint(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
+def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], told: Callable[[], str]) -> None:
+    point = Operating(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
     assert run_check(saved(10.0, point))
-    assert "this policy loses" not in capsys.readouterr().out
+    assert "this policy loses" not in told()
     assert not run_check(saved(-100.0, point))
-    said = " ".join(capsys.readouterr().out.split())
+    said = told()
     assert (
         "at cost weight 0.01 this policy loses" in said and "that it was calibrated with: this data is unlike" in said
     )
 
 
 def test_random_inputs_say_nothing_of_quality(
-    saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, told: Callable[[], str]
 ) -> None:
     folder = saved(-100.0, CalibrationPoint(0.01, 0.5, 0.82, 0.82))
     monkeypatch.setattr(checking, "CHECKED", 8)
     monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
     assert run_check(folder)
-    said = " ".join(capsys.readouterr().out.split())
+    said = told()
     assert "checking on random inputs" in said and "no verdict on its accuracy" in said
 
 
 def test_a_policy_without_calibration_is_measured_all_the_same(
-    saved: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    saved: Callable[..., Path], told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_check(saved(10.0))
-    said = " ".join(capsys.readouterr().out.split())
+    said = told()
     assert "without calibration" in said and said.count("of the native time, accuracy") == checking.MEASURED
     assert "this policy loses" not in said and "by its calibration" not in said
     assert not run_check(saved(-100.0))
-    assert "at every cost weight measured this policy loses" in " ".join(capsys.readouterr().out.split())
+    assert "at every cost weight measured this policy loses" in told()
     monkeypatch.setattr(checking, "CHECKED", 8)
     monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
     assert run_check(saved(-100.0))
-    said = " ".join(capsys.readouterr().out.split())
+    said = told()
     assert "that it was trained for, and no verdict on its accuracy" in said and "this policy loses" not in said
 
 
 def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_to(
-    saved: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    saved: Callable[..., Path], told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, found = saved(-100.0), checking.measure
 
@@ -114,7 +114,7 @@ def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_t
 
     monkeypatch.setattr(checking, "measure", gentle_at_first)
     assert run_check(folder)
-    assert "run it at another one, and calibrate it first" in " ".join(capsys.readouterr().out.split())
+    assert "run it at another one, and calibrate it first" in told()
 
 
 def test_warnings_name_the_split_that_was_measured(

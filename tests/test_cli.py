@@ -47,15 +47,21 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
     def stand_in(name: str) -> Any:
-        def run(*arguments: Any) -> Path:
+        def run(*arguments: Any, progress: bool = False) -> SimpleNamespace:
             calls.append((name, *arguments))
-            return Path("made")
+            return SimpleNamespace(folder=Path("made"))
 
         return run
 
-    names = ("run_demo", "run_train", "run_evaluate", "run_export")
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(**{name: stand_in(name) for name in names}))
-    monkeypatch.setitem(sys.modules, "rltr.jobs.check", SimpleNamespace(run_check=stand_in("run_check")))
+    jobs = {
+        "demo": "run_demo",
+        "training": "run_train",
+        "evaluation": "run_evaluate",
+        "export": "run_export",
+        "check": "run_check",
+    }
+    for module, name in jobs.items():
+        monkeypatch.setitem(sys.modules, f"rltr.jobs.{module}", SimpleNamespace(**{name: stand_in(name)}))
     return calls
 
 
@@ -264,7 +270,11 @@ def test_what_comes_next_can_be_pasted(
 ) -> None:
     out = "my cat's photos"
     said = [rltr("export", "--run", run_folder, "--out", out).stdout]
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=lambda recipe, _: recipe.out))
+    monkeypatch.setitem(
+        sys.modules,
+        "rltr.jobs.training",
+        SimpleNamespace(run_train=lambda recipe, _, progress: SimpleNamespace(folder=recipe.out)),
+    )
     said.append(rltr("train", "--out", out).stdout)
     for line in said:
         assert out in shlex.split(line.partition("next: ")[2])
@@ -285,21 +295,21 @@ def test_a_failed_check_is_exit_code_1(policy: Path, monkeypatch: pytest.MonkeyP
 
 
 def failing(error: BaseException) -> Any:
-    def run(*_: Any) -> None:
+    def run(*_: Any, **__: Any) -> None:
         raise error
 
     return run
 
 
 def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin(recipe: Recipe, resume: bool) -> None:
+    def begin(recipe: Recipe, resume: bool, progress: bool) -> None:
         save_recipe(recipe, recipe.out / "recipe.yaml")
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(KeyboardInterrupt())))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(KeyboardInterrupt())))
     result = rltr("train", "--out", "here")
     assert result.exit_code == 130 and "--resume" not in result.stderr
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=begin))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=begin))
     result = rltr("train", "--out", "here")
     assert result.exit_code == 130
     assert result.stderr.endswith("go on from the last checkpoint with: rltr train --resume --out here\n")
@@ -311,7 +321,7 @@ def test_signals_have_the_exit_codes_that_shells_expect(name: str, code: int, mo
         pytest.skip("not on this system")
     number = getattr(signal, name)
     stop = KeyboardInterrupt() if name == "SIGINT" else Stopped(number)
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(stop)))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(stop)))
     result = rltr("train", "--out", "here")
     assert result.exit_code == code and result.stderr == "rltr: interrupted before anything was written\n"
 
@@ -339,7 +349,7 @@ FULL = [
 
 @pytest.mark.parametrize("error", FULL, ids=str)
 def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(error)))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(error)))
     result = rltr("train")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert result.stderr == f"rltr: error: {error.filename or 'the results cannot be written'}: {error.strerror}; " + (
@@ -349,7 +359,7 @@ def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypat
 
 def test_other_errors_of_the_system_are_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(OSError(errno.EBADF, "Bad file")))
+        sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(OSError(errno.EBADF, "Bad file")))
     )
     assert isinstance(rltr("train").exception, OSError)
 
@@ -380,14 +390,16 @@ def test_what_was_moved_is_asked_for(run_folder: Path, tmp_path: Path, jobs: lis
 
 
 def test_messages_of_several_lines_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(RltrError("first\n  second"))))
+    monkeypatch.setitem(
+        sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(RltrError("first\n  second")))
+    )
     assert rltr("train").stderr == "rltr: error: first second\n"
     monkeypatch.setenv("RLTR_DEBUG", "1")
     assert isinstance(rltr("train").exception, RltrError)
 
 
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rltr.jobs.runs", SimpleNamespace(run_train=failing(ValueError("a bug"))))
+    monkeypatch.setitem(sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(ValueError("a bug"))))
     assert isinstance(rltr("train").exception, ValueError)
 
 

@@ -1,6 +1,7 @@
 """Sounds: files and tables of them, and models that hear them."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from rltr.check.parity import parity, random_examples
 from rltr.envs import make_episodes
 from rltr.errors import RltrError
 from rltr.jobs.check import run_check
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
@@ -155,7 +156,7 @@ def test_inputs_are_what_the_extractor_makes_of_a_batch(folder: Path) -> None:
     assert found["attention_mask"].sum(1).tolist() == [lengths[i] for i in (0, 1)]
 
 
-def test_from_files_to_a_checked_policy(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_files_to_a_checked_policy(folder: Path, tmp_path: Path, told: Callable[[], str]) -> None:
     values = {
         "model": {"source": str(folder / "wav2vec2")},
         "data": {"source": str(folder / "data"), "fractions": [0.5, 0.25, 0.25]},
@@ -164,9 +165,9 @@ def test_from_files_to_a_checked_policy(folder: Path, tmp_path: Path, capsys: py
         "device": "cpu",
         "out": str(tmp_path / "run"),
     }
-    run = run_train(load_recipe(values))
+    run = run_train(load_recipe(values)).folder
     assert run_check(run / POLICY_FOLDER)
-    assert ", accuracy " in capsys.readouterr().out
+    assert ", accuracy " in told()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])

@@ -43,9 +43,13 @@ def check(
     if target == EMBEDDED or _is_model(at_home(Path(target))):
         if model or data:
             raise RltrError(f"--model and --data go with a policy's folder, and {target!r} is none")
+        from rich.console import Console
+
         from rltr.jobs.check import run_model_check
 
-        if not run_model_check(target, tower, device or "auto", threads):
+        report = run_model_check(target, tower, device or "auto", threads)
+        Console().print(report.table())
+        if not report.holds:
             typer.echo("rltr: check failed: this model is not exact with fewer tokens on this machine", err=True)
             raise typer.Exit(1)
         return

@@ -1,5 +1,6 @@
 """``rltr demo``: train, measure and export on what rltr ships."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -33,6 +34,6 @@ def demo(
     recipe = load_recipe("quick" if quick else "demo", changes or (), values)
     check_out(recipe.out, marker=DEMO_FILE, replace=True)
     refuse_early(recipe)
-    from rltr.jobs.runs import run_demo
+    from rltr.jobs.demo import run_demo
 
-    run_demo(recipe, quick)
+    run_demo(recipe, quick, progress=sys.stdout.isatty())

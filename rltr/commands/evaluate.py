@@ -49,6 +49,6 @@ def evaluate(
     recipe = load_recipe(recipe_file or trained, changes or (), {**values, "out": out or Path("runs/evaluation")})
     check_out(recipe.out, marker=EVALUATION_FILE, replace=True)
     refuse_early(recipe)
-    from rltr.jobs.runs import run_evaluate
+    from rltr.jobs.evaluation import run_evaluate
 
-    run_evaluate(policy, recipe)
+    run_evaluate(policy, recipe, progress=True)

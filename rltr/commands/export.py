@@ -27,7 +27,7 @@ def export(
             f"--run {str(run)!r} holds no run ({RECIPE_FILE} is not there); name a folder that train wrote to"
         )
     check_out(out, marker=POLICY_FILE, replace=True)
-    from rltr.jobs.runs import run_export
+    from rltr.jobs.export import run_export
 
     run_export(run, out)
     typer.echo(f"exported; next: rltr check {shlex.quote(str(out))}")

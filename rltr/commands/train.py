@@ -1,6 +1,7 @@
 """``rltr train``: a policy for the user's model and data."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,16 +68,16 @@ def train(
             raise RltrError(f"which data is model {recipe.model.source!r} for? Name it with --data")
         check_out(recipe.out)
     refuse_early(recipe)
-    from rltr.jobs.runs import run_train
+    from rltr.jobs.training import run_train
 
     try:
-        folder = run_train(recipe, resume)
+        run = run_train(recipe, resume, progress=sys.stdout.isatty())
     except KeyboardInterrupt as stop:
         begun = (recipe.out / RECIPE_FILE).is_file()
         hint = f"; go on from the last checkpoint with: rltr train --resume --out {shlex.quote(str(recipe.out))}"
         stop.args = (hint if begun else " before anything was written",)
         raise
-    typer.echo(f"trained; next: rltr export --run {shlex.quote(str(folder))} --out my-policy")
+    typer.echo(f"trained; next: rltr export --run {shlex.quote(str(run.folder))} --out my-policy")
 
 
 def _refuse_moved(recipe: "rltr.recipe.Recipe") -> None:

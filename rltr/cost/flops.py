@@ -17,6 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from rltr.cost.model import dense
 from rltr.cost.serialization import dump, restore
 from rltr.errors import RltrError
+from rltr.policies.network import PolicyConfig, decision_flops
+from rltr.runtime.backbone import Backbone
 
 QUERY_NAMES = ("q_proj", "query", "q_lin")
 """What transformers calls a layer's query projection: as wide as all heads together, also with grouped keys."""
@@ -60,6 +62,11 @@ class FlopsCost:
         """
         priced = [layer_flops(layer) for layer in layers]
         return cls(tuple(token for token, _ in priced), tuple(pair for _, pair in priced), per_token, per_pair)
+
+    @classmethod
+    def for_training(cls, backbone: Backbone, policy: PolicyConfig) -> "FlopsCost":
+        """FLOPs of a model's layers, and of the decisions of a policy of this shape."""
+        return cls.count(backbone.layers, *decision_flops(policy))
 
     @property
     def depth(self) -> int:

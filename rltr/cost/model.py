@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rltr.policies.network import PolicyConfig
+from rltr.runtime.backbone import Backbone
+
 
 @runtime_checkable
 class CostModel(Protocol):
@@ -55,6 +58,24 @@ class CostModel(Protocol):
 
         Raises:
             RltrError: if ``data`` is not such a dictionary.
+        """
+        ...
+
+
+@runtime_checkable
+class CountedCost(CostModel, Protocol):
+    """A cost model that a training makes from the model alone; measured times take more (``train/cost_model.py``)."""
+
+    @classmethod
+    def for_training(cls, backbone: Backbone, policy: PolicyConfig) -> "CountedCost":
+        """The cost model of a training whose recipe names it (``cost.kind``).
+
+        Args:
+            backbone: the frozen model, on the device where it runs.
+            policy: shape of the policy that decides, whose own cost belongs to :meth:`decision`.
+
+        Raises:
+            RltrError: if this model's layers cannot be priced so.
         """
         ...
 

@@ -1,5 +1,9 @@
-"""Evaluation: accuracy and measured time of every method in one run."""
+"""Evaluation: accuracy and measured time of every method in one run.
 
+``rltr.evaluate(policy)`` measures a policy beside the baselines: see :func:`rltr.jobs.api.evaluate`.
+"""
+
+from rltr.callable_package import make_callable
 from rltr.evaluate.measure import measure
 from rltr.evaluate.points import POLICY, UNTRAINED, Measurement, OperatingPoint
 from rltr.evaluate.results import Evaluation, read_json, write_json
@@ -18,3 +22,5 @@ __all__ = [
     "read_json",
     "write_json",
 ]
+
+make_callable(__name__)

@@ -38,7 +38,7 @@ def measure(
     native_every: int = 4,
     gallery: int = 12,
     seed: int = 0,
-    progress: bool = True,
+    progress: bool = False,
     split: str = "test",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:

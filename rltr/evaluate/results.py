@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,9 @@ from rltr.system import former_names
 from rltr.system.files import atomic_write
 from rltr.system.former_names import present_names
 from rltr.system.reading import read_regular
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,21 @@ class Evaluation:
     """What the quality is (see :class:`rltr.tasks.goals.Goal`)."""
     chance: float = 0.0
     """The quality of guessing."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary for each operating point, with what it measured and the name of its curve.
+
+        The keys of the quality are called what it is: ``accuracy``, ``accuracy_low``, ``accuracy_change``, and so on.
+        Numbers are numbers; ``kept`` (mean tokens of each layer) and ``layers`` are lists; what is unknown is None. The
+        quality of every single input is left out: :meth:`resampled` works with it.
+        """
+        return [{"series": point.series, **_record(point, self.quality_name)} for point in self.points]
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """:meth:`records` as a DataFrame, one row for each operating point."""
+        import pandas
+
+        return pandas.DataFrame(self.records())
 
     def series(self) -> dict[str, list[Measurement]]:
         """Points by curve, cheap to expensive in measured latency; the policy first, then what merges."""
@@ -159,32 +177,38 @@ def write_csv(evaluation: Evaluation, path: Path) -> None:
 
     The columns of the quality are called what it is: ``accuracy``, ``accuracy_low``, ``accuracy_change``, …
     """
-    rows = [_flat(point, evaluation.quality_name) for point in evaluation.points]
+    rows = [
+        {name: _cell(name, value) for name, value in _record(point, evaluation.quality_name).items()}
+        for point in evaluation.points
+    ]
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _flat(point: Measurement, quality_name: str) -> dict[str, str | float]:
-    row: dict[str, str | float] = {}
+def _record(point: Measurement, quality_name: str) -> dict[str, Any]:
+    record: dict[str, Any] = {}
     for own in (f.name for f in fields(point)):
         value = getattr(point, own)
         name = own.replace("quality", quality_name.replace(" ", "_"))
         if name.endswith("_interval"):
-            low, high = value or ("", "")
-            row[name.replace("_interval", "_low")] = low
-            row[name.replace("_interval", "_high")] = high
-        elif name == "kept":
-            row[name] = " ".join(f"{tokens:.3f}" for tokens in value)
-        elif name == "layers":
-            row[name] = " ".join(map(str, value))
-        elif name == "per_input":
-            continue  # one number per input is nothing for a spreadsheet
-        else:
-            row[name] = "" if value is None else value
-    row["prediction_error"] = "" if point.prediction_error is None else point.prediction_error
-    return row
+            low, high = value or (None, None)
+            record[name.replace("_interval", "_low")] = low
+            record[name.replace("_interval", "_high")] = high
+        elif name != "per_input":
+            record[name] = value
+    record["prediction_error"] = point.prediction_error
+    return record
+
+
+def _cell(name: str, value: Any) -> str | float:
+    """A value as it stands in a spreadsheet."""
+    if name == "kept":
+        return " ".join(f"{tokens:.3f}" for tokens in value)
+    if name == "layers":
+        return " ".join(map(str, value))
+    return "" if value is None else value
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -1,10 +1,9 @@
 """What ``rltr calibrate`` does: a policy's prices and its calibration, measured anew on this machine and this data."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-from rich.console import Console
 
 from rltr.cost import CostModel, LatencyCost
 from rltr.cost.pricing import Pricing
@@ -26,7 +25,7 @@ from rltr.train.cost_model import Priced, make_cost, spread
 from rltr.train.run import CALIBRATED_ROWS, calibrated_weights
 from rltr.train.trusted_prices import UnreliablePrices
 
-console = Console()
+log = logging.getLogger(__name__)
 
 
 def run_calibrate(
@@ -53,7 +52,7 @@ def run_calibrate(
         found = _calibrated(policy_folder, changes, clock)
         save_policy(found, out)
     for point in found.calibration:
-        console.print(_line(point, found.quality_name), highlight=False)
+        log.info(_line(point, found.quality_name))
     return found
 
 
@@ -69,7 +68,7 @@ def _calibrated(policy_folder: Path, changes: Mapping[str, object] | None, clock
     network = policy.network.to(backbone.device)
     rows = cost.rows if isinstance(cost, LatencyCost) else CALIBRATED_ROWS
     weights = [point.cost_weight for point in policy.calibration] or calibrated_weights(recipe)
-    console.print(f"calibrating at {len(weights)} cost weights on {len(task.validation)} validation inputs")
+    log.info("calibrating at %d cost weights on %d validation inputs", len(weights), len(task.validation))
     table = calibrate(
         backbone,
         network,

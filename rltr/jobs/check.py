@@ -1,14 +1,14 @@
 """What ``rltr check`` does: a policy's folder, or a model, is tested on the machine where it will run."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from rltr.check.parity import parity, random_examples
-from rltr.check.user_models import check_backbone
+from rltr.check.user_models import BackboneReport, check_backbone
 from rltr.cost import FlopsCost
 from rltr.deploy.calibration import CalibrationPoint
 from rltr.deploy.card import lost_at_most
@@ -30,7 +30,7 @@ SLACK = 0.05
 """Quality that may be lost beyond the calibrated loss, or at all without a calibration, before a check fails."""
 MEASURED = 4
 """Cost weights that a policy without a calibration is measured at."""
-console = Console()
+log = logging.getLogger(__name__)
 
 
 def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) -> bool:
@@ -45,7 +45,7 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     Returns:
         Whether the policy may be used here: keeping everything, the model answers as the native one; and on real data
         no setting loses surely more than the policy's calibration promised, or without a calibration, not every
-        setting loses surely more than :data:`SLACK`. If not, why is printed.
+        setting loses surely more than :data:`SLACK`. If not, why is logged.
     """
     policy = load_policy(policy_folder)
     trained = stored_recipe(policy.recipe, str(policy_folder))
@@ -56,12 +56,12 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     batch = examples.batch(range(min(CHECKED, len(examples))))
     inputs = move_inputs(batch, backbone.device, backbone.dtype)
     found = parity(backbone, inputs, policy.layers, policy.removal, examples.goal)
-    console.print(
+    log.info(
         f"everything kept: largest difference in an answer {found.error:.1e} (rounding: up to {found.tolerance:.1e}); "
         f"after detaching: {'identical' if found.restored else 'different'}"
     )
     if not found.holds:
-        console.print(
+        log.info(
             "with everything kept, this model does not answer as the native one on this machine; do not use the policy "
             "here, and please report it with the versions of torch and transformers"
         )
@@ -69,7 +69,7 @@ def run_check(policy_folder: Path, changes: Mapping[str, object] | None = None) 
     promised = {point.cost_weight: point for point in policy.calibration}
     weights = list(promised)[:: max(1, len(promised) // 4)] or _trained_weights(recipe)
     if not promised:
-        console.print(
+        log.info(
             f"this policy was exported without calibration: measured at cost weights that it was trained for"
             f"{'' if real else f', and no verdict on its {policy.quality_name}'}"
         )
@@ -102,7 +102,7 @@ def _print_point(point: Measurement, evaluation: Evaluation, promised: Calibrati
     slower = " - slower than no pruning" if point.slower else ""
     lost = "" if promised is None else f"; lost at most, by its calibration: {lost_at_most(promised.to_dict())}"
     told = "" if promised is None or promised.time is None else f" (calibrated: {promised.time:.2f})"
-    console.print(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{told}{right}{lost}{slower}")
+    log.info(f"cost weight {point.setting:.3g}: {point.latency:.2f} of the native time{told}{right}{lost}{slower}")
 
 
 def _keeps_quality(evaluation: Evaluation) -> bool:
@@ -118,9 +118,9 @@ def _keeps_quality(evaluation: Evaluation) -> bool:
     loses = f"this policy loses {least:.1f} points of {evaluation.quality_name} or more on this data"
     if len(ruined) < len(evaluation.points):
         where = ", ".join(f"{point.setting:.3g}" for point in ruined)
-        console.print(f"at cost weight {where} {loses}: run it at another one, and calibrate it first (rltr calibrate)")
+        log.info(f"at cost weight {where} {loses}: run it at another one, and calibrate it first (rltr calibrate)")
         return True
-    console.print(
+    log.info(
         f"at every cost weight measured {loses}, surely more than {100 * SLACK:.0f}: this data is unlike what it was "
         "trained on, or the policy is damaged or another one. Train one for this data"
     )
@@ -128,7 +128,7 @@ def _keeps_quality(evaluation: Evaluation) -> bool:
 
 
 def _keeps_promises(evaluation: Evaluation, promised: Mapping[float, CalibrationPoint]) -> bool:
-    """Whether no setting surely loses more than its calibration promised; if one does, why is printed."""
+    """Whether no setting surely loses more than its calibration promised; if one does, why is logged."""
     broken = [
         point for point in evaluation.points if breaks_promise(point.quality_change_interval, promised[point.setting])
     ]
@@ -136,7 +136,7 @@ def _keeps_promises(evaluation: Evaluation, promised: Mapping[float, Calibration
         return True
     worst = min(broken, key=lambda point: point.quality_change)
     calibrated = promised[worst.setting]
-    console.print(
+    log.info(
         f"at cost weight {worst.setting:.3g} this policy loses {-100 * worst.quality_change:.1f} points of "
         f"{evaluation.quality_name} on this data, surely more than the "
         f"{100 * (calibrated.dense_quality - calibrated.quality):.1f} that it was calibrated with: this data is unlike "
@@ -165,8 +165,10 @@ def loses_surely(change: Interval | None, allowed: float) -> bool:
     return change is not None and -change[1] > allowed
 
 
-def run_model_check(source: str, tower: str | None = None, device: str = "auto", threads: int | None = None) -> bool:
-    """Prove that a model is exact with fewer tokens, and print what was found.
+def run_model_check(
+    source: str, tower: str | None = None, device: str = "auto", threads: int | None = None
+) -> BackboneReport:
+    """Prove that a model is exact with fewer tokens.
 
     Args:
         source: a model's folder, hub id, or ``embedded``; it is loaded as the class it was saved as.
@@ -175,13 +177,11 @@ def run_model_check(source: str, tower: str | None = None, device: str = "auto",
         threads: of the processor; None for torch's own choice.
 
     Returns:
-        Whether it is exact.
+        What was found; ``holds`` says whether the model is exact.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    report = check_backbone(load_as_saved(source, pick_device(device)), tower=tower)
-    console.print(report.table())
-    return report.holds
+    return check_backbone(load_as_saved(source, pick_device(device)), tower=tower)
 
 
 def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named: bool) -> tuple[Examples, bool]:
@@ -195,7 +195,7 @@ def _examples_at_hand(recipe: Recipe, backbone: Backbone, policy: Policy, named:
     place = (
         f"{source!r} on the hub, is not loaded unasked" if is_hub_name(source) else f"{from_here(source)}, is not here"
     )
-    console.print(
+    log.info(
         f"the data it was trained on, {place}: checking on random inputs, of which the policy may keep more or less "
         f"than of yours: no verdict on its {policy.quality_name}; name data with --data to have one"
     )

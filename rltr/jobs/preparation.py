@@ -1,7 +1,7 @@
 """From a recipe to what every job works with: the frozen model and its data."""
 
 from dataclasses import fields
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from rltr.embedded import load_task as load_embedded_task
 from rltr.errors import RltrError
 from rltr.recipe import EMBEDDED, Recipe
-from rltr.recipe.inputs import DataGroup
+from rltr.recipe.inputs import DataGroup, refuse_in_memory
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.kernels import Backend
 from rltr.system.device import pick_device
@@ -20,29 +20,52 @@ from rltr.tasks.models import load_model
 from rltr.tasks.read.unlabelled import forget_labels
 
 
-def prepare(recipe: Recipe) -> tuple[Backbone, Task]:
-    """The frozen model and the data a recipe names.
+def prepare(recipe: Recipe, model: PreTrainedModel | None = None, data: Any = None) -> tuple[Backbone, Task]:
+    """The frozen model and the data a recipe names, or those that are given.
+
+    Args:
+        recipe: what to load, and how.
+        model: a model in memory, in place of the one that the recipe names.
+        data: a :class:`rltr.tasks.Task` that is read already, or anything else that :func:`rltr.load_task` reads, in
+            place of what the recipe names.
 
     Raises:
         RltrError: if one cannot be read, or they do not fit each other.
     """
-    backbone = prepare_model(recipe)
-    return backbone, prepare_data(recipe, backbone.model)
+    backbone = prepare_model(recipe, model)
+    return backbone, prepare_data(recipe, backbone.model, data)
 
 
-def prepare_model(recipe: Recipe) -> Backbone:
-    """The frozen model a recipe names, on its device; from now on torch uses as many threads as the recipe says."""
+def prepare_model(recipe: Recipe, model: PreTrainedModel | None = None) -> Backbone:
+    """The frozen model a recipe names, or the given one; from now on torch uses as many threads as the recipe says.
+
+    Raises:
+        RltrError: if it cannot be loaded, or the given one is in training mode or on another device than the recipe
+            names.
+    """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    model = load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device))
+    if model is None:
+        refuse_in_memory("model", recipe.model.source)
+        model = load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device))
+    else:
+        _refuse_unready(model, recipe.device)
     attention = cast(Backend, recipe.reduction.attention)  # the recipe has checked that
     return Backbone(model, recipe.model.tower, attention=attention)
 
 
-def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
-    """The data a recipe names, as ``model`` takes them."""
+def prepare_data(recipe: Recipe, model: PreTrainedModel, given: Any = None) -> Task:
+    """The data a recipe names, or the given ones, as ``model`` takes them.
+
+    Raises:
+        RltrError: if they cannot be read or do not fit the model.
+    """
     data = recipe.data
-    if data.source == EMBEDDED:
+    if isinstance(given, Task):
+        task = given
+    elif given is not None:
+        task = load_task(model, given, kind=_kind(recipe), options=data_options(data))
+    elif data.source == EMBEDDED:
         task = load_embedded_task()
         _refuse_unlike(model, recipe.model.source, task)
         if recipe.model.source != EMBEDDED:  # which is known to be good
@@ -51,9 +74,24 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel) -> Task:
             for split in (task.train, task.validation, task.test):
                 forget_labels(split)
     else:
+        refuse_in_memory("data", data.source)
         task = load_task(model, data.source, kind=_kind(recipe), options=data_options(data))
     # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.
     return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
+
+
+def _refuse_unready(model: PreTrainedModel, device: str) -> None:
+    """Refuse a model in memory that would not answer as a frozen one, or is not where the recipe says."""
+    if model.training:
+        raise RltrError(
+            f"this {type(model).__name__} is in training mode, in which dropout makes its answers random: call "
+            "model.eval() first"
+        )
+    wanted = pick_device(device)
+    if device != "auto" and (wanted.type, wanted.index or 0) != (model.device.type, model.device.index or 0):
+        raise RltrError(
+            f"the model is on {model.device}, but device={device!r}: call model.to({device!r}), or leave device out"
+        )
 
 
 def data_options(data: DataGroup) -> DataOptions:

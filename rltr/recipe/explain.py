@@ -62,20 +62,21 @@ def _wanted(message: str) -> str:
     return message if len(message) <= 400 else f"{message[:150]} ... {message[-240:]}"
 
 
-def _keys(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def field_keys(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted key of every field in a group of fields and in the groups within it."""
     for name in group.model_fields:
         inner = inner_group(group, name)
         if inner is None:
             yield f"{prefix}{name}"
         else:
-            yield from _keys(inner, f"{prefix}{name}.")
+            yield from field_keys(inner, f"{prefix}{name}.")
 
 
 def _suggestion(path: list[str], siblings: list[str]) -> str:
     *parents, bad = path
-    everywhere = {key.rpartition(".")[2]: key for key in _keys(Recipe)}
-    near = [".".join([*parents, key]) for key in difflib.get_close_matches(bad, siblings, 1)]
-    near = near or [everywhere[key] for key in difflib.get_close_matches(bad, list(everywhere), 1)]
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    keys = {key.rpartition(".")[2]: key for key in field_keys(Recipe)}
+    keys |= {name: ".".join([*parents, name]) for name in siblings}
+    near = difflib.get_close_matches(bad, list(keys), 1)
+    hint = f"did you mean {keys[near[0]]!r}? " if near else ""
     where = f"in {'.'.join(parents)!r}" if parents else "at the top"
     return f"{hint}valid {where}: {', '.join(siblings)}"

@@ -80,11 +80,23 @@ class Recipe(Group):
     learner: LearnerGroup = Field(LearnerGroup(), description="How the policy learns")
     policy: PolicyGroup = Field(PolicyGroup(), description="The small network that decides")
     evaluation: EvaluationGroup = Field(EvaluationGroup(), description="What is measured at the end")
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(
+        ["tensorboard"],
+        description="where training curves go beside progress.csv: tensorboard (in the run's folder), trackio, wandb; "
+        "the last two need their package; [] for none",
+    )
     threads: int | None = Field(None, ge=1, le=4096, description="processor threads; null for torch's own choice")
     device: str = Field(
         "auto", min_length=1, description="cpu, cuda, cuda:1 …; auto takes an accelerator if there is one"
     )
     out: Path = Field(Path("runs/rltr"), description="the folder that receives everything the run makes")
+
+    @field_validator("report_to")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        if len(names) != len(set(names)):
+            raise ValueError("must name each once")
+        return names
 
     @field_validator("out")
     @classmethod

@@ -7,10 +7,28 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from rltr.errors import RltrError
 from rltr.recipe.group import Group
 
 EMBEDDED = "embedded"
 """The name, in place of a path, of the model and the data that come with rltr."""
+
+
+IN_MEMORY = "<in memory>"
+"""The name, in place of a path, of a model or data that were given as Python objects: no file holds them."""
+
+
+def refuse_in_memory(what: Literal["model", "data"], source: str) -> None:
+    """Refuse to load what a training was given as a Python object.
+
+    Raises:
+        RltrError: with how to name it.
+    """
+    if source == IN_MEMORY:
+        raise RltrError(
+            f"the {what} of this training came from Python and was never in a file: name one with --{what}, or give it "
+            f"to rltr.evaluate or rltr.train as {what}=..."
+        )
 
 
 def is_hub_name(source: str) -> bool:

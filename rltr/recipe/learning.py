@@ -50,8 +50,9 @@ class ReductionGroup(Group):
 class CostGroup(Group):
     """What a kept token costs."""
 
-    kind: Literal["latency", "flops"] = Field(
-        "latency", description="latency is measured on the device in use, flops is counted"
+    kind: str = Field(
+        "latency",
+        description="latency is measured on the device in use, flops is counted; installed packages may add others",
     )
     batch_size: int = Field(64, ge=1, le=LARGE, description="inputs per batch that latency is measured at")
     table: Path | None = Field(
@@ -66,6 +67,16 @@ class CostGroup(Group):
         "add up to what whole passes take, mostly because the machine is busy: refuse stops and says so, flops warns "
         "and counts instead",
     )
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        # Here, because cost models need torch, and the defaults, which are not validated, must be shown at once.
+        from rltr.cost import COST_MODELS
+
+        if kind not in COST_MODELS:
+            raise ValueError(f"there is no cost model {kind!r}; choose from {', '.join(COST_MODELS)}")
+        return kind
 
     @field_validator("table")
     @classmethod

@@ -18,6 +18,7 @@ RESUMABLE = (
     "learner.max_grad_norm",
     "learner.checkpoint_every",
     "evaluation",
+    "report_to",
     "device",
     "threads",
     "out",

@@ -1,6 +1,7 @@
 """Which tokens to keep: one small file per method, all run by the same ragged runtime.
 
-A new one is a file here and a line in ``BASELINES``. It sees what :class:`rltr.runtime.decision.Decision` holds.
+A new one is a file here and a line in ``BASELINES``, or an entry point of another package in ``rltr.selectors``. It
+sees what :class:`rltr.runtime.decision.Decision` holds.
 """
 
 from rltr.errors import RltrError
@@ -12,16 +13,21 @@ from rltr.selectors.random import RandomChoice
 from rltr.selectors.redundancy import LeastRedundant
 from rltr.selectors.tome import ToMe
 from rltr.selectors.uniform import Uniform
+from rltr.system.registry import Registry
 
-BASELINES: dict[str, type[KeepRate]] = {
-    "random": RandomChoice,
-    "norm": Norm,
-    "cls_attention": ClsAttention,
-    "tome": ToMe,
-    "uniform": Uniform,
-    "redundancy": LeastRedundant,
-}
-"""Baselines that take a keep rate, by the name recipes and reports use."""
+BASELINES: Registry[KeepRate] = Registry(
+    "rltr.selectors",
+    {
+        "random": RandomChoice,
+        "norm": Norm,
+        "cls_attention": ClsAttention,
+        "tome": ToMe,
+        "uniform": Uniform,
+        "redundancy": LeastRedundant,
+    },
+    base=KeepRate,
+)
+"""Baselines that take a keep rate, by the name recipes and reports use; packages add theirs by entry points."""
 
 
 def baseline(name: str, keep_rate: float) -> KeepRate:

@@ -1,21 +1,21 @@
 """The cost model that a recipe asks for: counted, or measured now or before and held against whole passes."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from torch import Tensor
 
-from rltr.cost import CostModel, FlopsCost, LatencyCost
+from rltr.cost import COST_MODELS, CostModel, CountedCost, FlopsCost, LatencyCost
 from rltr.cost.passes import WholePasses
 from rltr.cost.rounds import CLOCK, Clock
 from rltr.cost.scaling import compare, scaled
 from rltr.envs.episodes import row_length
 from rltr.errors import RltrError
-from rltr.policies.network import PolicyConfig, TokenPolicy, decision_flops
+from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Removal
@@ -63,7 +63,10 @@ def make_cost(priced: Priced, wanted: CostGroup, clock: Clock = CLOCK) -> CostMo
             do.
         RltrError: if the layers cannot be priced so, or a measured table does not fit.
     """
-    return MAKERS[wanted.kind](priced, wanted, clock)
+    if wanted.kind == LatencyCost.name:
+        return _latency(priced, wanted, clock)
+    counted = cast(type[CountedCost], COST_MODELS[wanted.kind])  # the registry takes no other
+    return counted.for_training(priced.backbone, priced.policy)
 
 
 def spread(rows: int, examples: int) -> list[int]:
@@ -115,10 +118,6 @@ def _beside(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
     return replace(cost, busy=worse.busy or cost.busy or passes.busy, disagreement=worse.disagreement)
 
 
-def _flops(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
-    return FlopsCost.count(priced.backbone.layers, *decision_flops(priced.policy))
-
-
 def _latency(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
     try:
         return _measured_or_stored(priced, wanted, clock)
@@ -126,7 +125,7 @@ def _latency(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
         if wanted.when_busy == "refuse":
             raise
         log.warning("%s. FLOPs are counted instead, as cost.when_busy says", error)
-        return _flops(priced, wanted, clock)
+        return FlopsCost.for_training(priced.backbone, priced.policy)
 
 
 def _measured_or_stored(priced: Priced, wanted: CostGroup, clock: Clock) -> LatencyCost:
@@ -158,7 +157,3 @@ def _stored(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
     # Of the machine counts how busy it is now: the stored prices are as good as whole passes find them.
     trust(compare(replace(cost, busy=passes.busy, disagreement=passes.disagreement), passes))
     return cost  # as it was stored, or a run could not be repeated
-
-
-MAKERS: dict[str, Callable[[Priced, CostGroup, Clock], CostModel]] = {"flops": _flops, "latency": _latency}
-"""How each cost model is made, by the name recipes use."""

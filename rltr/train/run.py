@@ -2,16 +2,14 @@
 
 import logging
 import math
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from rltr import cost as costs
 from rltr.cost import CostModel, LatencyCost
@@ -36,6 +34,7 @@ from rltr.train.checkpoint_facts import check_facts, read_facts
 from rltr.train.cost_model import Priced, check_conditions, make_cost, spread
 from rltr.train.origin import origin, refuse_others
 from rltr.train.token_ppo import TokenPPO
+from rltr.train.trackers import refuse_missing, training_logger
 from rltr.train.trusted_prices import UnreliablePrices, advice_in_training
 from rltr.train.watch import Bar, Checkpoints, Watch
 
@@ -55,6 +54,9 @@ def train_policy(
     out: Path,
     resume: bool = False,
     begin: Callable[[], None] = lambda: None,
+    *,
+    callbacks: Sequence[BaseCallback] = (),
+    progress: bool = False,
 ) -> Policy:
     """Train a policy by a recipe; logs, checkpoints and measured prices go to ``out``.
 
@@ -65,10 +67,14 @@ def train_policy(
         out: folder of the run; ``logs``, ``checkpoint`` and, for measured prices, ``latency.json`` are made in it.
         resume: go on from the checkpoint in ``out``, if there is one yet.
         begin: called once nothing can be refused any more, before the first file is written.
+        callbacks: the user's own, called after rltr's. One whose ``_on_step`` returns False ends the training, and the
+            policy learned by then is calibrated.
+        progress: show a bar on stdout.
 
     Raises:
         RltrError: if recipe, model and data do not fit, the checkpoint is of another training, or training diverges.
     """
+    refuse_missing(recipe.report_to)
     layers = default_layers(backbone.depth) if recipe.reduction.layers == "auto" else tuple(recipe.reduction.layers)
     removal, learner = recipe.reduction.removal, recipe.learner
     ReducedModel(backbone, KeepAll(), layers, removal)  # refuses impossible layers before prices are measured
@@ -125,13 +131,15 @@ def train_policy(
             extra = {"cost": cost.to_dict(), "recipe": kept_recipe, "origin": began}
             save_checkpoint(out / CHECKPOINT, ppo, extra)
 
-        with closing(configure(str(_next_log(out)), ["tensorboard", "csv"])) as logger, _bars() as bars:
+        folder = _next_log(out)
+        opened = training_logger(folder, recipe.report_to, f"{out.name}-{folder.name}", kept_recipe)
+        with closing(opened) as logger, _bars(progress) as bars:
             ppo.set_logger(logger)
             bar = Bar(bars, bars.add_task("rollouts", total=learner.planned))
-            callbacks = CallbackList([Watch(task.train), Checkpoints(save, learner.checkpoint_every), bar])
+            own = [Watch(task.train), Checkpoints(save, learner.checkpoint_every), bar]
             left = learner.planned * episodes.steps - ppo.num_timesteps
             if left > 0:
-                ppo.learn(left, callbacks, reset_num_timesteps=False)
+                ppo.learn(left, CallbackList([*own, *callbacks]), reset_num_timesteps=False)
     network = ppo.policy.network.eval().requires_grad_(False)
     rows = cost.rows if isinstance(cost, LatencyCost) else CALIBRATED_ROWS
     sure, weights = recipe.evaluation.confidence, calibrated_weights(recipe)
@@ -164,10 +172,10 @@ def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyC
     )
 
 
-def _bars() -> Progress:
-    """A bar for whoever watches; where nobody does, in a log or a pipe, none."""
+def _bars(shown: bool) -> Progress:
+    """The progress bar of rollouts."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, disable=not sys.stdout.isatty())
+    return Progress(*columns, disable=not shown)
 
 
 def _dense_cache(megabytes: int) -> DenseCache | None:

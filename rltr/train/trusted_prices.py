@@ -5,15 +5,12 @@ If they do not, or the machine is busy, say why and what can be done.
 
 import logging
 
-from rich.console import Console
-
 from rltr.cost import LatencyCost
 from rltr.cost.rounds import UNSTEADY
 from rltr.errors import RltrError
 from rltr.recipe.learning import CostGroup
 
 log = logging.getLogger(__name__)
-console = Console()
 
 TOLERATED = 0.15
 """How far a whole pass's relative time may be from what prices predict: beyond, no policy is trained on them."""
@@ -72,9 +69,9 @@ def trust(cost: LatencyCost) -> LatencyCost:
         log.warning(
             "this machine is busy: %s. Prices hold even so; what is timed gets surer if nothing else runs", cost.busy
         )
-    console.print(
-        f"prices: relative times of whole passes are predicted within {fit.median_error:.0%}, {fit.worst_error:.0%} "
-        "at worst",
-        highlight=False,
+    log.info(
+        "prices: relative times of whole passes are predicted within %.0f%%, %.0f%% at worst",
+        100 * fit.median_error,
+        100 * fit.worst_error,
     )
     return cost

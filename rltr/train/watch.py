@@ -11,6 +11,7 @@ from rltr.envs.episodes import Outcome
 from rltr.report.gallery import Patches, dim
 from rltr.tasks import Examples
 from rltr.train.token_ppo import TokenPPO
+from rltr.train.trackers import Tracker
 
 
 class Watch(BaseCallback):
@@ -51,12 +52,12 @@ class Watch(BaseCallback):
         counts = [sum(stage.counts) for stage in outcome.trace.stages]
         for layer, before, after in zip(outcome.trace.layers, counts[:-1], counts[1:], strict=True):
             record(f"rltr/keep_rate/{layer}", after / before)
-        if self._updates % self.pictures_every == 0 and self._has_tensorboard():
+        if self._updates % self.pictures_every == 0 and self._takes_pictures():
             self._show(outcome)
         self._updates += 1
 
-    def _has_tensorboard(self) -> bool:
-        return any(isinstance(output, TensorBoardOutputFormat) for output in self.logger.output_formats)
+    def _takes_pictures(self) -> bool:
+        return any(isinstance(output, TensorBoardOutputFormat | Tracker) for output in self.logger.output_formats)
 
     def _show(self, outcome: Outcome) -> None:
         patches = Patches.of(self.model.episodes.backbone.config, outcome.trace.grid)

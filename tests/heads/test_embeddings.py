@@ -8,7 +8,7 @@ from transformers import BertModel
 
 import rltr
 from rltr.errors import RltrError
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
@@ -40,7 +40,7 @@ def test_a_pooler_that_nobody_trained_is_left_out(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize("removal", ["merge", "drop"])
 def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, removal: str) -> None:
     wanted = recipe(folder, tmp_path / "run", "embeddings").model_dump(mode="json")
-    run = run_train(load_recipe(wanted, (), {"reduction.removal": removal}))
+    run = run_train(load_recipe(wanted, (), {"reduction.removal": removal})).folder
     model = load_model(str(folder / "embedder"), "embedding")
     task = load_task(model, folder / "plain.txt", kind="embedding")
     inputs = task.test.batch(range(len(task.test)))

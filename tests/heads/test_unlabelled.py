@@ -10,8 +10,9 @@ from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
 from rltr.dense import DenseAnswers
 from rltr.dense.cache import DenseCache, dense_key
 from rltr.errors import RltrError
+from rltr.jobs.evaluation import run_evaluate
 from rltr.jobs.preparation import prepare
-from rltr.jobs.runs import run_evaluate, run_train
+from rltr.jobs.training import run_train
 from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
@@ -94,7 +95,7 @@ def test_measuring_on_other_splits_than_in_training_is_said(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     blind, seeing = recipe(folder, tmp_path / "run", "texts without labels"), recipe(folder, tmp_path, "several labels")
-    run = run_train(blind)
+    run = run_train(blind).folder
     for number, (wanted, said) in enumerate([(blind, 0), (seeing, 1)]):
         run_evaluate(run / POLICY_FOLDER, wanted.model_copy(update={"out": tmp_path / f"measured-{number}"}))
         assert sum("data.labels is another one than in training" in one.getMessage() for one in caplog.records) == said

@@ -1,6 +1,7 @@
 """Every head, from people's files to a trained, measured and attached policy."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from rltr.envs import make_episodes
 from rltr.errors import RltrError
 from rltr.evaluate.results import read_json
 from rltr.jobs.check import run_check
-from rltr.jobs.runs import run_evaluate, run_train
+from rltr.jobs.evaluation import run_evaluate
+from rltr.jobs.training import run_train
 from rltr.recipe import load_recipe
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
@@ -29,17 +31,17 @@ WHOLE_WAY = ["tokens", "numbers", "embeddings", "zero-shot", "words without labe
 
 @pytest.mark.parametrize("case", WHOLE_WAY)
 def test_from_files_to_a_report_that_names_its_quality(
-    folder: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, case: str, told: Callable[[], str]
 ) -> None:
     *_, goal, name = CASES[case]
     column = name.replace(" ", "_")
     wanted = recipe(folder, tmp_path / "run", case)
-    run = run_train(wanted)
+    run = run_train(wanted).folder
     progress = next((run / "logs").rglob("progress.csv")).read_text().splitlines()[0]
     assert f"rltr/{column}" in progress and f"rltr/dense_{column}" in progress
 
     run_evaluate(run / POLICY_FOLDER, wanted.model_copy(update={"out": tmp_path / "measured"}))
-    assert "look at it: open" in capsys.readouterr().out
+    assert "look at it: open" in told()
     found = read_json(tmp_path / "measured" / "results.json")
     assert found.quality_name == name
     everything = next(point for point in found.points if point.method == "none")
@@ -53,9 +55,9 @@ def test_from_files_to_a_report_that_names_its_quality(
     card = (run / POLICY_FOLDER / "README.md").read_text(encoding="utf-8")
     assert f"| {name} | dense {name} |" in card
 
-    capsys.readouterr()
+    told()
     assert run_check(run / POLICY_FOLDER)
-    assert f", {name} " in capsys.readouterr().out
+    assert f", {name} " in told()
     config = json.loads((run / POLICY_FOLDER / "config.json").read_text())
     config["recipe"]["data"]["source"] = "gone"
     (run / POLICY_FOLDER / "config.json").write_text(json.dumps(config))
@@ -93,7 +95,7 @@ def test_a_part_of_a_classifier_is_reduced(folder: Path, tmp_path: Path) -> None
     values["data"]["kind"] = "image"
     with pytest.raises(RltrError, match="choose one with tower=: vision_model"):
         run_train(load_recipe({**values, "model": {"source": model}}))
-    run = run_train(load_recipe({**values, "model": {"source": model, "tower": "vision_model"}}))
+    run = run_train(load_recipe({**values, "model": {"source": model, "tower": "vision_model"}})).folder
     assert run_check(run / POLICY_FOLDER)
     whole, images = load_model(model), torch.rand(4, 3, 16, 16)
     with torch.no_grad():

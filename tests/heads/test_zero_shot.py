@@ -13,7 +13,7 @@ import rltr
 from rltr.check.parity import parity
 from rltr.envs import make_episodes
 from rltr.errors import RltrError
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import DataOptions, TensorExamples, load_task
@@ -46,7 +46,7 @@ def test_logits_are_those_of_the_whole_model(folder: Path, name: str) -> None:
 
 
 def test_who_reduces_the_vision_tower_makes_the_whole_model_cheaper(folder: Path, tmp_path: Path) -> None:
-    run = run_train(recipe(folder, tmp_path / "run", "zero-shot"))
+    run = run_train(recipe(folder, tmp_path / "run", "zero-shot")).folder
     whole = CLIPModel.from_pretrained(folder / "clip").eval()
     tower = vision_tower(whole)
     assert tower.vision_model is whole.vision_model and not any(value.is_meta for value in tower.state_dict().values())

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from rltr.evaluate.sweep import calibrate
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.recipe import Recipe, load_recipe
 from rltr.train.cost_model import make_cost
 from tests.clocks import Machine, clock_of
@@ -112,7 +112,7 @@ def names(folder: Path) -> set[str]:
 @pytest.fixture(scope="session")
 def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on images."""
-    return run_train(recipe(folder, tmp_path_factory.mktemp("run")))
+    return run_train(recipe(folder, tmp_path_factory.mktemp("run"))).folder
 
 
 @pytest.fixture

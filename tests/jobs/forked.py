@@ -101,7 +101,7 @@ def run(scenario: dict[str, Any], said: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     import torch
 
-    import rltr.jobs.runs  # noqa: F401 - children shall not import it each
+    import rltr.jobs.training  # noqa: F401 - children shall not import it each
     from rltr.commands import main as cli
 
     torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rltr.deploy import load_policy
 from rltr.errors import RltrError
 from rltr.jobs.calibrate import run_calibrate
 from rltr.jobs.check import run_check
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.system.folders import POLICY_FOLDER
 from tests.clocks import Machine, clock_of
 from tests.jobs.conftest import recipe
@@ -29,13 +30,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("made_up_machine")
-def test_prices_and_times_are_those_of_this_machine(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = run_train(recipe(folder, tmp_path / "run", **{"cost.kind": "latency"}))
+def test_prices_and_times_are_those_of_this_machine(folder: Path, tmp_path: Path, told: Callable[[], str]) -> None:
+    run = run_train(recipe(folder, tmp_path / "run", **{"cost.kind": "latency"})).folder
     there, before = load_policy(run / POLICY_FOLDER), content(run / POLICY_FOLDER)
     assert all(point.time is not None and point.share == point.time for point in there.calibration)
-    capsys.readouterr()
+    told()
     with Machine(lambda now: 3.0) as machine:  # a slower one: shares are the same, seconds are not
         found = run_calibrate(run / POLICY_FOLDER, tmp_path / "here", clock=clock_of(machine))
     here = load_policy(tmp_path / "here")
@@ -50,10 +49,10 @@ def test_prices_and_times_are_those_of_this_machine(
         torch.equal(value, here.network.state_dict()[name]) for name, value in there.network.state_dict().items()
     )
     assert (here.layers, here.typical_tokens, here.recipe) == (there.layers, there.typical_tokens, there.recipe)
-    said = " ".join(capsys.readouterr().out.split())
+    said = told()
     assert said.count("of the native time, accuracy") == len(here.calibration)
     assert run_check(tmp_path / "here")
-    assert re.search(r"of the native time \(calibrated: \d\.\d\d\)", " ".join(capsys.readouterr().out.split()))
+    assert re.search(r"of the native time \(calibrated: \d\.\d\d\)", told())
     card = (tmp_path / "here" / "README.md").read_text()
     assert "about 60 % of the native time" in card and f"| {here.calibration[0].time:.3f} |" in card
 
@@ -62,7 +61,7 @@ def test_prices_and_times_are_those_of_this_machine(
 def test_a_busy_machine_is_refused_and_nothing_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_train(recipe(folder, tmp_path / "run", **{"cost.kind": "latency", "cost.when_busy": "flops"}))
+    run = run_train(recipe(folder, tmp_path / "run", **{"cost.kind": "latency", "cost.when_busy": "flops"})).folder
     before = content(run / POLICY_FOLDER)
     monkeypatch.setattr("rltr.train.trusted_prices.TOLERATED", 0.0)  # no prices are that good
     found = r"machine is busy: the load average is 9\.0.*Nothing was written: .* calibrate again"

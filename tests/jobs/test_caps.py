@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import pytest
 
 from rltr.evaluate import read_json
 from rltr.evaluate.points import UNTRAINED
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.system.folders import POLICY_FILE, POLICY_FOLDER
 from tests.jobs.conftest import recipe
 
@@ -31,7 +32,7 @@ def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     wanted = [
         recipe(folder, out / str(seed), "text", **{"learner.seed": seed, "learner.rollouts": 8}) for seed in (0, 1)
     ]
-    return [run_train(one) for one in wanted]
+    return [run_train(one).folder for one in wanted]
 
 
 def sweep(caps: ModuleType, runs: list[Path], out: Path, patch: pytest.MonkeyPatch, *more: str) -> dict:
@@ -46,7 +47,7 @@ def test_every_cap_has_its_line_and_is_measured_once(
     runs: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    told: Callable[[], str],
 ) -> None:
     found = sweep(caps, runs, tmp_path / "caps.json", monkeypatch)
     assert [row["cap"] for row in found["rows"]] == [4, 8]
@@ -65,11 +66,11 @@ def test_every_cap_has_its_line_and_is_measured_once(
         assert row["chosen"] == pytest.approx(sum(1 / p["latency"] for p in there) / 2)
         assert row["its accuracy"] == pytest.approx(sum(p["quality"] for p in there) / 2)
         assert row["packed"] == pytest.approx(1 / next(p["latency"] for p in points if p["method"] == "none"))
-    assert "measured before" not in capsys.readouterr().out
+    assert "measured before" not in told()
 
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
     assert sweep(caps, runs, tmp_path / "caps.json", monkeypatch)["rows"] == found["rows"]
-    assert capsys.readouterr().out.count("measured before") == 2
+    assert told().count("measured before") == 2
     assert before == {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
 
 

@@ -11,7 +11,10 @@ from rltr.deploy import load_policy
 from rltr.deploy.folder import CARD
 from rltr.errors import RltrError
 from rltr.jobs.check import run_check
-from rltr.jobs.runs import history_of, run_demo, run_evaluate, run_export, run_train
+from rltr.jobs.demo import run_demo
+from rltr.jobs.evaluation import history_of, run_evaluate
+from rltr.jobs.export import run_export
+from rltr.jobs.training import run_train
 from rltr.recipe import Recipe, load_recipe
 from rltr.system.folders import CHECKPOINT, DEMO_FILE, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE, clear_out
 from rltr.train import run as training
@@ -47,7 +50,7 @@ def test_a_run_is_found_from_any_folder(folder: Path, tmp_path: Path, monkeypatc
     """Whatever it was called where it was trained; a run of an older version, from there."""
     given = {"model.source": "vit", "data.source": "photos", "cost.table": None}
     monkeypatch.chdir(folder)
-    run = run_train(recipe(folder, tmp_path / "run", **given))
+    run = run_train(recipe(folder, tmp_path / "run", **given)).folder
     checkpoint = run / CHECKPOINT / "state.json"
     policy = load_policy(run / POLICY_FOLDER)
     for stored in (

@@ -15,8 +15,9 @@ from transformers import ViTForImageClassification
 
 from rltr.deploy import load_policy
 from rltr.errors import RltrError
-from rltr.jobs import runs as jobs
-from rltr.jobs.runs import history_of, run_train
+from rltr.jobs import training as jobs
+from rltr.jobs.evaluation import history_of
+from rltr.jobs.training import run_train
 from rltr.recipe import load_recipe
 from rltr.system.folders import POLICY_FOLDER, RECIPE_FILE
 from rltr.tasks import Examples, TensorExamples
@@ -109,7 +110,7 @@ OTHERS: dict[str, tuple[str, Callable[[Path], None], str]] = {
 def test_others_under_the_same_name_are_refused(
     mine: Path, tmp_path: Path, kind: str, change: Callable[[Path], None], said: str
 ) -> None:
-    run = run_train(recipe(mine, tmp_path / "run", kind, **{"learner.rollouts": 8}))
+    run = run_train(recipe(mine, tmp_path / "run", kind, **{"learner.rollouts": 8})).folder
     change(mine)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(RltrError, match=said) as refused:
@@ -121,8 +122,8 @@ def test_others_under_the_same_name_are_refused(
 def test_what_was_moved_goes_on_to_the_same_bits(mine: Path, tmp_path: Path) -> None:
     """Model, data and run in another place, with other times: what is in them is what counts."""
     steady = {"learner.final_learning_rate": 1.0}  # or it would fall sooner in the shorter run
-    whole = run_train(recipe(mine, tmp_path / "whole", **steady))
-    run = run_train(recipe(mine, tmp_path / "run", **steady, **{"learner.rollouts": 8}))
+    whole = run_train(recipe(mine, tmp_path / "whole", **steady)).folder
+    run = run_train(recipe(mine, tmp_path / "run", **steady, **{"learner.rollouts": 8})).folder
     there = tmp_path / "elsewhere"
     shutil.copytree(mine, there / "user", copy_function=shutil.copyfile)
     run = Path(shutil.move(run, there / "run"))
@@ -135,7 +136,7 @@ def test_what_was_moved_goes_on_to_the_same_bits(mine: Path, tmp_path: Path) -> 
 
 
 def test_a_training_without_its_data_or_embedded_ones_is_another(mine: Path, tmp_path: Path) -> None:
-    run = run_train(recipe(mine, tmp_path / "run"))
+    run = run_train(recipe(mine, tmp_path / "run")).folder
     with pytest.raises(RltrError, match="data.source was .*, now 'embedded'|embedded data"):
         run_train(recipe(mine, run, **{"data.source": "embedded"}), resume=True)
 

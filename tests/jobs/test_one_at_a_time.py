@@ -8,9 +8,12 @@ import pytest
 
 from rltr.errors import RltrError
 from rltr.jobs import calibrate as recalibration
-from rltr.jobs import runs as jobs
+from rltr.jobs import training as jobs
 from rltr.jobs.calibrate import run_calibrate
-from rltr.jobs.runs import run_demo, run_evaluate, run_export, run_train
+from rltr.jobs.demo import run_demo
+from rltr.jobs.evaluation import run_evaluate
+from rltr.jobs.export import run_export
+from rltr.jobs.training import run_train
 from rltr.system.folders import DEMO_FILE, EVALUATION_FILE, LOCK_FILE, POLICY_FOLDER
 from rltr.system.lock import locked
 from tests.jobs.conftest import recipe

@@ -20,8 +20,9 @@ from rltr.dense import DenseAnswers
 from rltr.deploy import load_policy
 from rltr.errors import RltrError
 from rltr.jobs.check import run_check
-from rltr.jobs.runs import run_train
+from rltr.jobs.training import run_train
 from rltr.policies.network import PolicyConfig, TokenPolicy
+from rltr.recipe import load_recipe
 from rltr.recipe.learning import CostGroup
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision, Removal
@@ -33,7 +34,7 @@ from rltr.system.folders import CHECKPOINT, LATENCY_FILE, POLICY_FOLDER
 from rltr.tasks.models import load_model
 from rltr.train import cost_model
 from rltr.train.checkpoint import TENSORS
-from rltr.train.cost_model import MAKERS, Priced, make_cost, measured_cost
+from rltr.train.cost_model import Priced, make_cost, measured_cost
 from rltr.train.decision_work import decision_work
 from rltr.train.trusted_prices import BusyMachine, UnreliablePrices, advice_in_training, trust
 from tests.clocks import Machine as MadeUp
@@ -52,16 +53,16 @@ def priced(folder: Path) -> Priced:
 
 @pytest.mark.usefixtures("made_up_machine")
 def test_a_run_is_repeated_with_its_prices(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = run_train(recipe(folder, tmp_path / "first", **{"cost.kind": "latency"}))
+    first = run_train(recipe(folder, tmp_path / "first", **{"cost.kind": "latency"})).folder
     table = {"cost.kind": "latency", "cost.table": first / LATENCY_FILE}
-    second = run_train(recipe(folder, tmp_path / "second", **table))
+    second = run_train(recipe(folder, tmp_path / "second", **table)).folder
     policies = [load_policy(path / POLICY_FOLDER) for path in (first, second)]
     assert policies[0].cost == policies[1].cost
     assert policies[0].calibration == policies[1].calibration
     assert (first / LATENCY_FILE).read_bytes() == (second / LATENCY_FILE).read_bytes()
-    assert len(re.findall(r"prices: relative times .* within \d+%, \d+% at worst", capsys.readouterr().out)) == 2
+    assert len(re.findall(r"prices: relative times .* within \d+%, \d+% at worst", told())) == 2
     assert "busy" not in caplog.text and "FLOPs are counted" not in caplog.text
     run_train(recipe(folder, tmp_path / "other", **{**table, "cost.batch_size": 9}))
     assert "cost.batch_size=9 is not used" in caplog.text and "measured with batches of 4" in caplog.text
@@ -89,7 +90,7 @@ def test_prices_that_do_not_hold_are_not_trained_on(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     latency = {"cost.kind": "latency"}
-    first = run_train(recipe(folder, tmp_path / "first", **latency))
+    first = run_train(recipe(folder, tmp_path / "first", **latency)).folder
     content = json.loads((first / LATENCY_FILE).read_text())
     flat(content)
     (tmp_path / "flat.json").write_text(json.dumps(content))
@@ -99,7 +100,7 @@ def test_prices_that_do_not_hold_are_not_trained_on(
         run_train(recipe(folder, tmp_path / "second", **spoiled))
     assert "begin again" not in str(refused.value)  # which would read the same table
     assert not (tmp_path / "second").exists() and "FLOPs are counted" not in caplog.text
-    second = run_train(recipe(folder, tmp_path / "second", **spoiled, **{"cost.when_busy": "flops"}))
+    second = run_train(recipe(folder, tmp_path / "second", **spoiled, **{"cost.when_busy": "flops"})).folder
     assert "FLOPs are counted instead, as cost.when_busy says" in caplog.text
     assert "set cost." not in caplog.text and "cost.when_busy=" not in caplog.text  # that is what they did
     policy = load_policy(second / POLICY_FOLDER)
@@ -260,28 +261,32 @@ def test_dense_logits_are_paid_for_once(folder: Path, tmp_path: Path, monkeypatc
     run_train(recipe(folder, tmp_path / "off", **off))
     assert computed and not (tmp_path / "cache").exists()
     computed.clear()
-    runs = [run_train(recipe(folder, tmp_path / name)) for name in ("first", "second")]
+    runs = [run_train(recipe(folder, tmp_path / name)).folder for name in ("first", "second")]
     paid = len(computed)
     assert paid == len(set(load_file(runs[0] / CHECKPOINT / TENSORS)["dense.known"].nonzero().flatten().tolist()))
     first, second = (load_file(run / POLICY_FOLDER / "policy.safetensors") for run in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_every_cost_model_can_be_made_by_a_recipe() -> None:
-    assert set(MAKERS) == set(COST_MODELS)
+@pytest.mark.parametrize("name", COST_MODELS)
+def test_every_cost_model_can_be_made_by_a_recipe(name: str, priced: Priced) -> None:
+    wanted = load_recipe(None, (), {"cost.kind": name, "cost.batch_size": 4}).cost
+    with MadeUp() as machine:
+        made = make_cost(priced, wanted, clock_of(machine))
+    assert type(made) is COST_MODELS[name] and made.depth == priced.backbone.depth
 
 
 def test_checking_needs_no_data(
-    folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, trained: Path, tmp_path: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = run_train(recipe(folder, tmp_path / "text", "text"))
+    text = run_train(recipe(folder, tmp_path / "text", "text")).folder
     for run, source, where in ((trained, "some/photos", "is not loaded unasked"), (text, "gone", "is not here")):
         policy = shutil.copytree(run / POLICY_FOLDER, tmp_path / f"{run.name} policy")
         config = json.loads((policy / "config.json").read_text())
         config["recipe"]["data"]["source"] = source
         (policy / "config.json").write_text(json.dumps(config))
         assert run_check(policy)
-        said = " ".join(capsys.readouterr().out.split())
+        said = told()
         assert (
             f"'{source}'" in said
             and f"{where}: checking on random inputs" in said
@@ -291,18 +296,18 @@ def test_checking_needs_no_data(
         with pytest.raises(RltrError, match="there is no data"):
             run_check(policy, {"data.source": "nowhere"})
     assert run_check(policy, {"data.source": str(folder / "reviews.csv"), "threads": 1})
-    assert "accuracy" in capsys.readouterr().out.partition("cost weight")[2]
+    assert "accuracy" in told().partition("cost weight")[2]
 
 
 def test_checking_finds_a_model_that_answers_otherwise(
-    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def drops(*_: Any) -> Any:
         return RandomChoice(0.5)
 
     monkeypatch.setattr(parity, "KeepAll", drops)
     assert not run_check(trained / POLICY_FOLDER)
-    assert "cost weight" not in capsys.readouterr().out
+    assert "cost weight" not in told()
 
 
 def test_a_policys_recipe_of_another_version_is_a_clear_line(trained: Path, tmp_path: Path) -> None:

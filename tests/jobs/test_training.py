@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from rltr.cost import FlopsCost, LatencyCost
 from rltr.deploy import load_policy
 from rltr.envs import default_layers
 from rltr.errors import RltrError
-from rltr.jobs import runs as jobs
+from rltr.jobs import training as jobs
 from rltr.jobs.check import run_check
-from rltr.jobs.runs import facts_of, history_of, run_evaluate, run_export, run_train
+from rltr.jobs.demo import facts_of
+from rltr.jobs.evaluation import history_of, run_evaluate
+from rltr.jobs.export import run_export
+from rltr.jobs.training import run_train
 from rltr.policies.observation import TOKEN_FEATURES
 from rltr.recipe import Recipe
 from rltr.system.folders import CHECKPOINT, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
@@ -109,11 +113,9 @@ def flops_by_hand(counts: list[int], policy: bool = True) -> int:
     return layers + (counts[0] * 2 * (8 * (16 + TOKEN_FEATURES + 8 + 1) + 16) if policy else 0)
 
 
-def test_checking_compares_with_the_native_model(
-    folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_checking_compares_with_the_native_model(folder: Path, trained: Path, told: Callable[[], str]) -> None:
     assert run_check(trained / POLICY_FOLDER)
-    said = " ".join(capsys.readouterr().out.split())
+    said = told()
     assert "after detaching: identical" in said and said.count("cost weight") >= 4
     assert said.count("lost at most, by its calibration: ") == said.count("90% sure") == said.count("cost weight")
     with pytest.raises(RltrError, match="fingerprint"):
@@ -129,7 +131,7 @@ def test_checking_compares_with_the_native_model(
 @pytest.mark.parametrize("cost", ["flops", "latency"])
 def test_training_on_texts(folder: Path, tmp_path: Path, cost: str) -> None:
     wanted = recipe(folder, tmp_path / "run", "text", **{"cost.kind": cost, "reduction.layers": [1, 2]})
-    policy = load_policy(run_train(wanted) / POLICY_FOLDER)
+    policy = load_policy(run_train(wanted).folder / POLICY_FOLDER)
     assert policy.layers == (1, 2)
     assert isinstance(policy.cost, {"flops": FlopsCost, "latency": LatencyCost}[cost])
     assert all(np.isfinite(point.cost) for point in policy.calibration)
@@ -146,7 +148,7 @@ def test_texts_may_be_longer_than_those_trained_on(folder: Path, tmp_path: Path)
         lines = [f"{' '.join(['film'] * (length - i % 2))},{('dark', 'light')[i % 2]}" for i in range(8)]
         (data / f"{split}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     changes = {"cost.kind": "latency", "data.source": str(data)}
-    run = run_train(recipe(folder, tmp_path / "run", "text", **changes))
+    run = run_train(recipe(folder, tmp_path / "run", "text", **changes)).folder
     run_evaluate(run / POLICY_FOLDER, recipe(folder, tmp_path / "seen", "text", **changes))
     model = load_model(str(folder / "bert"))
     with rltr.attach(model, run / POLICY_FOLDER, cost_weight=0.1), torch.no_grad():
@@ -166,7 +168,7 @@ def test_a_failure_leaves_no_half_a_policy(folder: Path, tmp_path: Path, monkeyp
     with pytest.raises(RltrError, match="--resume"):
         run_export(tmp_path / "run", tmp_path / "out")
     # There is no checkpoint yet: to go on is to begin.
-    resumed = run_train(recipe(folder, tmp_path / "run"), resume=True)
+    resumed = run_train(recipe(folder, tmp_path / "run"), resume=True).folder
     assert load_policy(resumed / POLICY_FOLDER).calibration
     assert [row["rollouts"] for row in history_of(resumed)] == [8, 16]
 
@@ -195,11 +197,9 @@ def test_no_thread_outlives_an_error(
         assert not thread.is_alive(), thread
 
 
-def test_rollouts_are_rounded_to_batches_and_said(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = run_train(recipe(folder, tmp_path / "run", **{"learner.rollouts": 17}))
-    assert "24 rollouts (17 in whole batches of 8)" in " ".join(capsys.readouterr().out.split())
+def test_rollouts_are_rounded_to_batches_and_said(folder: Path, tmp_path: Path, told: Callable[[], str]) -> None:
+    run = run_train(recipe(folder, tmp_path / "run", **{"learner.rollouts": 17})).folder
+    assert "24 rollouts (17 in whole batches of 8)" in told()
     assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24]
 
 
@@ -223,7 +223,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"learner.rollouts": 32, "learner.checkpoint_every": 2}
-    whole = run_train(recipe(folder, tmp_path / "whole", **options))
+    whole = run_train(recipe(folder, tmp_path / "whole", **options)).folder
     train, updates = training.TokenPPO.train, 0
 
     def interrupted(ppo: Any) -> None:
@@ -239,7 +239,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
             run_train(recipe(folder, tmp_path / "parts", **options))
     assert not (tmp_path / "parts" / POLICY_FOLDER).exists()
     torch.manual_seed(999)
-    parts = run_train(recipe(folder, tmp_path / "parts", **options), resume=True)
+    parts = run_train(recipe(folder, tmp_path / "parts", **options), resume=True).folder
     weights = [load_policy(run / POLICY_FOLDER).network.state_dict() for run in (whole, parts)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     histories = [history_of(run) for run in (whole, parts)]

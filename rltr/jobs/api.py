@@ -1,0 +1,151 @@
+"""Training and evaluation from Python: what ``rltr.train(...)`` and ``rltr.evaluate(...)`` call."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rltr.deploy.folder import Policy, load_policy
+from rltr.errors import RltrError
+from rltr.evaluate import Evaluation
+from rltr.jobs.evaluation import measure_policy, run_evaluate
+from rltr.jobs.run import Run
+from rltr.jobs.training import run_train
+from rltr.recipe import EMBEDDED, IN_MEMORY, Recipe, by_own_name, load_recipe, stored_recipe
+from rltr.system.files import at_home
+from rltr.system.folders import RECIPE_FILE, check_out
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.callbacks import BaseCallback
+    from transformers import PreTrainedModel
+
+    Model = str | Path | PreTrainedModel
+    Settings = str | Path | Mapping[str, Any] | Recipe
+
+
+def train(
+    model: "Model | None" = None,
+    data: Any = None,
+    *,
+    out: str | Path | None = None,
+    recipe: "Settings | None" = None,
+    resume: bool = False,
+    callbacks: "Sequence[BaseCallback]" = (),
+    progress: bool = False,
+    **settings: Any,
+) -> Run:
+    """Train a policy for a frozen model on your data, as ``rltr train`` does.
+
+    Example:
+        >>> run = rltr.train(model, dataset, out="runs/mine", rollouts=20_000, seed=1)
+        >>> rltr.attach(model, run.policy, budget=0.6)
+
+    Args:
+        model: a folder, a hub id, ``"embedded"``, or a model in memory, in evaluation mode. Its weights do not change.
+            None takes what the recipe names.
+        data: everything that :func:`rltr.load_task` reads: a folder, a file, a hub name, an object of ``datasets``,
+            arrays, or the :class:`rltr.tasks.Task` that it returned. None takes what the recipe names.
+        out: the folder that receives everything, which must be new; ``runs/rltr`` if nothing names another.
+        recipe: a YAML file, the name of a recipe that comes with rltr, a mapping of groups, or a recipe. What it does
+            not name keeps its default: the embedded model and data, and so on.
+        resume: go on with the run in ``out``, with its own recipe; model and data must be those it began with.
+        callbacks: your own stable-baselines3 callbacks. One whose ``_on_step`` returns False ends the training early;
+            the policy learned by then is calibrated and returned.
+        progress: show a progress bar on stdout.
+        settings: fields of the recipe by their own names (``rollouts=20_000``) where only one group has such a field, a
+            group as a mapping (``learner={"rollouts": 20_000}``), or dotted (``**{"learner.rollouts": 20_000}``).
+
+    Returns:
+        The run: its folder, its policy, and what was logged. Messages go to the logger ``rltr``; none is printed.
+
+    Raises:
+        RltrError: if settings, model, data or folder cannot be used; before anything is written.
+    """
+    chosen = {**_named(model, data, out), **by_own_name(settings)}
+    if resume:
+        if recipe is not None:
+            raise RltrError("resume=True takes the run's own recipe; leave out recipe")
+        folder = load_recipe(values={"out": chosen["out"]} if "out" in chosen else {}).out
+        check_out(folder, resume=True)
+        made = load_recipe(folder / RECIPE_FILE, (), {**chosen, "out": folder})
+    else:
+        made = load_recipe(_plain(recipe), (), chosen)
+        if made.model.source != EMBEDDED and "source" not in made.data.model_fields_set:
+            raise RltrError(f"which data is model {made.model.source!r} for? Give them as the second argument, data")
+        check_out(made.out)
+    return run_train(made, resume, model=_object(model), data=_object(data), callbacks=callbacks, progress=progress)
+
+
+def evaluate(
+    policy: str | Path | Policy | Run,
+    model: "Model | None" = None,
+    data: Any = None,
+    *,
+    out: str | Path | None = None,
+    recipe: "Settings | None" = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Evaluation:
+    """Measure a policy beside the baselines on the test split, as ``rltr evaluate`` does.
+
+    Example:
+        >>> evaluation = rltr.evaluate(run, methods=["random", "tome"], keep_rates=[0.8, 0.6])
+        >>> evaluation.to_dataframe()[["series", "setting", "accuracy", "latency"]]
+
+    Args:
+        policy: a policy, its folder, or the run that trained it.
+        model: the model it was trained for; None loads the one that was named in training.
+        data: everything that :func:`rltr.load_task` reads; None reads the data that were named in training.
+        out: a folder for the report, numbers and figures, in place of an earlier evaluation's; None writes nothing.
+        recipe: what is measured, as in :func:`rltr.train`; None takes the recipe of the training.
+        progress: show a progress bar on stderr.
+        settings: fields of the recipe, as in :func:`rltr.train`; ``cost_weights``, ``keep_rates``, ``methods``,
+            ``examples`` and ``repeats`` say what is measured.
+
+    Returns:
+        All operating points with their quality, FLOPs, measured time and intervals.
+
+    Raises:
+        RltrError: if policy, model and data do not fit each other, or settings or folder cannot be used.
+    """
+    if isinstance(policy, Run):
+        folder, run, loaded = None, policy.folder, policy.policy
+    elif isinstance(policy, Policy):
+        folder, run, loaded = None, None, policy
+    else:
+        folder, run = at_home(policy), None
+        loaded = load_policy(folder)
+    trained = stored_recipe(loaded.recipe, str(folder or "this policy")).model_dump(mode="json")
+    chosen = {**_named(model, data, out), **by_own_name(settings)}
+    made = load_recipe(trained if recipe is None else _plain(recipe), (), chosen)
+    given = {"model": _object(model), "data": _object(data), "progress": progress}
+    if out is None:
+        return measure_policy(loaded, made, **given)[2]
+    return run_evaluate(folder or loaded, made, run=run, **given)
+
+
+def _named(model: "Model | None", data: Any, out: str | Path | None) -> dict[str, Any]:
+    """What a recipe says of a model, data and a folder that were given as arguments."""
+    named = {
+        "model.source": None if model is None else _model_name(model),
+        "data.source": None if data is None else _data_name(data),
+        "out": None if out is None else Path(out),
+    }
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def _model_name(model: "Model") -> str:
+    """Where a model can be loaded from again; its weights may have changed since, which their fingerprint tells."""
+    return str(model) if isinstance(model, str | Path) else model.name_or_path or IN_MEMORY
+
+
+def _data_name(data: Any) -> str:
+    return str(data) if isinstance(data, str | Path) else IN_MEMORY
+
+
+def _object(given: Any) -> Any:
+    """A model or data in memory; None for the name of one."""
+    return None if isinstance(given, str | Path) else given
+
+
+def _plain(recipe: "Settings | None") -> Path | str | Mapping[str, Any] | None:
+    return recipe.model_dump(mode="json", exclude_unset=True) if isinstance(recipe, Recipe) else recipe

@@ -1,0 +1,113 @@
+"""Names that packages add through entry points."""
+
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
+import pytest
+from jaxtyping import Float
+from torch import Tensor
+
+import rltr.system.registry
+from rltr.cost import COST_MODELS, FlopsCost
+from rltr.errors import RltrError
+from rltr.recipe import load_recipe
+from rltr.runtime.decision import Decision
+from rltr.selectors import BASELINES, KeepRate, Ranking, baseline
+from rltr.system.registry import Registry
+
+
+class FirstTokens(Ranking):
+    """A selector of another package: it keeps the first tokens."""
+
+    def score(self, decision: Decision) -> Float[Tensor, " total"]:
+        return -decision.tokens.position.float()
+
+
+class Doubled(FlopsCost):
+    """A cost model of another package."""
+
+    name = "doubled"
+
+
+class Unfinished:
+    name = "unfinished"
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Have packages add what is given, by group; rltr's registries look anew, now and afterwards."""
+    registries: tuple[Any, ...] = (BASELINES, COST_MODELS)
+
+    def look_anew() -> None:
+        for registry in registries:
+            vars(registry).pop("_entries", None)
+            for name in set(registry._loaded) - set(registry._own):
+                del registry._loaded[name]
+
+    def install(*entries: tuple[str, str, str]) -> None:
+        found = [EntryPoint(name, value, group) for group, name, value in entries]
+        monkeypatch.setattr(
+            rltr.system.registry, "entry_points", lambda group: EntryPoints(e for e in found if e.group == group)
+        )
+        look_anew()
+
+    yield install
+    monkeypatch.undo()
+    look_anew()
+
+
+def test_a_selector_of_another_package(installed: Any) -> None:
+    installed(("rltr.selectors", "first", f"{__name__}:FirstTokens"))
+    assert list(BASELINES)[-1] == "first" and len(BASELINES) == len(list(BASELINES))
+    assert isinstance(baseline("first", 0.5), FirstTokens)
+    recipe = load_recipe(None, (), {"evaluation.methods": ["first", "random"]})
+    assert recipe.evaluation.methods == ["first", "random"]
+    with pytest.raises(RltrError, match="there is no selector 'last'; choose from .*first"):
+        load_recipe(None, (), {"evaluation.methods": ["last"]})
+
+
+def test_a_cost_model_of_another_package(installed: Any) -> None:
+    installed(("rltr.cost_models", "doubled", f"{__name__}:Doubled"))
+    assert COST_MODELS["doubled"] is Doubled
+    assert load_recipe(None, (), {"cost.kind": "doubled"}).cost.kind == "doubled"
+    with pytest.raises(RltrError, match="choose from flops, latency, doubled"):
+        load_recipe(None, (), {"cost.kind": "tripled"})
+
+
+def test_nothing_is_imported_until_it_is_named(installed: Any) -> None:
+    installed(("rltr.selectors", "broken", "no_such_module_of_anybody:Rule"))
+    assert "broken" in BASELINES and "broken" in list(BASELINES)
+    with pytest.raises(RltrError, match="'broken' of rltr.selectors cannot be loaded from no_such_module.*No module"):
+        BASELINES["broken"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (("rltr.selectors", "odd", f"{__name__}:Unfinished"), "is no subclass of KeepRate"),
+        (("rltr.selectors", "odd", "torch:zeros"), "is no subclass of KeepRate"),
+        (("rltr.cost_models", "odd", f"{__name__}:Unfinished"), "lacks unit, depth, layer"),
+        (("rltr.cost_models", "odd", "torch:zeros"), "is no class"),
+    ],
+)
+def test_what_does_not_fit_is_refused(installed: Any, entry: tuple[str, str, str], said: str) -> None:
+    installed(entry)
+    registry: Any = BASELINES if entry[0] == "rltr.selectors" else COST_MODELS
+    with pytest.raises(RltrError, match=said):
+        registry["odd"]
+
+
+def test_names_belong_to_one(installed: Any) -> None:
+    installed(("rltr.selectors", "norm", f"{__name__}:FirstTokens"))
+    with pytest.raises(RltrError, match="adds 'norm' to rltr.selectors, which is the name of rltr's own"):
+        list(BASELINES)
+    installed(("rltr.selectors", "mine", f"{__name__}:FirstTokens"), ("rltr.selectors", "mine", f"{__name__}:Other"))
+    with pytest.raises(RltrError, match="both add 'mine'"):
+        BASELINES["mine"]
+
+
+def test_a_name_that_nobody_has() -> None:
+    registry: Registry[KeepRate] = Registry("rltr.nothing", {}, base=KeepRate)
+    assert len(registry) == 0 and "any" not in registry
+    with pytest.raises(KeyError):
+        registry["any"]
