@@ -65,7 +65,7 @@ def saved(embedded: Any, tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], told: Callable[[], str]) -> None:
-    point = Operating(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
+    point = CalibrationPoint(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
     assert run_check(saved(10.0, point))
     assert "this policy loses" not in told()
     assert not run_check(saved(-100.0, point))

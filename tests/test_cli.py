@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 from transformers import T5Config, T5EncoderModel
 from typer.testing import CliRunner, Result
 
@@ -405,7 +404,7 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_checking_a_model_prints_what_was_found(tmp_path: Path, tiny_bert, monkeypatch: pytest.MonkeyPatch) -> None:
     # A narrow terminal breaks the table's cells into lines.
-    monkeypatch.setattr("rltr.jobs.check.console", Console(width=100))
+    monkeypatch.setenv("COLUMNS", "100")
     tiny_bert.save_pretrained(tmp_path / "bert")
     done = rltr("check", tmp_path / "bert")
     assert done.exit_code == 0

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from rltr.commands.messages import shown
 from rltr.errors import RltrError
 from rltr.system.files import NO_ROOM
 from rltr.system.interruption import exit_code
@@ -22,7 +23,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            with shown():
+                return super().invoke(ctx)
         except RltrError as error:
             if os.environ.get("RLTR_DEBUG") == "1":
                 raise

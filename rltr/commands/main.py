@@ -15,7 +15,6 @@ from rltr.commands.demo import demo
 from rltr.commands.evaluate import evaluate
 from rltr.commands.export import export
 from rltr.commands.group import Commands, tell_of_thread
-from rltr.commands.messages import shown
 from rltr.commands.recipe import show_recipe
 from rltr.commands.train import train
 from rltr.system.interruption import listen
@@ -41,7 +40,6 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def start(
-    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -54,7 +52,6 @@ def start(
     Its curve:       rltr evaluate --policy runs/photos/policy
     Every setting:   rltr recipe
     """
-    context.with_resource(shown())
 
 
 app.command()(demo)
