@@ -398,7 +398,7 @@ def test_the_gradient_of_the_actor_alone_is_bounded(build: Any) -> None:
         collect(ppo := build(n_epochs=1, max_grad_norm=bound))
         step, network = ppo.rollout_buffer.steps[0], ppo.policy.network
         ppo._improve(step, torch.ones(step.seen.tokens.total), torch.tensor(100.0))
-        apart = {False: [], True: []}
+        apart: dict[bool, list[Any]] = {False: [], True: []}
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
                 apart[name.startswith("cost.")].append(parameter.grad.norm())

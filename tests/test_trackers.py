@@ -73,7 +73,7 @@ def test_a_tracker_that_does_not_start_is_refused(stub: Stub, tmp_path: Path) ->
     def init(**about: Any) -> None:
         raise ValueError("no API key")
 
-    stub.init = init  # type: ignore[method-assign]
+    stub.init = init  # type: ignore[method-assign, assignment]
     with pytest.raises(RltrError, match=rf"{stub.__name__} does not start \(no API key\); mend that, or leave"):
         training_logger(tmp_path, [stub.__name__], "mine-0", {})
 

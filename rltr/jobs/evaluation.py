@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rltr.cost import FlopsCost
 from rltr.deploy.folder import Policy, load_policy
-from rltr.evaluate import Evaluation, a_few, baseline_points, measure, policy_points
+from rltr.evaluate import Evaluation, baseline_points, evenly_spaced, measure, policy_points
 from rltr.jobs.holding import held
 from rltr.jobs.preparation import prepare
 from rltr.recipe import Recipe, save_recipe, with_absolute_paths
@@ -93,7 +93,7 @@ def measure_points(
     """Every operating point that a recipe asks for, on the test split, beside the native model."""
     wanted = recipe.evaluation
     test = task.test.at_most(wanted.examples)
-    points = policy_points(backbone, policy, wanted.cost_weights, untrained=a_few(wanted.cost_weights))
+    points = policy_points(backbone, policy, wanted.cost_weights, untrained=evenly_spaced(wanted.cost_weights))
     points += baseline_points(backbone, wanted.methods, wanted.keep_rates, policy.layers)
     log.info("measuring %d operating points on %d test inputs", len(points), len(test))
     return measure(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rltr.errors import RltrError
-from rltr.recipe.errors import field_keys
+from rltr.recipe.explain import field_keys
 from rltr.recipe.fields import Recipe
 
 

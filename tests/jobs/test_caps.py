@@ -3,7 +3,6 @@
 import importlib
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +46,7 @@ def test_every_cap_has_its_line_and_is_measured_once(
     runs: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    told: Callable[[], str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = sweep(caps, runs, tmp_path / "caps.json", monkeypatch)
     assert [row["cap"] for row in found["rows"]] == [4, 8]
@@ -66,11 +65,11 @@ def test_every_cap_has_its_line_and_is_measured_once(
         assert row["chosen"] == pytest.approx(sum(1 / p["latency"] for p in there) / 2)
         assert row["its accuracy"] == pytest.approx(sum(p["quality"] for p in there) / 2)
         assert row["packed"] == pytest.approx(1 / next(p["latency"] for p in points if p["method"] == "none"))
-    assert "measured before" not in told()
+    assert "measured before" not in capsys.readouterr().out
 
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
     assert sweep(caps, runs, tmp_path / "caps.json", monkeypatch)["rows"] == found["rows"]
-    assert told().count("measured before") == 2
+    assert capsys.readouterr().out.count("measured before") == 2
     assert before == {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
 
 

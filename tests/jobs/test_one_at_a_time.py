@@ -62,12 +62,12 @@ def test_a_calibration_holds_its_folder_before_anything_is_measured(
     prepare = recalibration.prepare
     refused: list[object] = []
 
-    def meanwhile(wanted: Any) -> Any:
+    def meanwhile(wanted: Any, *given: Any) -> Any:
         for place in busy:
             with pytest.raises(RltrError, match="in use") as second, locked(place):
                 pytest.fail("held twice")
             refused.append(second)
-        return prepare(wanted)
+        return prepare(wanted, *given)
 
     monkeypatch.setattr(recalibration, "prepare", meanwhile)
     for out, busy in ((tmp_path / "out", [tmp_path / "out"]), (run / POLICY_FOLDER, [run / POLICY_FOLDER, run])):
@@ -80,12 +80,12 @@ def test_it_is_held_before_anything_is_loaded(folder: Path, tmp_path: Path, monk
     """Loading and measuring take minutes: time enough to begin a second run in a folder that is still empty."""
     prepare, refused = jobs.prepare, []
 
-    def meanwhile(wanted: Any) -> Any:
+    def meanwhile(wanted: Any, *given: Any) -> Any:
         for command in ("train", "demo"):
             with pytest.raises(RltrError, match="in use") as second:
                 COMMANDS[command](folder, tmp_path, tmp_path / "run")
             refused.append(second)
-        return prepare(wanted)
+        return prepare(wanted, *given)
 
     monkeypatch.setattr(jobs, "prepare", meanwhile)
     run_train(recipe(folder, tmp_path / "run"))
