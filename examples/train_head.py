@@ -160,9 +160,9 @@ def save(weights: Path, head: Head, classes: list[str], out: Path) -> None:
 
 def read_split(file: Path, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> TextExamples:
     """The texts of one ``.jsonl`` that :mod:`examples.make_data` wrote."""
-    records = list(read_records(file, DataOptions()))
-    labels = torch.tensor([classes.index(record.label) for record in records])
-    return TextExamples([record.text for record in records], labels, classes, tokenizer, LONGEST)
+    columns = read_records(file, DataOptions()).columns
+    labels = torch.tensor([classes.index(label) for label in columns["label"]])
+    return TextExamples(columns["text"], labels, classes, tokenizer, LONGEST)
 
 
 def train(name: str, assets: Path | None, built: Path, seed: int) -> None:

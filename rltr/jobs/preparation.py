@@ -16,8 +16,8 @@ from rltr.system.device import pick_device
 from rltr.tasks import DataOptions, Task, load_task
 from rltr.tasks.goals.numbering import by_name
 from rltr.tasks.goals.plausibility import say_implausible
+from rltr.tasks.inputs import forget_labels
 from rltr.tasks.models import load_model
-from rltr.tasks.read.unlabelled import forget_labels
 
 
 def prepare(recipe: Recipe, model: PreTrainedModel | None = None, data: Any = None) -> tuple[Backbone, Task]:

@@ -1,7 +1,7 @@
 """From whatever a user names to a task; ``KINDS`` lists the kinds of tasks there are."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,19 +20,20 @@ from rltr.errors import RltrError
 from rltr.recipe import is_hub_name
 from rltr.system.files import at_home, from_here
 from rltr.tasks import zero_shot
-from rltr.tasks.examples.base import Task
-from rltr.tasks.examples.sounds import load_sound_tables, load_sounds
-from rltr.tasks.examples.texts import load_text_tables, load_texts
-from rltr.tasks.examples.words import load_token_tables, load_tokens
+from rltr.tasks.examples.base import Examples, Task
+from rltr.tasks.examples.words import load_words
 from rltr.tasks.fitting import check_fit
 from rltr.tasks.goals.heads import measure_spread
 from rltr.tasks.goals.plausibility import say_implausible
-from rltr.tasks.options import DataOptions
+from rltr.tasks.inputs import FORMS, load_labelled, load_unlabelled
+from rltr.tasks.options import OR_WITHOUT, DataOptions
+from rltr.tasks.read import image_files, sound_files
 from rltr.tasks.read.arrays import holds_arrays, load_arrays, open_arrays
+from rltr.tasks.read.folders import open_folder
 from rltr.tasks.read.hub import holds_tables, is_datasets_object, open_files, open_hub, tables_of
-from rltr.tasks.read.images import load_image_tables, load_images
+from rltr.tasks.read.records import SUFFIXES, open_records
+from rltr.tasks.read.splits import assemble
 from rltr.tasks.read.tables import Table
-from rltr.tasks.read.unlabelled import load_unlabelled, load_unlabelled_tables
 
 
 class Kind(NamedTuple):
@@ -42,9 +43,9 @@ class Kind(NamedTuple):
         inputs: names of the main inputs (``model.main_input_name``) of models that it is for.
         auto: transformers' class that loads such models.
         classes: the names of the model classes with such a head, by model type, from transformers' own tables.
-        load: reads the data for a model; called with the model, the data's path, the model's folder or hub id (for its
-            processor or tokenizer), and the options.
-        load_tables: the same for tables (hub data sets, Parquet, Arrow), given by split in place of the path.
+        load: makes examples by split; called with the model, the tables by split, the model's folder or hub id (for
+            its processor or tokenizer), and the options.
+        records: suffixes of the files of records that can hold such data.
         arrays: whether model inputs with their labels may come as arrays, which need no loader of their own.
         unlabelled: whether it can do without labels, where the options say that there are none.
         asked: whether it is only taken when it is asked for, because every model is fit for it.
@@ -54,8 +55,8 @@ class Kind(NamedTuple):
     inputs: tuple[str, ...]
     auto: Any
     classes: Mapping[str, str | Sequence[str]]
-    load: Callable[[PreTrainedModel, Path, str, DataOptions], Task]
-    load_tables: Callable[[PreTrainedModel, Mapping[str, Table], str, DataOptions], Task]
+    load: Callable[[PreTrainedModel, Mapping[str, Table], str, DataOptions], dict[str, Examples]]
+    records: Sequence[str] = SUFFIXES
     arrays: bool = False
     unlabelled: bool = False
     asked: bool = False
@@ -73,8 +74,7 @@ KINDS = {
         ("pixel_values",),
         AutoModelForImageClassification,
         auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-        load_images,
-        load_image_tables,
+        load_labelled,
         arrays=True,
         unlabelled=True,
     ),
@@ -82,8 +82,7 @@ KINDS = {
         ("input_ids",),
         AutoModelForSequenceClassification,
         auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-        load_texts,
-        load_text_tables,
+        load_labelled,
         arrays=True,
         unlabelled=True,
     ),
@@ -91,16 +90,15 @@ KINDS = {
         ("input_ids",),
         AutoModelForTokenClassification,
         auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-        load_tokens,
-        load_token_tables,
+        load_words,
+        records=(".jsonl",),
         unlabelled=True,
     ),
     "audio": Kind(
         ("input_values", "input_features"),
         AutoModelForAudioClassification,
         auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
-        load_sounds,
-        load_sound_tables,
+        load_labelled,
         arrays=True,
         unlabelled=True,
     ),
@@ -109,20 +107,18 @@ KINDS = {
         AutoModelForZeroShotImageClassification,
         zero_shot.CLASSES,
         zero_shot.load_zero_shot,
-        zero_shot.load_zero_shot_tables,
         part=zero_shot.vision_tower,
     ),
     "embedding": Kind(
         ("input_ids", "pixel_values"),
         AutoModel,
         auto.MODEL_MAPPING_NAMES,
-        load_unlabelled,
-        load_unlabelled_tables,
+        load_labelled,
         unlabelled=True,
         asked=True,
     ),
 }
-"""Every kind by its name. To add one: write its file, with a subclass of ``Examples`` and a loader; list it here."""
+"""Every kind by its name. To add one, write what makes examples of tables (``load_words`` is one), and list it here."""
 
 
 def load_task(
@@ -168,6 +164,8 @@ def load_task(
     options, kind = options or DataOptions(), kind or _kind_of(model, fitting)
     if options.labels == "none" and not KINDS[kind].unlabelled:
         raise RltrError(f"{kind} tasks need labels, which say what the classes are called; leave out data.labels=none")
+    if KINDS[kind].asked:
+        options = replace(options, labels="none")
     task = _load(model, data, source or model.name_or_path or "", kind, options)
     if options.bad_inputs == "skip":
         task = task.without_faults()
@@ -193,12 +191,12 @@ def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
 
 
 def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: DataOptions) -> Task:
-    """Read the data, whatever they are."""
+    """Read the data, whatever they are, and divide them."""
     path = at_home(data) if isinstance(data, str | Path) else None
     if path is not None and path.exists():
         if holds_arrays(path, options):
             return _load_arrays(model, open_arrays(path, options), kind, options, str(path))
-        tables = open_files(path, options) if holds_tables(path) else None
+        tables = open_files(path, options) if holds_tables(path) else _open(model, path, kind, options)
     elif isinstance(data, str) and is_hub_name(data):
         tables = open_hub(data, options)
     elif path is not None:
@@ -209,13 +207,21 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
         return _load_arrays(model, data, kind, options, "the data")
     if not source:
         raise RltrError("this model was not loaded from a folder or the hub; give its folder as source")
-    load, load_tables = KINDS[kind].load, KINDS[kind].load_tables
-    if options.labels == "none" and KINDS[kind].unlabelled:
-        load, load_tables = partial(load_unlabelled, kind=kind), partial(load_unlabelled_tables, kind=kind)
-    if tables is None:
-        assert path is not None
-        return load(model, path, source, options)
-    return load_tables(model, tables, source, options)
+    if options.labels == "none":
+        made = load_unlabelled(model, tables, source, options, kind)
+    else:
+        made = KINDS[kind].load(model, tables, source, options)
+    return assemble(made, kind, options, path or next(iter(tables.values())).data)
+
+
+def _open(model: PreTrainedModel, path: Path, kind: str, options: DataOptions) -> dict[str, Table]:
+    """Files that ``datasets`` does not read for us: records for models of texts, folders for images and sounds."""
+    form = FORMS[model.main_input_name]
+    if form == "texts":
+        return open_records(path, options, SUFFIXES if options.labels == "none" else KINDS[kind].records)
+    suffixes = image_files.suffixes() if form == "images" else sound_files.SUFFIXES
+    column = options.image_column if form == "images" else options.audio_column
+    return open_folder(path, suffixes, form, column, options, OR_WITHOUT if KINDS[kind].unlabelled else "")
 
 
 def _load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:

@@ -8,7 +8,6 @@ makes the whole one cheaper, too.
 import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -24,12 +23,12 @@ from transformers import (
 )
 
 from rltr.errors import RltrError
-from rltr.tasks.examples.base import Task
+from rltr.tasks.examples.base import Examples
 from rltr.tasks.goals import ZeroShot
 from rltr.tasks.goals.heads import Labelling, Reader
 from rltr.tasks.goals.numbering import NUMERAL, Way
+from rltr.tasks.inputs import load_labelled
 from rltr.tasks.options import DataOptions
-from rltr.tasks.read.images import image_table_task, image_task
 from rltr.tasks.read.processors import load_part
 from rltr.tasks.read.tables import Table
 
@@ -129,33 +128,23 @@ def zero_shot(whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequenc
     )
 
 
-def load_zero_shot(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
-    """Read a folder of images, one subfolder per class, whose name describes it (``_`` for spaces).
+def load_zero_shot(
+    model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
+) -> dict[str, Examples]:
+    """Images by split, with a class each, whose name describes it (``_`` for spaces).
 
     Args:
         model: the vision tower (:func:`vision_tower`).
-        data: see :func:`rltr.tasks.read.class_folders.read_class_folders`.
+        tables: by split, each with a column of images and one of labels.
         source: the folder or hub id of the whole model.
         options: ``template`` makes a text of a class's name.
-
-    Raises:
-        RltrError: if the folder holds nothing of that kind, has one class only, or a part of the model cannot be
-            loaded.
-    """
-    return image_task(model, data, source, options, _reader(source, options, str(data)), "zero-shot", "")
-
-
-def load_zero_shot_tables(
-    model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
-) -> Task:
-    """The same from tables, whose labels are the classes' names.
 
     Raises:
         RltrError: if a column is missing or holds something else, there is one class only, or a part of the model
             cannot be loaded.
     """
     data = next(iter(tables.values())).data
-    return image_table_task(model, tables, source, options, _reader(source, options, data), "zero-shot", "")
+    return load_labelled(model, tables, source, options, _reader(source, options, data), or_else="")
 
 
 def _reader(source: str, options: DataOptions, data: str) -> Reader:

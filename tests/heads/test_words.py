@@ -45,7 +45,11 @@ def test_only_the_first_token_of_a_word_has_its_class(folder: Path) -> None:
     [
         ("x.csv", "text,label\n", "no .jsonl"),
         ("x.jsonl", "", "no records"),
-        ("x.jsonl", '{"words": ["a"], "label": [0]}', "no 'text'; there are 'words', 'label'.*data.text_column"),
+        (
+            "x.jsonl",
+            '{"words": ["a"], "label": [0]}',
+            "there is no column 'text'; there are 'words', 'label'.*data.text_column",
+        ),
         ("x.jsonl", '{"text": "ann", "label": [0]}', "list of strings"),
         ("x.jsonl", '{"text": ["ann"], "label": [0.5]}', "list of strings or whole numbers"),
         ("x.jsonl", '{"text": ["ann", "lives"], "label": [0]}', "2 words but 1 labels"),

@@ -2,7 +2,6 @@
 
 import ast
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +175,7 @@ def test_labels_that_are_none_are_said(bert: PreTrainedModel) -> None:
     with pytest.raises(RltrError, match=r"classes \(0\.5, 1\.0\) do not fit the model's 2"):
         load_task(bert, data)
     data = datasets.Dataset.from_dict({"text": ["a", "fine"], "label": ["bad", None]})
-    with pytest.raises(RltrError, match=r"\[1\]: 'label' must be a string or a number, or a list of them, not None"):
+    with pytest.raises(RltrError, match=r"\[1\]: 'label' must be a string or a number, or a list of them, not null"):
         load_task(bert, data)
 
 
@@ -241,14 +240,11 @@ def test_what_is_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert not is_hub_name(path)
 
 
-def test_without_the_extra_the_cure_is_said(bert: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(RltrError, match=r"pip install 'rltr\[data\]'"):
-        load_task(bert, "owner/name")
-
-
-def test_data_that_need_it_not_leave_the_extra_alone() -> None:
-    for path in (Path(__file__).parents[1] / "rltr").rglob("*.py"):
+def test_datasets_is_imported_only_where_it_is_used() -> None:
+    """It takes a second, and most data need it not."""
+    files = list((Path(__file__).parents[2] / "rltr").rglob("*.py"))
+    assert len(files) > 100
+    for path in files:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

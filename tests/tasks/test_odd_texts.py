@@ -67,7 +67,11 @@ def test_what_a_tokenizer_does_not_know_is_named_and_left_out_if_asked(
         ("x.jsonl", '{"text": "a", "label": 0}\n{"text": "a", "label": 0, "text": "b"}', r"line 2: .*called 'text'"),
         ("x.jsonl", '{"text": NaN, "label": "good"}\n', r"'text' must be a string"),
         ("x.jsonl", "[" * 100_000 + "\n", r"line 1: no record, but brackets within brackets"),
-        ("x.jsonl", '{"text": "a", "label": true}\n', r"'label' must be a string or a number, not true"),
+        (
+            "x.jsonl",
+            '{"text": "a", "label": true}\n',
+            r"'label' must be a string or a number, or a list of them, not true",
+        ),
         ("x.jsonl", '{"text": "a", "label": ["good|bad"]}\n', r"label 'good\|bad' holds '\|'"),
     ],
 )

@@ -5,6 +5,7 @@ Images are decoded here, in the process that trains. A pool was tried on two cor
 two processes, which hand back 600 kB for each. Nearly all of it is the processor's resizing.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,13 @@ import torch
 from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor
+from transformers import AutoImageProcessor, PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.tasks.examples.base import Index
 from rltr.tasks.examples.files import CACHE_BYTES, StoredExamples
 from rltr.tasks.read.image_files import read_image
+from rltr.tasks.read.processors import load_part
 from rltr.tasks.read.stored_files import StoredFile
 
 
@@ -86,3 +89,23 @@ class ImageExamples(StoredExamples):
 
 def _per_channel(numbers: float | Sequence[float]) -> Float[Tensor, "channels 1 1"]:
     return torch.as_tensor(numbers, dtype=torch.float32).view(-1, 1, 1)
+
+
+def load_processor(model: PreTrainedModel, source: str) -> tuple[Any, int]:
+    """The model's image processor, and how many channels it sees.
+
+    Raises:
+        RltrError: if it cannot be loaded, the channels are neither grey nor RGB, or the model takes any shape of image.
+    """
+    if "spatial_shapes" in inspect.signature(model.forward).parameters:
+        raise RltrError(
+            f"{type(model).__name__} takes images of any shape (spatial_shapes, pixel_attention_mask), and rltr reads "
+            "files as images of one size: pass what its processor makes as an iterable (see rltr.tasks.load_task), or "
+            "take a checkpoint of one size"
+        )
+    # Only PIL is required: the torchvision form of a processor differs in speed, and not in what it is for.
+    processor = load_part(AutoImageProcessor, source, "image processor", "a preprocessor_config.json", backend="pil")
+    channels = getattr(model.config, "num_channels", 3)
+    if channels not in (1, 3):
+        raise RltrError(f"the model takes {channels} channels per pixel; images have 1 (grey) or 3 (RGB)")
+    return processor, channels

@@ -1,7 +1,6 @@
-"""Sounds from one folder per class (or per number), or from a table with a column of them."""
+"""Sounds as examples: read, brought to the model's rate and prepared when they are asked for."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,11 @@ from transformers import AutoFeatureExtractor, PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.system.device import move_inputs
-from rltr.tasks.examples.base import Index, Task
+from rltr.tasks.examples.base import Index
 from rltr.tasks.examples.files import CACHE_BYTES, CURE, StoredExamples
-from rltr.tasks.goals.heads import label_reader, read_labels
-from rltr.tasks.goals.numbering import FOLDERS
-from rltr.tasks.options import DataOptions
-from rltr.tasks.read.class_folders import read_class_folders
 from rltr.tasks.read.processors import load_part
-from rltr.tasks.read.sound_files import SUFFIXES, count_samples, import_soundfile, read_sound
-from rltr.tasks.read.splits import assemble
+from rltr.tasks.read.sound_files import count_samples, import_soundfile, read_sound
 from rltr.tasks.read.stored_files import StoredFile
-from rltr.tasks.read.table_labels import read_table_labels
-from rltr.tasks.read.tables import Table
 
 
 class SoundExamples(StoredExamples):
@@ -160,54 +152,6 @@ def _shortest(takes: Callable[[int], bool], most: int) -> int:
         middle = (below + enough) // 2
         below, enough = (below, middle) if takes(middle) else (middle, enough)
     return enough
-
-
-def load_sounds(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
-    """Read a folder of sounds, one subfolder per class.
-
-    See :func:`rltr.tasks.read.class_folders.read_class_folders`; what is not in splits is divided by
-    ``options.fractions``.
-
-    Raises:
-        RltrError: if the folder holds nothing of that kind, a class is empty, the classes do not fit the model's head,
-            or the model's feature extractor cannot be loaded.
-    """
-    files = read_class_folders(data, SUFFIXES, "sounds", options)
-    extractor = load_extractor(model, source)
-    shortest = shortest_sound(model, extractor)
-    labelling = read_labels((name for split in files.values() for name in split), model.config, FOLDERS)
-
-    def examples(split: str) -> SoundExamples:
-        pairs = [(path, name) for name, paths in files[split].items() for path in paths]
-        paths, labels = [path for path, _ in pairs], labelling([name for _, name in pairs])
-        names = [path.relative_to(data).as_posix() for path in paths]
-        made = SoundExamples(paths, labels, names, labelling.classes, extractor, shortest=shortest)
-        made.goal = labelling.goal
-        return made
-
-    return assemble(list(files), examples, "audio", options, data)
-
-
-def load_sound_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
-    """Take sounds from tables, by split, each with a column of sounds and one of labels.
-
-    Raises:
-        RltrError: if a column is missing or holds something else, the labels do not fit the model's head, or the
-            model's feature extractor cannot be loaded.
-    """
-    extractor = load_extractor(model, source)
-    shortest = shortest_sound(model, extractor)
-    columns = {split: table.sounds(options.audio_column) for split, table in tables.items()}
-    labelling, labels = read_table_labels(tables, options.label_column, label_reader(model.config))
-
-    def examples(split: str) -> SoundExamples:
-        column, identity = columns[split]
-        own, names = labelling(labels[split]), tables[split].places()
-        made = SoundExamples(column, own, names, labelling.classes, extractor, identity=identity, shortest=shortest)
-        made.goal = labelling.goal
-        return made
-
-    return assemble(list(tables), examples, "audio", options, next(iter(tables.values())).data)
 
 
 def load_extractor(model: PreTrainedModel, source: str) -> Any:

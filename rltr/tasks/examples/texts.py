@@ -1,32 +1,19 @@
-"""Texts with a label each (a class, several, or a number), from a CSV, TSV or JSONL file, or from a table."""
+"""Texts as examples: tokenized when they are asked for."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
-from rltr.tasks.examples.base import Examples, Index, Task, digest
+from rltr.tasks.examples.base import Examples, Index, digest
 from rltr.tasks.examples.files import CURE
-from rltr.tasks.examples.tokenizer import (
-    load_tokenizer,
-    longest_text,
-    say_if_cut,
-    tokenize,
-    tokenize_all,
-    tokenizer_facts,
-)
-from rltr.tasks.goals.heads import label_reader, read_labels
-from rltr.tasks.options import DataOptions
-from rltr.tasks.read.records import SUFFIXES, read_records
-from rltr.tasks.read.splits import WHOLE, assemble, find_split_files
-from rltr.tasks.read.table_labels import read_table_labels
-from rltr.tasks.read.tables import Table
+from rltr.tasks.examples.tokenizer import say_if_cut, tokenize, tokenize_all, tokenizer_facts
+from rltr.tasks.read.tables import each
 
 TOKENIZED = 1_000
 """Texts that are read and tokenized at a time where all of them are."""
@@ -53,7 +40,7 @@ class TextExamples(Examples):
         longest: int | None,
         places: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(labels, [_short(text or "") for text in texts], classes)
+        super().__init__(labels, [_short(text or "") for text in each(texts)], classes)
         self.texts = texts
         self.tokenizer = tokenizer
         self.longest_tokens = longest
@@ -105,7 +92,8 @@ class TextExamples(Examples):
 
     def fingerprint(self) -> str:
         """See ``Examples``: of the texts and the tokenizer."""
-        return digest([*tokenizer_facts(self.tokenizer, self.longest_tokens), *(text or "" for text in self.texts)])
+        facts = tokenizer_facts(self.tokenizer, self.longest_tokens)
+        return digest([*facts, *(text or "" for text in each(self.texts))])
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""
@@ -138,57 +126,3 @@ class TextExamples(Examples):
 
 def _short(text: str) -> str:
     return textwrap.shorten(text, 48, placeholder=" …") or text[:48]
-
-
-def load_texts(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
-    """Read texts and labels.
-
-    Either one file, which is divided by ``options.fractions``, or a folder with ``train``, ``test`` and, unless it
-    is to be cut from train, ``validation`` (or ``val``), each a .csv or .tsv with a header, or a .jsonl; UTF-8.
-
-    Raises:
-        RltrError: if a file is missing or damaged, a column is missing, a text or a label is empty, the labels do not
-            fit the model's head, or the model's tokenizer cannot be loaded.
-    """
-    tokenizer = load_tokenizer(model, source)
-    files = find_split_files(data, SUFFIXES, options) if data.is_dir() else {WHOLE: data}
-    records = {split: list(read_records(path, options)) for split, path in files.items()}
-    for split, lines in records.items():
-        if not lines:
-            raise RltrError(f"{files[split]} has no records; it needs at least one with a text and a label")
-    labelling = read_labels((line.label for split in records.values() for line in split), model.config)
-    longest = longest_text(model, tokenizer, options.max_tokens)
-
-    def examples(split: str) -> TextExamples:
-        lines = records[split]
-        texts, places = [line.text for line in lines], [line.place for line in lines]
-        labels = labelling([line.label for line in lines])
-        made = TextExamples(texts, labels, labelling.classes, tokenizer, longest, places)
-        made.goal = labelling.goal
-        return made
-
-    return assemble(list(records), examples, "text", options, data)
-
-
-def load_text_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
-    """Take texts from tables, by split, each with a column of texts and one of labels.
-
-    Raises:
-        RltrError: if a column is missing or holds something else, a text is empty, the labels do not fit the model's
-            head, or the model's tokenizer cannot be loaded.
-    """
-    tokenizer = load_tokenizer(model, source)
-    texts = {
-        split: table.texts(options.text_column, blank=options.bad_inputs == "skip") for split, table in tables.items()
-    }
-    labelling, labels = read_table_labels(tables, options.label_column, label_reader(model.config))
-    longest = longest_text(model, tokenizer, options.max_tokens)
-
-    def examples(split: str) -> TextExamples:
-        own, table = labelling(labels[split]), tables[split]
-        places = [table.place(i) for i in range(len(table))]
-        made = TextExamples(texts[split], own, labelling.classes, tokenizer, longest, places)
-        made.goal = labelling.goal
-        return made
-
-    return assemble(list(tables), examples, "text", options, next(iter(tables.values())).data)

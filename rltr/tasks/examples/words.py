@@ -1,29 +1,23 @@
-"""Words with a class each (named entities, parts of speech): two lists in every record of a JSONL file or a table."""
+"""Words with a class each (named entities, parts of speech): two lists in every record."""
 
 import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
-from rltr.tasks.examples.base import Examples, Index, Task, digest
+from rltr.tasks.examples.base import Examples, Index, digest
 from rltr.tasks.examples.tokenizer import encodable, load_tokenizer, longest_text, say_if_cut, tokenizer_facts
 from rltr.tasks.goals import TokenClassification
-from rltr.tasks.goals.numbering import WRITTEN, Way, number_classes
+from rltr.tasks.goals.numbering import Way, number_classes
 from rltr.tasks.goals.token_classes import UNLABELLED
 from rltr.tasks.options import DataOptions
-from rltr.tasks.read.records import read_rows
-from rltr.tasks.read.splits import WHOLE, assemble, find_split_files
-from rltr.tasks.read.table_labels import Written, fit_labels
-from rltr.tasks.read.tables import Table
-
-Classes: TypeAlias = tuple[dict[str, int], list[str]]
-"""The number of each class as it is written, and the names of all classes of the head."""
+from rltr.tasks.read.labels import Written, fit_labels
+from rltr.tasks.read.tables import Table, each
 
 
 class Sentence(NamedTuple):
@@ -117,108 +111,71 @@ class TokenExamples(Examples):
         return ["##" + text.removeprefix("##") if more else text for text, more in zip(texts, goes_on, strict=True)]
 
 
-def load_tokens(model: PreTrainedModel, data: Path, source: str, options: DataOptions) -> Task:
-    """Read sentences of words with a class each.
+def load_words(
+    model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
+) -> dict[str, Examples]:
+    """Sentences by split.
 
-    Either one .jsonl, which is divided by ``options.fractions``, or a folder with ``train``, ``test`` and, unless it
-    is to be cut from train, ``validation`` (or ``val``). Every record has a list of words (``options.text_column``) and
-    an equally long list of classes (``options.label_column``), as names or numbers; -100 for words that do not count.
-
-    Raises:
-        RltrError: if a file is missing or damaged, the lists do not fit, the classes are not the head's, or the model
-            has no fast tokenizer.
-    """
-    if data.is_dir():
-        files = find_split_files(data, (".jsonl",), options)
-    elif data.suffix.lower() == ".jsonl":
-        files = {WHOLE: data}
-    else:
-        raise RltrError(f"{data} is no .jsonl; words with a class each come as two lists per record")
-    sentences = {split: _sentences(path, options) for split, path in files.items()}
-    return _task(model, sentences, _classes(sentences, model, WRITTEN), source, options, data)
-
-
-def load_token_tables(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> Task:
-    """The same from tables, with a column of lists of words and one of lists of classes.
+    Args:
+        model: with a class for every token.
+        tables: by split, each with a column of lists of words, and one of equally long lists of classes, as names or
+            numbers; -100 for words that do not count.
+        source: the model's folder or hub id.
+        options: the columns, and what becomes of sentences that cannot be used.
 
     Raises:
         RltrError: if a column is missing, the lists do not fit, the classes are not the head's, or the model has no
             fast tokenizer.
     """
-    words = {split: list(table.column(options.text_column, "data.text_column")) for split, table in tables.items()}
+    words = {split: _words(table, options) for split, table in tables.items()}
 
-    def fit(written: dict[str, list[Written]], ways: Sequence[Way]) -> tuple[dict[str, list[Sentence]], Classes]:
-        sentences = {
-            split: [
-                _sentence({options.text_column: own, options.label_column: labels}, tables[split].place(i), options)
-                for i, (own, labels) in enumerate(zip(words[split], written[split], strict=True))
-            ]
-            for split in tables
-        }
-        return sentences, _classes(sentences, model, ways)
+    def fit(written: dict[str, list[Written]], ways: Sequence[Way]) -> tuple[dict[str, int], list[str]]:
+        found = {label for split in written.values() for labels in split for label in labels}
+        return number_classes(found - {str(UNLABELLED)}, model.config, ways)
 
-    sentences, classes = fit_labels(tables, options.label_column, fit)
-    return _task(model, sentences, classes, source, options, next(iter(tables.values())).data)
-
-
-def _classes(sentences: Mapping[str, Sequence[Sentence]], model: PreTrainedModel, ways: Sequence[Way]) -> Classes:
-    written = {label for split in sentences.values() for sentence in split for label in sentence.labels}
-    number, classes = number_classes(written - {str(UNLABELLED)}, model.config, ways)
-    return {**number, str(UNLABELLED): UNLABELLED}, classes
-
-
-def _task(
-    model: PreTrainedModel,
-    sentences: Mapping[str, Sequence[Sentence]],
-    numbered: Classes,
-    source: str,
-    options: DataOptions,
-    data: object,
-) -> Task:
+    (number, classes), written = fit_labels(tables, options.label_column, fit)
     tokenizer = load_tokenizer(model, source)
     if not tokenizer.is_fast:
         raise RltrError(
             f"the tokenizer of {source!r} cannot say which word a token is of; it needs a tokenizer.json "
             "(a fast tokenizer)"
         )
-    (number, classes), longest = numbered, longest_text(model, tokenizer, options.max_tokens)
-
-    def examples(split: str) -> TokenExamples:
-        made = TokenExamples(sentences[split], number, classes, tokenizer, longest)
-        faults = (fault for i in range(len(made)) if (fault := made.fault(i)))
+    made: dict[str, Examples] = {}
+    for split, table in tables.items():
+        sentences = list(map(Sentence, words[split], map(list, written[split]), table.places))
+        numbered = {**number, str(UNLABELLED): UNLABELLED}
+        longest = longest_text(model, tokenizer, options.max_tokens)
+        made[split] = TokenExamples(sentences, numbered, classes, tokenizer, longest)
+        faults = (fault for i in range(len(sentences)) if (fault := made[split].fault(i)))
         if options.bad_inputs == "refuse" and (fault := next(faults, None)):
             raise RltrError(f"{fault}; mend it, or leave such sentences out: data.bad_inputs=skip")
-        return made
-
-    return assemble(list(sentences), examples, "tokens", options, data)
+    return made
 
 
-def _sentences(path: Path, options: DataOptions) -> list[Sentence]:
-    columns = (options.text_column, options.label_column)
-    found = [_sentence(record, f"{path}, line {line}", options) for line, record in read_rows(path, columns)]
-    if not found:
-        raise RltrError(f"{path} has no records; it needs at least one with a list of words and a list of labels")
-    return found
+def _words(table: Table, options: DataOptions) -> list[list[str]]:
+    """The words of every sentence, which has as many labels.
 
-
-def _sentence(record: Mapping[str, Any], where: str, options: DataOptions) -> Sentence:
-    words, labels = (_list(record, name, where) for name in (options.text_column, options.label_column))
-    if len(words) != len(labels) or not words:
-        raise RltrError(
-            f"{where}: {len(words)} words but {len(labels)} labels; every word needs one, and one word at least"
-        )
-    return Sentence(words, labels, where)
-
-
-def _list(record: Mapping[str, Any], column: str, where: str) -> list[str]:
-    if column not in record:
-        raise RltrError(
-            f"{where}: there is no {column!r}; there are {', '.join(map(repr, record))}; "
-            "name others with data.text_column and data.label_column"
-        )
-    value = record[column]
-    if not isinstance(value, list) or not all(
-        isinstance(part, str | int) and not isinstance(part, bool) for part in value
-    ):
-        raise RltrError(f"{where}: {column!r} must be a list of strings or whole numbers, not {json.dumps(value)[:80]}")
-    return [str(part) for part in value]
+    Raises:
+        RltrError: if one of the columns holds anything else than lists of strings and whole numbers, or a list is of
+            another length.
+    """
+    columns = {
+        name: list(each(table.column(name, f"data.{setting}_column")))
+        for setting, name in (("text", options.text_column), ("label", options.label_column))
+    }
+    for name, column in columns.items():
+        for place, value in zip(table.places, column, strict=True):
+            if not isinstance(value, list) or not all(
+                isinstance(part, str | int) and not isinstance(part, bool) for part in value
+            ):
+                raise RltrError(
+                    f"{place}: {name!r} must be a list of strings or whole numbers, not "
+                    f"{json.dumps(value, default=str)[:80]}"
+                )
+    words, labels = columns.values()
+    for place, own, theirs in zip(table.places, words, labels, strict=True):
+        if len(own) != len(theirs) or not own:
+            raise RltrError(
+                f"{place}: {len(own)} words but {len(theirs)} labels; every word needs one, and one word at least"
+            )
+    return [list(map(str, own)) for own in words]

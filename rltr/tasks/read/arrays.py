@@ -94,7 +94,7 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
                     raise RltrError(f"{name}: {fault}; mend it, or leave such rows out: data.bad_inputs=skip")
         return made
 
-    return assemble(list(read), examples, kind, options, name)
+    return assemble({split: examples(split) for split in read}, kind, options, name)
 
 
 def _collect(items: Any, where: str, options: DataOptions) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Data sets of Hugging Face's ``datasets``: hub names, local Parquet and Arrow, and objects made in Python.
 
-That library is an extra, ``pip install rltr[data]``: what it reads stays on disk, memory-mapped, and so it is here.
+What it reads stays on disk, memory-mapped. It is imported where it is used, since that takes a second.
 
 A source that streams is read once, from the front, so many examples of each split and up to 1,000 more, of which those
 are drawn: many sources are sorted. They are then held in memory (images and sounds as the bytes they were stored as).
@@ -22,7 +22,7 @@ from rltr.system.files import from_here
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.read.file_search import entries
 from rltr.tasks.read.splits import WHOLE, choose_splits
-from rltr.tasks.read.tables import Table, import_datasets
+from rltr.tasks.read.tables import Table
 
 SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
 """What ``datasets`` calls the files it is asked to read here."""
@@ -43,7 +43,7 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
     Raises:
         RltrError: if they cannot be read, or lack a split.
     """
-    datasets = import_datasets()
+    import datasets
 
     def load() -> Any:
         if _is_saved(data):
@@ -57,7 +57,7 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
         kind = SUFFIXES[_tables_in(data)[0].suffix.lower()]
         return datasets.load_dataset(kind, data_files=_by_split(data), streaming=streams)
 
-    with _quiet(datasets):
+    with _quiet():
         return tables_of(_told(load, repr(str(data))), options, str(data))
 
 
@@ -70,7 +70,8 @@ def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
     Raises:
         RltrError: if it cannot be had, or lacks a split.
     """
-    datasets = import_datasets()
+    import datasets
+
     streams = options.stream_examples is not None
     found = _told(lambda: datasets.load_dataset(name, options.subset, streaming=streams), from_here(name))
     return tables_of(found, options, name)
@@ -87,33 +88,51 @@ def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
     Raises:
         RltrError: if a split is missing or empty.
     """
-    datasets = import_datasets()
     splits = dict(found) if isinstance(found, dict) else {WHOLE: found}
     if list(splits) == ["train"] and not any(options.split_names.values()):
         splits = {WHOLE: splits["train"]}  # `datasets` calls everything that is not split train
     if list(splits) != [WHOLE]:
         splits = choose_splits(data, splits, options)
-    tables = {}
-    for split, rows in splits.items():
-        name = str(getattr(rows, "split", None) or ("row" if split == WHOLE else split))
-        if isinstance(rows, datasets.IterableDataset):
-            rows = _told(partial(_take, datasets, rows, options), repr(data))
-        if len(rows) == 0:
-            raise RltrError(f"{data} has no records{'' if split == WHOLE else f' in {split}'}; it needs at least one")
-        tables[split] = Table(data, name, rows)
-    return tables
+    return {split: _table(data, split, rows, options) for split, rows in splits.items()}
 
 
-def _take(datasets: Any, stream: Any, options: DataOptions) -> Any:
-    """Examples from the front of a stream, as a data set in memory; images and sounds stay encoded."""
-    if stream.features is None:
-        stream = stream._resolve_features()
-    features = dict(stream.features)
-    for name, feature in stream.features.items():
+def _table(data: str, split: str, rows: Any, options: DataOptions) -> Table:
+    """One split, with images and sounds as they are stored."""
+    import datasets
+
+    name = str(getattr(rows, "split", None) or ("row" if split == WHOLE else split))
+    if isinstance(rows, datasets.IterableDataset):
+        rows = _told(partial(_take, rows, options), repr(data))
+    if len(rows) == 0:
+        raise RltrError(f"{data} has no records{'' if split == WHOLE else f' in {split}'}; it needs at least one")
+    fingerprint, names = str(rows._fingerprint), [f"{name}[{i}]" for i in range(len(rows))]
+    rows = _encoded(rows)
+    columns = {name: rows[name] for name in rows.column_names}  # which are read as they are asked for
+    places = [f"{data}, {own}" for own in names]
+    return Table(data, columns, places, names, rows.features, fingerprint=fingerprint)
+
+
+def _encoded(rows: Any) -> Any:
+    """A data set whose images and sounds are not decoded."""
+    import datasets
+
+    for name, feature in rows.features.items():
         if isinstance(feature, datasets.Image | datasets.Audio):
-            stream = stream.cast_column(name, type(feature)(decode=False))
-            # As it is stored: putting a sound into a table as a sound would need an encoder.
-            features[name] = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+            rows = rows.cast_column(name, type(feature)(decode=False))
+    return rows
+
+
+def _take(stream: Any, options: DataOptions) -> Any:
+    """Examples from the front of a stream, as a data set in memory; images and sounds stay encoded."""
+    import datasets
+
+    stream = _encoded(stream if stream.features is not None else stream._resolve_features())
+    # As they are stored: putting a sound into a table as a sound would need an encoder.
+    stored = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    features = {
+        name: stored if isinstance(feature, datasets.Image | datasets.Audio) else feature
+        for name, feature in stream.features.items()
+    }
     wanted = options.stream_examples or STREAM_EXAMPLES
     stream = stream.shuffle(seed=options.seed, buffer_size=min(SHUFFLED, wanted))
     records = list(islice(stream, wanted))  # stream.take asks for one more, which can fill the buffer again
@@ -159,8 +178,10 @@ def _told(load: Callable[[], Any], data: str) -> Any:
 
 
 @contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """No progress bars while local files are indexed; bars of downloads stay."""
+    import datasets
+
     bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

@@ -1,84 +1,105 @@
-"""Records in files: texts and labels, one record for each line of a CSV, TSV or JSONL file."""
+"""Records in files: CSV, TSV, JSON lines, and texts of one line each.
+
+``datasets`` reads such files, too, but takes some for what they are not; ``docs/internals/tasks.md`` has the list.
+"""
 
 import csv
 import json
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from rltr.errors import RltrError
-from rltr.tasks.examples.tokenizer import encodable
-from rltr.tasks.goals.heads import join_labels
-from rltr.tasks.options import WITHOUT_LABELS, DataOptions
+from rltr.tasks.goals.numbering import WRITTEN
+from rltr.tasks.options import OR_WITHOUT, WITHOUT_LABELS, DataOptions
+from rltr.tasks.read.splits import WHOLE, find_split_files
+from rltr.tasks.read.tables import Table, no_column
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-log = logging.getLogger(__name__)
+"""Files with a label beside each text."""
 LONGEST_FIELD = 2**31 - 1
 """Most characters of a field in a table, as many as csv can be told on every system; left alone it reads 131,072."""
+Records: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
+"""The number of each record's line, and its fields by column."""
+log = logging.getLogger(__name__)
 
 
-class Record(NamedTuple):
-    """One line of a file: its text and its label, as written, and where it stands."""
-
-    text: str
-    label: str
-    place: str
-
-
-def read_records(path: Path, options: DataOptions) -> Iterator[Record]:
-    """Read the text and the label of every record of a file.
-
-    Raises:
-        RltrError: naming file and line, if it cannot be read, or a record lacks a text or a label.
-    """
-    for line, record in read_rows(path, (options.text_column, options.label_column)):
-        place = f"{path}, line {line}"
-        text = read_text(record, options, place)
-        label = record.get(options.label_column)
-        if isinstance(label, list):  # several classes or numbers; none of the classes, if it is empty
-            yield Record(text, join_labels(label), place)
-        else:
-            yield Record(text, read_field(record, options.label_column, "data.label_column", place).strip(), place)
-
-
-def read_text(record: Mapping[str, Any], options: DataOptions, place: str) -> str:
-    """The text of a record at ``place``; see :func:`read_field`."""
-    return read_field(record, options.text_column, "data.text_column", place, options.bad_inputs == "skip")
-
-
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Read a file record by record, each with the number of its line; blank lines are passed over, which is said.
+def open_records(data: Path, options: DataOptions, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Table]:
+    """Read one file, or a folder with one for each split (``train``, ``test`` and, maybe, ``validation``); all UTF-8.
 
     Args:
-        path: of the file.
-        columns: those that somebody will look at.
+        data: the file or folder.
+        options: the columns, whether there are labels, and what the splits are called.
+        suffixes: of the files that count. Without labels, ``.txt`` with one text in each line does, too.
 
     Raises:
-        RltrError: naming file and line, if it cannot be read, or one of the columns is there twice.
+        RltrError: naming file and line, if one is damaged, a column is missing or twice there, or nothing is left.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    suffixes = (".txt", *suffixes) if options.labels == "none" else tuple(suffixes)
+    files = find_split_files(data, suffixes, options) if data.is_dir() else {WHOLE: data}
+    return {split: read_records(path, options, suffixes) for split, path in files.items()}
+
+
+def read_records(path: Path, options: DataOptions, suffixes: Sequence[str] = SUFFIXES) -> Table:
+    """Read one file; see :func:`open_records`. Blank lines are passed over, which is said.
+
+    Raises:
+        RltrError: see there.
+    """
+    suffix, settings = path.suffix.lower(), {options.text_column: "data.text_column"}
+    if suffix not in suffixes:
+        if suffixes == (".jsonl",):
+            raise RltrError(f"{path} is no .jsonl; words with a class each come as two lists per record")
         raise RltrError(
             f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}; from a .txt it can {WITHOUT_LABELS}"
         )
+    if options.labels != "none":
+        settings[options.label_column] = "data.label_column"
+    columns: dict[str, list[Any]] = {name: [] for name in settings}
+    places = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            read = _jsonl if path.suffix.lower() == ".jsonl" else _table
-            yield from read(path, file, columns)
+            for number, record in READERS.get(suffix, _delimited)(path, file, options):
+                places.append(f"{path}, line {number}")
+                for name, setting in settings.items():
+                    if name not in record:
+                        or_else = OR_WITHOUT if setting == "data.label_column" else ""
+                        raise no_column(places[-1], name, record, setting, or_else)
+                    columns[name].append(record[name])
     except OSError as error:
         raise RltrError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RltrError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    if not places:
+        what = "texts" if options.labels == "none" else "records"
+        raise RltrError(f"{path} has no {what}; it needs at least one with {' and '.join(map(repr, settings))}")
+    return Table(str(path), columns, places, places, ways=WRITTEN)
 
 
-def say_blank(path: Path, blank: Sequence[int], end: int) -> None:
-    """Say how many ``blank`` lines of a file were passed over before its last record, which is in line ``end``."""
-    if within := [line for line in blank if line < end]:
-        log.warning("%s: passed over %d blank lines (the first: line %d)", path, len(within), within[0])
+def _texts(path: Path, file: Any, options: DataOptions) -> Records:
+    for number, line in _lines(path, file):
+        yield number, {options.text_column: line.strip()}
 
 
-def _table(path: Path, file: Any, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_lines(path: Path, file: Any, options: DataOptions) -> Records:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _refuse_twice([name for name, _ in pairs], options, f"{path}, line {number}")
+        return dict(pairs)
+
+    for number, line in _lines(path, file):
+        try:
+            record = json.loads(line, object_pairs_hook=once)
+        except json.JSONDecodeError as error:
+            raise RltrError(f"{path}, line {number}: no JSON ({error.msg} at column {error.colno})") from error
+        except RecursionError:
+            raise RltrError(f"{path}, line {number}: no record, but brackets within brackets") from None
+        if not isinstance(record, dict):
+            raise RltrError(f"{path}, line {number}: every line must be a JSON object with a text and a label")
+        yield number, record
+
+
+def _delimited(path: Path, file: Any, options: DataOptions) -> Records:
     csv.field_size_limit(LONGEST_FIELD)  # the process has one for all readers, so it stays
     reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     header, blank, last = None, [], 0
@@ -88,7 +109,7 @@ def _table(path: Path, file: Any, columns: Sequence[str]) -> Iterator[tuple[int,
                 blank.append(reader.line_num)
             elif header is None:
                 header = row
-                _refuse_twice(header, columns, f"{path}, line {reader.line_num}")
+                _refuse_twice(header, options, f"{path}, line {reader.line_num}")
             elif len(row) != len(header):
                 raise RltrError(
                     f"{path}, line {reader.line_num}: not as many fields as the header has "
@@ -101,80 +122,40 @@ def _table(path: Path, file: Any, columns: Sequence[str]) -> Iterator[tuple[int,
         raise RltrError(
             f"{path}, line {reader.line_num}: {error}; the file is damaged or no {path.suffix.lower()}"
         ) from error
-    say_blank(path, blank, last)
+    _say_blank(path, blank, last)
 
 
-def _jsonl(path: Path, file: Any, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _refuse_twice([name for name, _ in pairs], columns, f"{path}, line {number}")
-        return dict(pairs)
+READERS: dict[str, Callable[[Path, Any, DataOptions], Records]] = {".txt": _texts, ".jsonl": _json_lines}
+"""What reads files of each suffix, if not :func:`_delimited`."""
 
+
+def _lines(path: Path, file: Any) -> Iterator[tuple[int, str]]:
+    """Every line that is not blank, and its number."""
     blank, last = [], 0
     for number, line in enumerate(file, 1):
-        if not line.strip():
+        if line.strip():
+            last = number
+            yield number, line
+        else:
             blank.append(number)
-            continue
-        try:
-            record = json.loads(line, object_pairs_hook=once)
-        except json.JSONDecodeError as error:
-            raise RltrError(f"{path}, line {number}: no JSON ({error.msg} at column {error.colno})") from error
-        except RecursionError:
-            raise RltrError(f"{path}, line {number}: no record, but brackets within brackets") from None
-        if not isinstance(record, dict):
-            raise RltrError(f"{path}, line {number}: every line must be a JSON object with a text and a label")
-        last = number
-        yield number, record
-    say_blank(path, blank, last)
+    _say_blank(path, blank, last)
 
 
-def _refuse_twice(names: Sequence[str], columns: Sequence[str], where: str) -> None:
+def _say_blank(path: Path, blank: Sequence[int], end: int) -> None:
+    """Say how many ``blank`` lines of a file were passed over before its last record, which is in line ``end``."""
+    if within := [line for line in blank if line < end]:
+        log.warning("%s: passed over %d blank lines (the first: line %d)", path, len(within), within[0])
+
+
+def _refuse_twice(names: Sequence[str], options: DataOptions, where: str) -> None:
     """Refuse a column that is there twice, where it is one that counts.
 
     Raises:
         RltrError: naming it and ``where`` it is.
     """
-    for name in columns:
+    for name in (options.text_column, options.label_column)[: 1 if options.labels == "none" else 2]:
         if names.count(name) > 1:
             raise RltrError(
                 f"{where}: there are {names.count(name)} columns called {name!r}, and no saying which one is meant; "
                 "rename or remove all but one"
             )
-
-
-def read_field(record: Mapping[str, Any], column: str, setting: str, where: str, may_lack: bool | None = None) -> str:
-    """A text or a label as it is written.
-
-    Args:
-        record: all fields, by column.
-        column: which one.
-        setting: what names it in a recipe.
-        where: the record stands, for messages.
-        may_lack: whether an empty field is fine, which is given back as ``""``; None where nobody could ask for that.
-
-    Raises:
-        RltrError: if there is none, it is neither text nor number, or no Unicode.
-    """
-    if column not in record:
-        or_else = f", or {WITHOUT_LABELS}" if setting == "data.label_column" else ""
-        raise RltrError(
-            f"{where}: there is no column {column!r}; there are {', '.join(map(repr, record))}; name one of them with "
-            f"{setting}{or_else}"
-        )
-    value = record[column]
-    if isinstance(value, float) and math.isnan(value):
-        value = None  # so pandas calls what is missing
-    if may_lack and (value is None or not str(value).strip()):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RltrError(f"{where}: {column!r} must be a string or a number, not {json.dumps(value)}")
-    if not str(value).strip():
-        raise RltrError(
-            f"{where}: {column!r} is empty; fill it in or remove the record"
-            f"{', or leave such texts out: data.bad_inputs=skip' if may_lack is not None else ''}"
-        )
-    if not may_lack and not encodable(str(value)):
-        raise RltrError(
-            f"{where}: {column!r} holds half of a character (a lone surrogate, as in \\ud83d), which is no Unicode; "
-            f"write whole characters{', or leave such texts out: data.bad_inputs=skip' if may_lack is not None else ''}"
-        )
-    return str(value)

@@ -1,7 +1,7 @@
 """Train, validation and test: found by their names, or dealt out by fractions. No learner's seed has a part in it."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,14 +99,11 @@ def find_split_files(data: Path, suffixes: Sequence[str], options: DataOptions) 
     return find_splits(data, named, options)
 
 
-def assemble(
-    splits: Sequence[str], make: Callable[[str], Examples], kind: str, options: DataOptions, data: object
-) -> Task:
+def assemble(found: Mapping[str, Examples], kind: str, options: DataOptions, data: object) -> Task:
     """A task out of the splits that were found: whole data are divided, a missing validation is cut from train.
 
     Args:
-        splits: ``WHOLE`` alone, or train and test, with or without validation.
-        make: the examples of one of them.
+        found: the examples of ``WHOLE`` alone, or of train and test, with or without validation.
         kind: of the task.
         options: fractions and seed.
         data: for messages.
@@ -114,8 +111,7 @@ def assemble(
     Raises:
         RltrError: if a split would get nothing.
     """
-    made = {split: make(split) for split in splits}
-    shares = dict(zip(("train", "validation", "test"), options.fractions, strict=True))
+    made, shares = dict(found), dict(zip(("train", "validation", "test"), options.fractions, strict=True))
     if WHOLE in made:
         whole = made[WHOLE]
     elif "validation" not in made:

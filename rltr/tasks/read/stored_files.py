@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from rltr.tasks.examples.base import digest, digest_files
 
-StoredFile: TypeAlias = Path | Mapping[str, Any] | None
-"""A file, or what a table has in its place: its ``bytes``, or else its ``path``; None where there is none."""
+StoredFile: TypeAlias = Path | bytes | Mapping[str, Any] | None
+"""A file, or what a table has in its place: its content, alone or as ``bytes`` beside its ``path``; None for none."""
 
 
 END = 2**16
@@ -21,8 +21,8 @@ def open_stored(file: StoredFile) -> Path | io.BytesIO:
     Raises:
         ValueError: if there is none.
     """
-    if isinstance(file, Path):
-        return file
+    if isinstance(file, Path | bytes):
+        return file if isinstance(file, Path) else io.BytesIO(file)
     content, path = (file or {}).get("bytes"), (file or {}).get("path")
     if content is None and path is None:
         raise ValueError("there is none")

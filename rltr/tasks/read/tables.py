@@ -1,12 +1,21 @@
-"""The records of one split as Hugging Face's ``datasets`` keeps them: columns of images, sounds, texts and all else."""
+"""The records of one split, by column: what every file, folder and data set becomes before a model sees it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rltr.errors import RltrError
 from rltr.tasks.examples.base import digest
+from rltr.tasks.examples.tokenizer import encodable
+from rltr.tasks.goals.numbering import Way
 from rltr.tasks.read.stored_files import StoredFile
+
+CHUNK = 1_000
+"""Values of a column that are read at a time: one alone takes ``datasets`` about 30 times as long as one of many."""
+STRINGS = ("string", "large_string", "string_view")
+EMPTY = "is empty; fill it in or remove the record"
+HALF = "holds half of a character (a lone surrogate, as in \\ud83d), which is no Unicode; write whole characters"
 
 
 @dataclass(frozen=True)
@@ -15,30 +24,25 @@ class Table:
 
     Args:
         data: what the data set is called in messages.
-        split: the name of this split in it.
-        rows: a ``datasets.Dataset``.
+        columns: by name, each with a value for every record.
+        places: what messages call each record.
+        names: a short name of each record, for the gallery.
+        features: what ``datasets`` says that each column holds; none for files, whose values are as they are written.
+        ways: how classes are numbered; None where that depends on the column (see :mod:`rltr.tasks.read.labels`).
+        fingerprint: what ``datasets`` itself tells contents apart by in its cache.
     """
 
     data: str
-    split: str
-    rows: Any
-
-    @property
-    def fingerprint(self) -> str:
-        """What ``datasets`` itself tells contents apart by in its cache."""
-        return str(self.rows._fingerprint)
+    columns: Mapping[str, Sequence[Any]]
+    places: Sequence[str]
+    names: Sequence[str]
+    features: Mapping[str, Any] = field(default_factory=dict)
+    ways: Sequence[Way] | None = None
+    fingerprint: str | None = None
 
     def __len__(self) -> int:
         """Number of records."""
-        return len(self.rows)
-
-    def place(self, i: int) -> str:
-        """What messages call record ``i``."""
-        return f"{self.data}, {self.split}[{i}]"
-
-    def places(self) -> list[str]:
-        """A short name for every record."""
-        return [f"{self.split}[{i}]" for i in range(len(self))]
+        return len(self.places)
 
     def column(self, name: str, setting: str, or_else: str = "") -> Sequence[Any]:
         """A column, read from disk as it is asked for.
@@ -51,73 +55,90 @@ class Table:
         Raises:
             RltrError: if there is none of that name.
         """
-        if name not in self.rows.column_names:
-            raise RltrError(
-                f"{self.data} has no column {name!r}; there are {', '.join(map(repr, self.rows.column_names))}; name "
-                f"one of them with {setting}{or_else}"
-            )
-        column: Sequence[Any] = self.rows[name]
-        return column
+        if name not in self.columns:
+            raise no_column(self.data, name, self.columns, setting, or_else)
+        return self.columns[name]
 
-    def images(self, name: str) -> tuple[Sequence[StoredFile], str | None]:
-        """A column of images, not decoded, and a digest of them all.
+    def files(self, name: str, what: str, setting: str) -> tuple[Sequence[StoredFile], str | None]:
+        """A column of images or sounds, not decoded, and a digest of them all.
 
-        There is none where the table holds only paths: it does not tell when a file changes.
+        There is no digest where the table holds only paths: it does not tell when a file changes.
+
+        Args:
+            name: of the column.
+            what: ``images`` or ``sounds``.
+            setting: the field of a recipe that names the column.
 
         Raises:
             RltrError: if there is no such column, or it holds something else.
         """
-        return self._files(name, "images", "data.image_column", import_datasets().Image)
-
-    def sounds(self, name: str) -> tuple[Sequence[StoredFile], str | None]:
-        """The same for a column of sounds."""
-        return self._files(name, "sounds", "data.audio_column", import_datasets().Audio)
-
-    def _files(self, name: str, what: str, setting: str, feature: Any) -> tuple[Sequence[StoredFile], str | None]:
-        self.column(name, setting)
-        own = self.rows.features[name]
-        stored = {"binary", "large_binary"} & {str(getattr(own, "dtype", ""))}
-        is_file = isinstance(own, dict) and set(own) == {"bytes", "path"}
-        if not isinstance(own, feature) and not stored and not is_file:
+        files, own = self.column(name, setting), self.features.get(name)
+        if own is None:
+            return files, None
+        is_binary = str(getattr(own, "dtype", "")) in ("binary", "large_binary")
+        is_file = isinstance(own, Mapping) and set(own) == {"bytes", "path"}
+        if type(own).__name__ != {"images": "Image", "sounds": "Audio"}[what] and not is_binary and not is_file:
             raise RltrError(f"{self.data}: the column {name!r} holds {own}, not {what}; see {setting}")
-        files: Sequence[StoredFile] = self.rows.cast_column(name, feature(decode=False))[name]
-        inside = isinstance(files[0], Mapping) and files[0].get("bytes") is not None
-        return files, digest([self.fingerprint, name]) if inside else None
+        inside = isinstance(files[0], bytes) or (isinstance(files[0], Mapping) and files[0].get("bytes") is not None)
+        return files, digest([str(self.fingerprint), name]) if inside else None
 
-    def texts(self, name: str, blank: bool) -> Sequence[str | None]:
-        """A column of texts.
+    def texts(self, name: str, may_lack: bool) -> Sequence[str | None]:
+        """A column of texts; numbers in files are texts, too.
 
         Args:
             name: of the column.
-            blank: whether a text may be missing, empty or blank.
+            may_lack: whether a text may be missing or blank, or hold half of a character, and is left out later.
 
         Raises:
-            RltrError: if there is no such column, it holds something else, or a text is missing.
+            RltrError: if there is no such column, it holds something else, or a text cannot be used.
         """
-        column = self.column(name, "data.text_column")
-        kind = getattr(self.rows.features[name], "dtype", None)
-        if kind not in ("string", "large_string", "string_view"):
-            raise RltrError(f"{self.data}: the column {name!r} holds {self.rows.features[name]}, not texts")
-        if not blank:
-            for i, text in enumerate(column):
-                if text is None or not text.strip():
-                    raise RltrError(
-                        f"{self.place(i)}: {name!r} is empty; fill it in, remove the record, or leave such texts out: "
-                        "data.bad_inputs=skip"
-                    )
-        return column
+        column, own = self.column(name, "data.text_column"), self.features.get(name)
+        if own is not None and getattr(own, "dtype", None) not in STRINGS:
+            raise RltrError(f"{self.data}: the column {name!r} holds {own}, not texts")
+        for i, value in enumerate(each(column)):
+            blank = value is None or not str(value).strip() or value != value
+            fault = EMPTY if value is None and own is not None else field_fault(value)
+            if fault and not (may_lack and (blank or fault == HALF)):
+                cure = ", or leave such texts out: data.bad_inputs=skip" if fault in (EMPTY, HALF) else ""
+                raise RltrError(f"{self.places[i]}: {name!r} {fault}{cure}")
+        return column if own is not None else ["" if text is None or text != text else str(text) for text in column]
 
 
-def import_datasets() -> Any:
-    """The package ``datasets``.
+def each(column: Sequence[Any]) -> Iterator[Any]:
+    """The values of a column one by one, read many at a time."""
+    for start in range(0, len(column), CHUNK):
+        yield from column[start : start + CHUNK]
 
-    Raises:
-        RltrError: if it is not installed.
+
+def no_column(where: str, name: str, known: Iterable[str], setting: str, or_else: str = "") -> RltrError:
+    """The error for a column that is not there.
+
+    Args:
+        where: the data set, or the record in it.
+        name: of the column.
+        known: the columns that are there.
+        setting: the field of a recipe that names it.
+        or_else: what else can be done.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise RltrError(
-            "hub data sets, Parquet and Arrow need the package datasets, which is missing: pip install 'rltr[data]'"
-        ) from error
-    return datasets
+    return RltrError(
+        f"{where}: there is no column {name!r}; there are {', '.join(map(repr, known))}; name one of them with "
+        f"{setting}{or_else}"
+    )
+
+
+def field_fault(value: object, lists: bool = False) -> str | None:
+    """Why a text or a label cannot be used as it is written; None if it can.
+
+    Args:
+        value: of a record.
+        lists: whether it may be a list of such.
+    """
+    for part in value if lists and isinstance(value, list) else [value]:
+        if isinstance(part, bool) or not isinstance(part, str | int | float) or part != part:  # pandas writes NaN
+            allowed = "a string or a number" + ", or a list of them" * lists
+            return f"must be {allowed}, not {json.dumps(value, default=str)[:80]}"
+        if not str(part).strip():
+            return EMPTY
+        if not encodable(str(part)):
+            return HALF
+    return None

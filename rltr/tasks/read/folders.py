@@ -1,0 +1,88 @@
+"""Folders of images or sounds: one subfolder per class, or, without labels, any folder.
+
+``datasets`` reads such folders, too, but drops files without a word where a class is called like a split, and more;
+``docs/internals/tasks.md`` has the list.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from rltr.errors import RltrError
+from rltr.tasks.goals.numbering import FOLDERS
+from rltr.tasks.options import DataOptions
+from rltr.tasks.read.file_search import Found, entries, find_files, say_left_out, there_is
+from rltr.tasks.read.splits import WHOLE, find_splits, is_split
+from rltr.tasks.read.tables import Table
+
+
+def open_folder(
+    data: Path, suffixes: Collection[str], what: str, column: str, options: DataOptions, or_else: str
+) -> dict[str, Table]:
+    """Files by split; a folder that is not divided into splits is the one split ``WHOLE``.
+
+    Either ``data/train/CLASS/…``, ``data/test/CLASS/…`` and, unless it is to be cut from train,
+    ``data/validation/CLASS/…`` (or ``val``), or ``data/CLASS/…``. Class folders may have folders of their own. Without
+    labels the folders for classes may lack, or be anything else.
+
+    Args:
+        data: the folder.
+        suffixes: of the files that count, in lower case; that there are others is said.
+        what: the files, in words.
+        column: what the column of files is called; that of labels is ``options.label_column``.
+        options: whether there are labels, and what the splits are called.
+        or_else: what else can be done where there are no classes.
+
+    Raises:
+        RltrError: if the folder holds nothing of that kind, or a class is empty.
+    """
+    by_class = options.labels != "none"
+    if not data.is_dir():
+        needed = f"a folder with one subfolder of {what} per class" if by_class else f"a folder of {what}"
+        raise RltrError(f"{data} is not a folder; this model needs {needed}")
+    roots = split_folders(data, options)
+    found = {
+        split: _by_class(root, suffixes, what, or_else) if by_class else {"": _files(root, suffixes, what)}
+        for split, root in roots.items()
+    }
+    say_left_out(data, (part for classes in found.values() for part in classes.values()), what)
+    tables = {}
+    for split, classes in found.items():
+        files = [path for part in classes.values() for path in part.files]
+        labels = [name for name, part in classes.items() for _ in part.files]
+        columns = {column: files, **({options.label_column: labels} if by_class else {})}
+        names = [path.relative_to(data).as_posix() for path in files]
+        tables[split] = Table(str(data), columns, list(map(str, files)), names, ways=FOLDERS)
+    return tables
+
+
+def split_folders(data: Path, options: DataOptions) -> dict[str, Path]:
+    """The folder of each split, if ``data`` has nothing but such (or ``options`` name some), or else it as a whole."""
+    folders = _folders(data)
+    is_named = any(name is not None for name in options.split_names.values())
+    in_splits = bool(folders) and (is_named or all(is_split(folder.name, options) for folder in folders))
+    return find_splits(data, folders, options) if in_splits else {WHOLE: data}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in entries(folder) if path.is_dir()]
+
+
+def _files(root: Path, suffixes: Collection[str], what: str, cure: str = "") -> Found:
+    """All files of a folder, however deep."""
+    found = find_files(root, suffixes)
+    if not found.files:
+        raise RltrError(f"no {what} in {root} (looked for {' '.join(sorted(suffixes))}{there_is(found)}){cure}")
+    return found
+
+
+def _by_class(root: Path, suffixes: Collection[str], what: str, or_else: str) -> dict[str, Found]:
+    """What there is of each class, and under no name what lies in no class's folder."""
+    folders = _folders(root)
+    if not folders:
+        raise RltrError(
+            f"{root} has no subfolders; it should have one for each class, with that class's {what} in it{or_else}"
+        )
+    cure = "; fill or remove that folder; a data set in splits may only have train, validation and test at its top"
+    classes = {folder.name: _files(folder, suffixes, what, cure) for folder in folders}
+    loose = [path for path in entries(root) if path.suffix.lower() in suffixes and path.is_file()]
+    return {**classes, "": Found(outside=loose)}
