@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,39 @@ def test_two_columns_of_one_name_are_said(bert: PreTrainedModel, tmp_path: Path)
     with pytest.raises(RltrError, match=r"x\.parquet' cannot be read: .*text") as error:
         load_task(bert, tmp_path / "x.parquet")
     assert "\n" not in str(error.value)
+
+
+def test_a_changed_table_is_read_anew_whatever_its_time(bert: PreTrainedModel, tmp_path: Path) -> None:
+    """``datasets`` keeps a copy, and tells a changed file by its time of change alone, which archives restore."""
+    for word in ("fine", "poor"):
+        table = datasets.Dataset.from_dict({"text": [f"a {word} film"] * 20, "label": [0, 1] * 10})
+        table.to_parquet(tmp_path / "x.parquet")
+        os.utime(tmp_path / "x.parquet", (1e9, 1e9))
+        task = load_task(bert, tmp_path / "x.parquet", options=HALVES)
+        assert {name for split in splits(task) for name in split.names} == {f"a {word} film"}
+
+
+def test_a_changed_table_of_images_has_another_fingerprint(vit: PreTrainedModel, tmp_path: Path) -> None:
+    """The dense model's answers to them are kept under it."""
+    prints = []
+    for dark in ([0, 1], [1, 0]):
+        photos().add_column("own", dark * 10).to_parquet(tmp_path / "x.parquet")
+        os.utime(tmp_path / "x.parquet", (1e9, 1e9))
+        prints.append(load_task(vit, tmp_path / "x.parquet", options=HALVES).train.fingerprint())
+        prints.append(load_task(vit, tmp_path / "x.parquet", options=HALVES).train.fingerprint())
+    assert prints[0] == prints[1] != prints[2] == prints[3]
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_cache_that_cannot_be_written_is_not_needed(
+    bert: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    data = tmp_path / "x.parquet"
+    if form == "parquet":
+        reviews().to_parquet(data)
+    else:
+        reviews().save_to_disk(tmp_path / "saved")
+        data = next((tmp_path / "saved").glob("*.arrow"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
+    assert sum(sizes(load_task(bert, data, options=HALVES))) == 20

@@ -9,8 +9,11 @@ a training that goes on must draw what it would have drawn. So there is a fixed 
 training draws rollouts / group_size inputs, and a set of several times that size has hardly any of them drawn twice.
 """
 
+import atexit
 import glob
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -19,6 +22,7 @@ from typing import Any
 
 from rltr.errors import RltrError
 from rltr.system.files import from_here
+from rltr.tasks.examples.base import digest
 from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.read.file_search import entries
 from rltr.tasks.read.splits import WHOLE, choose_splits
@@ -45,20 +49,23 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
     """
     import datasets
 
+    saved = _is_saved(data)
+    files = [] if saved else [data] if data.is_file() else _tables_in(data)
+    state = _state(files)
+
     def load() -> Any:
-        if _is_saved(data):
+        if saved:
             return datasets.load_from_disk(str(data))
-        streams = options.stream_examples is not None
-        if data.is_file():
-            files: Any = glob.escape(str(data))  # it takes every path for a pattern
-            return datasets.load_dataset(SUFFIXES[data.suffix.lower()], data_files=files, streaming=streams)
+        given: dict[str, Any] = {"streaming": options.stream_examples is not None, "cache_dir": str(_cache(state))}
+        kind = SUFFIXES[files[0].suffix.lower()]
+        if data.is_file():  # as a pattern, which it takes every path for
+            return datasets.load_dataset(kind, data_files=glob.escape(str(data)), **given)
         if glob.escape(str(data)) == str(data):
-            return datasets.load_dataset(str(data), streaming=streams)
-        kind = SUFFIXES[_tables_in(data)[0].suffix.lower()]
-        return datasets.load_dataset(kind, data_files=_by_split(data), streaming=streams)
+            return datasets.load_dataset(str(data), **given)
+        return datasets.load_dataset(kind, data_files=_by_split(data), **given)
 
     with _quiet():
-        return tables_of(_told(load, repr(str(data))), options, str(data))
+        return tables_of(_told(load, repr(str(data))), options, str(data), state)
 
 
 def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
@@ -82,8 +89,14 @@ def is_datasets_object(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
-def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
+def tables_of(found: Any, options: DataOptions, data: str, state: str = "") -> dict[str, Table]:
     """Tables of what ``datasets`` gave: a data set or several by split, in memory, on disk or streaming.
+
+    Args:
+        found: by ``datasets``.
+        options: what the splits are called, and how much of a stream is taken.
+        data: what messages call the data set.
+        state: of the files it was read from, where ``datasets`` does not tell changed ones for sure.
 
     Raises:
         RltrError: if a split is missing or empty.
@@ -93,10 +106,10 @@ def tables_of(found: Any, options: DataOptions, data: str) -> dict[str, Table]:
         splits = {WHOLE: splits["train"]}  # `datasets` calls everything that is not split train
     if list(splits) != [WHOLE]:
         splits = choose_splits(data, splits, options)
-    return {split: _table(data, split, rows, options) for split, rows in splits.items()}
+    return {split: _table(data, split, rows, options, state) for split, rows in splits.items()}
 
 
-def _table(data: str, split: str, rows: Any, options: DataOptions) -> Table:
+def _table(data: str, split: str, rows: Any, options: DataOptions, state: str) -> Table:
     """One split, with images and sounds as they are stored."""
     import datasets
 
@@ -105,7 +118,8 @@ def _table(data: str, split: str, rows: Any, options: DataOptions) -> Table:
         rows = _told(partial(_take, rows, options), repr(data))
     if len(rows) == 0:
         raise RltrError(f"{data} has no records{'' if split == WHOLE else f' in {split}'}; it needs at least one")
-    fingerprint, names = str(rows._fingerprint), [f"{name}[{i}]" for i in range(len(rows))]
+    fingerprint = digest([str(rows._fingerprint), state]) if state else str(rows._fingerprint)
+    names = [f"{name}[{i}]" for i in range(len(rows))]
     rows = _encoded(rows)
     columns = {name: rows[name] for name in rows.column_names}  # which are read as they are asked for
     places = [f"{data}, {own}" for own in names]
@@ -150,6 +164,31 @@ def _tables_in(folder: Path) -> list[Path]:
     top = entries(folder)
     files = [*top, *(own for path in top if path.is_dir() for own in entries(path))]
     return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
+
+
+def _state(files: Sequence[Path]) -> str:
+    """A digest of where files are, how large, and when they changed; empty for no files."""
+    stats = [(path.resolve(), path.stat()) for path in files]
+    every = [f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for path, stat in stats]
+    return digest(every) if every else ""
+
+
+def _cache(state: str) -> Path:
+    """Where ``datasets`` may keep a copy of files in this state as Arrow.
+
+    It tells a changed file by its time of change alone, which some programs set back; so every state has a folder of
+    its own. Where its cache cannot be written, the copy lasts as long as this process.
+    """
+    import datasets
+
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "rltr" / state
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError:
+        cache = Path(tempfile.mkdtemp(prefix="rltr-"))
+        atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    return cache
 
 
 def _by_split(folder: Path) -> dict[str, list[str]]:
