@@ -9,13 +9,13 @@ from torch import Tensor
 
 from rltr.check.rounding import apart, as_its_own, in_single_precision, tolerance
 from rltr.check.sample import random_inputs
+from rltr.recipe.data_options import Pooling
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Removal
 from rltr.selectors import KeepAll
 from rltr.selectors.reduced_model import ReducedModel
 from rltr.tasks import TensorExamples
 from rltr.tasks.goals import Classification, Embedding, Goal, Regression
-from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.goal import ABSENT
 from rltr.tasks.goals.heads import goal_of
 

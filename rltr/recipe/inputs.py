@@ -3,11 +3,12 @@
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, field_validator
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import DataOptions, Pooling
 from rltr.recipe.group import Group
 
 EMBEDDED = "embedded"
@@ -64,53 +65,68 @@ class DataGroup(Group):
         "classes (zero-shot), or no labels (embedding); auto looks at the model's head",
     )
     labels: Literal["read", "none"] = Field(
-        "read",
+        cast(Any, DataOptions.labels),
         description="read takes the data's labels; none takes texts (a .txt with one in each line, or the text "
         "column), images or sounds (any folder) alone: the whole model's answers are right, and reports show "
         "consistency with them",
     )
-    text_column: str = Field("text", min_length=1, description="the column of a file or table with the text")
-    label_column: str = Field("label", min_length=1, description="the column of a file or table with the label")
-    image_column: str = Field("image", min_length=1, description="the column of a table with the image")
-    audio_column: str = Field("audio", min_length=1, description="the column of a table with the sound")
+    text_column: str = Field(
+        DataOptions.text_column, min_length=1, description="the column of a file or table with the text"
+    )
+    label_column: str = Field(
+        DataOptions.label_column, min_length=1, description="the column of a file or table with the label"
+    )
+    image_column: str = Field(
+        DataOptions.image_column, min_length=1, description="the column of a table with the image"
+    )
+    audio_column: str = Field(
+        DataOptions.audio_column, min_length=1, description="the column of a table with the sound"
+    )
     subset: str | None = Field(
-        None, min_length=1, description="which configuration of a hub data set that has several; null for its default"
+        DataOptions.subset,
+        min_length=1,
+        description="which configuration of a hub data set that has several; null for its default",
     )
     train_split: str | None = Field(
-        None, min_length=1, description="what the source calls the split to train on; null for train"
+        DataOptions.train_split, min_length=1, description="what the source calls the split to train on; null for train"
     )
     validation_split: str | None = Field(
-        None,
+        DataOptions.validation_split,
         min_length=1,
         description="what it calls the one to calibrate with; null for validation, val, valid or dev. If there is "
         "none, it is cut from train, by fractions and split_seed",
     )
     test_split: str | None = Field(
-        None, min_length=1, description="what it calls the one for the final measurement; null for test"
+        DataOptions.test_split,
+        min_length=1,
+        description="what it calls the one for the final measurement; null for test",
     )
     max_tokens: int | None = Field(
-        None,
+        DataOptions.max_tokens,
         ge=3,
         description="texts are cut to this many tokens, special ones included; null for as many as the model takes",
     )
-    pooling: Literal["mean", "cls"] = Field(
-        "mean", description="what an embedding is made of: the mean over all places that are not padding, or the first"
+    pooling: Pooling = Field(
+        DataOptions.pooling,
+        description="what an embedding is made of: the mean over all places that are not padding, or the first",
     )
     template: str = Field(
-        "a photo of a {}.", pattern=r"\{\}", description="the text that describes a class (zero-shot), {} is its name"
+        DataOptions.template, pattern=r"\{\}", description="the text that describes a class (zero-shot), {} is its name"
     )
     fractions: tuple[float, float, float] = Field(
-        (0.8, 0.1, 0.1),
+        DataOptions.fractions,
         description="shares for training, validation and test where the source is not split yet; they sum to 1",
     )
-    split_seed: int = Field(0, ge=0, description="decides which examples are held out, whatever the learner's seed is")
+    split_seed: int = Field(
+        DataOptions.seed, ge=0, description="decides which examples are held out, whatever the learner's seed is"
+    )
     bad_inputs: Literal["refuse", "skip"] = Field(
-        "refuse",
+        cast(Any, DataOptions.bad_inputs),
         description="what becomes of a damaged image or sound, an empty text or values that are not finite: refuse "
         "stops there and names it, skip looks through all inputs first and leaves such ones out",
     )
     stream_examples: int | None = Field(
-        None,
+        DataOptions.stream_examples,
         ge=1,
         description="read hub data sets, Parquet and Arrow only so far: so many examples of each split, held in memory "
         "(and up to 1,000 more, to mix their order); null takes all, from disk",

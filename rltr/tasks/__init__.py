@@ -4,12 +4,12 @@
 number, ``goals/`` says what counts as right, and ``models.py`` loads the model that goes with them.
 """
 
+from rltr.recipe.data_options import DataOptions
 from rltr.tasks.examples.arrays import ArrayExamples
 from rltr.tasks.examples.base import Examples, Index, Task
 from rltr.tasks.examples.tensors import TensorExamples
 from rltr.tasks.goals.scores import SCORES, score
 from rltr.tasks.load import KINDS, Kind, load_task
-from rltr.tasks.options import DataOptions
 
 __all__ = [
     "KINDS",

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from transformers import PreTrainedModel
 
+from rltr.recipe.data_options import OR_WITHOUT, DataOptions
 from rltr.tasks.examples.base import Examples
 from rltr.tasks.examples.images import ImageExamples, load_processor
 from rltr.tasks.examples.sounds import SoundExamples, load_extractor, shortest_sound
@@ -15,7 +16,6 @@ from rltr.tasks.examples.tokenizer import load_tokenizer, longest_text
 from rltr.tasks.goals import Consistency, Embedding, Goal, Regression, TokenClassification
 from rltr.tasks.goals.heads import Reader, goal_of, label_reader
 from rltr.tasks.goals.numbering import class_names
-from rltr.tasks.options import OR_WITHOUT, DataOptions
 from rltr.tasks.read.labels import read_table_labels
 from rltr.tasks.read.tables import Table
 
@@ -41,17 +41,17 @@ def prepare(model: PreTrainedModel, tables: Mapping[str, Table], source: str, op
     if form == "texts":
         tokenizer = load_tokenizer(model, source)
         texts = {own: table.texts(options.text_column, options.bad_inputs == "skip") for own, table in tables.items()}
-        cut = {"tokenizer": tokenizer, "longest": longest_text(model, tokenizer, options.max_tokens)}
+        cut: dict[str, Any] = {"tokenizer": tokenizer, "longest": longest_text(model, tokenizer, options.max_tokens)}
         return {own: partial(TextExamples, texts[own], places=tables[own].places, **cut) for own in tables}
     own_class: Any = ImageExamples
     if form == "images":
         processor, channels = load_processor(model, source)
-        settings = {"processor": processor, "channels": channels}
+        settings: dict[str, Any] = {"processor": processor, "channels": channels}
     else:
         own_class, extractor = SoundExamples, load_extractor(model, source)
         settings = {"extractor": extractor, "shortest": shortest_sound(model, extractor)}
     setting = "image_column" if form == "images" else "audio_column"
-    made = {}
+    made: dict[str, Make] = {}
     for own, table in tables.items():
         files, identity = table.files(getattr(options, setting), form, f"data.{setting}")
         made[own] = partial(own_class, files, names=table.names, identity=identity, **settings)

@@ -18,6 +18,7 @@ from transformers.models.auto import modeling_auto as auto
 
 from rltr.errors import RltrError
 from rltr.recipe import is_hub_name
+from rltr.recipe.data_options import OR_WITHOUT, DataOptions
 from rltr.system.files import at_home, from_here
 from rltr.tasks import zero_shot
 from rltr.tasks.examples.base import Examples, Task
@@ -26,7 +27,6 @@ from rltr.tasks.fitting import check_fit
 from rltr.tasks.goals.heads import measure_spread
 from rltr.tasks.goals.plausibility import say_implausible
 from rltr.tasks.inputs import FORMS, load_labelled, load_unlabelled
-from rltr.tasks.options import OR_WITHOUT, DataOptions
 from rltr.tasks.read import image_files, sound_files
 from rltr.tasks.read.arrays import holds_arrays, load_arrays, open_arrays
 from rltr.tasks.read.folders import open_folder

@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import DataOptions
 from rltr.tasks.examples.base import Examples
 from rltr.tasks.goals import ZeroShot
 from rltr.tasks.goals.heads import Labelling, Reader
 from rltr.tasks.goals.numbering import NUMERAL, Way
 from rltr.tasks.inputs import load_labelled
-from rltr.tasks.options import DataOptions
 from rltr.tasks.read.processors import load_part
 from rltr.tasks.read.tables import Table
 

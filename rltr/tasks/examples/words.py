@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import DataOptions
 from rltr.tasks.examples.base import Examples, Index, digest
 from rltr.tasks.examples.tokenizer import encodable, load_tokenizer, longest_text, say_if_cut, tokenizer_facts
 from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.numbering import Way, number_classes
 from rltr.tasks.goals.token_classes import UNLABELLED
-from rltr.tasks.options import DataOptions
 from rltr.tasks.read.labels import Written, fit_labels
 from rltr.tasks.read.tables import Table, each
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import Pooling
 from rltr.tasks.goals.goal import Goal, PerRow
 
-Pooling = Literal["mean", "cls"]
 Vectors = Float[Tensor, "rows width"]
 
 

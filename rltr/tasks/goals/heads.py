@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import Pooling
 from rltr.system.device import move_inputs
 from rltr.tasks.examples.base import Examples
 from rltr.tasks.goals import Classification, Consistency, Embedding, Goal, MultiLabel, Regression, TokenClassification
-from rltr.tasks.goals.embedding import Pooling
 from rltr.tasks.goals.numbering import NAMES, WRITTEN, Way, number_classes
 from rltr.tasks.goals.regression import deviation_of, spread_of
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.examples.arrays import ArrayExamples
 from rltr.tasks.examples.base import Task
 from rltr.tasks.goals.heads import read_labels
 from rltr.tasks.goals.numbering import WHOLE_NUMBERS, WRITTEN
-from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.read.file_search import entries
 from rltr.tasks.read.model_inputs import as_array, label_key, take_apart
 from rltr.tasks.read.splits import WHOLE, assemble, choose_splits, find_split_files, is_split

@@ -6,10 +6,11 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import DataOptions
 from rltr.tasks.goals.numbering import FOLDERS
-from rltr.tasks.options import DataOptions
 from rltr.tasks.read.file_search import Found, entries, find_files, say_left_out, there_is
 from rltr.tasks.read.splits import WHOLE, find_splits, is_split
 from rltr.tasks.read.tables import Table
@@ -49,7 +50,7 @@ def open_folder(
     for split, classes in found.items():
         files = [path for part in classes.values() for path in part.files]
         labels = [name for name, part in classes.items() for _ in part.files]
-        columns = {column: files, **({options.label_column: labels} if by_class else {})}
+        columns: dict[str, list[Any]] = {column: files, **({options.label_column: labels} if by_class else {})}
         names = [path.relative_to(data).as_posix() for path in files]
         tables[split] = Table(str(data), columns, list(map(str, files)), names, ways=FOLDERS)
     return tables

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import STREAM_EXAMPLES, DataOptions
 from rltr.system.files import from_here
 from rltr.tasks.examples.base import digest
-from rltr.tasks.options import STREAM_EXAMPLES, DataOptions
 from rltr.tasks.read.file_search import entries
 from rltr.tasks.read.splits import WHOLE, choose_splits
 from rltr.tasks.read.tables import Table

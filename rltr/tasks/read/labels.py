@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import OR_WITHOUT
 from rltr.tasks.goals.heads import Labelling, Reader, join_labels
 from rltr.tasks.goals.numbering import NAMES, WHOLE_NUMBERS, WRITTEN, Way, numbers_of
-from rltr.tasks.options import OR_WITHOUT
 from rltr.tasks.read.tables import Table, each, field_fault
 
 Written: TypeAlias = str | list[str]
@@ -52,9 +52,9 @@ def fit_labels(
         named = any(isinstance(one, str) for parts in every for one in parts)
         return fit(numbers, WRITTEN if named else WHOLE_NUMBERS), numbers
     if known.keys() == tables.keys():
-        names = {split: [_written(value, known[split]) for value in own] for split, own in values.items()}
+        by_name = {split: [_written(value, known[split]) for value in own] for split, own in values.items()}
         try:
-            return fit(names, NAMES), names
+            return fit(by_name, NAMES), by_name
         except RltrError:
             pass  # no names that the head knows; what is said of the numbers tells more
     first = next(iter(known.values()))

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import DataOptions
 from rltr.tasks.examples.arrays import Rows
 from rltr.tasks.examples.tokenizer import position_limit
 from rltr.tasks.goals.heads import SEPARATOR
-from rltr.tasks.options import DataOptions
 
 LABELS = "labels"
 """What processors, collators and ``datasets`` call labels, where ``label_column`` is not there."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import OR_WITHOUT, WITHOUT_LABELS, DataOptions
 from rltr.tasks.goals.numbering import WRITTEN
-from rltr.tasks.options import OR_WITHOUT, WITHOUT_LABELS, DataOptions
 from rltr.tasks.read.splits import WHOLE, find_split_files
 from rltr.tasks.read.tables import Table, no_column
 

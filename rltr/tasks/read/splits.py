@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rltr.errors import RltrError
+from rltr.recipe.data_options import DataOptions
 from rltr.tasks.examples.base import Examples, Task
-from rltr.tasks.options import DataOptions
 from rltr.tasks.read.file_search import entries
 
 SPLITS = {

@@ -12,7 +12,7 @@ from rltr.tasks.goals.numbering import Way
 from rltr.tasks.read.stored_files import StoredFile
 
 CHUNK = 1_000
-"""Values of a column that are read at a time: one alone takes ``datasets`` about 30 times as long as one of many."""
+"""Values of a column that are read at a time: one alone takes ``datasets`` far longer than one of many."""
 STRINGS = ("string", "large_string", "string_view")
 EMPTY = "is empty; fill it in or remove the record"
 HALF = "holds half of a character (a lone surrogate, as in \\ud83d), which is no Unicode; write whole characters"

@@ -1,11 +1,13 @@
-"""What a person may say about their data."""
+"""How data are read: what a person may say about them, and the defaults, which recipes have, too."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from rltr.errors import RltrError
-from rltr.tasks.goals.embedding import Pooling
 
+Pooling = Literal["mean", "cls"]
+"""What an embedding is made of: the mean over all places that are not padding, or the first one."""
 WITHOUT_LABELS = "learn without labels: data.labels=none"
 """What messages offer where labels are missing."""
 OR_WITHOUT = f", or {WITHOUT_LABELS}"
