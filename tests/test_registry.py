@@ -1,12 +1,15 @@
 """Names that packages add through entry points."""
 
+from copy import copy
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jaxtyping import Float
 from torch import Tensor
 
+import rltr
 import rltr.system.registry
 from rltr.cost import COST_MODELS, FlopsCost
 from rltr.errors import RltrError
@@ -14,6 +17,9 @@ from rltr.recipe import load_recipe
 from rltr.runtime.decision import Decision
 from rltr.selectors import BASELINES, KeepRate, Ranking, baseline
 from rltr.system.registry import Registry
+from rltr.tasks import Task
+from rltr.tasks.goals import Classification, Consistency
+from rltr.tasks.goals.chosen import GOALS, with_goal
 
 
 class FirstTokens(Ranking):
@@ -36,7 +42,7 @@ class Unfinished:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Have packages add what is given, by group; rltr's registries look anew, now and afterwards."""
-    registries: tuple[Any, ...] = (BASELINES, COST_MODELS)
+    registries: tuple[Any, ...] = (BASELINES, COST_MODELS, GOALS)
 
     def look_anew() -> None:
         for registry in registries:
@@ -111,3 +117,41 @@ def test_a_name_that_nobody_has() -> None:
     assert len(registry) == 0 and "any" not in registry
     with pytest.raises(KeyError):
         registry["any"]
+
+
+class TopTwo(Classification):
+    """A goal of another package."""
+
+    quality_name = "top-2 accuracy"
+
+    def quality(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> Tensor:
+        return (reduced.topk(2).indices == labels[:, None]).any(-1).float()
+
+
+def test_a_goal_of_another_package(installed: Any, tiny_vit: Any, tiny_task: Task) -> None:
+    installed(("rltr.goals", "top2", f"{__name__}:TopTwo"))
+    assert with_goal(tiny_task, tiny_vit, "auto") is tiny_task
+    task = with_goal(tiny_task, tiny_vit, "top2")
+    assert type(tiny_task.train.goal) is Classification
+    assert {type(split.goal) for split in (task.train, task.validation, task.test)} == {TopTwo}
+    with pytest.raises(RltrError, match=r"no goal 'top3' \(data.goal\); choose one of auto, top2"):
+        with_goal(task, tiny_vit, "top3")
+
+
+def test_a_goal_of_another_package_in_a_training(installed: Any, tmp_path: Path) -> None:
+    installed(("rltr.goals", "top2", f"{__name__}:TopTwo"))
+    few = {"train_limit": 16, "validation_limit": 16, "examples": 16, "rollouts": 8, "batch": 8, "threads": 1}
+    run = rltr.train(out=tmp_path / "run", goal="top2", cost={"kind": "flops"}, **few)
+    assert run.policy.quality_name == "top-2 accuracy"
+    assert "rltr/top-2_accuracy" in run.history()[0]
+    evaluation = rltr.evaluate(run, methods=["random"], keep_rates=[0.5], cost_weights=[1.0], gallery=0)
+    assert evaluation.quality_name == "top-2 accuracy" and "top-2_accuracy" in evaluation.to_dataframe()
+
+
+def test_without_labels_the_dense_models_decisions_are_right(installed: Any, tiny_vit: Any, tiny_task: Task) -> None:
+    installed(("rltr.goals", "top2", f"{__name__}:TopTwo"))
+    task = Task(*(copy(split) for split in (tiny_task.train, tiny_task.validation, tiny_task.test)), tiny_task.kind)
+    for split in (task.train, task.validation, task.test):
+        split.goal = Consistency(Classification(), (3,))
+    task = with_goal(task, tiny_vit, "top2")
+    assert isinstance(task.train.goal, Consistency) and isinstance(task.train.goal.goal, TopTwo)

@@ -14,6 +14,7 @@ from rltr.runtime.backbone import Backbone
 from rltr.runtime.kernels import Backend
 from rltr.system.device import pick_device
 from rltr.tasks import DataOptions, Task, load_task
+from rltr.tasks.goals.chosen import with_goal
 from rltr.tasks.goals.numbering import by_name
 from rltr.tasks.goals.plausibility import say_implausible
 from rltr.tasks.inputs import forget_labels
@@ -76,6 +77,8 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel, given: Any = None) -> T
     else:
         refuse_in_memory("data", data.source)
         task = load_task(model, data.source, kind=_kind(recipe), options=data_options(data))
+    if isinstance(given, Task) or data.source == EMBEDDED:
+        task = with_goal(task, model, data.goal)  # load_task has done so for all others
     # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.
     return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
 

@@ -42,6 +42,8 @@ class DataOptions:
             downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
         max_tokens: texts are cut to this many tokens, special ones included; None for as many as the model takes.
         pooling: what an embedding is made of: ``mean`` over all places that are not padding, or ``cls``, the first one.
+        goal: the name of a goal that another package adds (:data:`rltr.tasks.goals.GOALS`); ``auto`` takes what the
+            model's head is for.
         template: the text that describes a class in zero-shot tasks, with ``{}`` for its name.
 
     Raises:
@@ -64,6 +66,7 @@ class DataOptions:
     stream_examples: int | None = None
     max_tokens: int | None = None
     pooling: Pooling = "mean"
+    goal: str = "auto"
     template: str = "a photo of a {}."
 
     def __post_init__(self) -> None:

@@ -70,6 +70,12 @@ class DataGroup(Group):
         "column), images or sounds (any folder) alone: the whole model's answers are right, and reports show "
         "consistency with them",
     )
+    goal: str = Field(
+        DataOptions.goal,
+        min_length=1,
+        description="what counts as right: auto is what the model's head is for; installed packages may add others, as "
+        "entry points in rltr.goals",
+    )
     text_column: str = Field(
         DataOptions.text_column, min_length=1, description="the column of a file or table with the text"
     )

@@ -24,6 +24,7 @@ from rltr.tasks import zero_shot
 from rltr.tasks.examples.base import Examples, Task
 from rltr.tasks.examples.words import load_words
 from rltr.tasks.fitting import check_fit
+from rltr.tasks.goals.chosen import with_goal
 from rltr.tasks.goals.heads import measure_spread
 from rltr.tasks.goals.plausibility import say_implausible
 from rltr.tasks.inputs import FORMS, load_labelled, load_unlabelled
@@ -174,7 +175,7 @@ def load_task(
     for split in (task.train, task.validation, task.test):
         split.goal = goal
     say_implausible(model, task.train, "training")
-    return task
+    return with_goal(task, model, options.goal)
 
 
 def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
 
@@ -35,6 +36,16 @@ class Goal(ABC):
 
     quality_name: ClassVar[str]
     """What reports call the quality: ``accuracy``, …"""
+
+    @classmethod
+    def for_task(cls, model: PreTrainedModel, examples: Any) -> "Goal":
+        """The goal of a task whose recipe names it (``data.goal``); override it in a goal that takes arguments.
+
+        Args:
+            model: the frozen model.
+            examples: the training split (:class:`rltr.tasks.Examples`).
+        """
+        return cls()
 
     @property
     def right_or_wrong(self) -> bool:

@@ -1,0 +1,44 @@
+"""Goals of other packages, which a recipe names: ``data.goal``."""
+
+from copy import copy
+from dataclasses import replace
+
+from transformers import PreTrainedModel
+
+from rltr.errors import RltrError
+from rltr.system.registry import Registry
+from rltr.tasks.examples.base import Task
+from rltr.tasks.goals.consistency import Consistency
+from rltr.tasks.goals.goal import Goal
+
+AUTO = "auto"
+"""In place of a name: what the model's head is for."""
+GOALS: Registry[Goal] = Registry("rltr.goals", {}, base=Goal)
+"""Goals that packages add through entry points, by name; rltr's own are chosen by the model's head."""
+
+
+def with_goal(task: Task, model: PreTrainedModel, name: str) -> Task:
+    """The same inputs and labels, judged by a goal of another package.
+
+    Args:
+        task: whose labels fit the model's head. Without labels, the goal sees the dense model's decisions instead.
+        model: the frozen model.
+        name: of an entry point; ``auto`` leaves the goal as it is.
+
+    Raises:
+        RltrError: if there is no such goal.
+    """
+    if name == AUTO:
+        return task
+    if name not in GOALS:
+        known = ", ".join((AUTO, *GOALS))
+        raise RltrError(
+            f"there is no goal {name!r} (data.goal); choose one of {known}, or install the package that adds it to the "
+            "entry points rltr.goals"
+        )
+    head, goal = task.train.goal, GOALS[name].for_task(model, task.train)
+    goal = replace(head, goal=goal) if isinstance(head, Consistency) else goal
+    splits = [copy(split) for split in (task.train, task.validation, task.test)]
+    for split in splits:
+        split.goal = goal
+    return Task(*splits, kind=task.kind)
