@@ -14,6 +14,7 @@ Goal: at most 6 % for the embedded model, 2 % for a ViT-S and a MiniLM; a pass t
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from benchmarks.paired import Contender, abba
 from benchmarks.results import begin, finish, options
 from rltr.cost import FlopsCost
 from rltr.cost.pricing import Pricing
-from rltr.deploy import load_policy, weight_for_budget
+from rltr.deploy import Policy, load_policy, weight_for_budget
 from rltr.envs import default_layers
 from rltr.envs.episodes import row_length
 from rltr.evaluate.statistics import median_ratio
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.policies.observation import Observation
 from rltr.runtime.backbone import Backbone
+from rltr.runtime.decision import Removal
 from rltr.runtime.forward import Forward
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduced_model import ReducedModel
@@ -113,46 +115,74 @@ def tune(reduce: ReducedModel, network: TokenPolicy, pricing: Pricing, inputs: d
             low, high = (low, (low + high) / 2) if found > cost else ((low + high) / 2, high)
 
 
-def measure_one(name: str, backbone: Backbone, inputs: dict[str, Tensor], args: Any, cost: float) -> dict[str, Any]:
-    batch, grid = (
-        len(next(iter(inputs.values()))),
-        row_length(backbone, {key: value[:1] for key, value in inputs.items()}),
-    )
-    trained = load_policy(args.policy) if args.policy and name == "embedded" else None
-    if trained and cost < 1:
-        weight = weight_for_budget(trained.calibration, cost)
-        selector = Learned(trained.network.to(backbone.device), trained.pricing, weight)
-        reduce = ReducedModel(backbone, selector, trained.layers, trained.removal)
+@dataclass(frozen=True)
+class Reduced:
+    """A reduced pass: what runs it, and how many tokens of a row are left after each decision, on average."""
+
+    reduce: ReducedModel
+    kept: list[int]
+
+
+def reduced_to(
+    cost: float, backbone: Backbone, inputs: dict[str, Tensor], removal: Removal = "merge", policy: Policy | None = None
+) -> Reduced:
+    """A pass of a policy that has a cost, as a share of the dense one's; 1 keeps everything.
+
+    Args:
+        cost: 0 to 1.
+        backbone: the model.
+        inputs: a batch for it, where it is.
+        removal: what happens to dropped tokens.
+        policy: a trained one; without it an untrained one is tuned.
+    """
+    grid = row_length(backbone, {key: value[:1] for key, value in inputs.items()})
+    if policy and cost < 1:
+        weight = weight_for_budget(policy.calibration, cost)
+        selector = Learned(policy.network.to(backbone.device), policy.pricing, weight)
+        reduce = ReducedModel(backbone, selector, policy.layers, policy.removal)
     else:
-        layers = trained.layers if trained else default_layers(backbone.depth)
+        layers = policy.layers if policy else default_layers(backbone.depth)
         network = uneven_policy(backbone, grid)
         pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth, grid)
-        reduce = ReducedModel(backbone, Learned(network, pricing, 0.5), layers, args.removal)
+        reduce = ReducedModel(backbone, Learned(network, pricing, 0.5), layers, removal)
         if cost < 1:
             tune(reduce, network, pricing, {key: value[:16] for key, value in inputs.items()}, cost)
         else:
             nn.init.constant_(last_of_threshold(network)[1], 1e3)
     with torch.inference_mode(), backbone.attached():
         _, trace = reduce(inputs)
+    return Reduced(reduce, [round(stage.total / len(stage.counts)) for stage in trace.stages[1:]])
+
+
+def measure_one(
+    backbone: Backbone, inputs: dict[str, Tensor], reduced: Reduced, cost: float, rounds: int, goal: float
+) -> dict[str, Any]:
+    """The parts of a pass with a policy, and the pass as a whole, over the native time.
+
+    Args:
+        backbone: the model.
+        inputs: a batch for it, where it is.
+        reduced: of :func:`reduced_to`.
+        cost: that it was made for.
+        rounds: of alternation.
+        goal: for the decisions' share of the native time.
+    """
     native = Contender(partial(backbone.model, **backbone.uncached(inputs)))
     with parts_timed(backbone.device) as passes:
-        found = abba(Contender(partial(reduce, inputs), backbone.attached), native, backbone.device, args.rounds)
+        found = abba(Contender(partial(reduced.reduce, inputs), backbone.attached), native, backbone.device, rounds)
     # The first pass warms up; a round has two.
-    rounds = [[sum(two[part] for two in pair) for pair in batched(passes[1:], 2)] for part in ("all", *PARTS)]
-    (share, interval), *shares = (median_ratio(spent, found.second) for spent in rounds)
+    spent = [[sum(two[part] for two in pair) for pair in batched(passes[1:], 2)] for part in ("all", *PARTS)]
+    (share, interval), *shares = (median_ratio(own, found.second) for own in spent)
     ratio = found.ratio[0]
     return {
-        "model": name,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "batch": batch,
         "cost": cost,
-        "tokens kept": [round(stage.total / batch) for stage in trace.stages[1:]],
+        "tokens kept": reduced.kept,
         "pass / native": ratio,
         "decisions / native": share,
         "95 %": interval,
-        "goal": f"≤ {GOALS[name]}" if cost < 1 else f"pass ≤ {KEEP_ALL}",
-        "met": share <= GOALS[name] if cost < 1 else ratio <= KEEP_ALL,
-        **{part: spent for part, (spent, _) in zip(PARTS, shares, strict=True)},
+        "goal": f"≤ {goal}" if cost < 1 else f"pass ≤ {KEEP_ALL}",
+        "met": share <= goal if cost < 1 else ratio <= KEEP_ALL,
+        **{part: own for part, (own, _) in zip(PARTS, shares, strict=True)},
     }
 
 
@@ -170,15 +200,21 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, help="a trained policy of the embedded model")
     args = begin(parser)
     small = sized(args)
+    policy = load_policy(args.policy) if args.policy else None
     rows = []
     for name in args.model:
         backbone = {"embedded": embedded, "vit-s": lambda: small}.get(name, minilm)()
+        trained = policy if name == "embedded" else None
         for batch in args.batch:
             if name == "embedded":
                 inputs = test_images(batch)
             else:
                 inputs = noise(backbone, batch) if name == "vit-s" else words(backbone, batch, int(name[-3:]))
-            rows += [measure_one(name, backbone, inputs, args, cost) for cost in args.cost]
+            for cost in args.cost:
+                reduced = reduced_to(cost, backbone, inputs, args.removal, trained)
+                found = measure_one(backbone, inputs, reduced, cost, args.rounds, GOALS[name])
+                dtype = str(backbone.dtype).removeprefix("torch.")
+                rows.append({"model": name, "dtype": dtype, "batch": batch, **found})
     finish(args, backbone, rows)
 
 

@@ -1,6 +1,7 @@
-"""The models that are timed: the embedded default, and random weights in the geometries of ViT-S/16 and MiniLM-L6."""
+"""The models that are timed: the embedded one, and others with random weights in the geometries of known ones."""
 
 import argparse
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     BertConfig,
+    PreTrainedConfig,
     ViTConfig,
 )
 
@@ -15,19 +17,44 @@ from benchmarks.results import console
 from rltr.embedded import load_model, load_task
 from rltr.runtime.backbone import Backbone
 
+TINY: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
+
 
 def vit_small(layers: int = 12, dtype: torch.dtype = torch.float32) -> Backbone:
     """ViT-S/16 for 224 pixels (Touvron et al. 2021, DeiT-S): width 384, 6 heads, 197 tokens; random weights."""
     config = ViTConfig(hidden_size=384, num_hidden_layers=layers, num_attention_heads=6, intermediate_size=1536)
-    model = AutoModelForImageClassification.from_config(config, attn_implementation="sdpa")
-    return Backbone(model.to(dtype).eval().requires_grad_(False))
+    return _frozen(AutoModelForImageClassification, config, dtype)
 
 
 def minilm() -> Backbone:
     """MiniLM-L6 (Wang et al. 2020): a BERT of 6 layers, width 384, 12 heads; random weights."""
     config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
-    return Backbone(model.eval().requires_grad_(False))
+    return _frozen(AutoModelForSequenceClassification, config, torch.float32)
+
+
+def vit_base(dtype: torch.dtype) -> Backbone:
+    """ViT-B/16 for 224 pixels (Dosovitskiy et al. 2021): 12 layers, width 768, 12 heads, 197 tokens; random weights."""
+    return _frozen(AutoModelForImageClassification, ViTConfig(), dtype)
+
+
+def bert_base(dtype: torch.dtype) -> Backbone:
+    """BERT-base (Devlin et al. 2019): 12 layers, width 768, 12 heads, at most 512 tokens; random weights."""
+    return _frozen(AutoModelForSequenceClassification, BertConfig(), dtype)
+
+
+def tiny_vit(dtype: torch.dtype) -> Backbone:
+    """A ViT of 4 layers and 17 tokens, for trying a benchmark."""
+    return _frozen(AutoModelForImageClassification, ViTConfig(**TINY, image_size=64), dtype)
+
+
+def tiny_bert(dtype: torch.dtype) -> Backbone:
+    """A BERT of 4 layers and at most 64 tokens, for trying a benchmark."""
+    return _frozen(AutoModelForSequenceClassification, BertConfig(**TINY, max_position_embeddings=64), dtype)
+
+
+def _frozen(auto: Any, config: PreTrainedConfig, dtype: torch.dtype) -> Backbone:
+    model = auto.from_config(config, attn_implementation="sdpa")
+    return Backbone(model.to(dtype).eval().requires_grad_(False))
 
 
 def words(backbone: Backbone, rows: int, length: int) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ Goal: relative times within 7 % in the median and 15 % at worst, of the embedded
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor
 from benchmarks.decision_overhead import tune, uneven_policy
 from benchmarks.models import embedded, minilm, noise, test_images, texts, vit_small
 from benchmarks.results import begin, console, finish, options
-from rltr.cost import FlopsCost
+from rltr.cost import FlopsCost, LatencyCost
 from rltr.cost.curve import Curve
 from rltr.cost.pricing import Pricing
 from rltr.cost.rounds import CLOCK, Clock
@@ -35,51 +37,66 @@ USUAL, WORST = 0.07, 0.15
 BATCHES = {"embedded": 64, "minilm": 8, "vit-s": 16}
 
 
-def made(name: str, rows: int) -> tuple[Backbone, dict[str, Tensor], dict[str, Tensor]]:
-    """A model, one input of the most tokens, and a batch."""
+@dataclass(frozen=True)
+class Inputs:
+    """What prices are measured with: one input of the most tokens, and a batch, both where the model is."""
+
+    longest: dict[str, Tensor]
+    batch: dict[str, Tensor]
+
+    @property
+    def rows(self) -> int:
+        """Inputs of the batch."""
+        return len(next(iter(self.batch.values())))
+
+
+def made(name: str, rows: int) -> tuple[Backbone, Inputs]:
+    """A model and its inputs."""
     if name == "minilm":
         backbone = minilm()
         batch = texts(backbone, rows)
-        return backbone, {key: value[:1] for key, value in batch.items()}, batch
+        return backbone, Inputs({key: value[:1] for key, value in batch.items()}, batch)
     backbone = embedded() if name == "embedded" else vit_small()
     batch = test_images(rows) if name == "embedded" else noise(backbone, rows)
-    return backbone, {key: value[:1] for key, value in batch.items()}, batch
+    return backbone, Inputs({key: value[:1] for key, value in batch.items()}, batch)
 
 
-def measure_one(name: str, rows: int, args: Any) -> list[dict[str, Any]]:
-    """Predicted and measured relative times of one model, a row for each cost."""
-    backbone, longest, batch = made(name, rows)
-    grid, layers = row_length(backbone, longest), default_layers(backbone.depth)
+def measure_one(
+    backbone: Backbone, inputs: Inputs, costs: Sequence[float], rounds: int, clock: Clock = CLOCK
+) -> tuple[LatencyCost, list[dict[str, Any]]]:
+    """Prices, and predicted and measured relative times, a row for each cost.
+
+    Args:
+        backbone: the model.
+        inputs: for it.
+        costs: shares of the dense FLOPs that passes are tuned to.
+        rounds: at least so many of whole passes.
+        clock: what tells the time.
+    """
+    grid, layers = row_length(backbone, inputs.longest), default_layers(backbone.depth)
     pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth, grid)
     selectors = []
-    for cost in args.cost:
+    for cost in costs:
         network = uneven_policy(backbone, grid)
         selectors.append(Learned(network, pricing, 0.5))
-        tune(ReducedModel(backbone, selectors[-1], layers, "merge"), network, pricing, _some(batch), cost)
-    prices = measured_cost(Priced(backbone, network.config, layers, "merge", longest, batch), rows, args.clock)
-    passes = time_passes(backbone, selectors, layers, "merge", batch, least=args.rounds, clock=args.clock)
+        tune(ReducedModel(backbone, selectors[-1], layers, "merge"), network, pricing, _some(inputs.batch), cost)
+    priced = Priced(backbone, network.config, layers, "merge", inputs.longest, inputs.batch)
+    prices = measured_cost(priced, inputs.rows, clock)
+    passes = time_passes(backbone, selectors, layers, "merge", inputs.batch, least=rounds, clock=clock)
     assert prices.fit is not None
     residuals = [curve.residual for curve in [*prices.tables.values(), prices.overhead] if isinstance(curve, Curve)]
     console.print(
-        f"{name}: probes are off by {prices.fit.median_error:.1%}, {prices.fit.worst_error:.1%} at worst; curves of "
-        f"layers and decisions by {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
+        f"probes are off by {prices.fit.usual:.1%}, {prices.fit.worst:.1%} at worst; curves of layers and "
+        f"decisions by {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
         f"{prices.native:.2f} of their curves; busy: {prices.busy or passes.busy or 'no'}"
     )
     rows_found = []
-    for wanted, one in zip(args.cost, passes.reduced, strict=True):
+    for wanted, one in zip(costs, passes.reduced, strict=True):
         said = predict(prices, one.counts, one.seen, passes.grid)
         rows_found.append(
-            {
-                "model": name,
-                "batch": rows,
-                "tokens": grid,
-                "FLOPs": wanted,
-                "predicted": said,
-                "measured": one.ratio,
-                "error": said / one.ratio - 1,
-            }
+            {"tokens": grid, "FLOPs": wanted, "predicted": said, "measured": one.ratio, "error": said / one.ratio - 1}
         )
-    return rows_found
+    return prices, rows_found
 
 
 def _some(batch: dict[str, Tensor], count: int = 8) -> dict[str, Tensor]:
@@ -108,7 +125,10 @@ def main() -> None:
     rows = []
     for name in args.model:
         batch = args.batch or BATCHES[name]
-        rows += measure_one(name, batch // 4 if args.quick else batch, args)
+        backbone, inputs = made(name, batch // 4 if args.quick else batch)
+        console.print(name)
+        found = measure_one(backbone, inputs, args.cost, args.rounds, args.clock)[1]
+        rows += [{"model": name, "batch": inputs.rows, **row} for row in found]
     errors = [abs(row["error"]) for row in rows]
     usual, worst = median(errors), max(errors)
     console.print(

@@ -57,10 +57,7 @@ def finish(
         more: anything else for the JSON file.
     """
     name = Path(sys.argv[0]).stem
-    table = Table(*rows[0], title=name)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console.print(table)
+    show(name, rows)
     found = {
         "benchmark": name,
         "environment": system_info(backbone, torch.get_num_threads()),
@@ -69,10 +66,23 @@ def finish(
         **more,
     }
     if args.out:
-        with atomic_write(args.out) as temporary:
-            temporary.write_text(json.dumps(found, indent=1, default=str) + "\n", encoding="utf-8")
+        write(args.out, found)
         console.print(f"written to {args.out}")
     return found
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows with the same keys as a table."""
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table)
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """Write results as JSON, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def _cell(value: object) -> str:

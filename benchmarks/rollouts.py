@@ -13,21 +13,74 @@ from functools import partial
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from benchmarks.models import embedded, tokens_per_row
+from benchmarks.models import embedded
 from benchmarks.replay import Replay
 from benchmarks.results import begin, finish, options
 from rltr.cost import FlopsCost
 from rltr.embedded import load_task
 from rltr.envs import TokenSelectionVecEnv, default_layers, make_episodes
+from rltr.envs.episodes import row_length
 from rltr.evaluate.statistics import median_ratio
 from rltr.policies.network import decision_flops
-from rltr.recipe import load_recipe
+from rltr.recipe import Recipe, load_recipe
+from rltr.runtime.backbone import Backbone
 from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.timing import timed
+from rltr.tasks import Examples
 from rltr.train import TokenPPO
 from rltr.train.run import policy_config
 
 GOAL = 0.75
+
+
+class Learning:
+    """A learner with counted prices, from its first rollouts on, a step at a time: what ``learn`` would do in a loop.
+
+    Args:
+        backbone: the frozen model.
+        examples: it learns on.
+        recipe: the learner's and the policy's settings.
+        rows: rollouts of a batch.
+        seed: of the learner.
+        cold: whether the dense model's answers are computed while collecting; else now.
+    """
+
+    def __init__(
+        self, backbone: Backbone, examples: Examples, recipe: Recipe, rows: int, seed: int, cold: bool = False
+    ) -> None:
+        config = policy_config(backbone, row_length(backbone, examples.batch([0])), recipe.policy)
+        self.episodes = make_episodes(
+            backbone,
+            examples,
+            rows=rows,
+            layers=default_layers(backbone.depth),
+            cost=FlopsCost.count(backbone.layers, *decision_flops(config)),
+            cost_weight=recipe.learner.cost_weight,
+            scoring=recipe.score,
+            removal=recipe.reduction.removal,
+            group_size=recipe.learner.group_size,
+        )
+        if not cold:
+            self.episodes.dense(torch.arange(len(examples)))
+        env = TokenSelectionVecEnv(self.episodes)
+        self.learner = TokenPPO(env, config, n_epochs=recipe.learner.epochs, seed=seed)
+        _, self._callback = self.learner._setup_learn(total_timesteps=1)
+        self._callback.on_training_start({}, {})
+
+    def collect(self) -> None:
+        """Collect the rollouts of one update."""
+        learner = self.learner
+        assert isinstance(learner.env, VecEnv)
+        learner.collect_rollouts(learner.env, self._callback, learner.rollout_buffer, n_rollout_steps=learner.n_steps)
+
+    def update(self) -> None:
+        """Learn from the rollouts collected last."""
+        self.learner.train()
+
+    def close(self) -> None:
+        """Let go of the model."""
+        assert self.learner.env is not None
+        self.learner.env.close()
 
 
 def main() -> None:
@@ -43,40 +96,20 @@ def main() -> None:
     layers = default_layers(backbone.depth)
     rows = []
     for keep in args.keep:
-        grid = tokens_per_row(backbone)
-        config = policy_config(backbone, grid, recipe.policy.model_copy(update={"keep": keep}))
-        episodes = make_episodes(
-            backbone,
-            examples,
-            rows=args.rows,
-            layers=layers,
-            cost=FlopsCost.count(backbone.layers, *decision_flops(config)),
-            cost_weight=recipe.learner.cost_weight,
-            scoring=recipe.score,
-            removal=recipe.reduction.removal,
-            group_size=recipe.learner.group_size,
-        )
-        if not args.cold:
-            episodes.dense(torch.arange(len(examples)))
-        env = TokenSelectionVecEnv(episodes)
-        learner = TokenPPO(env, config, seed=args.seed)
-        _, callback = learner._setup_learn(total_timesteps=1)
-        callback.on_training_start({}, {})
-        assert isinstance(learner.env, VecEnv)
-        collect = partial(
-            learner.collect_rollouts, learner.env, callback, learner.rollout_buffer, n_rollout_steps=learner.n_steps
-        )
-        collect()
+        wanted = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"keep": keep})})
+        learning = Learning(backbone, examples, wanted, args.rows, args.seed, args.cold)
+        episodes = learning.episodes
+        learning.collect()
         collecting, bare = [], []
         for _ in range(args.rounds):
-            collecting.append(timed(collect, backbone.device)[1])
+            collecting.append(timed(learning.collect, backbone.device)[1])
             assert episodes.outcome is not None
             trace, index = episodes.outcome.trace, episodes.outcome.index
             inputs = {name: value.to(backbone.device) for name, value in examples.batch(index).items()}
             reduce = ReducedModel(backbone, Replay.of(trace), layers, recipe.reduction.removal)
             with torch.no_grad():
                 bare.append(timed(partial(reduce, inputs), backbone.device)[1])
-        env.close()
+        learning.close()
         ratio, interval = median_ratio(bare, collecting)
         rows.append(
             {
