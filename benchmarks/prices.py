@@ -86,7 +86,7 @@ def measure_one(
     assert prices.fit is not None
     residuals = [curve.residual for curve in [*prices.tables.values(), prices.overhead] if isinstance(curve, Curve)]
     console.print(
-        f"probes are off by {prices.fit.usual:.1%}, {prices.fit.worst:.1%} at worst; curves of layers and "
+        f"probes are off by {prices.fit.median_error:.1%}, {prices.fit.worst_error:.1%} at worst; curves of layers and "
         f"decisions by {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
         f"{prices.native:.2f} of their curves; busy: {prices.busy or passes.busy or 'no'}"
     )

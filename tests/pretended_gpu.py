@@ -10,7 +10,8 @@ Speed, memory and kernels are not a GPU's. The device is torch's ``privateuseone
 torch does not know; while nobody pretends, it is not available, so nothing picks it.
 """
 
-import traceback
+import linecache
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 NAME = "pretended"
-ROOT = Path(__file__).parents[1] / "rltr"
+ROOT = str(Path(__file__).parents[1] / "rltr")
 ONE_ANSWER = {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero"}
 UNKNOWN_SHAPE = {
     "aten::nonzero", "aten::masked_select", "aten::bincount", "aten::unique_dim", "aten::_unique2",
@@ -60,7 +61,7 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "Elsewhere":
-        made: Elsewhere = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Elsewhere = torch.Tensor._make_wrapper_subclass(
             cls,
             held.shape,
             strides=held.stride(),
@@ -72,14 +73,14 @@ class Elsewhere(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return Pretending.active[-1].run(func, args, kwargs or {})
 
     def tolist(self) -> Any:
         """Torch's own refuses subclasses."""
         return self.cpu().tolist()
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"Elsewhere({self.held!r})"
 
 
@@ -162,9 +163,12 @@ def _on_cpu(value: Any) -> Any:
 
 def _asked_by() -> str:
     """The innermost line of rltr on the stack, as ``file:line code``."""
-    for frame in reversed(traceback.extract_stack()):
-        if Path(frame.filename).is_relative_to(ROOT):
-            return f"{Path(frame.filename).relative_to(ROOT).as_posix()}:{frame.lineno} {frame.line}"
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame, file = frame.f_back, frame.f_back.f_code.co_filename
+        if file.startswith(ROOT):
+            line = linecache.getline(file, frame.f_lineno).strip()
+            return f"{Path(file).relative_to(ROOT).as_posix()}:{frame.f_lineno} {line}"
     return "elsewhere"
 
 

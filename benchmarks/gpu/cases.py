@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.models import bert_base, noise, tiny_bert, tiny_vit, tokens_per_row, vit_base, words
 from rltr.runtime.backbone import Backbone
@@ -67,11 +67,8 @@ class Models:
     @classmethod
     def on(cls, device: torch.device, dtype: torch.dtype, small: bool) -> "Models":
         """Both, on a device."""
-        images, texts = (tiny_vit, tiny_bert) if small else (vit_base, bert_base)
-        made = [make(dtype) for make in (images, texts)]
-        for backbone in made:
-            backbone.model.to(device)
-        return cls(*made, small)
+        images, texts = (tiny_vit(dtype), tiny_bert(dtype)) if small else (vit_base(dtype), bert_base(dtype))
+        return cls(moved(images, device), moved(texts, device), small)
 
     def cases(self, batches: Sequence[int], lengths: Sequence[int]) -> Iterator[Case]:
         """The smaller batches first: if time runs out, it is the larger ones that are left out."""
@@ -80,6 +77,12 @@ class Models:
             yield _case(names[0], self.images, noise(self.images, batch), tokens_per_row(self.images))
             for length in lengths:
                 yield _case(names[1], self.texts, words(self.texts, batch, length), length)
+
+
+def moved(backbone: Backbone, device: torch.device) -> Backbone:
+    """The backbone, its model moved to a device."""
+    nn.Module.to(backbone.model, device)
+    return backbone
 
 
 def _case(name: str, backbone: Backbone, inputs: dict[str, Tensor], tokens: int) -> Case:

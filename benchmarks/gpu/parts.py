@@ -70,8 +70,8 @@ def decided(case: Case, rounds: int) -> Rows:
         with torch.inference_mode(), case.backbone.attached():
             _, trace = reduce(case.inputs)
         repeated = ReducedModel(case.backbone, Replay.of(trace), reduce.layers, reduce.removal)
-        pair = (Contender(partial(one, case.inputs), case.backbone.attached) for one in (reduce, repeated))
-        ratio, interval = abba(*pair, case.backbone.device, rounds).ratio
+        whole, bare = (Contender(partial(one, case.inputs), case.backbone.attached) for one in (reduce, repeated))
+        ratio, interval = abba(whole, bare, case.backbone.device, rounds).ratio
         rows.append({**found, "pass / repeated": ratio, "its 95 %": interval})
     return rows
 
@@ -81,7 +81,7 @@ def priced(case: Case, rounds: int) -> Rows:
     longest = {name: value[:1] for name, value in case.inputs.items()}
     cost, rows = prices.measure_one(case.backbone, prices.Inputs(longest, case.inputs), PRICED, rounds)
     assert cost.fit is not None
-    more = {"fit, median": cost.fit.usual, "fit, worst": cost.fit.worst, "disagreement": cost.disagreement}
+    more = {"fit, median": cost.fit.median_error, "fit, worst": cost.fit.worst_error, "disagreement": cost.disagreement}
     return [{**row, **more} for row in rows]
 
 

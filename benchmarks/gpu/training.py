@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.cases import moved
+from benchmarks.models import embedded
 from benchmarks.rollouts import Learning
-from rltr.embedded import load_model, load_task
+from rltr.embedded import load_task
 from rltr.evaluate.statistics import median_ratio
 from rltr.recipe import load_recipe
-from rltr.runtime.backbone import Backbone
 from rltr.system.timing import timed
 
 
@@ -33,9 +34,7 @@ def train(
         clock: replaced in tests.
     """
     recipe = load_recipe("demo")
-    model = load_model()
-    model.to(device)
-    backbone = Backbone(model)
+    backbone = moved(embedded(), device)
     rows = rows or recipe.learner.batch
     learning = Learning(backbone, load_task(train=examples, validation=1, test=1).train, recipe, rows, seed=0)
     try:
