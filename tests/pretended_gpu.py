@@ -35,7 +35,7 @@ ACROSS = {"aten::_to_copy", "aten::copy_", "aten::_copy_from", "aten::lift_fresh
 """Operations that may have tensors of two devices."""
 
 
-class _Module(backend_registration._DummyBackendModule):  # type: ignore[misc]
+class _Module(backend_registration._DummyBackendModule):
     """What ``torch.pretended`` is."""
 
     def is_available(self) -> bool:
@@ -57,7 +57,7 @@ class Elsewhere(Tensor):
     """
 
     held: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "Elsewhere":
@@ -80,7 +80,7 @@ class Elsewhere(Tensor):
         """Torch's own refuses subclasses."""
         return self.cpu().tolist()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Elsewhere({self.held!r})"
 
 
@@ -163,12 +163,13 @@ def _on_cpu(value: Any) -> Any:
 
 def _asked_by() -> str:
     """The innermost line of rltr on the stack, as ``file:line code``."""
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame, file = frame.f_back, frame.f_back.f_code.co_filename
+    frame = sys._getframe().f_back
+    while frame is not None:
+        file = frame.f_code.co_filename
         if file.startswith(ROOT):
             line = linecache.getline(file, frame.f_lineno).strip()
             return f"{Path(file).relative_to(ROOT).as_posix()}:{frame.f_lineno} {line}"
+        frame = frame.f_back
     return "elsewhere"
 
 

@@ -95,8 +95,8 @@ def boundaries_are_as_documented(query, key, value, starts_q, starts_k, most_q, 
 def packed_softmax(query, key, value, starts, scale, causal, softcap=0.0):
     """Rows as the boundaries cut them, by position in the packed row: these kernels know no other."""
     counts = starts.diff()
-    row = torch.arange(len(counts)).repeat_interleave(counts)
-    position = torch.arange(len(query)) - starts[:-1].long()[row]
+    row = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    position = torch.arange(len(query), device=counts.device) - starts[:-1].long()[row]
     tokens = ragged.Tokens(row, position, tuple(counts.tolist()), int(counts.max()))
     pattern = Pattern(causal_mask_function if causal else None, softcap or None)
     shaped = (tensor[None].transpose(1, 2) for tensor in (query, key, value))

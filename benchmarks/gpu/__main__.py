@@ -23,7 +23,7 @@ from benchmarks.gpu import cases, kernels, parts, training
 from benchmarks.gpu.journal import Journal
 from benchmarks.results import begin, console, options, show
 from rltr.errors import RltrError
-from rltr.evaluate.environment import describe_environment
+from rltr.evaluate.system_info import system_info
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.kernels import BACKENDS
 from rltr.system.device import pick_device
@@ -34,7 +34,7 @@ PROOF_SECONDS = 10.0
 
 def heading(args: argparse.Namespace, backbone: Backbone, device: torch.device) -> dict[str, Any]:
     """What the results are of."""
-    environment = describe_environment(backbone, torch.get_num_threads())
+    environment = system_info(backbone, torch.get_num_threads())
     try:
         environment["flash-attn"] = version("flash-attn")
     except PackageNotFoundError:

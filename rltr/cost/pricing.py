@@ -42,15 +42,16 @@ class Pricing:
         """Cost of ``counts`` tokens from a decision up to and including the next one, in the cost model's unit."""
         return self._look_up(f"decision {decision}", counts, lambda tokens: self._span(decision, tokens))
 
-    def per_token(self, decision: int, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    def per_token(self, decision: int, counts: Int[Tensor, " rows"], most: int | None = None) -> Float[Tensor, " rows"]:
         """What each of a row's ``counts`` tokens costs until the next decision, in typical dense passes.
 
         Args:
             decision: index of the decision.
             counts: tokens of each row, at least 1.
+            most: the largest of them, if the caller knows it: then an accelerator need not be waited for.
         """
         return self._look_up(
-            f"token {decision}", counts, lambda tokens: self._span(decision, tokens) / tokens / self.typical_cost
+            f"token {decision}", counts, lambda tokens: self._span(decision, tokens) / tokens / self.typical_cost, most
         )
 
     def before_first(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
@@ -79,9 +80,11 @@ class Pricing:
         layers = span(self.cost, self.layers[decision], stop, tokens)
         return layers if last else layers + self.cost.decision(tokens)
 
-    def _look_up(self, name: str, counts: Int[Tensor, " rows"], compute: Callable[[Tensor], Tensor]) -> Tensor:
+    def _look_up(
+        self, name: str, counts: Int[Tensor, " rows"], compute: Callable[[Tensor], Tensor], most: int | None = None
+    ) -> Tensor:
         """The cost of each row from a table over all counts so far: a decision must not interpolate layer by layer."""
-        longest = int(counts.max())
+        longest = int(counts.max()) if most is None else most
         table = self._tables.get(name)
         if table is None or len(table) <= longest or table.device != counts.device:
             tokens = torch.arange(1, longest + 1, device=counts.device).float()

@@ -52,8 +52,8 @@ class Remaining:
 
 def remove_tokens(
     decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, removal: Removal
-) -> Remaining:
-    """Remove or merge the tokens that are not kept.
+) -> Remaining | None:
+    """Remove or merge the tokens that are not kept; None if all of them are.
 
     Args:
         decision: what was decided about.
@@ -64,6 +64,8 @@ def remove_tokens(
     tokens, hidden = decision.tokens, decision.hidden
     with undisturbed(hidden.device):
         stay, found = ragged.where(kept), None
+        if len(stay) == tokens.total:
+            return None
         if into is None:
             leave, into, found = decision.redundancy.partners(kept)
         else:

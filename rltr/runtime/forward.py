@@ -266,8 +266,8 @@ class Forward(Stream):
         finally:
             current.reset(outside)
         kept = choice.keep | protected
-        if not bool(kept.all()):
-            left = remove_tokens(decision, kept, choice.into, self.removal)
+        left = remove_tokens(decision, kept, choice.into, self.removal)
+        if left is not None:
             hidden, self.tokens = left.hidden, left.tokens
             self._stands = left.stands if self._stands is None else left.stands.index_select(0, self._stands)
             protected = protected.index_select(0, left.stay)

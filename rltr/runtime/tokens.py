@@ -9,12 +9,13 @@ largest number of tokens any row has.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from rltr.system.device import on_device
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Tokens:
     Attributes:
         row: the row each packed token belongs to; never decreases.
         position: its original place in its row, 0 to ``grid - 1``; increases within a row.
-        counts: tokens of each row, as plain numbers: one device synchronisation per decision, none per layer.
+        counts: tokens of each row, as plain numbers: layers never wait for an accelerator to know them.
         grid: original tokens per row, padding included.
         size: how many original tokens each stands for (at least 1), or None while every one stands for itself.
         first: original place of each row's first token, which never leaves; None if that is 0 for every row.
@@ -50,7 +51,9 @@ class Tokens:
     @cached_property
     def count(self) -> Int[Tensor, " rows"]:
         """``counts`` on the device."""
-        return torch.tensor(self.counts, device=self.row.device)
+        if self.uniform is not None:  # nothing has to be brought there
+            return torch.full((len(self.counts),), self.uniform, device=self.row.device)
+        return on_device(self.counts, self.row.device)
 
     @cached_property
     def start(self) -> Int[Tensor, " rows"]:
@@ -94,10 +97,10 @@ class Tokens:
     @cached_property
     def _longest_index(self) -> Int[Tensor, " total"]:
         """Asked for several times per decision, and as long as the batch."""
-        starts = accumulate(self.counts, initial=0)
-        ahead = [row * self.longest - start for row, start in enumerate(starts)]  # places of padding before each row
         device = self.row.device
-        return torch.tensor(ahead, device=device).index_select(0, self.row) + torch.arange(self.total, device=device)
+        # Places of padding before each row.
+        ahead = torch.arange(len(self.counts), device=device).mul_(self.longest).sub_(self.start)
+        return ahead.index_select(0, self.row).add_(torch.arange(self.total, device=device))
 
     @cached_property
     def grid_index(self) -> Int[Tensor, " total"]:
@@ -138,7 +141,8 @@ def pack(present: Bool[Tensor, "rows grid"]) -> Tokens:
     """The tokens marked in ``present``, for instance those that are not padding."""
     row, position = present.nonzero(as_tuple=True)
     first = None if bool(present[:, :1].all()) else present.byte().argmax(1)
-    return Tokens(row, position, tuple(present.sum(1).tolist()), present.shape[1], first=first)
+    count = present.sum(1)
+    return counted(Tokens(row, position, tuple(count.tolist()), present.shape[1], first=first), count)
 
 
 def keep(tokens: Tokens, kept: Bool[Tensor, " total"]) -> Tokens:
@@ -149,9 +153,17 @@ def keep(tokens: Tokens, kept: Bool[Tensor, " total"]) -> Tokens:
 def select(tokens: Tokens, index: Int[Tensor, " kept"]) -> Tokens:
     """The tokens at packed places ``index``, which must rise."""
     row = tokens.row.index_select(0, index)
-    counts = torch.bincount(row, minlength=len(tokens.counts)).tolist()
+    # Unlike a bincount, this does not make the host wait for an accelerator.
+    count = row.new_zeros(len(tokens.counts)).index_add_(0, row, torch.ones_like(row))
     size = None if tokens.size is None else tokens.size.index_select(0, index)
-    return replace(tokens, row=row, position=tokens.position.index_select(0, index), counts=tuple(counts), size=size)
+    position, counts = tokens.position.index_select(0, index), tuple(count.tolist())
+    return counted(replace(tokens, row=row, position=position, counts=counts, size=size), count)
+
+
+def counted(tokens: Tokens, count: Int[Tensor, " rows"]) -> Tokens:
+    """The same tokens, whose ``count`` is known on the device already and need not be brought there."""
+    vars(tokens)["count"] = count  # where the cached property keeps it
+    return tokens
 
 
 def where(marked: Bool[Tensor, " total"]) -> Int[Tensor, " marked"]:

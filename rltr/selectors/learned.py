@@ -28,6 +28,6 @@ class Learned(Selector):
         if decision.hidden.device != self.policy.keep.weight.device:  # the model was moved
             self.policy.to(decision.hidden.device)
         count = decision.tokens.count
-        price = self.cost_weight * self.pricing.per_token(decision.index, count)
+        price = self.cost_weight * self.pricing.per_token(decision.index, count, decision.tokens.longest)
         seen = Observation.of_decision(decision, price, count.float() / decision.begun)
         return Choice(self.policy(seen) > 0)

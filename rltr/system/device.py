@@ -1,8 +1,9 @@
 """Which device a run uses, and inputs on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from rltr.errors import RltrError
@@ -48,3 +49,9 @@ def move_inputs(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch
         dtype: the model's. Whole numbers (tokens, masks) stay what they are.
     """
     return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
+
+
+def on_device(numbers: Sequence[int], device: torch.device) -> Int[Tensor, " numbers"]:
+    """A few numbers of the host on a device, without waiting for a GPU to finish what it was asked to do before."""
+    pinned = device.type == "cuda"  # elsewhere a copy that goes on behind the host may read memory that was freed
+    return torch.tensor(numbers, dtype=torch.long, device="cpu", pin_memory=pinned).to(device, non_blocking=pinned)

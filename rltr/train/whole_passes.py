@@ -6,6 +6,7 @@ from functools import partial
 from statistics import median, quantiles
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from rltr.cost.passes import ReducedPass, WholePasses
@@ -42,18 +43,23 @@ class AtRandom(Selector):
     def __init__(self, policy: TokenPolicy, share: float) -> None:
         self.policy = policy
         self.share = share
+        self._kept: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, decision: Decision) -> Choice:
         """Which tokens to keep; the same in every pass."""
         ones = torch.ones(len(decision.tokens.counts), device=decision.hidden.device, dtype=torch.float32)
         self.policy(Observation.of_decision(decision, ones, ones))
+        known = (decision.index, decision.tokens.counts)
+        if known not in self._kept:  # drawing is no part of a decision, and is not timed again
+            self._kept[known] = self._draw(decision)
+        return Choice(self._kept[known])
+
+    def _draw(self, decision: Decision) -> Bool[Tensor, " total"]:
         # On the CPU, so that every device chooses alike.
-        generator = torch.Generator().manual_seed(decision.index)
-        shares = self.share * (
-            1 + UNEVENNESS * (2 * torch.rand(len(ones), generator=generator, dtype=torch.float32) - 1)
-        )
+        generator, rows = torch.Generator().manual_seed(decision.index), len(decision.tokens.counts)
+        shares = self.share * (1 + UNEVENNESS * (2 * torch.rand(rows, generator=generator, dtype=torch.float32) - 1))
         drawn = torch.rand(decision.tokens.total, generator=generator, dtype=torch.float32).to(decision.hidden.device)
-        return Choice(drawn < shares.to(decision.hidden.device).index_select(0, decision.tokens.row))
+        return drawn < shares.to(decision.hidden.device).index_select(0, decision.tokens.row)
 
 
 def probes(policy: TokenPolicy, layers: Sequence[int]) -> list[AtRandom]:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from rltr.runtime.tokens import Tokens
+from rltr.system.device import on_device
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,9 @@ def arranged(tokens: Tokens, groups: Sequence[Sequence[int]]) -> Groups:
         begin[row] = places
         places += length
     device = tokens.row.device
-    place = torch.tensor(begin, device=device).index_select(0, tokens.row) + tokens.slot
-    first = tokens.start.index_select(0, torch.tensor(order, device=device, dtype=torch.long))
-    gather = first.repeat_interleave(torch.tensor(lengths, device=device, dtype=torch.long), output_size=places)
+    place = on_device(begin, device).index_select(0, tokens.row) + tokens.slot
+    first = tokens.start.index_select(0, on_device(order, device))
+    gather = first.repeat_interleave(on_device(lengths, device), output_size=places)
     gather.index_copy_(0, place, torch.arange(tokens.total, device=device))
     padded = tuple(counts[group[-1]] < counts[group[0]] for group in groups)
     return Groups(shapes, padded, gather, place)
