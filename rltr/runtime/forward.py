@@ -232,7 +232,7 @@ class Forward(Stream):
                     if not self.family.left_padding
                     else "attention_mask hides a whole row: leave out inputs without any token"
                 )
-            hidden = self._shaped(hidden[present])
+            hidden = self._gather(hidden)  # by its index: a mask would make an accelerator wait once more
         self.stages.append(self.tokens)
         return hidden
 
