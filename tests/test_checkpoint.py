@@ -260,3 +260,4 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(
 def test_the_learning_rate_falls_in_a_line() -> None:
     rate = falling(0.01, 0.1)
     assert [rate(1.0), rate(0.5), rate(0.0)] == pytest.approx([0.01, 0.0055, 0.001])
+    assert rate(-0.5) == rate(0.0)  # behind the end of what was planned

@@ -74,10 +74,11 @@ def test_rankings_keep_exactly_the_share_with_the_highest_scores(name, counts, l
 
 
 def test_a_share_that_is_a_whole_number_is_not_rounded_up():
-    decision = decide_on([11])
-    for tenths in range(1, 11):
-        kept = keep_best(torch.rand(11), decision, tenths / 10)
-        assert int(kept.sum()) == 1 + tenths
+    for count in (10, 25, 100):  # 0.28 * 25 and 0.55 * 100 are a little more than 7 and 55
+        decision = decide_on([count + 1])
+        for hundredths in range(1, 101):
+            kept = keep_best(torch.rand(count + 1), decision, hundredths / 100)
+            assert int(kept.sum()) == 1 + -(-hundredths * count // 100)
 
 
 def test_keep_best_of_scores_that_say_nothing_keeps_the_first():

@@ -77,7 +77,7 @@ def similarity_flops(width: int) -> int:
 def stay_counts(decision: Decision, keep_rate: float) -> Int[Tensor, " rows"]:
     """How many of each row's unprotected tokens stay at a keep rate, rounded up."""
     free = ragged.row_sum((~decision.protected).float(), decision.tokens).tolist()
-    # 1e-9: 0.7 * 10 must keep 7, not 8, whatever its last bit says.
+    # 1e-9: 0.55 * 100 must keep 55, not 56, whatever its last bit says.
     return torch.tensor([math.ceil(keep_rate * count - 1e-9) for count in free], device=decision.hidden.device)
 
 

@@ -29,6 +29,7 @@ from rltr.recipe import Recipe
 from rltr.system.folders import CHECKPOINT, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
 from rltr.tasks.models import load_model
 from rltr.train import run as training
+from rltr.train.token_ppo import TokenPPO
 from tests.jobs.conftest import CLASSES, SMALL, names, recipe
 
 
@@ -43,6 +44,45 @@ def test_training_on_images(folder: Path, trained: Path) -> None:
     assert [min(weights), max(weights)] == pytest.approx([low / training.GENTLER, high]) and weights == sorted(weights)
     assert Recipe.model_validate(policy.recipe) == recipe(folder, trained)
     assert not [path for path in trained.rglob("*") if path.suffix in {".pkl", ".pt", ".pth", ".bin", ".zip"}]
+
+
+def test_every_setting_of_a_learner_reaches_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    made: list[TokenPPO] = []
+
+    def watched(*args: Any, **options: Any) -> TokenPPO:
+        made.append(TokenPPO(*args, **options))
+        raise Enough
+
+    monkeypatch.setattr(training, "TokenPPO", watched)
+    learner: dict[str, Any] = {
+        "learning_rate": 0.004,
+        "final_learning_rate": 0.25,
+        "batch": 12,
+        "group_size": 3,
+        "epochs": 7,
+        "clip_range": 0.3,
+        "target_kl": 0.5,
+        "entropy": 0.125,
+        "max_grad_norm": 2.0,
+        "cost_weight": (0.5, 0.75),
+        "seed": 41,
+    }
+    policy: dict[str, Any] = {"width": 16, "keep": 0.5, "redundancy_prior": 1.0, "attention_prior": 2.0}
+    settings = {f"learner.{name}": value for name, value in learner.items()}
+    settings |= {f"policy.{name}": value for name, value in policy.items()}
+    with pytest.raises(Enough):
+        run_train(recipe(folder, tmp_path / "run", **settings))
+    (ppo,) = made
+    schedules: Any = (ppo.lr_schedule, ppo.clip_range)
+    rate, clip = schedules
+    assert [rate(1), rate(0), clip(1)] == pytest.approx([0.004, 0.001, 0.3])
+    assert (ppo.n_epochs, ppo.target_kl, ppo.ent_coef, ppo.max_grad_norm, ppo.seed) == (7, 0.5, 0.125, 2.0, 41)
+    episodes, config = ppo.episodes, ppo.policy.token_config
+    assert (episodes.rows, episodes.group_size, episodes.weights) == (12, 3, (0.5, 0.75))
+    assert (config.width, config.initial_logit, config.redundancy_prior, config.attention_prior) == (16, 0.0, 1.0, 2.0)
 
 
 def test_the_trained_policy_attaches(folder: Path, trained: Path) -> None:
