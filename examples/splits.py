@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from rltr.system.files import atomic_write
-from rltr.tasks.read.splits import deal
+from rltr.tasks.read.splits import divide
 
 NAMES = ("train", "validation", "test")
 OPENING = 400
@@ -69,7 +69,7 @@ def write_splits(records: Sequence[Labelled], folder: Path, seed: int = 0) -> di
     number = {label: i for i, label in enumerate(sorted({record.label for record in records}))}
     labels = torch.tensor([number[record.label] for record in records])
     counts = {}
-    for name, part in zip(NAMES, deal(labels, FRACTIONS, seed), strict=True):
+    for name, part in zip(NAMES, divide(labels, FRACTIONS, seed), strict=True):
         lines = [json.dumps(records[i]._asdict(), ensure_ascii=False) for i in part]
         with atomic_write(folder / f"{name}.jsonl") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How data are read: what a person may say about them, and the defaults, which recipes have, too."""
+"""Options of reading data, with their defaults, which recipes use, too."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from rltr.errors import RltrError
 Pooling = Literal["mean", "cls"]
 """What an embedding is made of: the mean over all places that are not padding, or the first one."""
 WITHOUT_LABELS = "learn without labels: data.labels=none"
-"""What messages offer where labels are missing."""
+"""The advice in messages if labels are missing."""
 OR_WITHOUT = f", or {WITHOUT_LABELS}"
-"""The same behind another cure; zero-shot tasks, whose labels say what the classes are, offer nothing."""
+"""The same after other advice; zero-shot tasks need labels and do not offer it."""
 STREAM_EXAMPLES = 10_000
-"""Examples per split that are taken from an iterable unless somebody says otherwise."""
+"""Examples per split that are taken from an iterable by default."""
 
 
 @dataclass(frozen=True)
@@ -96,5 +96,5 @@ class DataOptions:
 
     @property
     def split_names(self) -> dict[str, str | None]:
-        """What each split is called in the data, where that was said."""
+        """The name of each split in the data; None for the usual names."""
         return {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}

@@ -1,4 +1,4 @@
-"""Whether a model can take the inputs of a task at all: tried before anything is measured, trained or written."""
+"""Check that a model accepts the inputs of a task, before anything is measured, trained or written."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from rltr.tasks.examples.base import Examples
 
 
 def check_fit(model: PreTrainedModel, examples: Examples) -> None:
-    """Run two inputs through the model together: some heads take one, but no batch.
+    """Run a batch of two inputs through the model: some heads accept one input but no batch.
 
     Raises:
         RltrError: if the model's weights are not finite, it cannot take the inputs, or its answers are not
@@ -55,7 +55,7 @@ def check_fit(model: PreTrainedModel, examples: Examples) -> None:
 
 
 def _cure(model: PreTrainedModel, inputs: Mapping[str, Tensor], error: Exception) -> str:
-    """What most likely made a model refuse its inputs, and what to do."""
+    """The likely cause of the model's error, and what to do."""
     # A head that reads the last token finds it by the padding token. Wrong shapes and numbers are other errors.
     if isinstance(error, ValueError) and "input_ids" in inputs and model.config.get_text_config().pad_token_id is None:
         return (

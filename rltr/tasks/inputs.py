@@ -1,4 +1,4 @@
-"""From tables to examples: texts, images or sounds, whichever a model takes, with labels or without."""
+"""Make examples of tables: texts, images or sounds, whichever the model takes, with or without labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,13 +20,13 @@ from rltr.tasks.read.labels import read_table_labels
 from rltr.tasks.read.tables import Table
 
 Make: TypeAlias = Callable[..., Examples]
-"""Makes examples of inputs; called with their ``labels``, and the names of the ``classes``."""
+"""Makes examples when called with the ``labels`` of the inputs and the names of the ``classes``."""
 FORMS = {"input_ids": "texts", "pixel_values": "images", "input_values": "sounds", "input_features": "sounds"}
 """What goes into a model, by the name of its main input."""
 
 
 def prepare(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> dict[str, Make]:
-    """Inputs by split, which labels make examples of; by the model's own tokenizer or processor.
+    """Read the inputs of each split for the model's own tokenizer or processor; examples still need labels.
 
     Args:
         model: whatever takes texts, images or sounds.
@@ -66,7 +66,7 @@ def load_labelled(
     read: Reader | None = None,
     or_else: str = OR_WITHOUT,
 ) -> dict[str, Examples]:
-    """Examples by split, with a label each: a class, several of them, or numbers.
+    """Examples by split, each with a label: one class, several classes, or numbers.
 
     Args:
         model: with a head, if ``read`` is None.
@@ -91,7 +91,7 @@ def load_labelled(
 def load_unlabelled(
     model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions, kind: str
 ) -> dict[str, Examples]:
-    """Examples by split, without labels: a model's embeddings are compared, or its own decisions count as right.
+    """Examples by split, without labels: the dense model's embeddings or decisions count as right.
 
     Args:
         model: whatever takes texts, images or sounds.
@@ -115,7 +115,7 @@ def load_unlabelled(
 def _own_goal(
     model: PreTrainedModel, splits: Sequence[Examples], kind: str, options: DataOptions
 ) -> tuple[Goal, list[str]]:
-    """What counts as right without labels, and the names of the head's classes."""
+    """The goal of a model without labels, and the names of the classes of its head."""
     if kind == "embedding":
         return Embedding(model.config.hidden_size, options.pooling), []
     outputs, longest = model.config.num_labels or 0, 0
@@ -130,6 +130,6 @@ def _own_goal(
 
 
 def forget_labels(examples: Examples) -> None:
-    """Take labels away: from now on, the dense model's own decisions count as right."""
+    """Remove the labels: the dense model's own decisions count as right from now on."""
     answer = examples.goal.shape(examples.labels, examples.classes)
     examples.goal, examples.labels = Consistency(examples.goal, answer), torch.zeros(len(examples), 0)

@@ -1,4 +1,4 @@
-"""From whatever a user names to a task; ``KINDS`` lists the kinds of tasks there are."""
+"""Load a task: data that the user names, read for a model. ``KINDS`` lists the kinds of tasks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -49,8 +49,8 @@ class Kind(NamedTuple):
         records: suffixes of the files of records that can hold such data.
         arrays: whether model inputs with their labels may come as arrays, which need no loader of their own.
         unlabelled: whether it can do without labels, where the options say that there are none.
-        asked: whether it is only taken when it is asked for, because every model is fit for it.
-        part: what of a loaded model is reduced; None for the whole.
+        asked: whether the user must ask for it, because every model fits.
+        part: gives the part of a loaded model that is reduced; None for the whole.
     """
 
     inputs: tuple[str, ...]
@@ -179,7 +179,7 @@ def load_task(
 
 
 def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
-    """Which of the kinds that fit a model's input its head is for."""
+    """The kind that a model's head is for, among those that fit its input."""
     parents = [parent.__name__ for parent in type(model).__mro__]
     heads = [name for name in fitting if any(KINDS[name].suits(model.config.model_type, own) for own in parents)]
     kind = next((name for name in heads if not KINDS[name].asked), None)
@@ -192,7 +192,7 @@ def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
 
 
 def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: DataOptions) -> Task:
-    """Read the data, whatever they are, and divide them."""
+    """Read the data and divide them into train, validation and test."""
     path = at_home(data) if isinstance(data, str | Path) else None
     if path is not None and path.exists():
         if holds_arrays(path, options):
@@ -216,7 +216,7 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
 
 
 def _open(model: PreTrainedModel, path: Path, kind: str, options: DataOptions) -> dict[str, Table]:
-    """Files that ``datasets`` does not read for us: records for models of texts, folders for images and sounds."""
+    """Read files that are not left to ``datasets``: records for models of texts, folders for images and sounds."""
     form = FORMS[model.main_input_name]
     if form == "texts":
         return open_records(path, options, SUFFIXES if options.labels == "none" else KINDS[kind].records)

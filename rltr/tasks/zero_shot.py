@@ -1,8 +1,8 @@
-"""Images among classes that are only described: the two towers of CLIP, SigLIP and their kin.
+"""Zero-shot image classification with the two towers of CLIP and SigLIP.
 
-One tower is reduced, the other one speaks once: texts are embedded when the data are read, and only the vision tower
-runs from then on. It is a model of its own here, which shares its weights with the whole: who attaches a policy to it
-makes the whole one cheaper, too.
+The vision tower is reduced. The text tower runs once, when the data are read, and embeds the descriptions of the
+classes. The vision tower is a model of its own that shares its weights with the whole model, so a policy that is
+attached to it makes the whole model cheaper, too.
 """
 
 import logging
@@ -34,9 +34,9 @@ from rltr.tasks.read.tables import Table
 
 log = logging.getLogger(__name__)
 Whole: TypeAlias = Any
-"""A model with both towers; transformers gives its parts no types of their own."""
+"""A model with both towers. transformers does not type its parts."""
 EMBEDDING = {"clip": ("image_embeds", "text_embeds"), "siglip": ("pooler_output", "pooler_output")}
-"""Where the towers of a model type have their embeddings."""
+"""The output fields with the image and the text embedding, by model type."""
 CLASSES = {
     "clip": "CLIPModel",
     "siglip": "SiglipModel",
@@ -52,13 +52,7 @@ def vision_tower(whole: Whole) -> PreTrainedModel:
     Raises:
         RltrError: if the model has no such part, or none that rltr knows.
     """
-    _check(whole)
-    if whole.config.model_type == "siglip":
-        return _named(whole.vision_model, whole)
-    with torch.device("meta"):  # no weights but those of the whole
-        tower = CLIPVisionModelWithProjection(whole.vision_model.config)
-    tower.vision_model, tower.visual_projection = whole.vision_model, whole.visual_projection
-    return _named(tower, whole)
+    return _tower(whole, "vision_model", "visual_projection", CLIPVisionModelWithProjection)
 
 
 def text_tower(whole: Whole) -> PreTrainedModel:
@@ -67,13 +61,19 @@ def text_tower(whole: Whole) -> PreTrainedModel:
     Raises:
         RltrError: if the model has no such part, or none that rltr knows.
     """
+    return _tower(whole, "text_model", "text_projection", CLIPTextModelWithProjection)
+
+
+def _tower(whole: Whole, part: str, projection: str, with_projection: type[PreTrainedModel]) -> PreTrainedModel:
     _check(whole)
-    if whole.config.model_type == "siglip":
-        return _named(whole.text_model, whole)
-    with torch.device("meta"):
-        tower = CLIPTextModelWithProjection(whole.text_model.config)
-    tower.text_model, tower.text_projection = whole.text_model, whole.text_projection
-    return _named(tower, whole)
+    tower: PreTrainedModel = getattr(whole, part)
+    if whole.config.model_type == "clip":  # SigLIP's towers have no projection
+        with torch.device("meta"):  # no weights but those of the whole
+            tower = with_projection(tower.config)
+        for name in (part, projection):
+            setattr(tower, name, getattr(whole, name))
+    tower.name_or_path = whole.name_or_path
+    return tower.train(whole.training)
 
 
 def _check(whole: Whole) -> None:
@@ -84,14 +84,9 @@ def _check(whole: Whole) -> None:
         )
 
 
-def _named(tower: PreTrainedModel, whole: Whole) -> PreTrainedModel:
-    tower.name_or_path = whole.name_or_path
-    return tower.train(whole.training)
-
-
 @torch.no_grad()
 def embed_texts(whole: Whole, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
-    """What the text tower makes of each text, on the CPU in single precision."""
+    """Embed texts with the text tower; the result is on the CPU in float32."""
     # SigLIP was trained on texts padded to one length, sees the padding, and reads the last place.
     seen = whole.config.model_type == "siglip"
     tower, longest = text_tower(whole), whole.text_model.config.max_position_embeddings
@@ -131,7 +126,7 @@ def zero_shot(whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequenc
 def load_zero_shot(
     model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
 ) -> dict[str, Examples]:
-    """Images by split, with a class each, whose name describes it (``_`` for spaces).
+    """Images by split, each with a class whose name describes it (``_`` stands for a space).
 
     Args:
         model: the vision tower (:func:`vision_tower`).
@@ -148,7 +143,7 @@ def load_zero_shot(
 
 
 def _reader(source: str, options: DataOptions, data: str) -> Reader:
-    """What makes classes of names, with the whole model at hand."""
+    """Load the whole model; the result turns class names into classes."""
     auto = AutoModelForZeroShotImageClassification
     whole = load_part(auto, source, "model", "both towers", use_safetensors=True, dtype=torch.float32).eval()
     _check(whole)

@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, Task, TensorExamples, load_task
 from rltr.tasks.goals.numbering import number_classes
-from rltr.tasks.read.splits import deal
+from rltr.tasks.read.splits import divide
 from tests.tasks.conftest import REVIEWS, SMALL, bert, head, paint, vit, whole_of, write
 
 
@@ -116,7 +116,7 @@ def test_heads_that_no_score_fits_are_refused() -> None:
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(0, 5))
 def test_every_example_is_dealt_out_once(labels: list[int], seed: int) -> None:
-    parts = deal(torch.tensor(labels), (0.5, 0.25, 0.25), seed)
+    parts = divide(torch.tensor(labels), (0.5, 0.25, 0.25), seed)
     assert sorted(i for part in parts for i in part) == list(range(len(labels)))
     for label in set(labels):
         for part, fraction in zip(parts, (0.5, 0.25, 0.25), strict=True):
@@ -127,7 +127,7 @@ def test_every_example_is_dealt_out_once(labels: list[int], seed: int) -> None:
 def test_small_classes_leave_no_part_empty(each: int) -> None:
     labels = torch.arange(100).repeat_interleave(each)
     fractions = (0.8, 0.1, 0.1)
-    parts = deal(labels, fractions, 0)
+    parts = divide(labels, fractions, 0)
     assert sorted(i for part in parts for i in part) == list(range(len(labels)))
     for part, fraction in zip(parts, fractions, strict=True):
         assert len(part) == pytest.approx(fraction * len(labels), abs=0.05 * len(labels))

@@ -1,4 +1,4 @@
-"""Inputs, ready for a model: what training, evaluation and the gallery ask of data, whatever it is."""
+"""Examples: model inputs by number, as training, evaluation and the gallery use them."""
 
 import hashlib
 import json
@@ -20,25 +20,25 @@ from rltr.errors import RltrError
 from rltr.tasks.goals import Classification, Goal
 
 Index = Sequence[int] | Int[Tensor, " rows"]
-"""Which examples, in which order; 0 to ``len(examples) - 1``, repeats allowed."""
+"""Numbers of examples, 0 to ``len(examples) - 1``, in any order; repeats are allowed."""
 PROBED = 256
-"""Examples that tell data without a fingerprint apart."""
+"""Examples that are compared where data have no fingerprint."""
 log = logging.getLogger(__name__)
 
 
 class Examples(ABC):
-    """The inputs of one split, and what is true of each.
+    """The inputs of one split and their labels.
 
-    A kind of its own gives ``batch``, and ``picture`` or ``words`` if the gallery should show its inputs.
+    A subclass implements ``batch``, and ``picture`` or ``words`` if the gallery should show its inputs.
 
     Args:
-        labels: what is true of each example: its class, 0 to ``len(classes) - 1``, unless ``goal`` asks for more.
+        labels: of each example: its class, 0 to ``len(classes) - 1``, unless ``goal`` needs other labels.
         names: a short name per example, for the gallery.
         classes: the names of the model's classes, by label; none where there are no classes.
     """
 
     goal: Goal = Classification()
-    """What counts as right; who makes examples with other labels sets it."""
+    """The metric and the head. Code that makes examples with other labels than classes sets it."""
 
     def __init__(self, labels: Shaped[Tensor, "examples *label"], names: Sequence[str], classes: Sequence[str]) -> None:
         self.labels = labels
@@ -51,7 +51,7 @@ class Examples(ABC):
 
     @abstractmethod
     def batch(self, index: Index) -> dict[str, Tensor]:
-        """Model inputs of the chosen examples, on the CPU, one row for each, padded to the longest of them.
+        """Model inputs of the chosen examples, on the CPU, one row each, padded to the longest of them.
 
         Raises:
             RltrError: if an input cannot be read; the message names it.
@@ -66,34 +66,34 @@ class Examples(ABC):
         return None
 
     def lengths(self) -> Sequence[int] | None:
-        """Tokens of each example; None where all have equally many."""
+        """Number of tokens of each example; None if all have the same number."""
         return None
 
     def longest(self) -> int:
-        """The example with most tokens; any, where all have equally many."""
+        """The number of the example with most tokens; any example if all have the same number."""
         lengths = self.lengths()
         return 0 if lengths is None else max(range(len(lengths)), key=lengths.__getitem__)
 
     def typical(self) -> int:
-        """The example of median length; any, where all have equally many tokens."""
+        """The number of the example of median length; any example if all have the same number of tokens."""
         lengths = self.lengths()
         return 0 if lengths is None else sorted(range(len(lengths)), key=lengths.__getitem__)[len(lengths) // 2]
 
     def fingerprint(self) -> str | None:
-        """A digest of the model inputs, the same in another process; None if there is none: then nothing is cached."""
+        """A digest of the model inputs, the same in every process; None without one: then nothing is cached."""
         return None
 
     def content(self) -> str:
-        """A digest of inputs, labels, classes and goal, the same in another place and process: who goes on compares it.
+        """A digest of inputs, labels, classes and goal, the same in every place and process; resuming compares it.
 
-        Unlike the fingerprint it does not tell versions of libraries apart, nor where a file lies or when it changed.
+        Unlike the fingerprint it does not depend on versions of libraries, nor on the path or time of a file.
         """
         labels = self.labels.contiguous().view(-1)
         about = [json.dumps(self.classes), f"{labels.dtype} {list(self.labels.shape)}", self.goal.fingerprint()]
         return digest([self._inputs(range(len(self))), labels.view(torch.uint8).numpy(), *about])
 
     def _inputs(self, index: Sequence[int]) -> str:
-        """A digest of what examples are made of; without a fingerprint, of what the model gets of some of them."""
+        """A digest of the stored inputs; without a fingerprint, of the model inputs of some of them."""
         chosen = torch.as_tensor(index, dtype=torch.long)
         whole = self.fingerprint()
         if whole is not None:
@@ -110,15 +110,15 @@ class Examples(ABC):
         )
 
     def fault(self, i: int) -> str | None:
-        """Why example ``i`` cannot be used, with its name; None if it can. Reads it, and keeps nothing."""
+        """Why example ``i`` cannot be used, with its name; None if it can. Reads the input and does not keep it."""
         return None
 
     def subset(self, index: Index) -> "Examples":
-        """The chosen examples as a data set of their own, reading from this one."""
+        """The chosen examples as a data set that reads from this one."""
         return Subset(self, index)
 
     def at_most(self, count: int | None, seed: int = 0) -> "Examples":
-        """So many examples at random (a folder is sorted by class: the first would all be one), in the order they had.
+        """At most ``count`` examples, drawn at random (a folder is sorted by class), in their former order.
 
         Args:
             count: 1 or more; None, or as many as there are, gives all of them.
@@ -176,7 +176,7 @@ class Subset(Examples):
 
 @dataclass
 class Task:
-    """One job for a model: three splits that share no example.
+    """Train, validation and test split for a model; they share no example.
 
     Args:
         train: what the policy learns on.
@@ -200,7 +200,7 @@ class Task:
         )
 
     def without_faults(self) -> "Task":
-        """The same task without the examples that cannot be used, which a warning names; who is in which split stays.
+        """The same task without the examples that cannot be used, which a warning names. No other changes split.
 
         Reads every input once.
 
@@ -228,12 +228,12 @@ class Task:
 
 
 def printable(name: str) -> str:
-    """A name that can be written to any file: names of files may hold bytes that are no Unicode."""
+    """A name that can be written to any file: file names may hold bytes that are not valid Unicode."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(parts: Iterable[str | bytes | NDArray[Any]]) -> str:
-    """SHA-256 over strings, bytes and contiguous arrays, each with its length: no two lists of parts share one."""
+    """SHA-256 of strings, bytes and contiguous arrays, each with its length, so that no two lists share a digest."""
     whole = hashlib.sha256()
     for part in parts:
         # Names of files may hold bytes that are no Unicode, and texts halves of characters.
@@ -244,7 +244,7 @@ def digest(parts: Iterable[str | bytes | NDArray[Any]]) -> str:
 
 
 def digest_files(paths: Sequence[Path]) -> str:
-    """SHA-256 over places, sizes and times of change of files, which is quicker than reading them."""
+    """SHA-256 of the paths, sizes and modification times of files, which is quicker than reading them."""
     found = [(path, path.stat()) for path in paths]
     return digest(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found)
 

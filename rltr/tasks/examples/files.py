@@ -1,4 +1,4 @@
-"""What images and sounds have in common as examples: stored files, read when they are asked for."""
+"""Examples stored as files (images, sounds), which are read when they are needed."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -19,10 +19,9 @@ CURE = "replace or remove it, or leave such inputs out: data.bad_inputs=skip"
 
 
 class StoredExamples(Examples):
-    """Files on disk or in a table, read when they are asked for; the last ones used stay in memory, prepared.
+    """Files on disk or in a table, read when they are needed; the last ones used stay in memory, prepared.
 
-    A kind of its own gives ``batch``, out of ``_prepared``, and for that ``_read``, ``_process``, ``_facts`` and
-    ``_versions``.
+    A subclass implements ``batch`` with ``_prepared``, and ``_read``, ``_process``, ``_facts`` and ``_versions``.
 
     Args:
         files: one per example.
@@ -57,18 +56,18 @@ class StoredExamples(Examples):
 
     @abstractmethod
     def _process(self, content: Any) -> Float[Tensor, "*shape"]:
-        """What the model takes of a decoded file."""
+        """The model input of a decoded file."""
 
     @abstractmethod
     def _facts(self) -> list[str]:
-        """The settings that decide what becomes of a file."""
+        """The settings that the model input depends on."""
 
     @abstractmethod
     def _versions(self) -> list[str]:
-        """The versions of who decodes and prepares it."""
+        """The versions of the libraries that decode and prepare files."""
 
     def fingerprint(self) -> str | None:
-        """See ``Examples``: of the files, and of what becomes of them."""
+        """See ``Examples``: of the files, the settings and the libraries."""
         identity = self.identity or digest_stored(self.files)
         return None if identity is None else digest([identity, *self._facts(), *self._versions()])
 
@@ -84,7 +83,7 @@ class StoredExamples(Examples):
         return None
 
     def _called(self, i: int) -> str:
-        """What messages call a file: its whole path, where it has one."""
+        """The name of a file in messages: its path if it has one."""
         file = self.files[i]
         return str(file) if isinstance(file, Path) else self.names[i]
 

@@ -1,4 +1,4 @@
-"""Images as examples: read and prepared when they are asked for.
+"""Examples that are images, read and prepared when they are needed.
 
 Images are decoded here, in the process that trains. A pool was tried on two cores (128 JPEGs of 500×375, prepared to
 224×224; the machine had other work): 12.6 to 13.7 ms per image one by one, 12.7 to 12.8 in two threads, 16.6 to 16.9 in

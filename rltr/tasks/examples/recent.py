@@ -1,4 +1,4 @@
-"""What was made last stays in memory, up to a number of bytes."""
+"""A cache of tensors, limited by bytes: the least recently used ones are removed."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Recent:
-    """Tensors by number, those used longest ago forgotten first.
+    """Tensors by number; the least recently used ones are removed first.
 
     Args:
         make: makes the tensor of a number.
@@ -21,7 +21,7 @@ class Recent:
         self._bytes = 0
 
     def __call__(self, number: int) -> Tensor:
-        """The tensor of ``number``, made if it is not known any more."""
+        """The tensor of ``number``, made if it is not in the cache."""
         if number in self._known:
             self._known.move_to_end(number)
             return self._known[number]

@@ -1,6 +1,7 @@
-"""Sounds as examples: read, brought to the model's rate and prepared when they are asked for."""
+"""Examples that are sounds, read, resampled and prepared when they are needed."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class SoundExamples(StoredExamples):
         return {name: padded, "attention_mask": present.long()}
 
     def lengths(self) -> Sequence[int]:
-        """See ``Examples``; in samples at the model's rate, of which tokens are made."""
+        """See ``Examples``; in samples at the model's sampling rate."""
         if self._lengths is None:
             try:
                 self._lengths = [0 if i in self._unusable else self._count(i) for i in range(len(self.files))]
@@ -78,7 +79,7 @@ class SoundExamples(StoredExamples):
         return self._lengths
 
     def fault(self, i: int) -> str | None:
-        """See ``Examples``; what has one does not count for the length of the others' rows."""
+        """See ``Examples``; sounds with a fault do not count for the length of the other rows."""
         fault = super().fault(i)
         if fault is not None:
             self._unusable.add(i)
@@ -114,7 +115,7 @@ class SoundExamples(StoredExamples):
 
 
 def shortest_sound(model: PreTrainedModel, extractor: Any) -> int:
-    """Samples of the shortest sound that a model answers to, found by asking it.
+    """Number of samples of the shortest sound that a model accepts, found by trying.
 
     1 where the extractor brings every sound to one size, or the model does not even take a second of noise, which is
     said later, of the first sound.
@@ -133,7 +134,9 @@ def shortest_sound(model: PreTrainedModel, extractor: Any) -> int:
     was_training = model.training
     model.eval()  # in training some heads mask stretches, for which a short sound is too short
     try:
-        return _shortest(takes, len(noise)) if _is_wave(extractor, noise) else 1
+        if not _is_wave(extractor, noise) or not takes(len(noise)):
+            return 1
+        return 1 + bisect_left(range(1, len(noise)), True, key=takes)  # what takes one length takes all above it
     finally:
         model.train(was_training)
 
@@ -143,19 +146,8 @@ def _is_wave(extractor: Any, noise: Float[NDArray[np.float32], " samples"]) -> b
     return bool(np.ndim(made[extractor.model_input_names[0]][0]) == 1)
 
 
-def _shortest(takes: Callable[[int], bool], most: int) -> int:
-    """The least number from 1 to ``most`` that is taken, as all above it are; 1 if even ``most`` is not."""
-    if not takes(most):
-        return 1
-    below, enough = 0, most
-    while enough - below > 1:
-        middle = (below + enough) // 2
-        below, enough = (below, middle) if takes(middle) else (middle, enough)
-    return enough
-
-
 def load_extractor(model: PreTrainedModel, source: str) -> Any:
-    """The model's feature extractor, if it makes what the model takes; sounds can be read from here on."""
+    """Load the model's feature extractor, and check that it makes the model's input and that sounds can be read."""
     import_soundfile()
     extractor = load_part(AutoFeatureExtractor, source, "feature extractor", "a preprocessor_config.json")
     if extractor.model_input_names[0] != model.main_input_name:

@@ -1,4 +1,4 @@
-"""Texts as examples: tokenized when they are asked for."""
+"""Examples that are texts, tokenized when they are needed."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from transformers import PreTrainedTokenizerBase
 from rltr.errors import RltrError
 from rltr.tasks.examples.base import Examples, Index, digest
 from rltr.tasks.examples.files import CURE
-from rltr.tasks.examples.tokenizer import say_if_cut, tokenize, tokenize_all, tokenizer_facts
+from rltr.tasks.examples.tokenizer import tokenize, tokenize_all, tokenizer_facts, warn_if_cut
 from rltr.tasks.read.tables import each
 
 TOKENIZED = 1_000
-"""Texts that are read and tokenized at a time where all of them are."""
+"""Texts that are tokenized at a time to count the tokens of all."""
 
 
 class TextExamples(Examples):
-    """Texts, tokenized when they are asked for and cut to what the model can take, which is said once.
+    """Texts, tokenized when they are needed and cut to the model's limit; a warning says so once.
 
     Args:
         texts: one per example, in memory or read when asked for; None is an empty one.
@@ -57,7 +57,7 @@ class TextExamples(Examples):
         inputs = dict(tokenize(self.tokenizer, texts, list(map(self._called, chosen)), **self._cut, **padded))
         lengths = inputs["attention_mask"].sum(1).tolist()
         full = [text for text, length in zip(texts, lengths, strict=True) if length == self.longest_tokens]
-        say_if_cut(self.tokenizer, self.longest_tokens, full)
+        warn_if_cut(self.tokenizer, self.longest_tokens, full)
         return inputs
 
     def lengths(self) -> Sequence[int]:
@@ -73,7 +73,7 @@ class TextExamples(Examples):
         return lengths
 
     def _counted(self) -> list[int]:
-        """Tokens of each text, 0 where none can be made of it."""
+        """Number of tokens of each text, 0 if it cannot be tokenized."""
         if self._lengths is None:
             self._lengths = []
             for start in range(0, len(self), TOKENIZED):

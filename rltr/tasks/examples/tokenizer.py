@@ -1,4 +1,4 @@
-"""A model's tokenizer: that the two fit, how long a text may be, and what decides which tokens it becomes."""
+"""A model's tokenizer: loading it, the longest text, and what its result depends on."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from rltr.tasks.read.processors import load_part
 
 log = logging.getLogger(__name__)
 _said: WeakSet[PreTrainedTokenizerBase] = WeakSet()
-"""Tokenizers of which it was said that texts are cut: once is enough for all splits."""
+"""Tokenizers for which a warning said that texts are cut."""
 
 
 def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
@@ -50,7 +50,7 @@ def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBa
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], places: Sequence[str], **options: Any) -> Any:
-    """What a tokenizer makes of some texts together.
+    """Tokenize a batch of texts.
 
     Args:
         tokenizer: the model's own.
@@ -73,7 +73,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], places: S
 def tokenize_all(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], **options: Any
 ) -> tuple[list[list[int]], dict[int, str]]:
-    """The tokens of each text, none where none can be made of it, and what is wrong with those, by their places."""
+    """The tokens of each text, none if it cannot be tokenized, and the reasons by the number of the text."""
     try:
         tokens = tokenizer(list(texts), **options)["input_ids"]
     except Exception as error:
@@ -87,7 +87,7 @@ def tokenize_all(
 
 
 def encodable(text: str) -> bool:
-    """Whether a text is Unicode: JSON can write halves of characters, and Python keeps them."""
+    """Whether a text is valid Unicode. JSON can hold halves of characters, and Python keeps them."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -96,7 +96,7 @@ def encodable(text: str) -> bool:
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[str]:
-    """All that decides which tokens a text becomes, for a fingerprint; ``longest`` is what it is cut to."""
+    """All that tokens depend on beside the text, for a fingerprint; ``longest`` is the limit of tokens."""
     rules: Mapping[str, Any] = tokenizer.get_vocab()
     if tokenizer.is_fast:
         # How it padded and cut in its last call is written there, too, which the next call sets anew.
@@ -108,14 +108,14 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> 
 def longest_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None = None
 ) -> int | None:
-    """Most tokens that both model and tokenizer can take, and ``max_tokens``; None if there is no limit."""
+    """The least of the limits of model and tokenizer and ``max_tokens``, in tokens; None if there is no limit."""
     # A tokenizer without a limit says 1e30.
     limits = [position_limit(model), tokenizer.model_max_length, max_tokens]
     return min((int(limit) for limit in limits if limit is not None and 0 < limit < 2**31), default=None)
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
-    """Most tokens of a text that a model has positions for; None if it has no limit."""
+    """Number of tokens that a model has positions for; None if it has no limit."""
     limits = [getattr(model.config, "max_position_embeddings", None)]
     for name, table in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(table, nn.Embedding) and table.padding_idx is not None:
@@ -124,8 +124,8 @@ def position_limit(model: PreTrainedModel) -> int | None:
     return min((int(limit) for limit in limits if limit is not None and limit > 0), default=None)
 
 
-def say_if_cut(tokenizer: PreTrainedTokenizerBase, longest: int | None, texts: list[Any], **options: Any) -> None:
-    """Say, once for a tokenizer, that texts are cut, if one of these is.
+def warn_if_cut(tokenizer: PreTrainedTokenizerBase, longest: int | None, texts: list[Any], **options: Any) -> None:
+    """Warn, once per tokenizer, if one of these texts is cut.
 
     Args:
         tokenizer: the model's own.

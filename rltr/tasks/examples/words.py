@@ -1,4 +1,4 @@
-"""Words with a class each (named entities, parts of speech): two lists in every record."""
+"""Examples that are sentences with a class per word (named entities, parts of speech)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rltr.errors import RltrError
 from rltr.recipe.data_options import DataOptions
 from rltr.tasks.examples.base import Examples, Index, digest
-from rltr.tasks.examples.tokenizer import encodable, load_tokenizer, longest_text, say_if_cut, tokenizer_facts
+from rltr.tasks.examples.tokenizer import encodable, load_tokenizer, longest_text, tokenizer_facts, warn_if_cut
 from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.numbering import Way, number_classes
 from rltr.tasks.goals.token_classes import UNLABELLED
@@ -57,7 +57,7 @@ class TokenExamples(Examples):
         all_places = self._places()
         self._tokens = [len(places) for places in all_places]
         full = [own.words for own, tokens in zip(self.sentences, self._tokens, strict=True) if tokens == longest]
-        say_if_cut(tokenizer, longest, full, is_split_into_words=True)
+        warn_if_cut(tokenizer, longest, full, is_split_into_words=True)
         labels = torch.full((len(sentences), max(self._tokens)), UNLABELLED)
         for row, (sentence, places) in enumerate(zip(self.sentences, all_places, strict=True)):
             for token, (before, word) in enumerate(pairwise([None, *places])):

@@ -1,4 +1,4 @@
-"""Model inputs that are there already: ``.npz`` files, arrays in Python, and iterables of what a processor gives."""
+"""Ready model inputs: ``.npz`` files, arrays, and iterables of the output of a processor."""
 
 import zipfile
 from collections.abc import Iterable, Mapping

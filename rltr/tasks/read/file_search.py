@@ -1,4 +1,4 @@
-"""Which files of a folder are data. What is left out is counted, by why, so that it can be said."""
+"""Find the data files of a folder, and count what is left out and why."""
 
 import logging
 import os
@@ -13,9 +13,9 @@ SPECIAL = {
     "__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
     "ehthumbs.db", "desktop.ini", "icon\r",
 }  # fmt: skip
-"""What systems and programs put beside files, in lower case: copies, previews, waste."""
+"""Files and folders that systems and programs add (copies, previews), in lower case."""
 SHOWN = 8
-"""Different suffixes, and places, that a message lists."""
+"""Most suffixes, or places, that a message lists."""
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +39,7 @@ class Found:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no person's data: hidden, or made by a system or an editor."""
+    """Whether a file or folder of this name is hidden, or made by a system or an editor."""
     return name.startswith((".", "~$")) or name.casefold() in SPECIAL
 
 
@@ -60,7 +60,7 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Found:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, in order, but for what is hidden.
+    """The files and folders in a folder that are not hidden, sorted.
 
     Raises:
         RltrError: if it cannot be read.
@@ -68,8 +68,8 @@ def entries(folder: Path) -> list[Path]:
     return [path for path in _list(folder) if not is_hidden(path.name)]
 
 
-def say_left_out(data: Path, parts: Iterable[Found], what: str) -> None:
-    """Say in one line what is left out of a data set.
+def warn_left_out(data: Path, parts: Iterable[Found], what: str) -> None:
+    """Warn in one line what is left out of a data set.
 
     Args:
         data: the folder.
@@ -94,13 +94,13 @@ def say_left_out(data: Path, parts: Iterable[Found], what: str) -> None:
         log.warning("%s: %d %s are read; left out: %s", data, count, what, ", ".join(filter(None, said)))
 
 
-def there_is(found: Found) -> str:
-    """What a folder holds in place of data, for a message; nothing, if it holds nothing."""
+def list_others(found: Found) -> str:
+    """The other files of a folder, for a message; empty if there are none."""
     return f"; there are {_counted(found.others)}" if found.others else ""
 
 
 def _walk(folder: Path, suffixes: Collection[str], found: Found, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Every file that is not hidden; the hidden and the broken go to ``found``."""
+    """Every file that is not hidden; hidden files and broken links are counted in ``found``."""
     stat = folder.stat()
     here = above | {(stat.st_dev, stat.st_ino)}
     if here == above:  # a link to a folder that it lies in

@@ -11,7 +11,7 @@ from typing import Any
 from rltr.errors import RltrError
 from rltr.recipe.data_options import DataOptions
 from rltr.tasks.goals.numbering import FOLDERS
-from rltr.tasks.read.file_search import Found, entries, find_files, say_left_out, there_is
+from rltr.tasks.read.file_search import Found, entries, find_files, list_others, warn_left_out
 from rltr.tasks.read.splits import WHOLE, find_splits, is_split
 from rltr.tasks.read.tables import Table
 
@@ -45,7 +45,7 @@ def open_folder(
         split: _by_class(root, suffixes, what, or_else) if by_class else {"": _files(root, suffixes, what)}
         for split, root in roots.items()
     }
-    say_left_out(data, (part for classes in found.values() for part in classes.values()), what)
+    warn_left_out(data, (part for classes in found.values() for part in classes.values()), what)
     tables = {}
     for split, classes in found.items():
         files = [path for part in classes.values() for path in part.files]
@@ -57,7 +57,7 @@ def open_folder(
 
 
 def split_folders(data: Path, options: DataOptions) -> dict[str, Path]:
-    """The folder of each split, if ``data`` has nothing but such (or ``options`` name some), or else it as a whole."""
+    """The folder of each split, if all folders are splits (or ``options`` name some); else ``data`` as a whole."""
     folders = _folders(data)
     is_named = any(name is not None for name in options.split_names.values())
     in_splits = bool(folders) and (is_named or all(is_split(folder.name, options) for folder in folders))
@@ -72,12 +72,12 @@ def _files(root: Path, suffixes: Collection[str], what: str, cure: str = "") -> 
     """All files of a folder, however deep."""
     found = find_files(root, suffixes)
     if not found.files:
-        raise RltrError(f"no {what} in {root} (looked for {' '.join(sorted(suffixes))}{there_is(found)}){cure}")
+        raise RltrError(f"no {what} in {root} (looked for {' '.join(sorted(suffixes))}{list_others(found)}){cure}")
     return found
 
 
 def _by_class(root: Path, suffixes: Collection[str], what: str, or_else: str) -> dict[str, Found]:
-    """What there is of each class, and under no name what lies in no class's folder."""
+    """The files of each class, and under an empty name those that are in no class folder."""
     folders = _folders(root)
     if not folders:
         raise RltrError(

@@ -2,11 +2,11 @@
 
 What it reads stays on disk, memory-mapped. It is imported where it is used, since that takes a second.
 
-A source that streams is read once, from the front, so many examples of each split and up to 1,000 more, of which those
-are drawn: many sources are sorted. They are then held in memory (images and sounds as the bytes they were stored as).
-Rollouts need random access: inputs are drawn again and again, each is compared with the dense model's answer to it, and
-a training that goes on must draw what it would have drawn. So there is a fixed set to draw from. Little is lost: a
-training draws rollouts / group_size inputs, and a set of several times that size has hardly any of them drawn twice.
+A stream is read once, from the front: the number of examples that the options say for each split and up to 1,000 more,
+to mix their order, because many sources are sorted. The examples are held in memory, images and sounds as stored.
+Rollouts need random access: each input is drawn several times and compared with the dense model's answer to it, and a
+training that is resumed must draw the same inputs. So there is a fixed set to draw from. A training draws
+rollouts / group_size inputs, and from a set of several times that size hardly any input is drawn twice.
 """
 
 import atexit
@@ -31,7 +31,7 @@ from rltr.tasks.read.tables import Table
 SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
 """What ``datasets`` calls the files it is asked to read here."""
 SHUFFLED = 1_000
-"""Examples held at a time to mix the order of a stream, whose shards are shuffled as well: so many more are read."""
+"""Size of the buffer that mixes the order of a stream, in examples."""
 
 
 def holds_tables(data: Path) -> bool:
@@ -192,7 +192,7 @@ def _cache(state: str) -> Path:
 
 
 def _by_split(folder: Path) -> dict[str, list[str]]:
-    """The tables of a folder whose name ``datasets`` would take for a pattern, by split, as patterns of one each."""
+    """The tables of a folder by split, each as a pattern, for folders whose name is a pattern to ``datasets``."""
     from datasets.data_files import DataFilesDict, get_data_patterns
 
     base = glob.escape(str(folder.absolute()))
@@ -202,7 +202,7 @@ def _by_split(folder: Path) -> dict[str, list[str]]:
 
 
 def _told(load: Callable[[], Any], data: str) -> Any:
-    """What ``load`` gives; what goes wrong there is told in one line."""
+    """Call ``load``; its errors become an ``RltrError`` of one line."""
     try:
         return load()
     except Exception as error:  # datasets raises whatever its readers, the hub and pyarrow raise

@@ -1,4 +1,4 @@
-"""Image files, on disk or in tables: whatever PIL decodes, upright, with as many channels as a model sees."""
+"""Read image files with PIL: upright, with the number of channels that a model takes."""
 
 import struct
 
@@ -14,11 +14,11 @@ SUFFIXES = {
 """What images are called that PIL always decodes. Not all that it opens: a .psd is likely the source of a .png beside
 it, and of a .pdf, an .eps or an .mpg it knows no more than the size."""
 IF_BUILT = {".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".qoi"}
-"""What PIL decodes if it was built so, or a plugin was registered."""
+"""Suffixes that PIL decodes if it was built so, or a plugin is registered."""
 
 
 def suffixes() -> set[str]:
-    """In lower case, what files are called that are read as images."""
+    """Suffixes of files that are read as images, in lower case."""
     return SUFFIXES | (IF_BUILT & set(Image.registered_extensions()))
 
 

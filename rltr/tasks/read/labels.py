@@ -11,11 +11,11 @@ from rltr.tasks.goals.numbering import NAMES, WHOLE_NUMBERS, WRITTEN, Way, numbe
 from rltr.tasks.read.tables import Table, each, field_fault
 
 Written: TypeAlias = str | list[str]
-"""A label as people would write it, or a list of such."""
+"""A label as text, or a list of them."""
 log = logging.getLogger(__name__)
 Fitted = TypeVar("Fitted")
 Fit: TypeAlias = Callable[[dict[str, list[Written]], Sequence[Way]], Fitted]
-"""Makes something of the labels of all splits and the ways in which classes may be numbered."""
+"""Called with the labels of all splits, and the ways in which classes may be numbered."""
 
 
 def fit_labels(
@@ -76,7 +76,7 @@ def fit_labels(
 def read_table_labels(
     tables: Mapping[str, Table], column: str, read: Reader, or_else: str = OR_WITHOUT
 ) -> tuple[Labelling, dict[str, list[str]]]:
-    """How the labels of tables are read, and what is written there by split; lists are several labels of one input.
+    """How the labels of tables are read, and the labels as text by split; a list holds several labels of one input.
 
     Raises:
         RltrError: see :func:`fit_labels`.

@@ -1,4 +1,4 @@
-"""Arrays by name as a model's inputs: labels told from inputs, both checked against each other and the model."""
+"""Separate model inputs from labels in arrays by name, and check both."""
 
 import inspect
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from rltr.tasks.examples.tokenizer import position_limit
 from rltr.tasks.goals.heads import SEPARATOR
 
 LABELS = "labels"
-"""What processors, collators and ``datasets`` call labels, where ``label_column`` is not there."""
+"""The usual name of labels in processors and collators, used if ``label_column`` is missing."""
 
 
 def label_key(item: Mapping[str, Any], where: str, options: DataOptions) -> str:
-    """Which of ``item``'s names the labels have.
+    """The name of the labels in ``item``.
 
     Raises:
         RltrError: if they have none; with ``where`` it is.

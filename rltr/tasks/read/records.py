@@ -19,7 +19,7 @@ from rltr.tasks.read.tables import Table, no_column
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 """Files with a label beside each text."""
 LONGEST_FIELD = 2**31 - 1
-"""Most characters of a field in a table, as many as csv can be told on every system; left alone it reads 131,072."""
+"""Most characters of a field: the largest limit that csv accepts on every system; its default is 131,072."""
 Records: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
 """The number of each record's line, and its fields by column."""
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def open_records(data: Path, options: DataOptions, suffixes: Sequence[str] = SUF
 
 
 def read_records(path: Path, options: DataOptions, suffixes: Sequence[str] = SUFFIXES) -> Table:
-    """Read one file; see :func:`open_records`. Blank lines are passed over, which is said.
+    """Read one file; see :func:`open_records`. Blank lines are skipped, with a warning.
 
     Raises:
         RltrError: see there.
@@ -122,7 +122,7 @@ def _delimited(path: Path, file: Any, options: DataOptions) -> Records:
         raise RltrError(
             f"{path}, line {reader.line_num}: {error}; the file is damaged or no {path.suffix.lower()}"
         ) from error
-    _say_blank(path, blank, last)
+    _warn_blank(path, blank, last)
 
 
 READERS: dict[str, Callable[[Path, Any, DataOptions], Records]] = {".txt": _texts, ".jsonl": _json_lines}
@@ -138,17 +138,17 @@ def _lines(path: Path, file: Any) -> Iterator[tuple[int, str]]:
             yield number, line
         else:
             blank.append(number)
-    _say_blank(path, blank, last)
+    _warn_blank(path, blank, last)
 
 
-def _say_blank(path: Path, blank: Sequence[int], end: int) -> None:
-    """Say how many ``blank`` lines of a file were passed over before its last record, which is in line ``end``."""
+def _warn_blank(path: Path, blank: Sequence[int], end: int) -> None:
+    """Warn of ``blank`` lines before the last record, which is in line ``end``."""
     if within := [line for line in blank if line < end]:
         log.warning("%s: passed over %d blank lines (the first: line %d)", path, len(within), within[0])
 
 
 def _refuse_twice(names: Sequence[str], options: DataOptions, where: str) -> None:
-    """Refuse a column that is there twice, where it is one that counts.
+    """Refuse text or label columns that are there twice.
 
     Raises:
         RltrError: naming it and ``where`` it is.

@@ -1,4 +1,4 @@
-"""Sound files: whatever libsndfile decodes, as one channel at the rate a model hears."""
+"""Read sound files with libsndfile: one channel at the model's sampling rate."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Train, validation and test: found by their names, or dealt out by fractions. No learner's seed has a part in it."""
+"""Train, validation and test split: found by name, or divided by fractions, independent of the learner's seed."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +23,9 @@ SPLITS = {
     "dev": "validation",
     "test": "test",
 }
-"""What a split's folder, file or key may be called, in any case, and which split it is."""
+"""Names of folders, files or keys (in any case), and the split that each means."""
 WHOLE = "all"
-"""What data that is not split yet stands under, in place of the names of splits."""
+"""The name of data that are not split yet."""
 Part = TypeVar("Part")
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def is_split(name: str, options: DataOptions) -> bool:
 
 
 def choose_splits(data: object, found: Mapping[str, Part], options: DataOptions) -> dict[str, Part]:
-    """Train, test and, if there is one, validation, out of what the data has.
+    """Choose train, test and, if there is one, validation among the parts of the data.
 
     Args:
         data: for messages.
@@ -84,7 +84,7 @@ def find_splits(data: Path, entries: Iterable[Path], options: DataOptions) -> di
 
 
 def find_split_files(data: Path, suffixes: Sequence[str], options: DataOptions) -> dict[str, Path]:
-    """The splits among a folder's files with one of ``suffixes``; others of these are left alone, which is said.
+    """The splits among a folder's files with one of ``suffixes``; a warning names other such files.
 
     Raises:
         RltrError: if there is none, or see ``choose_splits``.
@@ -100,7 +100,7 @@ def find_split_files(data: Path, suffixes: Sequence[str], options: DataOptions) 
 
 
 def assemble(found: Mapping[str, Examples], kind: str, options: DataOptions, data: object) -> Task:
-    """A task out of the splits that were found: whole data are divided, a missing validation is cut from train.
+    """Make a task of the splits that were found: divide whole data, cut a missing validation from train.
 
     Args:
         found: the examples of ``WHOLE`` alone, or of train and test, with or without validation.
@@ -120,7 +120,7 @@ def assemble(found: Mapping[str, Examples], kind: str, options: DataOptions, dat
     else:
         return Task(made["train"], made["validation"], made["test"], kind)
     fractions = [share / sum(shares.values()) for share in shares.values()]
-    parts = dict(zip(shares, deal(whole.labels, fractions, options.seed), strict=True))
+    parts = dict(zip(shares, divide(whole.labels, fractions, options.seed), strict=True))
     for name, part in parts.items():
         if not part:
             raise RltrError(
@@ -131,17 +131,17 @@ def assemble(found: Mapping[str, Examples], kind: str, options: DataOptions, dat
     return Task(made["train"], made["validation"], made["test"], kind)
 
 
-def deal(labels: Shaped[Tensor, "examples *label"], fractions: Sequence[float], seed: int) -> list[list[int]]:
-    """Which examples go to which part: at random within each class, so that all parts know it.
+def divide(labels: Shaped[Tensor, "examples *label"], fractions: Sequence[float], seed: int) -> list[list[int]]:
+    """Divide examples into parts at random within each class, so that every part has all classes.
 
-    Where classes are so small that a part would get nothing at all, each class is cut at places of its own instead:
-    then a part knows only some of them.
+    If classes are so small that a part would be empty, each class is cut at its own random places instead, and a part
+    has only some classes.
 
     Args:
         labels: whole numbers ``(examples,)``; of anything else (numbers to predict, several labels, one per token) all
             examples count as one class.
         fractions: of each part; sum 1.
-        seed: decides who goes where; nothing else does.
+        seed: of the random order.
     """
     generator = np.random.default_rng(seed)
     has_classes = labels.ndim == 1 and not labels.is_floating_point()

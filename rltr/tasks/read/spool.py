@@ -1,4 +1,4 @@
-"""Arrays that come one by one, kept in a temporary file: they may be more than fits in memory."""
+"""Arrays that arrive one by one, kept in a temporary file, since they may not fit in memory."""
 
 import tempfile
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Files as they are stored: on disk, or as bytes in a table."""
+"""Stored files: on disk, or as bytes in a table."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ StoredFile: TypeAlias = Path | bytes | Mapping[str, Any] | None
 
 
 END = 2**16
-"""Bytes at either end of a file that tell it from others of its size."""
+"""Bytes at either end of a file that its digest covers."""
 
 
 def open_stored(file: StoredFile) -> Path | io.BytesIO:

@@ -1,4 +1,4 @@
-"""The records of one split, by column: what every file, folder and data set becomes before a model sees it."""
+"""Tables: the records of one split by column, whatever file, folder or data set they come from."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
