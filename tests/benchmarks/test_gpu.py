@@ -44,7 +44,7 @@ def numbers(value: Any) -> Iterator[float]:
 
 
 def test_everything_in_small_is_one_file_of_finite_numbers(
-    smallest: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    benchmark: Benchmark, smallest: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "gpu.json"
     options = ["--device", "cpu", "--small", "--rounds", "1", "--batch", "2", "--threads", "1", "--out", str(out)]
@@ -59,6 +59,9 @@ def test_everything_in_small_is_one_file_of_finite_numbers(
     named = {(one["part"], one["unit"].split(",")[0]): one["reason"] for one in found["left_out"]}
     assert named.keys() == {("kernels", "varlen"), ("memory", "small ViT"), ("memory", "small BERT")}
     assert "needs a CUDA device" in named["kernels", "varlen"]
+    # Every figure that benchmarks.compare looks for is there, but for what a CPU cannot tell.
+    for part, (layout, rows) in benchmark("changes").read(out).tables.items():
+        assert {*layout.key, *(figure.column for figure in layout.figures)} <= rows[0].keys(), part
 
 
 def test_the_same_runs_where_tensors_are_on_another_device(benchmark: Benchmark, smallest: ModuleType) -> None:

@@ -1,0 +1,126 @@
+"""Two results of the same benchmarks side by side, before a change and after it: is a figure better, worse, or noise?
+
+OLD and NEW are JSON files of benchmarks or of ``rltr evaluate``, or folders of such; in folders, files with the same
+name belong together. A difference is within the noise if it is less than both 95 % intervals together allow (the root
+of the squares of their half widths). Figures without an interval have none to be measured by, and the table says so.
+
+Results of two machines, devices, precisions or numbers of threads are refused, unless --anyway. The exit status is 1 if
+a figure is worse by more than the noise and --tolerance, and 2 if the results cannot be compared.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.changes import Change, Results, changes, read
+from rltr.errors import RltrError
+
+console = Console()
+console.width = max(console.width, 150)  # a log file has no width of its own
+MACHINE = ("device", "processor", "system", "vector instructions", "threads", "dtype")
+"""What must agree of the environment: times of two of these say nothing about a change of the code."""
+UNLIKE = {"out", "load", "rounds", "minutes", "runs", "run", "policy", "cpu_clock", "quick"}
+"""Settings that may differ without a word: how long was measured, and where things lie."""
+
+
+def differences(old: Results, new: Results) -> tuple[list[str], list[str]]:
+    """What differs of the machine, which forbids a comparison, and of versions and settings, which is said."""
+    machine = [
+        f"{name}: {old.environment.get(name, '?')} and {new.environment.get(name, '?')}"
+        for name in MACHINE
+        if old.environment.get(name) != new.environment.get(name)
+    ]
+    rest = [
+        f"{name}: {first.get(name)} and {second.get(name)}"
+        for first, second, unlike in (
+            (old.environment, new.environment, {*MACHINE, "date"}),
+            (old.settings, new.settings, UNLIKE),
+        )
+        for name in sorted(first.keys() | second.keys())
+        if name not in unlike and first.get(name) != second.get(name)
+    ]
+    return machine, rest
+
+
+def pairs(old: Path, new: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Files that belong together, and what has no partner.
+
+    Raises:
+        RltrError: if one is a folder and the other is not, or they share no file.
+    """
+    if old.is_dir() != new.is_dir():
+        raise RltrError(f"{old} and {new} must both be files or both be folders")
+    if not old.is_dir():
+        return [(old, new)], []
+    names = [{path.name for path in folder.glob("*.json")} for folder in (old, new)]
+    if not names[0] & names[1]:
+        raise RltrError(f"{old} and {new} have no JSON file of the same name: give folders of the same benchmarks")
+    alone = [f"only in {folder}: {name}" for folder, own in zip((old, new), names, strict=True)
+             for name in sorted(own - (names[0] & names[1]))]  # fmt: skip
+    return [(old / name, new / name) for name in sorted(names[0] & names[1])], alone
+
+
+def compare(old: Path, new: Path, anyway: bool) -> tuple[list[Change], list[str]]:
+    """The changes of two files, and what is to be said of them.
+
+    Raises:
+        RltrError: if they are of two benchmarks or, unless ``anyway``, of two machines.
+    """
+    before, after = read(old), read(new)
+    if before.name != after.name:
+        raise RltrError(f"{old} is of {before.name}, and {new} of {after.name}: compare two results of one benchmark")
+    machine, rest = differences(before, after)
+    if machine and not anyway:
+        raise RltrError(
+            f"{old} and {new} were not measured under the same conditions ({'; '.join(machine)}), so a difference says "
+            "nothing of a change between them. Measure again under the same, or add --anyway"
+        )
+    found, alone = changes(before, after)
+    return found, [*(f"not the same: {what}" for what in machine + rest), *alone]
+
+
+def show(title: str, found: Sequence[Change], tolerance: float) -> None:
+    """Print changes as a table."""
+    table = Table("what", "figure", "old", "new", "new / old", "noise", "verdict", title=title)
+    for change in found:
+        ratio = f"{change.new / change.old:.3f}" if change.old else ""
+        noise = "" if change.noise is None else f"± {change.noise:.2g}"
+        verdict = change.verdict(tolerance)
+        color = "red" if change.fails(tolerance) else "green" if verdict.startswith("better") else ""
+        numbers = (f"{change.old:.4g}", f"{change.new:.4g}", ratio, noise)
+        table.add_row(change.what, change.figure.column, *numbers, f"[{color}]{verdict}" if color else verdict)
+    console.print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", type=Path, metavar="OLD", help="a result, or a folder of them")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the same, after the change")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.02, help="how much worse may be, as a share of the old (default 0.02)"
+    )
+    parser.add_argument("--anyway", action="store_true", help="compare results of two machines all the same")
+    args = parser.parse_args()
+    try:
+        together, said = pairs(args.old, args.new)
+        compared = [(old, *compare(old, new, args.anyway)) for old, new in together]
+    except RltrError as error:
+        console.print(f"[red]{error}", highlight=False)
+        return 2
+    for line in said:
+        console.print(line, highlight=False)
+    for old, found, more in compared:
+        show(old.stem, found, args.tolerance)
+        for line in more:
+            console.print(line, highlight=False)
+    worse = [change for _, found, _ in compared for change in found if change.fails(args.tolerance)]
+    console.print(f"{sum(len(found) for _, found, _ in compared)} figures, {len(worse)} worse beyond the noise")
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
