@@ -32,14 +32,16 @@ def room(module: str) -> str:
     return inside[0] if len(inside) > 1 else ""
 
 
-def imported(module: str, for_types: bool = True) -> set[str]:
-    """Everything that a module imports, inside of functions, too; ``for_types`` includes what only annotations need."""
+def imported(module: str) -> set[str]:
+    """Everything that a module imports: inside of functions and for annotations, too.
+
+    Not what it names in a string: ``rltr/callable_package.py`` hands calls of ``rltr.train`` and ``rltr.evaluate`` to a
+    function above them, when it is called.
+    """
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(MODULES[module].read_text(encoding="utf-8"))]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types:
-            continue
         waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -89,7 +91,7 @@ def test_production_needs_nothing_of_the_laboratory(floor: str) -> None:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    needs = {module: imported(module, for_types=False) & MODULES.keys() - {module} for module in MODULES}
+    needs = {module: imported(module) & MODULES.keys() - {module} for module in MODULES}
     while leaves := [module for module, names in needs.items() if not names & needs.keys()]:
         for module in leaves:
             del needs[module]

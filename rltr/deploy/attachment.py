@@ -38,8 +38,8 @@ class Attachment:
         backbone = reduced_model.backbone
         backbone.attach()
         place = installed_in(backbone.base)
-        assert place is not None
-        self._weights = FittingWeights(policy, backbone, place)
+        assert place is not None and place.changes is not None
+        self._weights = FittingWeights(policy, backbone, place.changes)
         backbone.serve(self)
 
     @property

@@ -9,8 +9,8 @@ from rltr.cost import LatencyCost
 from rltr.deploy.folder import Policy
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
+from rltr.runtime.changes import Changes
 from rltr.runtime.fingerprint import Unreadable
-from rltr.runtime.installation import Installation
 from rltr.runtime.watched_weights import WatchedWeights
 
 log = logging.getLogger(__name__)
@@ -25,16 +25,16 @@ class FittingWeights:
     Args:
         policy: what is attached.
         backbone: what it is attached to, which has the policy's weights now.
-        place: where rltr is in the model.
+        changes: what others change in the model from now on.
     """
 
-    def __init__(self, policy: Policy, backbone: Backbone, place: Installation) -> None:
+    def __init__(self, policy: Policy, backbone: Backbone, changes: Changes) -> None:
         self._policy = policy
         self._backbone = backbone
-        self._place = place
+        self._changes = changes
         self._lock = threading.Lock()
         self._watched: WatchedWeights | None = WatchedWeights(backbone.model)
-        self._parts = place.changes
+        self._parts = changes.count
         self._fault: str | None = None
 
     def refuse_others(self) -> None:
@@ -52,13 +52,13 @@ class FittingWeights:
 
     def _changed(self) -> bool:
         # What an adapter added that is part of the model no more is seen in nothing else.
-        return self._watched is not None and (self._place.changes != self._parts or self._watched.changed())
+        return self._watched is not None and (self._changes.count != self._parts or self._watched.changed())
 
     def _look_again(self) -> None:
         if any(debug_unwrap(weight) is not weight for weight in self._backbone.model.parameters()):
             return  # whoever differentiates by them with torch.func puts them in for one call
         # From before they are read: what changes while they are is seen by the next call.
-        parts = self._place.changes
+        parts = self._changes.count
         now: WatchedWeights | None = WatchedWeights(self._backbone.model)
         self._backbone.forget_fingerprints()
         fault = None

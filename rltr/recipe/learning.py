@@ -33,7 +33,7 @@ class ReductionGroup(Group):
     @classmethod
     def _backend(cls, attention: str) -> str:
         # Here, because kernels need torch, and the defaults, which are not validated, must be shown at once.
-        from rltr.runtime.kernels.backends import BACKENDS
+        from rltr.runtime.kernels.names import BACKENDS
 
         if attention not in BACKENDS:
             raise ValueError(f"there is no backend {attention!r}; choose from {', '.join(BACKENDS)}")

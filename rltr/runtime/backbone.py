@@ -1,26 +1,26 @@
 """A frozen Hugging Face model: its layers, what is protected, and running it with tokens leaving on the way."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.backbone_utils import BackboneMixin
 from transformers.utils import ModelOutput
 
 from rltr.errors import RltrError
 from rltr.runtime.attention import MaskRequest, attend_to_both_sides, current, request_of
+from rltr.runtime.calls import named_inputs, refuse_unsound, wants_hidden_states
 from rltr.runtime.decision import Decide, Removal, Trace
 from rltr.runtime.families import GRID, Family, last_word
 from rltr.runtime.fingerprint import fingerprint
 from rltr.runtime.forward import Forward
-from rltr.runtime.installation import LOCK, Installation, Server, find_base, installed_in, wanted
+from rltr.runtime.installation import LOCK, Installation, Server, installed_in, wanted
 from rltr.runtime.kernels import Backend, check_backend, check_kernel
-from rltr.runtime.layers import find_tower, signature_of
+from rltr.runtime.layers import find_base, find_tower, signature_of
 from rltr.runtime.wrapped import refuse_wrapped
 
 
@@ -250,19 +250,20 @@ class Backbone:
         Raises:
             RltrError: if the result would be wrong, with the reason.
         """
-        bound = self._signature.bind(*args, **kwargs)
-        inputs = dict(bound.arguments)
-        for parameter in self._signature.parameters.values():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                inputs |= inputs.pop(parameter.name, {})
-        self._check(inputs)
+        inputs = named_inputs(self._signature, args, kwargs)
+        if self._installation is not None:
+            self._installation.refuse_changes()
+        refuse_unsound(inputs, self.config, self.family.cached)
         if self.family.also_protected is not None:
             forward.also_protected = self.family.also_protected(inputs, self.config)
             # A decoder without a head reads none itself.
             forward.refuses_hidden = (
                 self.model.base_model is not self.model or self.family.also_protected is not last_word
             )
-        forward.on_grid_between_layers = self._recorded(inputs)
+        # Whoever looks at hidden states between layers gets those of a whole grid.
+        forward.on_grid_between_layers = wants_hidden_states(inputs, self.config) or isinstance(
+            self.base, BackboneMixin
+        )
         if self.family.cached:
             inputs["use_cache"] = False
         token = current.set(forward)
@@ -327,44 +328,6 @@ class Backbone:
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """``inputs`` for a pass that keeps no keys and values: what a native pass is compared with keeps none."""
         return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
-
-    def _check(self, inputs: Mapping[str, Any]) -> None:
-        """Refuse what would give a wrong result."""
-        if self._installation is not None:
-            self._installation.refuse_other_attention()
-            self._installation.refuse_other_layers()
-        if self._installation is not None and any(part.training for part in self._installation.parts()):
-            raise RltrError(
-                "the model, or a part of it, is in training mode, where dropout makes it another model: call "
-                "model.eval()"
-            )
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            raise RltrError(
-                "a trace or an export would record which tokens leave for one input, and drop the same places of every "
-                "other: detach rltr before torch.jit.trace or torch.export"
-            )
-        if inputs.get("output_attentions", getattr(self.config, "output_attentions", False)):
-            raise RltrError(
-                "output_attentions=True asks for weights between all tokens, but tokens leave between layers, and no "
-                "weights are computed: switch it off, or detach rltr for this call"
-            )
-        if inputs.get("past_key_values") is not None or (self.family.cached and inputs.get("use_cache")):
-            raise RltrError(
-                "a cache of keys and values was asked for (generate() does), but tokens that leave have none: rltr "
-                "runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
-            )
-        mask = inputs.get("attention_mask")
-        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
-            found = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
-            raise RltrError(
-                f"attention_mask {found}: rltr takes a (rows, tokens) mask of padding; any other mask would be lost "
-                "when tokens leave"
-            )
-
-    def _recorded(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether anybody looks at hidden states between layers: then they must be those of a whole grid."""
-        asked_for = inputs.get("output_hidden_states", getattr(self.config, "output_hidden_states", False))
-        return asked_for not in (None, False) or isinstance(self.base, BackboneMixin)
 
     def _request_of(self, mask: Any) -> MaskRequest:
         request = request_of(mask)

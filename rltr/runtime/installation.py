@@ -11,25 +11,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import RLock
 from typing import Any, Protocol, runtime_checkable
-from weakref import WeakMethod, WeakSet, finalize
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.runtime.attention import IMPLEMENTATION, current
+from rltr.runtime.changes import Changes
 from rltr.runtime.families import OWN_ATTENTION
 from rltr.runtime.forward import Forward, Owner
 from rltr.runtime.front import PLACE, Front
-from rltr.runtime.layers import signature_of
 from rltr.runtime.native_copy import guard_copies, native_copy, unguard_copies
 
 LOCK = RLock()
@@ -66,8 +58,7 @@ class Installation:
     Attributes:
         owner: the backbone that is attached; None while only passes that have begun hold.
         server: what makes a reduced pass of calls that nobody asked for; None lets them pass natively.
-        changes: how often a module of the whole model was given a part, such as another layer or another weight, since
-            rltr was put in.
+        changes: what others have changed in the model since rltr was put in; None before.
     """
 
     def __init__(
@@ -81,12 +72,7 @@ class Installation:
         self.server: Server | None = None
         self._holders = 0
         self._fronts: list[Front] = []
-        self.changes = 0
-        self._parts: list[nn.Module] = []
-        self._parts_at = -1
-        self._known: WeakSet[nn.Module] = WeakSet()
-        self._lists: list[tuple[nn.Module, list[nn.Module | None]]] = []
-        self._on_change: list[RemovableHandle] = []
+        self.changes: Changes | None = None
         self._native_attention: str = root.config._attn_implementation
 
     def hold(self) -> None:
@@ -125,11 +111,11 @@ class Installation:
         server = self.server  # another thread may be detaching
         return (None, None) if server is None else (server.begin(), server)
 
-    def refuse_other_attention(self) -> None:
-        """Raise if somebody has set another attention since rltr was attached.
+    def refuse_changes(self) -> None:
+        """Raise if others changed the model since rltr was attached so that tokens cannot leave.
 
         Raises:
-            RltrError: with what was set.
+            RltrError: if another attention was set, layers were put in or taken out, or a part is in training mode.
         """
         found = self.root.config._attn_implementation
         if found != IMPLEMENTATION:
@@ -137,26 +123,9 @@ class Installation:
                 f"the model's attention was set to {found!r} while rltr was attached, so tokens cannot leave: detach "
                 f"rltr before you call set_attn_implementation({found!r}), and attach again afterwards"
             )
-
-    def parts(self) -> list[nn.Module]:
-        """The parts of the base that compute something else in training mode, those put in since included."""
-        changes = self.changes
-        if changes != self._parts_at:
-            self._parts = [part for part in self.base.modules() if _differs_in_training(part)]
-            self._parts_at = changes
-        return self._parts
-
-    def refuse_other_layers(self) -> None:
-        """Raise if layers were put in or taken out since rltr was attached.
-
-        Raises:
-            RltrError: what to do.
-        """
-        if any(list(held._modules.values()) != before for held, before in self._lists):
-            raise RltrError(
-                "layers were put in, taken out or replaced while rltr was attached, so decision layers are not where "
-                "they were: detach rltr, and attach again once the model is as it should be"
-            )
+        assert self.changes is not None
+        self.changes.refuse_other_layers()
+        self.changes.refuse_training()
 
     def _install(self) -> None:
         config = self.root.config
@@ -165,23 +134,7 @@ class Installation:
         self.root.set_attn_implementation(IMPLEMENTATION)
         if self.root.config._attn_implementation != IMPLEMENTATION:  # transformers only warns
             raise RltrError(f"{type(self.root).__name__} is not supported: {OWN_ATTENTION}")
-        # A walk over all modules at every call would take long: only when one of them was given a new part.
-        # Torch calls the hooks for every module of every model, and keeps them, so they must not keep this model.
-        self._known, self._parts_at = WeakSet(self.model.modules()), -1
-        note = WeakMethod(self._note_change)
-
-        def changed(module: nn.Module, _: str, part: nn.Module | nn.Parameter | None) -> None:
-            if (change := note()) is not None:
-                change(module, part)
-
-        self._on_change = [
-            register_module_module_registration_hook(changed),
-            register_module_parameter_registration_hook(changed),
-        ]
-        for handle in self._on_change:
-            finalize(self, handle.remove)
-        held = [part for part in self.base.modules() if isinstance(part, nn.ModuleList)]
-        self._lists = [(part, list(part._modules.values())) for part in held]
+        self.changes = Changes(self.model, self.base)
         self._fronts = [Front(layer, _through_layer) for layer in self.layers]
         vars(self.base)[PLACE] = self
         self._fronts.append(Front(self.base, _through_base))
@@ -189,14 +142,9 @@ class Installation:
             guard_copies(module)
         guard_copies(self.root, self._copy_root)
 
-    def _note_change(self, module: nn.Module, part: nn.Module | nn.Parameter | None) -> None:
-        if module in self._known:
-            self._known.update(part.modules() if isinstance(part, nn.Module) else [])
-            self.changes += 1
-
     def _remove(self) -> None:
-        for handle in self._on_change:
-            handle.remove()
+        if self.changes is not None:
+            self.changes.stop()
         for module in (self.root, self.base, *self.layers):
             unguard_copies(module)
         for front in reversed(self._fronts):
@@ -221,19 +169,6 @@ def installed_in(base: nn.Module) -> Installation | None:
     """Rltr in a base; None if it is not there."""
     found: Installation | None = vars(base).get(PLACE)
     return found
-
-
-def find_base(root: PreTrainedModel, layers: Sequence[nn.Module]) -> nn.Module:
-    """The innermost part of a model that runs all of its layers and takes the model's own input.
-
-    It is where all names of inputs are known, whoever calls it: a head, a larger model, or a user.
-    """
-    base: nn.Module = root
-    for part in root.modules():
-        within = set(part.modules())
-        if all(layer in within for layer in layers) and root.main_input_name in signature_of(part).parameters:
-            base = part  # parents come first
-    return base
 
 
 # What is decided depends on the input, so a compiler could only record what it decided for one.
@@ -267,10 +202,3 @@ def _through_base(base: nn.Module, native: Callable[..., Any], args: tuple[Any, 
             if server is not None:
                 server.end(ended)
         return output
-
-
-def _differs_in_training(part: nn.Module) -> bool:
-    """Whether a module may compute something else in training mode: of torch's own, dropout and batch norms do."""
-    if type(part).__module__.startswith("torch.nn.modules"):
-        return isinstance(part, _DropoutNd | _NormBase)
-    return True

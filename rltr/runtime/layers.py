@@ -1,6 +1,7 @@
 """Finding the layers between which tokens can leave, through what transformers declares; refuses what is not sure."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import accumulate
@@ -180,3 +181,16 @@ def _in_order(root: PreTrainedModel, layers: list[nn.Module]) -> list[nn.Module]
         group = int(step / (steps / groups))
         order += layers[group * inner : (group + 1) * inner]
     return order
+
+
+def find_base(root: PreTrainedModel, layers: Sequence[nn.Module]) -> nn.Module:
+    """The innermost part of a model that runs all of its layers and takes the model's own input.
+
+    It is where all names of inputs are known, whoever calls it: a head, a larger model, or a user.
+    """
+    base: nn.Module = root
+    for part in root.modules():
+        within = set(part.modules())
+        if all(layer in within for layer in layers) and root.main_input_name in signature_of(part).parameters:
+            base = part  # parents come first
+    return base

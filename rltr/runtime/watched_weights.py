@@ -19,7 +19,7 @@ class WatchedWeights:
 
     Not noticed is what nobody counts: what is written in place through ``weight.data``, or to weights that were made in
     inference mode. Nor is another weight in the place of one that somebody still holds, which
-    :attr:`rltr.runtime.installation.Installation.changes` counts.
+    :attr:`rltr.runtime.changes.Changes` counts.
 
     Args:
         model: the model; what its state dict holds counts.

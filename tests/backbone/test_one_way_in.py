@@ -12,7 +12,7 @@ from torch import nn
 import rltr
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
-from rltr.runtime.installation import find_base
+from rltr.runtime.layers import find_base
 from rltr.runtime.wrapped import refuse_wrapped
 from rltr.selectors import KeepAll
 from rltr.selectors.learned import Learned

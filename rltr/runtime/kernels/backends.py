@@ -1,42 +1,15 @@
 """Which computation runs: by device, precision and pattern, unless somebody says which."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rltr.errors import RltrError
 from rltr.runtime.kernels import packed
+from rltr.runtime.kernels.names import BACKENDS, KERNELS, Backend
 from rltr.runtime.pattern import Pattern
-
-Backend: TypeAlias = Literal["auto", "sdpa-per-row", "sdpa-grouped", "sdpa-padded", "varlen", "flash"]
-"""How uneven rows are computed.
-
-``auto``: the best of the others. On CUDA in half precision ``varlen``, or ``flash`` where that is missing or logits are
-capped; on a CPU ``sdpa-grouped`` for small rows and ``sdpa-per-row`` for larger ones; everywhere else ``sdpa-padded``.
-
-``sdpa-per-row``: a call for each row, on views. ``sdpa-grouped``: a call for all rows of similar length, padded to the
-longest of them. ``sdpa-padded``: one call, all rows padded to the longest. ``varlen`` and ``flash``: kernels that take
-packed rows (see :mod:`rltr.runtime.kernels.packed`). What these two cannot compute exactly (sliding windows, sinks) is
-padded.
-
-Rows that have equally many tokens are one call on the tensors as they are, whatever is chosen.
-"""
-BACKENDS: tuple[str, ...] = get_args(Backend)
-"""The names of :data:`Backend`."""
-KERNELS: tuple[Literal["varlen", "flash"], ...] = ("varlen", "flash")
-"""Those of them that are kernels for packed rows, the better one first."""
-
-
-def check_backend(backend: str) -> None:
-    """Raise if the backend is unknown.
-
-    Raises:
-        RltrError: if there is no such backend.
-    """
-    if backend not in BACKENDS:
-        raise RltrError(f"attention={backend!r} is not a backend: choose one of {', '.join(BACKENDS)}")
 
 
 def check_kernel(backend: str, device: torch.device, dtype: torch.dtype) -> None:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from rltr.runtime.kernels.backends import Backend
 from rltr.runtime.kernels.groups import Groups, one_by_one, similar, together
+from rltr.runtime.kernels.names import Backend
 from rltr.runtime.pattern import Pattern, visible
 from rltr.runtime.tokens import Tokens
 

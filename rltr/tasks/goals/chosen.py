@@ -41,4 +41,4 @@ def with_goal(task: Task, model: PreTrainedModel, name: str) -> Task:
     splits = [copy(split) for split in (task.train, task.validation, task.test)]
     for split in splits:
         split.goal = goal
-    return Task(*splits, kind=task.kind)
+    return Task(*splits, task.kind)

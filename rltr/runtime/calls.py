@@ -1,0 +1,66 @@
+"""A call of the part whose tokens leave: its inputs by name, and what would give a wrong result."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from rltr.errors import RltrError
+
+
+def named_inputs(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function is called with, by name; what its ``**kwargs`` take in is named, too.
+
+    Raises:
+        TypeError: as calling the function would, if they do not fit it.
+    """
+    bound = signature.bind(*args, **kwargs)
+    inputs = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            inputs |= inputs.pop(parameter.name, {})
+    return inputs
+
+
+def refuse_unsound(inputs: Mapping[str, Any], config: PreTrainedConfig, cached: bool) -> None:
+    """Refuse a call whose result would be wrong with fewer tokens.
+
+    Args:
+        inputs: by name.
+        config: of the part whose tokens leave.
+        cached: whether the model can keep keys and values for later calls.
+
+    Raises:
+        RltrError: with the reason, and what to do.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        raise RltrError(
+            "a trace or an export would record which tokens leave for one input, and drop the same places of every "
+            "other: detach rltr before torch.jit.trace or torch.export"
+        )
+    if inputs.get("output_attentions", getattr(config, "output_attentions", False)):
+        raise RltrError(
+            "output_attentions=True asks for weights between all tokens, but tokens leave between layers, and no "
+            "weights are computed: switch it off, or detach rltr for this call"
+        )
+    if inputs.get("past_key_values") is not None or (cached and inputs.get("use_cache")):
+        raise RltrError(
+            "a cache of keys and values was asked for (generate() does), but tokens that leave have none: rltr "
+            "runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
+        )
+    mask = inputs.get("attention_mask")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+        found = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
+        raise RltrError(
+            f"attention_mask {found}: rltr takes a (rows, tokens) mask of padding; any other mask would be lost "
+            "when tokens leave"
+        )
+
+
+def wants_hidden_states(inputs: Mapping[str, Any], config: PreTrainedConfig) -> bool:
+    """Whether a call asks for the hidden states between layers."""
+    wanted = inputs.get("output_hidden_states", getattr(config, "output_hidden_states", False))
+    return wanted not in (None, False)
