@@ -112,7 +112,8 @@ def _settings(stored: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[s
 
 def changes(old: Results, new: Results) -> tuple[list[Change], list[str]]:
     """Every figure that both have, and what only one of them has."""
-    found, alone = [], []
+    found: list[Change] = []
+    alone: list[str] = []
     for table in dict.fromkeys([*old.tables, *new.tables]):
         layout = (old.tables.get(table) or new.tables[table])[0]
         before, after = (_by_key(layout, results.tables.get(table, (layout, ()))[1]) for results in (old, new))

@@ -28,7 +28,7 @@ class Figure:
 
     def noise(self, row: Mapping[str, Any]) -> float | None:
         """Half of the width of its interval; None if there is none."""
-        ends = [row.get(name) for name in self.interval] if isinstance(self.interval, tuple) else None
+        ends: Any = [row.get(name) for name in self.interval] if isinstance(self.interval, tuple) else None
         ends = ends or (row.get(self.interval) if isinstance(self.interval, str) else None)
         if ends is None or None in ends:
             return None

@@ -38,7 +38,7 @@ def with_goal(task: Task, model: PreTrainedModel, name: str) -> Task:
         )
     head, goal = task.train.goal, GOALS[name].for_task(model, task.train)
     goal = replace(head, goal=goal) if isinstance(head, Consistency) else goal
-    splits = [copy(split) for split in (task.train, task.validation, task.test)]
-    for split in splits:
+    judged = Task(copy(task.train), copy(task.validation), copy(task.test), task.kind)
+    for split in (judged.train, judged.validation, judged.test):
         split.goal = goal
-    return Task(*splits, task.kind)
+    return judged
