@@ -19,6 +19,9 @@ from sphinx.pycode import ModuleAnalyzer
 
 import rltr
 
+OPTIONS = ["   :members:", "   :special-members: __call__", "   :show-inheritance:"]
+"""How a class is described."""
+
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
@@ -107,7 +110,7 @@ def public_page(package: ModuleType) -> str:
         if home != f"{here}.{name}":
             continue
         if inspect.isclass(value):
-            described += [f".. autoclass:: {home}", "   :members:", "   :show-inheritance:", ""]
+            described += [f".. autoclass:: {home}", *OPTIONS, ""]
         elif inspect.isroutine(value):
             described += [f".. autofunction:: {home}", ""]
         else:

@@ -26,18 +26,18 @@ ROUNDS = 9
 
 @dataclass(frozen=True)
 class BackboneReport:
-    """What was found out about a model.
+    """What :func:`rltr.check_backbone` found out about a model.
 
     Attributes:
-        name: where the model came from.
-        model_type: its family; ``known`` tells whether rltr's own tests cover it.
-        known: see there.
-        layers: class of the layers and how many there are.
-        tokens: of each row of the inputs, most and fewest.
+        name: where the model came from: a hub id, a folder's name, or its class.
+        model_type: transformers' name of its family.
+        known: whether rltr's own tests cover this family.
+        layers: class of the layers and how many there are, in words.
+        tokens: the most and the fewest tokens that a row of the inputs had.
         protected: tokens of a row that never leave, on average.
         decision_layers: the layers before which tokens may leave: all of them.
-        causal: whether tokens see only those before them.
-        proof: exactness.
+        causal: whether tokens attend only to those before them.
+        proof: the largest differences that were found, and what rounding allows.
         kept_time: time with everything kept, relative to native sdpa.
         half_time: time with half of the tokens from a quarter of the depth on, relative to native sdpa.
     """
@@ -56,7 +56,7 @@ class BackboneReport:
 
     @property
     def holds(self) -> bool:
-        """Whether the model may be run reduced here."""
+        """Whether the model is exact with fewer tokens on this machine."""
         return self.proof.holds
 
     def table(self) -> Table:
@@ -90,15 +90,21 @@ def check_backbone(
 ) -> BackboneReport:
     """Prove that a model answers exactly with fewer tokens, and time it.
 
-    In half precision, exact is as near to single precision as the native model is, of which a copy is made: three times
-    the model's memory for the length of the proof.
+    With everything kept it must answer as the native model does. With tokens removed it must answer as a reference that
+    shares no code with the runtime: the native model on all tokens, with the removed ones hidden from attention.
+
+    In half precision, *exact* means as near to single precision as the native model is. A copy of the model in single
+    precision is made for that, which takes three times its memory while the proof runs.
 
     Args:
-        model: in evaluation mode.
-        inputs: at least two rows; None makes up random ones of the model's shape. Where only a part is reduced they are
-            for that part, which is then proven alone: the whole may want other inputs beside them.
+        model: a model in evaluation mode, or a backbone.
+        inputs: model inputs of at least two rows; None makes random ones of the model's shape. Where only a part is
+            reduced they are for that part, which is then proven alone: the whole may want other inputs beside them.
         tower: the part whose tokens may leave; see :class:`rltr.Backbone`.
-        family: what is known about a model type that rltr does not know.
+        family: a description of a model type that rltr does not know.
+
+    Returns:
+        What was found. ``report.holds`` says whether the model is exact.
 
     Raises:
         RltrError: if the model cannot be run reduced at all, or not on ``inputs`` (also where it stumbles on its way:

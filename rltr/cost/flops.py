@@ -39,14 +39,18 @@ class FlopsCost:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     name: ClassVar[str] = "flops"
+    """See :class:`CostModel`."""
     unit: ClassVar[str] = "FLOPs"
+    """See :class:`CostModel`."""
 
     per_token: tuple[Annotated[int, Field(ge=0)], ...]
     """Per layer: FLOPs of its linear maps for one token."""
     per_pair: tuple[Annotated[int, Field(ge=0)], ...]
     """Per layer: FLOPs of its attention for one (query, key) pair."""
     decision_per_token: Annotated[int, Field(ge=0)] = 0
+    """FLOPs of one decision for each token that it sees."""
     decision_per_pair: Annotated[int, Field(ge=0)] = 0
+    """FLOPs of one decision for each (query, key) pair of tokens that it sees."""
 
     @classmethod
     def count(cls, layers: Sequence[nn.Module], per_token: int = 0, per_pair: int = 0) -> "FlopsCost":

@@ -44,10 +44,14 @@ class LatencyCost:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     name: ClassVar[str] = "latency"
+    """See :class:`CostModel`."""
     unit: ClassVar[str] = "seconds"
+    """See :class:`CostModel`."""
 
     machine: Machine
+    """Where it was measured."""
     rows: Annotated[int, Field(ge=1)]
+    """Rows per batch that it was measured with."""
     date: str
     """When it was measured (UTC, ISO 8601)."""
     layers: tuple[str, ...]

@@ -16,7 +16,10 @@ from rltr.runtime.backbone import Backbone
 
 @runtime_checkable
 class CostModel(Protocol):
-    """Maps tokens per row to cost per row. See ``flops.py`` for the smallest complete one."""
+    """Says what each layer, each decision and a whole native pass cost for a row that holds so many tokens.
+
+    ``flops.py`` is the smallest complete one.
+    """
 
     name: ClassVar[str]
     """What recipes and files call it: lower case, one word."""

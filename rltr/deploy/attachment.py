@@ -23,11 +23,13 @@ from rltr.selectors.reduced_model import ReducedModel
 
 
 class Attachment:
-    """A model that runs reduced until detached; usable as a context manager.
+    """A policy that is attached to a model: until it is detached, every call of the model runs on fewer tokens.
+
+    :func:`rltr.attach` makes one. It is a context manager that detaches at the end of its block.
 
     Attributes:
         reduced_model: the reduced forward pass that every call of the model now is.
-        cost_weight: the operating point.
+        cost_weight: the operating point: the cost weight at which the policy decides.
     """
 
     def __init__(self, policy: Policy, reduced_model: ReducedModel, cost_weight: float) -> None:
@@ -44,7 +46,10 @@ class Attachment:
 
     @property
     def kept(self) -> Tokens | None:
-        """The tokens that reached the last layer in this thread's last call; None before the first."""
+        """The tokens that reached the last layer in this thread's last call; None before the first.
+
+        ``kept.counts`` has how many there are in each row, ``kept.present`` which ones, ``(rows, grid)``.
+        """
         last: Tokens | None = getattr(self._last, "kept", None)
         return last
 

@@ -34,18 +34,18 @@ class Policy:
     """A trained policy with everything needed to run it.
 
     Attributes:
-        network: the token policy.
-        layers: its decision layers.
+        network: the network that scores tokens.
+        layers: the decision layers: before these, tokens may leave.
         removal: whether removed tokens are merged or dropped.
         cost: the cost model its prices come from.
-        typical_tokens: tokens of a typical training input, the unit of its prices.
+        typical_tokens: tokens of the training input of median length; a dense pass over it is the unit of prices.
         backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``fingerprint_in_float16``,
             ``depth``, ``width``, and ``tower`` if only a part of it is reduced.
-        calibration: what cost weights give on the validation split.
-        recipe: the recipe it was trained with.
+        calibration: cost, time and quality at several cost weights, on the validation split.
+        recipe: the recipe it was trained with, as plain data.
         facts: what it was measured to do, for its card: optionally ``table`` (rows of test results as mappings) and
             ``environment`` (one line).
-        quality_name: what the calibrated quality is.
+        quality_name: what the calibrated quality is called, such as ``accuracy``.
     """
 
     network: TokenPolicy
@@ -104,7 +104,7 @@ class Policy:
 
 
 def describe(backbone: Backbone) -> dict[str, Any]:
-    """What a policy remembers of the model it was trained for."""
+    """What a policy remembers of the model it was trained for: the field ``backbone`` of :class:`rltr.Policy`."""
     return {
         "name": backbone.name,
         "model_type": backbone.config.model_type,
@@ -150,10 +150,13 @@ def save_policy(policy: Policy, folder: Path) -> None:
 
 
 def load_policy(folder: Path | str) -> Policy:
-    """Read a policy folder; whatever is in it, the result is a sound policy or an error.
+    """Read a policy folder. Everything in it is checked, so the result is a policy that can run, or an error.
+
+    Args:
+        folder: a folder that ``rltr export``, ``rltr train`` (its ``policy``) or :func:`rltr.deploy.save_policy` wrote.
 
     Raises:
-        RltrError: if it is not one, it is damaged, or it is from a newer rltr or one too old.
+        RltrError: if it is no policy folder, it is damaged, or it is from a newer rltr or one that is too old.
     """
     if not isinstance(folder, str | os.PathLike):
         raise RltrError(f"a policy is loaded from a folder, and {folder!r} is no path")

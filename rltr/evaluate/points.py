@@ -63,12 +63,17 @@ class Measurement:
     """
 
     method: str
+    """Name of the selector; :data:`POLICY` for the learned one."""
     removal: str
+    """What happens to dropped tokens: ``merge``, ``drop``, or ``none``."""
     setting: float
+    """Value of the control parameter."""
     parameter: str
+    """Name of the control parameter: ``keep rate`` or ``cost weight``."""
     quality: float
     """Mean quality of the answers, at most 1: the share of right ones, where the evaluation's quality is accuracy."""
     quality_interval: Interval | None
+    """Lower and upper end of its 95 % interval over inputs; None if there is none."""
     quality_change: float
     """Quality minus the native model's on the same inputs; negative means worse."""
     quality_change_interval: Interval | None
@@ -80,6 +85,7 @@ class Measurement:
     latency: float
     """Median of paired time ratios: 0.5 takes half the native time, above 1 is slower than no pruning."""
     latency_interval: Interval | None
+    """Its 95 % interval over batches; None with fewer than six batches."""
     milliseconds: float
     """Median wall time per input."""
     throughput: float
@@ -93,6 +99,7 @@ class Measurement:
     layers: list[int] = field(default_factory=list)
     """Its decision layers."""
     agreement_interval: Interval | None = None
+    """Its 95 % interval over inputs; None if there is none."""
     per_input: str = ""
     """Quality of the answer to each input (:func:`rltr.evaluate.resampling.unpack`); empty where it is unknown."""
 

@@ -66,7 +66,7 @@ class EvaluationGroup(Group):
 
 
 class Recipe(Group):
-    """Everything that decides how a run goes."""
+    """Everything that decides how a run goes. The page *Settings* describes every field, as ``rltr recipe`` does."""
 
     model: ModelGroup = Field(ModelGroup(), description="The frozen model that is made cheaper")
     data: DataGroup = Field(DataGroup(), description="The inputs to learn from and to measure on")

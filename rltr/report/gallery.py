@@ -27,7 +27,9 @@ class Patches:
     """Where the tokens of an image lie: some leading ones without a place, then the patches row by row, then others."""
 
     rows: int
+    """Patches from top to bottom."""
     columns: int
+    """Patches from left to right."""
     leading: int = 1
     """CLS, distillation and register tokens before the first patch."""
 

@@ -25,12 +25,16 @@ from rltr.runtime.wrapped import refuse_wrapped
 
 
 class Backbone:
-    """A frozen model, inspected once; anything unsupported is refused here, with the reason.
+    """A frozen model that can run on fewer tokens: its layers, and what rltr must know of its family.
 
-    Nothing of the model changes until :meth:`attach`, and :meth:`detach` restores it bit for bit. Both count: the model
-    is restored when everyone who attached has detached, and every pass that had begun by then has ended. While
-    attached, a forward that rltr does not run itself passes through untouched, on transformers' ``sdpa`` attention.
-    ``copy.deepcopy`` of an attached model is the native model.
+    To run a policy, :func:`rltr.attach` is all you need. A backbone is for selectors of your own
+    (:class:`rltr.ReducedModel`), for environments and for measuring. It inspects the model once, and refuses a model
+    that it cannot run exactly.
+
+    Nothing of the model changes until :meth:`attach`, and :meth:`detach` restores it bit for bit. Calls are counted:
+    the model is restored after as many calls of :meth:`detach` as of :meth:`attach`, once every pass that had begun
+    by then has ended. While attached, a forward that rltr does not run itself passes through untouched, on
+    transformers' ``sdpa`` attention. ``copy.deepcopy`` of an attached model is the native model.
 
     Args:
         model: a model of a supported family, in evaluation mode.
@@ -41,12 +45,12 @@ class Backbone:
             device. A kernel is checked against the device and the precision that the model has now.
 
     Attributes:
-        tower: as it was asked for.
+        tower: the argument ``tower``.
         root: the part whose tokens may leave; mostly the model itself.
-        config: of the root.
-        layers: of the root, in the order in which they run; a layer that runs several times is listed as often.
-        family: what is known about the root.
-        width: of the hidden states.
+        config: the root's configuration.
+        layers: the root's layers in the order in which they run; a layer that runs several times is listed as often.
+        family: what rltr knows about the root's family.
+        width: channels of the hidden states.
 
     Raises:
         RltrError: if the model cannot be run with fewer tokens exactly, or ``attention`` not at all; the message says

@@ -16,10 +16,10 @@ from rltr.runtime.decision import Choice, Decision, Removal
 
 
 class Selector(ABC):
-    """Decides at every decision layer which tokens stay. The runtime removes or merges the others."""
+    """Decides at every decision layer which tokens to keep. The runtime merges or drops the others."""
 
     modes: ClassVar[tuple[Removal, ...]] = ("merge", "drop")
-    """What may happen to the tokens it drops."""
+    """What may happen to the tokens that it does not keep."""
 
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:  # noqa: B027 - most selectors fit everything
         """Raise :class:`RltrError` if the selector cannot work on this backbone at these decision layers."""
@@ -62,7 +62,7 @@ class Ranking(KeepRate):
 
     @abstractmethod
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
-        """A score per token; the higher, the longer it stays. Those of protected tokens are ignored."""
+        """A score for each packed token; the higher, the longer it stays. Scores of protected tokens are ignored."""
 
     def __call__(self, decision: Decision) -> Choice:
         """Keep the best of each row."""

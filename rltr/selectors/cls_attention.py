@@ -28,6 +28,6 @@ class ClsAttention(Ranking):
         return 2 * backbone.width, super().decision_flops(backbone, removal)[1]
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
-        """Attention weight that the token which the head reads gave."""
+        """Attention that the pooled token paid to each token in the layer before, averaged over heads."""
         assert decision.attended is not None, "check() refuses layer 0"
         return decision.attended.from_pooled

@@ -13,13 +13,22 @@ from rltr.selectors.base import Selector
 
 
 class ReducedModel:
-    """Call it like the model: it returns the model's own output, and which tokens were kept.
+    """A model that runs on the tokens which a selector keeps.
+
+    Call it with model inputs while the backbone is attached::
+
+        with torch.no_grad(), backbone.attached():
+            output, trace = reduced_model(inputs)
 
     Args:
-        backbone: a backbone; attach it before calling.
+        backbone: the frozen model; attach it before calling.
         selector: decides which tokens to keep.
-        layers: the decision layers, rising: tokens leave before such a layer runs.
+        layers: the decision layers in ascending order, each from 0 to ``backbone.depth - 1``; tokens leave before such
+            a layer runs.
         removal: whether removed tokens are merged or dropped.
+
+    Raises:
+        RltrError: if the layers do not exist, or the selector cannot work on this backbone at these layers.
     """
 
     def __init__(
@@ -33,7 +42,17 @@ class ReducedModel:
         self.new_forward()  # refuses impossible layers and modes now, not at the first call
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
-        """Run the reduced model on ``inputs``."""
+        """Run the reduced model.
+
+        Args:
+            inputs: the model's inputs by name, on its device.
+
+        Returns:
+            The model's own output, of its usual shape, and which tokens were in the stream at each stage.
+
+        Raises:
+            RltrError: if the backbone is not attached, or the result would be wrong.
+        """
         return self.backbone.run(self.new_forward(), inputs)
 
     def new_forward(self) -> Forward:

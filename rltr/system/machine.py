@@ -13,7 +13,7 @@ from rltr.errors import RltrError
 
 @dataclass(frozen=True)
 class Machine:
-    """The surroundings of a measurement."""
+    """Where a time was measured: device, precision and threads, for which alone it holds."""
 
     device: str
     """``"cpu"``, ``"cuda"``, …"""
@@ -22,7 +22,9 @@ class Machine:
     driver: str | None
     """The GPU driver's version; None where there is no NVIDIA GPU in use or it does not tell."""
     torch_version: str
+    """``torch.__version__``."""
     dtype: str
+    """Of the weights, such as ``"float32"``."""
     threads: int
     """Threads within one operator (``torch.get_num_threads``)."""
 

@@ -26,6 +26,7 @@ class TokenActor(ActorCriticPolicy):
     """
 
     network: TokenPolicy
+    """The token policy that is trained."""
 
     def __init__(
         self,

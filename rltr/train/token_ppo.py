@@ -58,7 +58,9 @@ class TokenPPO(PPO):
     """
 
     policy: TokenActor
+    """What acts, and is trained."""
     rollout_buffer: TokenRolloutBuffer
+    """The rollouts of one update."""
 
     def __init__(
         self,
