@@ -15,10 +15,15 @@ from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.inspect import stringify_signature
 
 import rltr
+from rltr.callable_package import CallablePackage
 
+GOOGLE: Any = Config(napoleon_use_rtype=False)
+"""How Google docstrings are read."""
 OPTIONS = ["   :members:", "   :special-members: __call__", "   :show-inheritance:"]
 """How a class is described."""
 
@@ -90,10 +95,16 @@ def homes() -> dict[int, str]:
     found: dict[int, str] = {}
     for package in sorted(public_packages(), key=lambda module: module.__name__.count(".")):
         for name in package.__all__:
-            value = getattr(package, name)
+            value = public(package, name)
             if inspect.isclass(value) or inspect.isroutine(value):
                 found.setdefault(id(value), f"{package.__name__}.{name}")
     return found
+
+
+def public(package: ModuleType, name: str) -> Any:
+    """The value of a public name; of a package that can be called, such as ``rltr.train``, what the call runs."""
+    value = getattr(package, name)
+    return getattr(import_module("rltr.jobs.api"), name) if isinstance(value, CallablePackage) else value
 
 
 def public_page(package: ModuleType) -> str:
@@ -101,7 +112,7 @@ def public_page(package: ModuleType) -> str:
     here = package.__name__
     table, described = [], []
     for name in package.__all__:
-        value = getattr(package, name)
+        value = public(package, name)
         home = homes().get(id(value), f"{here}.{name}")
         text = documented(name, value)
         if not text:
@@ -111,12 +122,18 @@ def public_page(package: ModuleType) -> str:
             continue
         if inspect.isclass(value):
             described += [f".. autoclass:: {home}", *OPTIONS, ""]
+        elif isinstance(getattr(package, name), CallablePackage):
+            arguments = stringify_signature(inspect.signature(value), show_annotation=False)
+            text = GoogleDocstring(text, GOOGLE).lines()
+            described += [f".. py:function:: {name}{arguments}", "", *(f"   {line}" for line in text), ""]
         elif inspect.isroutine(value):
             described += [f".. autofunction:: {home}", ""]
         else:
-            described += [f".. py:data:: {home}", "", *(f"   {line}" for line in text), ""]
+            described += [f".. py:data:: {name}", "", *(f"   {line}" for line in text), ""]
     listed = [".. list-table::", "", *table, ""]
-    return page(here, [f".. py:module:: {here}", "", inspect.getdoc(package) or "", "", *listed, *described])
+    # The name of a package that can be called is the function's.
+    unlisted = ["   :no-index:"] if isinstance(package, CallablePackage) else []
+    return page(here, [f".. py:module:: {here}", *unlisted, "", inspect.getdoc(package) or "", "", *listed, *described])
 
 
 def modules_page(room: str) -> str:

@@ -2,16 +2,13 @@
 
 import builtins
 import inspect
-import re
 from typing import Any, TypeVar
 
-from api import find, homes
+from api import GOOGLE, find, homes
 from docutils.nodes import Element, TextElement
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.ext.napoleon import Config, GoogleDocstring
-
-GOOGLE: Any = Config(napoleon_use_rtype=False)
+from sphinx.ext.napoleon import GoogleDocstring
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -49,10 +46,6 @@ def elsewhere(app: Sphinx, environment: BuildEnvironment, node: Element, text: T
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"]
-    if target in ANNOTATIONS or hasattr(builtins, target):
-        return text
-    if not re.fullmatch(r"[A-Za-z_][\w.]*", target):
-        return text if node["reftype"] in {"class", "obj"} else None  # a part of an annotation: the axes of an array
     for context in contexts(node):
         found = find(context + target)
         if found is None:
@@ -63,7 +56,9 @@ def elsewhere(app: Sphinx, environment: BuildEnvironment, node: Element, text: T
         domain = environment.domains.python_domain
         home = home_of(found) or context + target
         return domain.resolve_xref(environment, node["refdoc"], app.builder, "obj", home, node, text)
-    return None
+    # Annotations may say what cannot be imported: the axes of an array, names that only type checkers import.
+    in_annotation = "refwarn" not in node
+    return text if hasattr(builtins, target) or (in_annotation and not target.startswith("rltr.")) else None
 
 
 def contexts(node: Element) -> list[str]:
@@ -83,10 +78,3 @@ def home_of(value: Any) -> str | None:
         return None
     owner, _, name = path.rpartition(".")
     return f"{home_of(find(f'{module}.{owner}'))}.{name}" if owner else f"{module}.{path}"
-
-
-ANNOTATIONS = {
-    "Tensor", "ndarray", "NoneType", "types.Annotated", "FieldInfo", "Ge", "Le", "Gt", "Lt", "MinLen", "MaxLen",
-    "_PydanticGeneralMetadata",
-}  # fmt: skip
-"""Names of other packages that autodoc writes into signatures in a form that cannot be imported."""

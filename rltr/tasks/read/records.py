@@ -126,7 +126,7 @@ def _delimited(path: Path, file: Any, options: DataOptions) -> Records:
 
 
 READERS: dict[str, Callable[[Path, Any, DataOptions], Records]] = {".txt": _texts, ".jsonl": _json_lines}
-"""What reads files of each suffix, if not :func:`_delimited`."""
+"""What reads files of each suffix, if not ``_delimited``."""
 
 
 def _lines(path: Path, file: Any) -> Iterator[tuple[int, str]]:
