@@ -28,14 +28,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything one sweep found out. Results in JSON are its fields, plus the fronts and hypervolumes."""
+    """What one evaluation measured: the native model, and every operating point beside it.
+
+    Intervals are pairs of a lower and an upper end, at 95 %. ``results.json`` holds these fields, and Pareto fronts and
+    hypervolumes beside them.
+    """
 
     environment: dict[str, str]
+    """Where it was measured: processor, threads, versions, load."""
     model: str
+    """Name of the model."""
     examples: int
+    """Number of test inputs."""
     classes: list[str]
+    """Names of the classes, by label; empty where there are none."""
     dense_quality: float
+    """Mean quality of the native model's answers, at most 1."""
     dense_quality_interval: Interval | None
+    """Its interval over inputs; None if there is none."""
     native_milliseconds: float
     """Median wall time per input of the native model."""
     native_throughput: float
@@ -43,12 +53,17 @@ class Evaluation:
     tokens: float
     """Mean tokens per input of the native model, padding included."""
     batch_size: int
+    """Inputs per pass."""
     timed_batches: int
+    """Batches that times come from; a last, smaller one is not timed."""
     native_every: int
     """Largest number of points between two native passes."""
     seed: int
+    """Seed of the resampling behind intervals."""
     points: list[Measurement]
+    """Every operating point that was measured."""
     gallery: list[Shown] = field(default_factory=list)
+    """Some inputs, with the tokens that the policy's points kept of them."""
     quality_name: str = "accuracy"
     """What the quality is (see :class:`rltr.tasks.goals.Goal`)."""
     chance: float = 0.0
