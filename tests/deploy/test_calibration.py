@@ -57,6 +57,18 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
         assert (point.confidence, point.inputs) == (0.95, len(examples))
 
 
+def test_what_is_lost_is_bounded_and_not_what_is_gained(policy: Policy, tiny_vit: PreTrainedModel) -> None:
+    """Where the whole model is always right, the reduced one can only lose."""
+    pixels = torch.randn(60, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        labels = tiny_vit(pixels).logits.argmax(-1)
+    examples = TensorExamples(labels, [str(i) for i in range(60)], ["a", "b", "c"], {"pixel_values": pixels})
+    (point,) = calibrate(Backbone(tiny_vit), policy.network, policy.pricing, "merge", examples, [10.0])
+    lost = round(60 * (1 - point.quality))
+    assert point.dense_quality == 1 and lost > 3
+    assert point.drop_bound == paired_bound(60, lost, 0, 0.9) and point.drop_bound > lost / 60
+
+
 @pytest.mark.parametrize("shift", [0, 1])
 def test_labels_in_another_order_are_said(
     policy: Policy, tiny_vit: PreTrainedModel, shift: int, caplog: pytest.LogCaptureFixture

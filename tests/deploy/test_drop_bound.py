@@ -71,6 +71,28 @@ def test_betting_covers_what_is_bounded(case: str) -> None:
     assert np.mean(bounds < truth) <= 0.1  # by the theorem, so no allowance for chance
 
 
+def wealth(losses: np.ndarray, mean: float, confidence: float) -> float:
+    """What one unit becomes by betting, loss after loss, that they are below ``mean``, with stakes by what was seen."""
+    total, seen, deviations, variance = 1.0, 0.0, 1.0, 1.0
+    for count, loss in enumerate(losses, 1):
+        stake = np.sqrt(2 * -np.log(1 - confidence) / (len(losses) * variance))
+        total *= 1 + min(stake, 0.9 / (LARGEST_LOSS - mean)) * (mean - loss)
+        seen += loss
+        deviations += (loss - seen / (count + 1)) ** 2
+        variance = deviations / (count + 1)
+    return total
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_a_mean_is_ruled_out_by_the_average_of_bets_in_several_orders(confidence: float) -> None:
+    """The luckiest order alone would have eight chances to be wrong: the theorem is about one wealth, or their mean."""
+    losses = np.random.default_rng(1).choice([-0.5, 0.0, 0.25, 1.0], 60)
+    bound, generator = betting_bound(losses, confidence), np.random.default_rng(0)
+    gained = [wealth(generator.permutation(losses), bound, confidence) for _ in range(8)]
+    assert np.mean(gained) == pytest.approx(1 / (1 - confidence), rel=1e-3)
+    assert max(gained) > 1.2 * np.mean(gained)
+
+
 def test_equal_losses_leave_doubt() -> None:
     for value in (-0.5, 0.0, 0.1, 0.9):
         assert value + 0.001 < betting_bound(np.full(300, value), 0.9) <= LARGEST_LOSS

@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from rltr.cost import FlopsCost, LatencyCost, Machine
 from rltr.cost.table import Table
 from rltr.deploy import Policy, load_policy, save_policy
 from rltr.deploy.folder import CARD, CONFIG, WEIGHTS
+from rltr.deploy.prices import check_prices
 from rltr.deploy.schema import digest_of_settings
 from rltr.errors import RltrError
 from rltr.policies import PolicyConfig
+from tests.deploy.conftest import LAYERS
 
 
 @pytest.fixture(params=["flops", "latency"])
@@ -143,6 +145,24 @@ def test_prices_that_would_drop_everything_are_refused(
     with pytest.raises(RltrError, match=f"would ruin the model: .*{said}"):
         save_policy(replace(policy, cost=cost), tmp_path / "policy")
     assert not (tmp_path / "policy").exists()
+
+
+@dataclass(frozen=True)
+class Falling(FlopsCost):
+    """A cost model of somebody else, by which tokens beyond the tenth save work in one layer."""
+
+    falls_at: int = 0
+
+    def layer(self, layer: int, counts: torch.Tensor) -> torch.Tensor:
+        return super().layer(layer, 10 - (counts - 10).abs() if layer == self.falls_at else counts)
+
+
+def test_prices_that_fall_as_tokens_are_added_are_refused() -> None:
+    sound = Falling((5,) * 4, (5,) * 4, falls_at=9)
+    check_prices(sound, LAYERS, 4, 17, 17)
+    for falls_at in range(4):
+        with pytest.raises(ValueError, match=f"layer {falls_at} must be .* never fall as tokens are added"):
+            check_prices(replace(sound, falls_at=falls_at), LAYERS, 4, 17, 17)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e7])
