@@ -1,6 +1,7 @@
 """The outcome of an evaluation, and its files."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -79,10 +80,11 @@ class Evaluation:
         return [{"series": point.series, **_record(point, self.quality_name)} for point in self.points]
 
     def to_dataframe(self) -> "pandas.DataFrame":
-        """:meth:`records` as a DataFrame, one row for each operating point."""
+        """:meth:`records` as a DataFrame, one row for each operating point; unknown numbers are NaN."""
         import pandas
 
-        return pandas.DataFrame(self.records())
+        rows = [{name: math.nan if value is None else value for name, value in row.items()} for row in self.records()]
+        return pandas.DataFrame(rows)
 
     def series(self) -> dict[str, list[Measurement]]:
         """Points by curve, cheap to expensive in measured latency; the policy first, then what merges."""

@@ -13,6 +13,7 @@ from rltr.jobs.training import run_train
 from rltr.recipe import EMBEDDED, IN_MEMORY, Recipe, by_own_name, load_recipe, stored_recipe
 from rltr.system.files import at_home
 from rltr.system.folders import RECIPE_FILE, check_out
+from rltr.tasks.models import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
     from stable_baselines3.common.callbacks import BaseCallback
@@ -29,7 +30,7 @@ def train(
     out: str | Path | None = None,
     recipe: "Settings | None" = None,
     resume: bool = False,
-    callbacks: "Sequence[BaseCallback]" = (),
+    callbacks: "BaseCallback | Sequence[BaseCallback]" = (),
     progress: bool = False,
     **settings: Any,
 ) -> Run:
@@ -48,8 +49,8 @@ def train(
         recipe: a YAML file, the name of a recipe that comes with rltr, a mapping of groups, or a recipe. What it does
             not name keeps its default: the embedded model and data, and so on.
         resume: go on with the run in ``out``, with its own recipe; model and data must be those it began with.
-        callbacks: your own stable-baselines3 callbacks. One whose ``_on_step`` returns False ends the training early;
-            the policy learned by then is calibrated and returned.
+        callbacks: your own stable-baselines3 callbacks, one or several. One whose ``_on_step`` returns False ends the
+            training early; the policy learned by then is calibrated and returned.
         progress: show a progress bar on stdout.
         settings: fields of the recipe by their own names (``rollouts=20_000``) where only one group has such a field, a
             group as a mapping (``learner={"rollouts": 20_000}``), or dotted (``**{"learner.rollouts": 20_000}``).
@@ -60,6 +61,7 @@ def train(
     Raises:
         RltrError: if settings, model, data or folder cannot be used; before anything is written.
     """
+    user_callbacks = _checked(callbacks)
     chosen = {**_named(model, data, out), **by_own_name(settings)}
     if resume:
         if recipe is not None:
@@ -72,7 +74,9 @@ def train(
         if made.model.source != EMBEDDED and "source" not in made.data.model_fields_set:
             raise RltrError(f"which data is model {made.model.source!r} for? Give them as the second argument, data")
         check_out(made.out)
-    return run_train(made, resume, model=_object(model), data=_object(data), callbacks=callbacks, progress=progress)
+    return run_train(
+        made, resume, model=_object(model), data=_object(data), callbacks=user_callbacks, progress=progress
+    )
 
 
 def evaluate(
@@ -111,6 +115,8 @@ def evaluate(
         folder, run, loaded = None, policy.folder, policy.policy
     elif isinstance(policy, Policy):
         folder, run, loaded = None, None, policy
+    elif not isinstance(policy, str | Path):
+        raise RltrError(f"policy must be a folder, a policy or a run, but is a {type(policy).__name__}")
     else:
         folder, run = at_home(policy), None
         loaded = load_policy(folder)
@@ -121,6 +127,19 @@ def evaluate(
     if out is None:
         return measure_policy(loaded, made, **given)[2]
     return run_evaluate(folder or loaded, made, run=run, **given)
+
+
+def _checked(callbacks: "BaseCallback | Sequence[BaseCallback]") -> "list[BaseCallback]":
+    """The user's callbacks, refused before anything is loaded if stable-baselines3 could not call them."""
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    listed = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+    odd = [one for one in listed if not isinstance(one, BaseCallback)]
+    if odd:
+        raise RltrError(
+            f"callbacks must be stable-baselines3's, subclasses of BaseCallback, but one is a {type(odd[0]).__name__}"
+        )
+    return list(listed)
 
 
 def _named(model: "Model | None", data: Any, out: str | Path | None) -> dict[str, Any]:
@@ -134,8 +153,22 @@ def _named(model: "Model | None", data: Any, out: str | Path | None) -> dict[str
 
 
 def _model_name(model: "Model") -> str:
-    """Where a model can be loaded from again; its weights may have changed since, which their fingerprint tells."""
-    return str(model) if isinstance(model, str | Path) else model.name_or_path or IN_MEMORY
+    """Where a model can be loaded from again; its weights may have changed since, which their fingerprint tells.
+
+    Raises:
+        RltrError: if it is no model.
+    """
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, str | Path | PreTrainedModel):
+        raise RltrError(
+            f"model must be a folder, a hub id, 'embedded', or a PreTrainedModel, but is a {type(model).__name__}; of "
+            "a wrapped model, give the transformers model within"
+        )
+    if isinstance(model, str | Path):
+        return str(model)
+    # So that the embedded data go with it, as they do by name.
+    return EMBEDDED if model.name_or_path == str(EMBEDDED_MODEL) else model.name_or_path or IN_MEMORY
 
 
 def _data_name(data: Any) -> str:

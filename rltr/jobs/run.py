@@ -1,5 +1,6 @@
 """A finished training: its folder, its recipe, its policy, and what it logged."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rltr.deploy.folder import Policy, load_policy
 from rltr.errors import RltrError
 from rltr.recipe import Recipe, load_recipe, stored_recipe
-from rltr.system.folders import POLICY_FILE, POLICY_FOLDER, RECIPE_FILE, check_out
+from rltr.system.files import at_home
+from rltr.system.folders import POLICY_FILE, POLICY_FOLDER, RECIPE_FILE
 from rltr.train.run import read_progress
 
 if TYPE_CHECKING:
@@ -35,8 +37,12 @@ class Run:
         Raises:
             RltrError: if there is none, or its training is not finished.
         """
-        folder = Path(folder)
-        check_out(folder, resume=True)
+        folder = at_home(folder)
+        if not (folder / RECIPE_FILE).is_file():
+            raise RltrError(
+                f"{str(folder)!r} is not a run's folder, as {RECIPE_FILE} is not there: name one that `rltr train` or "
+                "rltr.train wrote"
+            )
         policy = finished_policy(folder)
         return cls(
             folder, stored_recipe(load_recipe(folder / RECIPE_FILE).model_dump(mode="json"), str(folder)), policy
@@ -68,8 +74,6 @@ def finished_policy(run: Path) -> Policy:
     Raises:
         RltrError: if its training is not finished, with the command that goes on.
     """
-    import shlex
-
     if not (run / POLICY_FOLDER / POLICY_FILE).is_file():
         again = f"rltr train --resume --out {shlex.quote(str(run))}"
         raise RltrError(f"the training in {run} is not finished: `{again}` goes on with it")

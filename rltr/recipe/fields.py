@@ -91,6 +91,11 @@ class Recipe(Group):
     )
     out: Path = Field(Path("runs/rltr"), description="the folder that receives everything the run makes")
 
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _several(cls, names: object) -> object:
+        return [names] if isinstance(names, str) else names  # as transformers takes one by its name
+
     @field_validator("report_to")
     @classmethod
     def _each_once(cls, names: list[str]) -> list[str]:

@@ -71,7 +71,8 @@ def check_out(path: Path, *, marker: str = RECIPE_FILE, resume: bool = False, re
         )
     if is_own and not resume and not replace:
         raise RltrError(
-            f"{str(path)!r} holds a run already; continue it with --resume, or name another folder with --out"
+            f"{str(path)!r} holds a run already; continue it with --resume (from Python: resume=True), or name another "
+            "folder with --out"
         )
     if names and not is_own:
         what = "a training run" if RECIPE_FILE in names else "something else"

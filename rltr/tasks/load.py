@@ -31,6 +31,7 @@ from rltr.tasks.inputs import FORMS, load_labelled, load_unlabelled
 from rltr.tasks.read import image_files, sound_files
 from rltr.tasks.read.arrays import holds_arrays, load_arrays, open_arrays
 from rltr.tasks.read.folders import open_folder
+from rltr.tasks.read.frames import from_frames
 from rltr.tasks.read.hub import holds_tables, is_datasets_object, open_files, open_hub, tables_of
 from rltr.tasks.read.records import SUFFIXES, open_records
 from rltr.tasks.read.splits import assemble
@@ -139,7 +140,8 @@ def load_task(
               kind's loader says what else it reads;
             * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images, texts, words or sounds,
               and one of labels;
-            * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not;
+            * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not; or a
+              pandas DataFrame with such columns;
             * without labels (``options.labels``) a .txt with one text in each line, or any folder of images or sounds;
             * .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with model
               inputs and labels, as processors give them (see :func:`rltr.tasks.read.arrays.load_arrays`). Splits of
@@ -193,6 +195,7 @@ def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
 
 def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: DataOptions) -> Task:
     """Read the data and divide them into train, validation and test."""
+    data = from_frames(data)
     path = at_home(data) if isinstance(data, str | Path) else None
     if path is not None and path.exists():
         if holds_arrays(path, options):

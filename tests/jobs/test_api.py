@@ -183,6 +183,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"resume": True}, "nothing to resume"),
     ({"report_to": ["wandb", "wandb"]}, "must name each once"),
     ({"report_to": ["paper"]}, "report_to"),
+    ({"report_to": "paper"}, "report_to"),
+    ({"callbacks": [object()]}, "callbacks must be stable-baselines3's.*one is a object"),
+    ({"callbacks": lambda: True}, "callbacks must be stable-baselines3's.*one is a function"),
+    ({"model": 5}, "model must be a folder.*is a int"),
+    ({"learner": 5}, "must be a group of fields"),
 ]
 
 
@@ -199,6 +204,43 @@ def test_a_model_that_is_not_ready_is_refused(model: PreTrainedModel, folder: Pa
     model.eval().to("meta")
     with pytest.raises(RltrError, match=r"the model is on meta, but device='cpu'"):
         rltr.train(model, folder / "photos", out=tmp_path / "run", device="cpu")
+
+
+def test_what_is_no_policy_and_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RltrError, match="is no policy folder"):
+        rltr.evaluate(tmp_path / "nothing")
+    for odd in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(RltrError, match="is not a run's folder, as recipe.yaml is not there"):
+            rltr.Run.open(odd)
+
+
+def test_the_embedded_model_in_memory_has_its_data(tmp_path: Path) -> None:
+    few = {"train_limit": 16, "validation_limit": 16, "rollouts": 8, "batch": 8}
+    run = rltr.train(load_model("embedded"), out=tmp_path / "run", **{**TWO_UPDATES, **few})
+    assert run.recipe.model.source == run.recipe.data.source == "embedded"
+
+
+def test_an_attached_model_is_refused(model: PreTrainedModel, run_of_photos: "rltr.Run", folder: Path) -> None:
+    with (
+        rltr.attach(model, run_of_photos.policy, cost_weight=1.0),
+        pytest.raises(RltrError, match="a policy is attached to this model"),
+    ):
+        rltr.evaluate(run_of_photos, model, folder / "photos", **MEASURED)
+
+
+def test_data_frames(folder: Path) -> None:
+    bert = load_model(str(folder / "bert"))
+    frame = pandas.read_csv(folder / "reviews.csv")
+    frame.index = frame.index[::-1]
+    whole, read = (
+        rltr.load_task(bert, frame),
+        rltr.load_task(bert, datasets.Dataset.from_csv(str(folder / "reviews.csv"))),
+    )
+    assert torch.equal(whole.test.labels, read.test.labels) and len(whole.train) + len(whole.test) < len(frame)
+    split = rltr.load_task(bert, {"train": frame[:20], "validation": frame[20:25], "test": frame[25:]})
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [20, 5, 5]
+    with pytest.raises(RltrError, match="there is no column 'text'; there are 'label'"):
+        rltr.load_task(bert, frame[["label"]])
 
 
 def test_packages_and_functions_share_a_name() -> None:

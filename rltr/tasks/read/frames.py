@@ -1,0 +1,22 @@
+"""DataFrames of pandas, as objects of ``datasets``, which are read like any other table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def from_frames(data: Any) -> Any:
+    """A pandas DataFrame, or a mapping with one for each split, as an object of ``datasets``; anything else as it is.
+
+    The index of a frame is left out. Imports pandas and ``datasets`` only if there is a DataFrame.
+    """
+    frames = list(data.values()) if isinstance(data, Mapping) else [data]
+    if not frames or not all(map(_is_frame, frames)):
+        return data
+    import datasets
+
+    made = [datasets.Dataset.from_pandas(frame, preserve_index=False) for frame in frames]
+    return datasets.DatasetDict(zip(data, made, strict=True)) if isinstance(data, Mapping) else made[0]
+
+
+def _is_frame(value: object) -> bool:
+    return type(value).__module__.partition(".")[0] == "pandas" and type(value).__name__ == "DataFrame"
