@@ -191,7 +191,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), REFUSED, ids=[str(given) for given, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("given", "said"), REFUSED, ids=[f"{i}-{'-'.join(REFUSED[i][0])}" for i in range(len(REFUSED))]
+)
 def test_mistakes_are_refused_before_anything_is_written(given: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(RltrError, match=said):
         rltr.train(out=tmp_path / "run", **given)
