@@ -26,4 +26,6 @@ python_maximum_signature_line_length = 140
 default_role = "code"  # `x` in a docstring
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"rltr {release}"

@@ -107,11 +107,16 @@ def public(package: ModuleType, name: str) -> Any:
     return getattr(import_module("rltr.jobs.api"), name) if isinstance(value, CallablePackage) else value
 
 
+def rank(value: Any) -> int:
+    """Functions come first on a page, then classes, then constants."""
+    return 0 if inspect.isroutine(value) else 1 if inspect.isclass(value) else 2
+
+
 def public_page(package: ModuleType) -> str:
     """A package's public names: a table of all, then the description of those that have their home here."""
     here = package.__name__
     table, described = [], []
-    for name in package.__all__:
+    for name in sorted(package.__all__, key=lambda name: rank(public(package, name))):
         value = public(package, name)
         home = homes().get(id(value), f"{here}.{name}")
         text = documented(name, value)
