@@ -42,8 +42,8 @@ class DataOptions:
             downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
         max_tokens: texts are cut to this many tokens, special ones included; None for as many as the model takes.
         pooling: what an embedding is made of: ``mean`` over all places that are not padding, or ``cls``, the first one.
-        goal: the name of a goal that another package adds (:data:`rltr.tasks.goals.chosen.GOALS`); ``auto`` takes what the
-            model's head is for.
+        goal: the name of a goal that another package adds (:data:`rltr.tasks.goals.chosen.GOALS`); ``auto`` takes what
+            the model's head is for.
         template: the text that describes a class in zero-shot tasks, with ``{}`` for its name.
 
     Raises:
