@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rltr.runtime.backbone import Backbone
 from rltr.tasks import Task, TensorExamples
-from tests import leftovers
+from tests import leftovers, marks
 
 hypothesis.settings.register_profile("rltr", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("rltr")
@@ -29,6 +29,7 @@ hypothesis.settings.load_profile("rltr")
 def pytest_configure(config):
     """Have the hooks of ``leftovers`` called for everything: a conftest's own are not, for what a session shares."""
     config.pluginmanager.register(leftovers)
+    config.pluginmanager.register(marks)
 
 
 class PerGreenlet:

@@ -432,7 +432,6 @@ def busy(folder: Path, seed: int, seconds: float) -> None:
         raise AssertionError("gave up")
 
 
-@pytest.mark.slow
 def test_processes_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1])  # new processes must find this file as a module
     context = multiprocessing.get_context("spawn")

@@ -297,7 +297,6 @@ def asset(name: str) -> Path:
         pytest.skip(str(error))
 
 
-@pytest.mark.assets
 @pytest.mark.parametrize(("name", "needs", "count"), [("spam", "SPAM_ASSASSIN", 3984), ("vader", "VADER", 10040)])
 def test_real_data(tmp_path: Path, name: str, needs: str, count: int) -> None:
     asset(needs)
@@ -306,7 +305,6 @@ def test_real_data(tmp_path: Path, name: str, needs: str, count: int) -> None:
     assert sum(map(len, splits)) == len(set().union(*splits)) == count
 
 
-@pytest.mark.assets
 def test_the_real_minilm_is_unchanged_and_exact(tmp_path: Path) -> None:
     weights, heads = asset("MINILM"), example("train_head")
     width = 384

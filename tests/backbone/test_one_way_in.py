@@ -255,7 +255,6 @@ def test_jit_traces_are_refused(tiny_vit, image_inputs):
         torch.jit.trace(tiny_vit, pixels, strict=False)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", ["around", "in place", "base", "layers", "after"])
 def test_compiled_models_run_reduced_and_compiled_again(tiny_vit, image_inputs, what):

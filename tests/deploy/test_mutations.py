@@ -14,7 +14,7 @@ MEGABYTES = 200
 
 
 @pytest.mark.skipif(not hasattr(mutations.signal, "alarm"), reason="Windows has no alarm, and no such files")
-@pytest.mark.parametrize(("count", "seed"), [(200, 1), pytest.param(2000, 0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "seed"), [(200, 1), (2000, 0)])
 def test_a_damaged_folder_is_refused_or_decides_as_the_sound_one(count: int, seed: int) -> None:
     """In a process of its own: types are not checked there, and nothing else has used its memory."""
     command = [sys.executable, "-m", mutations.__name__, "--count", str(count), "--seed", str(seed)]

@@ -15,10 +15,7 @@ from rltr.system.files import UNFINISHED
 from rltr.system.folders import CHECKPOINT, LOCK_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE
 from tests.jobs.conftest import names
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name == "nt", reason="forks, and sends signals"),
-]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks, and sends signals")
 KILLS = 6
 OPTIONS = ["cost.kind=flops", "learner.rollouts=24", "learner.batch=8", "learner.checkpoint_every=1", "policy.width=8"]
 OPTIONS += ["data.fractions=[0.5,0.25,0.25]"]

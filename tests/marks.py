@@ -1,0 +1,52 @@
+"""The one home of the marks ``slow`` and ``assets``: which tests have them is a table here, and nowhere else.
+
+A test is slow if it takes more than ten seconds of a processor. ``pytest -m 'not slow'`` leaves these out, and then
+takes about half of the time. To find them, run the suite with ``--durations=40`` on a machine that does nothing else.
+
+A name is a file, a test in it, or a test with its parameters, as pytest prints them. One that names nothing makes
+``tests/test_marks.py`` fail.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pytest
+
+SLOW: tuple[str, ...] = (
+    "tests/backbone/test_one_way_in.py::test_compiled_models_run_reduced_and_compiled_again",
+    "tests/deploy/test_mutations.py::test_a_damaged_folder_is_refused_or_decides_as_the_sound_one[2000-0]",
+    "tests/jobs/test_interruption.py",
+    "tests/test_dense_cache.py::test_processes_share_a_folder",
+)
+ASSETS: tuple[str, ...] = (
+    "tests/test_examples.py::test_real_data",
+    "tests/test_examples.py::test_the_real_minilm_is_unchanged_and_exact",
+)
+MARKS: Mapping[str, Sequence[str]] = {"slow": SLOW, "assets": ASSETS}
+UNKNOWN = pytest.StashKey[list[str]]()
+"""What the tables name and pytest did not find."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m and -k choose
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test its marks."""
+    for item in items:
+        for mark, names in MARKS.items():
+            if any(is_named(item.nodeid, name) for name in names):
+                item.add_marker(mark)
+    # Where single tests are asked for, the rest of their file is not collected, and says nothing.
+    asked = [] if any("::" in argument for argument in config.args) else [item.nodeid for item in items]
+    config.stash[UNKNOWN] = unknown(asked, [name for names in MARKS.values() for name in names])
+
+
+def is_named(test: str, name: str) -> bool:
+    """Whether a name of the tables stands for a test, as pytest calls it."""
+    return test == name or test.startswith((f"{name}::", f"{name}["))
+
+
+def unknown(tests: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The names, of those in files that were collected, that stand for no test."""
+    tests = list(tests)
+    files = {test.partition("::")[0] for test in tests}
+    return [
+        name for name in names if name.partition("::")[0] in files and not any(is_named(test, name) for test in tests)
+    ]
