@@ -1,7 +1,7 @@
 # Needs Python (3.11 or newer) with pip, and make. Everything is installed into $(VENV), nothing elsewhere.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 INSTALLED := $(VENV)/.installed
 SOURCES := $(wildcard rltr tests scripts benchmarks examples docs/*.py docs/_ext)
 SITE ?= docs/_build/html

@@ -1,13 +1,16 @@
-"""The repository's shape: links, imports, one version, and everything a wheel needs inside it."""
+"""The repository's shape: links, imports, one version, what a wheel needs inside it, and the files of its host."""
 
 import ast
+import os
 import re
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from setuptools import find_packages
 
 from rltr.version import __version__
@@ -24,6 +27,12 @@ def sources() -> list[Path]:
 
 def names(requirements: list[str]) -> set[str]:
     return {re.split(r"[\s<>=!~;\[]", line)[0].lower().replace("_", "-") for line in requirements}
+
+
+def read(file: str | Path) -> Any:
+    """A YAML file of the repository; ``on`` is a word in it, not the truth value that YAML 1.1 makes of it."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return yaml.safe_load(re.sub("^on:", '"on":', text, flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -56,6 +65,7 @@ def test_the_links_are_no_modules_in_the_tests() -> None:
 def test_one_version() -> None:
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert read("CITATION.cff")["version"] == __version__
     try:
         installed = version("rltr")
     except PackageNotFoundError:
@@ -93,7 +103,66 @@ def test_embedded_files_stay_small() -> None:
 
 
 def test_ci_and_makefile_are_there() -> None:
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    for name in ("run", "nightly"):
+        assert os.access(ROOT / ".ci" / name, os.X_OK)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in ("demo", "test", "check"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "on"),
+    [("ci", ".ci/run", "pull_request"), ("nightly", ".ci/nightly", "schedule"), ("release", ".ci/run", "push")],
+)
+def test_workflows_call_the_scripts(name: str, script: str, on: str) -> None:
+    """What runs on the host is what runs on a developer's machine, so it cannot pass there and fail here."""
+    workflow = read(f".github/workflows/{name}.yml")
+    assert on in workflow["on"] and script in [step.get("run") for step in steps(workflow)]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+
+
+def test_actions_are_pinned_and_leave_no_credentials() -> None:
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        used = re.findall(r"uses: (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert used and all(re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in used), path
+        for step in steps(read(path)):
+            if step.get("uses", "").startswith("actions/checkout@"):
+                assert step["with"]["persist-credentials"] is False
+
+
+def test_only_publishing_may_identify_itself_and_only_after_the_checks() -> None:
+    jobs = read(".github/workflows/release.yml")["jobs"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write"} and jobs["publish"]["needs"] == "build"
+    assert "permissions" not in jobs["build"] and not any("run" in step for step in jobs["publish"]["steps"])
+    assert read(".github/workflows/release.yml")["on"] == {"push": {"tags": ["v*"]}}
+
+
+def test_pythons_that_are_tested_are_those_that_are_claimed() -> None:
+    claimed = set(re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"])))
+    job = read(".github/workflows/ci.yml")["jobs"]["run"]
+    assert set(job["strategy"]["matrix"]["python"]) == claimed
+    assert PROJECT["project"]["requires-python"] == f">={min(claimed, key=lambda one: int(one.split('.')[1]))}"
+    others = [step["with"] for name in ("nightly", "release") for step in steps(read(f".github/workflows/{name}.yml"))
+              if "setup-python" in step.get("uses", "")]  # fmt: skip
+    assert others and {step["python-version"] for step in others} <= claimed
+
+
+def test_before_a_commit_the_same_ruff_runs_as_in_the_checks() -> None:
+    (local,) = read(".pre-commit-config.yaml")["repos"]
+    ruff = {hook["additional_dependencies"][0] for hook in local["hooks"] if hook["entry"].startswith("ruff")}
+    assert ruff <= set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()) and len(ruff) == 1
+    formats = next(hook for hook in local["hooks"] if hook["id"] == "ruff-format")
+    assert formats["types"] == ["python"], "examples in Markdown are laid out by hand"
+
+
+def test_forms_can_be_read() -> None:
+    forms = [path for path in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
+    for form in map(read, forms):
+        names = [field["id"] for field in form["body"] if field["type"] != "markdown"]
+        assert form["name"] and form["description"] and len(names) == len(set(names))
+    assert {path.stem for path in forms} == {"bug", "family", "wrong-result"}
