@@ -23,6 +23,7 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 140
+python_use_unqualified_type_names = True
 default_role = "code"  # `x` in a docstring
 
 html_theme = "furo"

@@ -25,7 +25,21 @@ def read_google(app: Sphinx, what: str, name: str, value: Any, options: Any, lin
     The extension napoleon is not loaded, because it takes what an attribute's docstring says before a colon for a type.
     """
     kind: Any = "method" if what in {"attribute", "data", "property"} else what
-    lines[:] = GoogleDocstring(list(lines), GOOGLE, app, kind, name, value, options).lines()
+    lines[:] = types_beside_names(GoogleDocstring(list(lines), GOOGLE, app, kind, name, value, options).lines())
+
+
+def types_beside_names(lines: list[str]) -> list[str]:
+    """Put the type of an attribute into its heading, where napoleon gives it a paragraph of its own."""
+    found: list[str] = []
+    heading = 0
+    for line in lines:
+        if line.startswith(".. attribute::"):
+            heading = len(found) + 1
+        if heading and line.startswith("   :type: "):
+            found.insert(heading, line)
+        else:
+            found.append(line)
+    return found
 
 
 def skip_foreign(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:

@@ -42,6 +42,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(found), f"{name_of(page)} leads to {target}"
 
 
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_no_line_is_lost(page: Path) -> None:
+    """The site takes a line that begins with a percent sign for a comment."""
+    assert not re.search(r"^\s*%", BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+
+
 def test_every_page_of_the_site_can_be_reached() -> None:
     """Sphinx warns of pages that are in no table of contents; this finds folders that it is not told of."""
     folders = {page.parent for page in (ROOT / "docs").rglob("*.md")}
