@@ -1,4 +1,4 @@
-"""Damaged checkpoints: refused in one line, with the learner as it was, or used as they were written. Nothing else."""
+"""Damaged checkpoints are refused in one line and leave the learner unchanged, or load as they were written."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def learner(tiny_vit: Any, tiny_task: Any, tmp_path_factory: pytest.TempPathFact
 
 
 def everything(ppo: TokenPPO) -> dict[str, Any]:
-    """All that a checkpoint decides."""
+    """Everything that a checkpoint restores."""
     dense = ppo.episodes.dense
     counters = [ppo.num_timesteps, ppo._n_updates, vars(ppo.deviation)]
     generators = [generator.bit_generator.state for generator in ppo.episodes._generators]
@@ -224,7 +224,7 @@ def test_damage_is_refused_or_without_effect(learner: Any, tmp_path: Path, forge
             refusals += 1
         else:
             found = everything(ppo)
-            if forged:  # another sound state, which nobody can tell from one that was written
+            if forged:  # another valid state, which no check can tell from a written one
                 assert all(bool(v.isfinite().all()) for v in found.values() if isinstance(v, Tensor)), (number, kind)
                 assert ppo.num_timesteps >= 0 and ppo._n_updates >= 0
             else:
@@ -233,8 +233,8 @@ def test_damage_is_refused_or_without_effect(learner: Any, tmp_path: Path, forge
     assert refusals > count // 3
 
 
-def test_a_forged_state_that_cannot_be_is_refused(learner: Any, tmp_path: Path) -> None:
-    """What an attack on checkpoints found to go on silently, each with digests that fit."""
+def test_an_inconsistent_state_is_refused_even_if_its_digests_match(learner: Any, tmp_path: Path) -> None:
+    """Inconsistent states with matching digests, all of which once loaded without an error."""
     ppo, folder = learner
 
     def tensors_without(*prefixes: str) -> Callable[[Path], None]:
@@ -255,13 +255,13 @@ def test_a_forged_state_that_cannot_be_is_refused(learner: Any, tmp_path: Path) 
         return spoil
 
     cases: list[tuple[Callable[[Path], None], str]] = [
-        (tensors_without("optimizer."), "optimiser's memory lacks"),
-        (tensors_without("optimizer.0.exp_avg_sq"), "lacks, or has without need, 0.exp_avg_sq"),
-        (too_few_answers, "there are 1 dense answers to"),
+        (tensors_without("optimizer."), "missing or unexpected entries of the optimiser state"),
+        (tensors_without("optimizer.0.exp_avg_sq"), "entries of the optimiser state: 0.exp_avg_sq"),
+        (too_few_answers, "1 dense answers for"),
         (with_fact("timesteps", -16), "timesteps: .*greater than or equal to 0"),
         (with_fact("updates", -1), "updates: .*greater than or equal to 0"),
-        (with_fact("updates", 0), "has without need"),
-        (with_fact("timesteps", 17), "17 timesteps are no whole updates"),
+        (with_fact("updates", 0), "unexpected entries of the optimiser state"),
+        (with_fact("timesteps", 17), "17 timesteps are not a whole number of updates"),
         (with_fact("timesteps", 16.0), "timesteps: .*valid integer"),
         (with_fact("deviation", {"decay": 2.0, "variance": 1.0, "weight": 0.5}), "deviation.decay"),
         (with_fact("format", 1), "another version of rltr"),
@@ -283,8 +283,8 @@ def test_facts_are_read_as_they_were_written(learner: Any) -> None:
     assert facts["tensors"] == file_digest(folder / "2" / TENSORS) and facts["digest"] == facts_digest(facts)
 
 
-def test_updates_are_counted_on(learner: Any) -> None:
-    """Whoever goes on goes on counting: updates, timesteps and what advantages are divided by."""
+def test_counters_continue_after_a_restore(learner: Any) -> None:
+    """Updates, timesteps and the running deviation continue from the saved values."""
     ppo, folder = learner
     restore_checkpoint(folder / "1", ppo)
     first = (ppo.num_timesteps, ppo._n_updates, ppo.deviation.weight)

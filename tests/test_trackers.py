@@ -74,7 +74,7 @@ def test_a_tracker_that_does_not_start_is_refused(stub: Stub, tmp_path: Path) ->
         raise ValueError("no API key")
 
     stub.init = init  # type: ignore[method-assign, assignment]
-    with pytest.raises(RltrError, match=rf"{stub.__name__} does not start \(no API key\); mend that, or leave"):
+    with pytest.raises(RltrError, match=rf"{stub.__name__} does not start \(no API key\); fix that, or leave"):
         training_logger(tmp_path, [stub.__name__], "mine-0", {})
 
 

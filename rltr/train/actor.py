@@ -16,10 +16,10 @@ from rltr.runtime import tokens as ragged
 
 
 class TokenActor(ActorCriticPolicy):
-    """Keeps every token with its own probability, independently given what the policy sees.
+    """Actor that samples one independent keep-or-drop bit per token, given the observation.
 
-    There is no value network: the task score's baseline are the other rollouts of the same input, and a token's cost
-    has a baseline of its own (see :mod:`rltr.train.advantages`).
+    There is no value network. The baseline of the task score is the mean of the other rollouts of the same input, and
+    a learned baseline predicts the cost of each token (see :mod:`rltr.train.advantages`).
 
     Args:
         config: shape of the token policy.
@@ -45,7 +45,12 @@ class TokenActor(ActorCriticPolicy):
         self.optimizer = self.optimizer_class(self.network.parameters(), **options)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions ``(rows, grid)``, values ``(rows, 1)`` (zeros), log-probabilities ``(rows, grid)``, 0 if absent."""
+        """Sample an action for every token, or take the more likely one if ``deterministic``.
+
+        Returns:
+            Actions ``(rows, grid)``, values ``(rows, 1)``, which are zeros, and log-probabilities ``(rows, grid)``, 0
+            for absent and protected tokens.
+        """
         seen = self._seen(obs)
         logit = self.network(seen)
         keep = logit > 0 if deterministic else torch.rand_like(logit) < logit.sigmoid()
@@ -55,7 +60,7 @@ class TokenActor(ActorCriticPolicy):
         return actions, self.predict_values(obs), ragged.grid_of(seen.tokens, log_prob)
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
-        """Zeros ``(rows, 1)``: nothing here is bootstrapped."""
+        """Return zeros ``(rows, 1)``: there is no value network, and returns are not bootstrapped."""
         assert isinstance(obs, dict)
         return torch.zeros_like(obs["price"])
 
@@ -71,16 +76,16 @@ class TokenActor(ActorCriticPolicy):
 
 
 def log_probability(logit: Float[Tensor, " total"], keep: Bool[Tensor, " total"]) -> Float[Tensor, " total"]:
-    """Log-probability of each token's own bit."""
+    """Log-probability of each token's keep (True) or drop (False) bit, from its keep logit."""
     return F.logsigmoid(torch.where(keep, logit, -logit))
 
 
 def kl_divergence(old: Float[Tensor, " total"], new: Float[Tensor, " total"]) -> Float[Tensor, " total"]:
-    """Exact KL(old || new) of each token's bit in nats, from the logits."""
+    """Exact KL(old || new) between the keep-or-drop distributions of each token in nats, from the keep logits."""
     keep = old.sigmoid()
     return keep * (F.logsigmoid(old) - F.logsigmoid(new)) + (1 - keep) * (F.logsigmoid(-old) - F.logsigmoid(-new))
 
 
 def entropy(logit: Float[Tensor, " total"]) -> Float[Tensor, " total"]:
-    """Entropy of each token's bit in nats, 0 to log 2."""
+    """Entropy of each token's keep-or-drop distribution in nats, 0 to log 2, from its keep logit."""
     return F.softplus(logit) - logit * logit.sigmoid()

@@ -1,6 +1,6 @@
-"""Per-token advantages: the row's leave-one-out score advantage, minus what the token cost beyond expectation.
+"""Per-token advantages: the rollout's leave-one-out score advantage minus the token's cost above its baseline.
 
-Also the running standard deviation that advantages are divided by.
+Also holds the running standard deviation by which advantages are divided.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from torch import Tensor
 def leave_one_out(score: Float[Tensor, " rows"], group_size: int) -> Float[Tensor, " rows"]:
     """Each rollout's score minus the mean of the others of its group (RLOO, Ahmadian et al. 2024, section 3).
 
-    Rollouts of a group share their input and cost weight and lie one behind the other. The baseline is unbiased and
+    The rollouts of a group are consecutive rows and share their input and cost weight. The baseline is unbiased and
     needs no value network.
 
     Raises:
-        ValueError: if the rows are not whole groups of at least 2.
+        ValueError: if ``group_size`` is below 2 or does not divide the number of rows.
     """
     if group_size < 2 or len(score) % group_size:
         raise ValueError(f"{len(score)} rows are not whole groups of group_size={group_size} (at least 2)")
@@ -32,16 +32,19 @@ def token_costs(
     kept: Sequence[Bool[Tensor, " _"]],
     price: Sequence[Float[Tensor, " _"]],
 ) -> list[Float[Tensor, " _"]]:
-    """What every token itself pays from each decision to the end of its episode.
+    """Cost of each token from each decision to the end of its episode.
 
-    A token that is dropped pays nothing from there on; one that is kept pays the price of this decision and what it
-    pays later.
+    A dropped token costs nothing from that decision on. A kept token costs its price until the next decision plus its
+    cost from there on.
 
     Args:
-        index: per decision, each packed token's place in the flattened ``(rows, grid)`` batch: the same token has the
-            same place at every decision.
-        kept: per decision, which stayed.
-        price: per decision, what one token of its row pays until the next decision.
+        index: per decision, the index of each packed token in the flattened ``(rows, grid)`` batch. A token has the
+            same index at every decision.
+        kept: per decision, whether each token was kept.
+        price: per decision, what keeping each token costs until the next decision.
+
+    Returns:
+        Per decision, the cost of each packed token, in the unit of ``price``.
     """
     places = int(index[0].max()) + 1
     later = price[0].new_zeros(places)
@@ -60,31 +63,31 @@ def token_advantage(
     cost: Float[Tensor, " total"],
     baseline: Float[Tensor, " total"],
 ) -> Float[Tensor, " total"]:
-    """The row's advantage in score, minus what this token paid beyond what was expected of it.
+    """Advantage of each token: its row's score advantage minus the weighted difference of its cost to the baseline.
 
     Args:
         score_advantage: leave-one-out score advantage.
         cost_weight: reward units per dense pass of a typical input.
-        row: each token's row.
-        cost: what the token itself pays from here to the end, in such passes.
-        baseline: what it was expected to pay.
+        row: index of the row of each token.
+        cost: cost of each token from this decision to the end of the episode, in dense passes of a typical input.
+        baseline: predicted ``cost``.
     """
     return score_advantage[row] - cost_weight[row] * (cost - baseline)
 
 
 @dataclass
 class RunningDeviation:
-    """The standard deviation of what is seen over time, by an exponential mean of variances without start-up bias.
+    """Running standard deviation: square root of a bias-corrected exponential moving average of batch variances.
 
-    Advantages are divided by it. A batch's own deviation would not do: where an answer changed it is large, where none
-    did it is small, so that batches that tell what a token is worth would count least, and those that only know its
-    price most, the more so the fewer inputs there are in a batch. Correction of the bias as in Adam (Kingma and Ba
-    2015, section 3).
+    Advantages are divided by it. The standard deviation of the batch itself is not used, because it would weight the
+    batches wrongly. It is large where an answer changed and small where none did. So batches that show what a token
+    contributes to the answer would count least, and batches that show only its price would count most. The fewer
+    inputs a batch has, the stronger this effect. The bias is corrected as in Adam (Kingma and Ba 2015, section 3).
 
     Attributes:
-        decay: what is left of the past at every update, 0 to 1.
-        variance: the exponential mean, not corrected.
-        weight: what all weights sum to, 0 before the first update.
+        decay: weight of the previous average at every update, 0 to 1.
+        variance: moving average of the batch variances, without bias correction.
+        weight: sum of the weights of all batches so far, 0 before the first update.
     """
 
     decay: float = 0.95
@@ -92,7 +95,7 @@ class RunningDeviation:
     weight: float = 0.0
 
     def update(self, values: Float[Tensor, " rows"]) -> float:
-        """Take in one batch of at least two; the deviation over all so far."""
+        """Add a batch of at least two values and return the bias-corrected standard deviation."""
         self.variance = self.decay * self.variance + (1 - self.decay) * float(values.var())
         self.weight = self.decay * self.weight + (1 - self.decay)
         return (self.variance / self.weight) ** 0.5

@@ -1,4 +1,4 @@
-"""Rollouts of tokens, packed and on the device, behind the interface that stable-baselines3 fills."""
+"""Rollout buffer for stable-baselines3 that keeps packed tokens on the model's device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,14 +20,15 @@ class Step:
     """One decision of a batch of rollouts.
 
     Attributes:
-        seen: what the policy saw.
-        keep: what it did, protected tokens included.
-        log_prob: log-probability of each token's bit when it acted.
-        cost_weight: of each row.
-        price: what one kept token of each row paid until the next decision, in typical dense passes.
-        cost: what each token itself pays from here to the end, in typical dense passes.
-        score_advantage: each row's leave-one-out advantage in task score.
-        decided: in which rows somebody could leave when the episode began; the others' advantages say nothing.
+        seen: observation of the policy.
+        keep: which tokens were kept, protected ones included.
+        log_prob: log-probability of each token's bit under the policy that sampled it.
+        cost_weight: cost weight of each row.
+        price: cost of one kept token of each row until the next decision, in dense passes of a typical input.
+        cost: cost of each token from this decision to the end of the episode, in the same unit.
+        score_advantage: leave-one-out advantage of each row in task score.
+        decided: whether a row had droppable tokens when the episode began. The score advantages of other rows carry
+            no information.
     """
 
     seen: Observation
@@ -41,13 +42,13 @@ class Step:
 
 
 class TokenRolloutBuffer(RolloutBuffer):
-    """Holds whole episodes: ``buffer_size`` is a multiple of the decisions per episode.
+    """Rollout buffer of whole episodes: ``buffer_size`` is a multiple of the decisions per episode.
 
     Args:
         steps: decisions per episode.
-        group_size: neighbouring rows that share input and weight.
-        step_cost: what each row paid in the step just taken, in typical dense passes.
-        options: what stable-baselines3 passes to every buffer.
+        group_size: number of consecutive rows that share their input and cost weight.
+        step_cost: returns the cost of each row in the latest step, in dense passes of a typical input.
+        options: arguments that stable-baselines3 passes to every buffer.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class TokenRolloutBuffer(RolloutBuffer):
         super().__init__(buffer_size, observation_space, action_space, **options)
 
     def reset(self) -> None:
-        """Forget all rollouts; the arrays of the stock buffer are never made."""
+        """Discard all rollouts. The arrays of the stock buffer are never allocated."""
         self.steps = []
         self.scores = []
         self.pos = 0
@@ -83,27 +84,28 @@ class TokenRolloutBuffer(RolloutBuffer):
         value: Tensor,
         log_prob: Tensor,
     ) -> None:
-        """Add one decision of all rows; the last of an episode settles what every token paid."""
+        """Add one decision of all rows. After the last one of an episode, compute token costs and advantages."""
         seen = Observation.of_grid(obs)
         place = (seen.tokens.row, seen.tokens.position)
         keep = torch.as_tensor(action, device=seen.hidden.device)[place].bool()
         weight = obs["cost_weight"][:, 0]
         cost = self.step_cost().to(weight)
-        # Every kept token pays the same share, so the row's tokens together pay what the row cost.
+        # The cost of a row is divided equally among its kept tokens.
         count = torch.zeros_like(weight).index_add_(0, seen.tokens.row, keep.to(weight))
-        unsettled = torch.zeros_like(seen.hidden[:, 0])
-        nobody = torch.zeros_like(weight)
-        self.steps.append(Step(seen, keep, log_prob[place], weight, cost / count, unsettled, nobody, nobody.bool()))
+        # Placeholders: token costs and score advantages are known only when the episode ends.
+        per_token = torch.zeros_like(seen.hidden[:, 0])
+        per_row = torch.zeros_like(weight)
+        self.steps.append(Step(seen, keep, log_prob[place], weight, cost / count, per_token, per_row, per_row.bool()))
         self.pos += 1
         self.full = self.pos == self.buffer_size
         if self.pos % self.steps_per_episode == 0:
             self._settle(torch.as_tensor(reward, device=weight.device) + weight * cost)
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: np.ndarray) -> None:
-        """Nothing is left to do: whole episodes settle when they end.
+        """Check that all episodes are complete; :meth:`add` has computed costs and advantages already.
 
         Raises:
-            ValueError: if an episode is unfinished.
+            ValueError: if the last episode is incomplete.
         """
         if self.pos % self.steps_per_episode:
             raise ValueError(f"n_steps must be a multiple of the {self.steps_per_episode} decisions of an episode")

@@ -1,4 +1,4 @@
-"""What a checkpoint says beside its tensors: JSON of one form, and digests that tie both files together."""
+"""JSON file of a checkpoint: its schema, and the digests that tie it to the file of tensors."""
 
 import hashlib
 import json
@@ -14,26 +14,26 @@ from rltr.version import __version__
 TENSORS = "state.safetensors"
 FACTS = "state.json"
 FORMAT = 3
-"""Raised when a checkpoint holds something else."""
+"""Version of the format; increased whenever the contents change."""
 OLDEST = 2
-"""The oldest format that is still read."""
+"""Oldest format that can still be read."""
 RENAMED = 3
-"""The first format with the present names of tensors (:mod:`rltr.system.former_names`)."""
+"""First format with the current names of tensors (:mod:`rltr.system.former_names`)."""
 LARGEST = 2**28
-"""Bytes of the JSON file; a thousand generators and a table of prices take half a million."""
+"""Maximum size of the JSON file in bytes. A thousand generators and a latency table take half a million."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Plain(BaseModel):
-    """Fields of exactly these names and types."""
+    """Pydantic model that accepts exactly the declared fields and types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Deviation(Plain):
-    """A :class:`~rltr.train.advantages.RunningDeviation`."""
+    """State of a :class:`~rltr.train.advantages.RunningDeviation`."""
 
     decay: Share
     variance: Annotated[float, Field(ge=0)]
@@ -41,14 +41,14 @@ class Deviation(Plain):
 
 
 class Counters(Plain):
-    """The inside of numpy's generator: two numbers of 128 bits."""
+    """Internal state of numpy's PCG64 generator: two 128-bit integers."""
 
     state: Annotated[int, Field(ge=0, lt=2**128)]
     inc: Annotated[int, Field(ge=0, lt=2**128)]
 
 
 class Generator(Plain):
-    """The state of one group's generator, as numpy gives it."""
+    """State of the random generator of one group of rollouts, as numpy returns it."""
 
     bit_generator: Literal["PCG64"]
     state: Counters
@@ -57,18 +57,18 @@ class Generator(Plain):
 
 
 class Facts(Plain):
-    """What the JSON file holds.
+    """Contents of the JSON file.
 
     Attributes:
-        format: of the checkpoint.
-        version: of rltr that wrote it.
-        timesteps: decisions of single rollouts that were trained on.
-        updates: passes over an update's rollouts.
-        deviation: of scores.
-        sampler: one state for each group of rollouts.
-        extra: whatever its owner keeps.
-        tensors: SHA-256 of the other file.
-        digest: of everything else here but the recipe in ``extra``: that names places, which may change, and is
+        format: version of the checkpoint format.
+        version: version of rltr that wrote the checkpoint.
+        timesteps: environment steps so far, one per decision and rollout.
+        updates: epochs so far, that is passes over the rollouts of an update.
+        deviation: running standard deviation of the score advantages.
+        sampler: state of the random generator of each group of rollouts.
+        extra: further data from the caller of ``save_checkpoint``.
+        tensors: SHA-256 of the file of tensors.
+        digest: SHA-256 of all other fields. It leaves out the recipe in ``extra``, whose paths may change and which is
             compared field by field.
     """
 
@@ -84,28 +84,28 @@ class Facts(Plain):
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the JSON file for the tensors that lie in ``folder`` already."""
+    """Write the JSON file beside the file of tensors, which must be in ``folder`` already."""
     whole = {"format": FORMAT, "version": __version__, **facts, "tensors": file_digest(folder / TENSORS)}
     text = json.dumps({**whole, "digest": facts_digest(json.loads(json.dumps(whole)))}, indent=1)
     (folder / FACTS).write_text(text, encoding="utf-8")
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors.
+    """Read and validate the JSON file of a checkpoint.
 
     Raises:
-        RltrError: if there is no checkpoint, one of another version, or a damaged one.
+        RltrError: if there is no checkpoint, if it is damaged, or if another version of rltr wrote it.
     """
     if not (folder / FACTS).is_file() or not (folder / TENSORS).is_file():
         raise RltrError(f"there is no checkpoint in {folder}: start without --resume, or name the folder of a run")
     try:
         facts = json.loads(read_regular(folder / FACTS, LARGEST).decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # no JSON, no text, numbers or nesting without end
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or numbers or nesting too long
         raise error if isinstance(error, RltrError) else damaged(folder, str(error)) from error
     if isinstance(facts, dict) and facts.get("format") not in range(OLDEST, FORMAT + 1) and "version" in facts:
         raise RltrError(
             f"the checkpoint in {folder} was written by another version of rltr ({str(facts['version'])[:20]}, this is "
-            f"{__version__}): go on with that version, or train in a new folder"
+            f"{__version__}): resume with that version, or train in a new folder"
         )
     try:
         Facts.model_validate(facts)
@@ -117,17 +117,17 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def check_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Refuse facts that are not what was written.
+    """Check the digest of the JSON file.
 
     Raises:
-        RltrError: if they were changed, or damaged, since.
+        RltrError: if the contents differ from what was written.
     """
     if facts_digest(facts) != facts["digest"]:
         raise damaged(folder, f"{FACTS} was changed after it was written")
 
 
 def facts_digest(facts: dict[str, Any]) -> str:
-    """SHA-256 of facts, but for the digest itself and the recipe."""
+    """SHA-256 of the facts without the digest itself and the recipe."""
     extra = {name: value for name, value in facts["extra"].items() if name != "recipe"}
     rest = {name: value for name, value in facts.items() if name != "digest"}
     return hashlib.sha256(json.dumps({**rest, "extra": extra}, sort_keys=True).encode()).hexdigest()
@@ -140,6 +140,6 @@ def file_digest(path: Path) -> str:
 
 
 def damaged(folder: Path, reason: str) -> RltrError:
-    """What is said of a checkpoint that cannot be used, in one line."""
+    """Error for a damaged checkpoint, with the reason in one line."""
     reason = " ".join(reason.split())
     return RltrError(f"the checkpoint in {folder} is damaged ({reason[:300]}): start the training again")

@@ -1,4 +1,8 @@
-"""The cost model that a recipe asks for: counted, or measured now or before and held against whole passes."""
+"""Build the cost model that a recipe asks for.
+
+FLOPs and tokens are counted. Latencies are measured now, or loaded from a table, and then compared with whole forward
+passes.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -26,20 +30,20 @@ from rltr.train.whole_passes import probes, time_passes
 log = logging.getLogger(__name__)
 
 Inputs: TypeAlias = Mapping[str, Tensor]
-"""Inputs of a model, by name."""
+"""Model inputs by keyword."""
 
 
 @dataclass(frozen=True)
 class Priced:
-    """What is priced.
+    """The model, policy and inputs whose cost is modelled.
 
     Attributes:
-        backbone: its layers, where they will run.
-        policy: shape of the policy that decides.
+        backbone: the frozen model, on the device where it will run.
+        policy: shape of the policy.
         layers: the decision layers.
-        removal: what a decision does with tokens that leave.
-        longest: inputs of one row, with the most tokens a row will have.
-        batch: inputs as the model will get them, padding included: whole passes are timed on them.
+        removal: whether removed tokens are merged or dropped.
+        longest: inputs of the longest row.
+        batch: one batch as the model will get it, padding included. Whole passes are timed on it.
     """
 
     backbone: Backbone
@@ -51,34 +55,37 @@ class Priced:
 
 
 def make_cost(priced: Priced, wanted: CostGroup, clock: Clock = CLOCK) -> CostModel:
-    """The cost model a recipe asks for, the policy's own cost included.
+    """Build the cost model a recipe asks for, including the cost of running the policy itself.
 
     Args:
-        priced: what is priced.
-        wanted: what the recipe says.
+        priced: model, policy and inputs.
+        wanted: the recipe's ``cost`` group.
         clock: replaced in tests.
 
     Raises:
-        UnreliablePrices: if prices do not hold for whole passes, or the machine is too busy; the caller says what to
-            do.
-        RltrError: if the layers cannot be priced so, or a measured table does not fit.
+        UnreliablePrices: if measured prices do not predict whole passes, or the machine is too busy. The message does
+            not say what to do; the caller adds that.
+        RltrError: if this kind of cost is not possible for these layers, or a measured table does not fit the data.
     """
     if wanted.kind == LatencyCost.name:
         return _latency(priced, wanted, clock)
-    counted = cast(type[CountedCost], COST_MODELS[wanted.kind])  # the registry takes no other
+    counted = cast(type[CountedCost], COST_MODELS[wanted.kind])  # the registry has no other kinds
     return counted.for_training(priced.backbone, priced.policy)
 
 
 def spread(rows: int, examples: int) -> list[int]:
-    """Indices of so many examples, evenly spread over a split, as often as it takes: files are sorted, batches not."""
+    """Indices of ``rows`` of the ``examples``, evenly spread over the split and repeated if there are too few.
+
+    Data files are often sorted, by class or length for example, and training batches are not.
+    """
     return [row * examples // rows if rows <= examples else row % examples for row in range(rows)]
 
 
 def check_conditions(cost: CostModel, backbone: Backbone) -> None:
-    """Refuse prices that were measured for another model or under other conditions than those at hand.
+    """Check that measured prices are for this model and the current device, dtype and threads.
 
     Raises:
-        RltrError: with both, and how to run under the old ones from Python and from the command line.
+        RltrError: if not, with both conditions and how to restore the old ones from Python and the command line.
     """
     if not isinstance(cost, LatencyCost):
         return
@@ -92,12 +99,12 @@ def check_conditions(cost: CostModel, backbone: Backbone) -> None:
 
 
 def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCost:
-    """Prices of parts measured here, scaled to whole passes and compared with them.
+    """Measure the cost of layers and decisions, then scale it to fit whole passes.
 
-    How well they fit is in ``fit``, how busy the machine was in ``busy`` and ``disagreement``.
+    The result's ``fit`` says how well it predicts whole passes, ``busy`` and ``disagreement`` how busy the machine was.
 
     Args:
-        priced: what is priced.
+        priced: model, policy and inputs.
         rows: inputs per batch.
         clock: replaced in tests.
     """
@@ -113,7 +120,7 @@ def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCos
 
 
 def _beside(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
-    """The same prices, with how busy the machine was when it was busiest: when parts were measured, or whole passes."""
+    """The same prices with the worse of two busy signs: that of measuring parts and that of timing whole passes."""
     worse = cost if cost.disagreement > passes.disagreement else passes
     return replace(cost, busy=worse.busy or cost.busy or passes.busy, disagreement=worse.disagreement)
 
@@ -133,7 +140,7 @@ def _measured_or_stored(priced: Priced, wanted: CostGroup, clock: Clock) -> Late
     try:
         return make(priced, clock)
     except UnreliablePrices:
-        # Most of what disturbs is short.
+        # Most disturbances are short, so a second attempt often succeeds.
         return make(priced, clock)
 
 
@@ -142,7 +149,7 @@ def _measured(rows: int, priced: Priced, clock: Clock) -> LatencyCost:
 
 
 def _stored(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
-    """Prices measured before, compared with whole passes here and now."""
+    """Load prices measured earlier and compare them with whole passes under the current conditions."""
     cost = LatencyCost.load(table, priced.backbone)
     longest = row_length(priced.backbone, priced.longest)
     if longest > cost.longest:
@@ -154,6 +161,6 @@ def _stored(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
     passes = time_passes(
         priced.backbone, probes(network, priced.layers), priced.layers, priced.removal, priced.batch, clock=clock
     )
-    # Of the machine counts how busy it is now: the stored prices are as good as whole passes find them.
+    # How busy the machine was when the table was measured does not matter: whole passes show how good the prices are.
     trust(compare(replace(cost, busy=passes.busy, disagreement=passes.disagreement), passes))
-    return cost  # as it was stored, or a run could not be repeated
+    return cost  # unchanged, so that a run can be repeated exactly

@@ -1,4 +1,4 @@
-"""One decision, alone, on made-up tokens: what prices of decisions are measured on."""
+"""A single decision on random hidden states, to measure the time of decisions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,24 +18,25 @@ from rltr.runtime.departure import remove_tokens
 def decision_work(
     backbone: Backbone, network: TokenPolicy, rows: int, removal: Removal = "merge"
 ) -> Callable[[int], object]:
-    """A decision about ``rows`` rows of so many random tokens: the policy, and all that a forward pass does then.
+    """Return a function that runs one decision on random tokens: the policy, then merging or dropping.
 
-    The policy's answer is not used: half of the tokens leave, at random, so that every call does the same.
+    The policy's output is not used. A random half of the tokens is removed instead, so that every call does the same
+    work.
 
     Args:
-        backbone: the model whose hidden states they could be.
+        backbone: supplies width, dtype, device and protected tokens.
         network: the policy.
-        rows: of a batch, at least 1.
-        removal: what happens to tokens that leave; who stands for them is looked for in any case.
+        rows: rows of the batch, at least 1.
+        removal: whether removed tokens are merged or dropped. Their nearest kept tokens are searched in both cases.
 
     Returns:
-        What is called with the number of tokens per row, and timed.
+        A function of the number of tokens per row, to be timed.
     """
     generator = torch.Generator().manual_seed(0)
     prepared: dict[int, tuple[Decision, Tensor]] = {}
 
     def prepare(count: int) -> tuple[Decision, Tensor]:
-        """Random hidden states, and which tokens are kept: made once, as drawing them is no part of a decision."""
+        """Draw hidden states and a keep mask. Done once per count, because drawing is not part of a decision."""
         tokens = ragged.everything(rows, count, backbone.device)
         hidden = torch.randn(tokens.total, backbone.width, generator=generator).to(backbone.device, backbone.dtype)
         protected = tokens.slot < backbone.family.leading_tokens(backbone.config)
@@ -51,7 +52,7 @@ def decision_work(
         if count not in prepared:
             prepared[count] = prepare(count)
         decision, kept = prepared[count]
-        # Copies forget what the last call computed: a decision finds a new batch every time.
+        # Copies drop the cached properties of the last call, since a real decision gets a new batch every time.
         tokens = replace(decision.tokens)
         assert decision.attended is not None
         decision = replace(decision, tokens=tokens, attended=replace(decision.attended, tokens=tokens))

@@ -1,4 +1,4 @@
-"""What a training began with, beside its recipe: which model and which data, by their contents, wherever they lie."""
+"""Fingerprints of the model and the data of a training, independent of where they are stored."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,30 +14,30 @@ SPLITS = ("train", "validation", "test")
 
 
 def origin(backbone: Backbone, task: Task) -> dict[str, str]:
-    """Fingerprints of the model, to the last bit, and of every split, as plain data for a checkpoint."""
+    """Fingerprints of the exact model weights and of every split, as JSON types for a checkpoint."""
     both = f"{backbone.fingerprint} {weights_digest(backbone.model)}"
     found = {"model": hashlib.sha256(both.encode()).hexdigest()}
     return found | {split: getattr(task, split).content() for split in SPLITS}
 
 
 def refuse_others(before: Mapping[str, Any], now: Mapping[str, str], recipe: Recipe) -> None:
-    """Refuse to go on with another model or other data than a training began with, whatever they are called.
+    """Raise if a training is resumed with another model or other data, even at the same path.
 
-    The dense model's answers in the checkpoint are what everything is compared with; a policy goes with its model.
+    A policy is only valid for the model it was trained on, and the checkpoint holds that model's dense answers.
 
     Args:
-        before: what :func:`origin` said when the training began.
-        now: what it says now.
-        recipe: where model and data are.
+        before: result of :func:`origin` when the training began.
+        now: result of :func:`origin` now.
+        recipe: names the current places of model and data.
 
     Raises:
-        RltrError: with both fingerprints of the first that differs, the likely cause and what to do.
+        RltrError: if model or data differ, with both fingerprints, the likely cause and the fix.
     """
     if before.get("model") != now["model"]:
         raise RltrError(
             f"the model at {recipe.model.source!r} is not the one that this training began with: its fingerprint was "
             f"{_short(before.get('model'))}, now it is {_short(now['model'])}. Likely cause: it was trained further "
-            "or saved in another precision. Put the old one back, name the place where it is with --model, or train "
+            "or saved in another precision. Restore the old one, give its path with --model, or train "
             "in a new folder"
         )
     others = [split for split in SPLITS if before.get(split) != now[split]]
@@ -46,7 +46,7 @@ def refuse_others(before: Mapping[str, Any], now: Mapping[str, str], recipe: Rec
         raise RltrError(
             f"the data at {recipe.data.source!r} are not those that this training began with, by their fingerprints: "
             f"{said}. Likely cause: inputs or labels were added, removed or changed, or the model's processor or "
-            "tokenizer was. Put the old ones back, name the place where they are with --data, or train in a new folder"
+            "tokenizer was. Restore the old ones, give their path with --data, or train in a new folder"
         )
 
 

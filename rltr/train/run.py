@@ -39,11 +39,11 @@ from rltr.train.trusted_prices import UnreliablePrices, advice_in_training
 from rltr.train.watch import Bar, Checkpoints, Watch
 
 CALIBRATED_WEIGHTS = 14
-"""Cost weights at which a policy is calibrated, evenly spread over their logarithm."""
+"""Number of cost weights at which a policy is calibrated, evenly spaced in their logarithm."""
 GENTLER = 4
-"""How far below the trained range calibration begins: who accepts next to no loss may need a weight outside of it."""
+"""Calibration begins this factor below the trained range: a very small accepted loss may need a lower weight."""
 CALIBRATED_ROWS = 64
-"""Inputs per pass of a calibration that measures no times; where it does, as many as prices were measured at."""
+"""Inputs per pass of a calibration without timing. With timing, the batch size of the latency table is used."""
 log = logging.getLogger(__name__)
 
 
@@ -58,26 +58,27 @@ def train_policy(
     callbacks: Sequence[BaseCallback] = (),
     progress: bool = False,
 ) -> Policy:
-    """Train a policy by a recipe; logs, checkpoints and measured prices go to ``out``.
+    """Train a policy as a recipe says; write logs, checkpoints and measured prices to ``out``.
 
     Args:
         backbone: the frozen model.
-        task: what it learns on; of the test split only how long its inputs are is looked at.
-        recipe: everything else.
-        out: folder of the run; ``logs``, ``checkpoint`` and, for measured prices, ``latency.json`` are made in it.
-        resume: go on from the checkpoint in ``out``, if there is one yet.
-        begin: called once nothing can be refused any more, before the first file is written.
-        callbacks: the user's own, called after rltr's. One whose ``_on_step`` returns False ends the training, and the
-            policy learned by then is calibrated.
-        progress: show a bar on stdout.
+        task: the data. Of the test split only the length of the inputs is used.
+        recipe: all other settings.
+        out: folder of the run; receives ``logs``, ``checkpoint`` and, for measured prices, ``latency.json``.
+        resume: resume from the checkpoint in ``out`` if there is one.
+        begin: called after all checks have passed, before the first file is written.
+        callbacks: further stable-baselines3 callbacks, called after rltr's. If an ``_on_step`` returns False, training
+            ends and the policy learned so far is calibrated.
+        progress: show a progress bar on stdout.
 
     Raises:
-        RltrError: if recipe, model and data do not fit, the checkpoint is of another training, or training diverges.
+        RltrError: if recipe, model and data do not fit together, the checkpoint belongs to another training, or
+            training diverges.
     """
     refuse_missing(recipe.report_to)
     layers = default_layers(backbone.depth) if recipe.reduction.layers == "auto" else tuple(recipe.reduction.layers)
     removal, learner = recipe.reduction.removal, recipe.learner
-    ReducedModel(backbone, KeepAll(), layers, removal)  # refuses impossible layers before prices are measured
+    ReducedModel(backbone, KeepAll(), layers, removal)  # raises for impossible layers before prices are measured
     saved = _resumed(out / CHECKPOINT, recipe) if resume else None
     began = origin(backbone, task)
     if saved:
@@ -85,7 +86,7 @@ def train_policy(
     grid = longest_row(backbone, task.train)
     config = policy_config(backbone, grid, recipe.policy)
     kept_recipe = with_absolute_paths(recipe).model_dump(mode="json")
-    # A latency table ends at the longest row it was measured for, and what is trained here is evaluated, too.
+    # A latency table ends at the longest row it was measured for, and the test split will be evaluated with it.
     samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
     sample = max(samples, key=lambda inputs: row_length(backbone, inputs))
     if saved:
@@ -151,14 +152,14 @@ def train_policy(
 
 
 def calibrated_weights(recipe: Recipe) -> list[float]:
-    """The cost weights that a policy which was trained by a recipe is calibrated at."""
+    """Cost weights at which a policy trained by this recipe is calibrated."""
     low, high = recipe.learner.cost_weight
     weights: list[float] = np.geomspace(low / GENTLER, high, CALIBRATED_WEIGHTS).tolist()
     return weights
 
 
 def policy_config(backbone: Backbone, grid: int, wanted: PolicyGroup) -> PolicyConfig:
-    """The shape of the policy that a recipe wants for a backbone whose rows have up to ``grid`` tokens."""
+    """Shape of the policy for a recipe and a backbone whose rows have up to ``grid`` tokens."""
     return PolicyConfig(
         backbone_width=backbone.width,
         depth=backbone.depth,
@@ -183,11 +184,11 @@ def _dense_cache(megabytes: int) -> DenseCache | None:
 
 
 def _say_batch(cost: CostModel, recipe: Recipe) -> None:
-    """Say so where prices come from a table that was measured with other batches than the recipe names."""
+    """Warn if the latency table was measured at another batch size than the recipe names."""
     wanted = recipe.cost
     if wanted.table is not None and isinstance(cost, LatencyCost) and cost.rows != wanted.batch_size:
         log.warning(
-            "cost.batch_size=%d is not used: %s was measured with batches of %d, and its prices hold for those",
+            "cost.batch_size=%d is not used: %s was measured with batches of %d, its prices hold only for those",
             wanted.batch_size,
             wanted.table,
             cost.rows,
@@ -195,7 +196,7 @@ def _say_batch(cost: CostModel, recipe: Recipe) -> None:
 
 
 def _resumed(checkpoint: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """What a checkpoint says of its training, if ``recipe`` may go on with it; None if there is no checkpoint yet."""
+    """Cost model, recipe and origin in a checkpoint, checked against ``recipe``; None if there is no checkpoint yet."""
     recover_folder(checkpoint)
     if not checkpoint.exists():
         log.warning("there is no checkpoint in %s yet: training starts from the beginning", checkpoint.parent)
@@ -205,35 +206,38 @@ def _resumed(checkpoint: Path, recipe: Recipe) -> dict[str, Any] | None:
     if not saved.keys() >= {"cost", "recipe", "origin"}:
         raise RltrError(
             f"the checkpoint in {checkpoint} lacks prices, recipe or fingerprints: likely another version of rltr "
-            "wrote it. Go on with that version, or train in a new folder"
+            "wrote it. Resume with that version, or train in a new folder"
         )
-    # Model and data may lie in another place now: what they are is compared, not what they are called.
+    # The paths of model and data may have changed; refuse_others() compares their contents.
     refuse_changes(moved(stored_recipe(saved["recipe"], str(checkpoint)), recipe), recipe)
     check_facts(checkpoint, facts)
     return saved
 
 
 def falling(start: float, final_share: float) -> Callable[[float], float]:
-    """A learning rate that falls linearly from ``start`` to ``final_share`` of it, as what remains goes from 1 to 0.
+    """Learning rate schedule: linear from ``start`` to ``final_share * start`` as the remaining progress falls to 0.
 
-    And no further: stable-baselines3 goes below 0 where the last batch of rollouts ends behind what was asked for.
+    It stays there below 0, which stable-baselines3 passes if the last batch of rollouts exceeds the planned number.
     """
     return lambda remaining: start * (final_share + (1 - final_share) * max(remaining, 0.0))
 
 
 def _next_log(out: Path) -> Path:
-    """A new folder for every start, so that going on never overwrites what was logged before."""
+    """Next free log folder: each start gets its own, so that resuming never overwrites earlier logs."""
     return out / LOGS / str(max((number for number, _ in _starts(out)), default=-1) + 1)
 
 
 def _starts(out: Path) -> list[tuple[int, Path]]:
-    """The log folders of a run's starts, in order, by their numbers; other folders there are not rltr's."""
+    """Number and log folder of every start of a run, in order. Folders with other names are not rltr's."""
     found = (out / LOGS).glob("*")
     return sorted((int(folder.name), folder) for folder in found if folder.name.isascii() and folder.name.isdigit())
 
 
 def read_progress(out: Path) -> list[dict[str, Any]]:
-    """The scalars a run logged, over all its starts, those that a later start went back behind left out."""
+    """Read the logged scalars of all starts of a run.
+
+    A start that resumed from an earlier checkpoint replaces the rows logged after that checkpoint.
+    """
     from rltr.evaluate.results import read_history
 
     rows: list[dict[str, float]] = []

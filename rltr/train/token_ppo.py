@@ -1,4 +1,4 @@
-"""PPO over tokens: stable-baselines3's PPO with ratio, clip, entropy and KL per token, and credit per token."""
+"""stable-baselines3's PPO with probability ratio, clipping, entropy, KL and advantage per token."""
 
 import logging
 import math
@@ -22,23 +22,24 @@ from rltr.train.buffer import Step, TokenRolloutBuffer
 log = logging.getLogger(__name__)
 
 LEAST_DEVIATION = 0.01
-"""Advantages are divided by the running deviation of the scores', but by no less than this: while no answer changes,
-prices would become the whole gradient."""
+"""Lower bound of the divisor of advantages, the running standard deviation of the score advantages. While no answer
+changes, that deviation is near 0, and without the bound prices alone would set the gradient."""
 INSTEAD = (
-    "to go on later, call rltr.train.save_checkpoint(folder, learner) after learn(), and "
+    "to resume later, call rltr.train.save_checkpoint(folder, learner) after learn(), and "
     "rltr.train.restore_checkpoint(folder, learner) on a learner that was made in the same way; `rltr train` does that "
-    "by itself (--resume goes on), and writes a policy for rltr.attach"
+    "by itself (--resume resumes), and writes a policy for rltr.attach"
 )
-"""What does for a learner what stable-baselines3's ``save`` and ``load`` cannot."""
+"""End of the errors of :meth:`TokenPPO.save` and :meth:`TokenPPO.load`: what to use instead."""
 
 
 class TokenPPO(PPO):
-    """Learns a token policy on whole episodes; ``collect_rollouts`` is stable-baselines3's own.
+    """PPO for token policies, on whole episodes; ``collect_rollouts`` is stable-baselines3's own.
 
-    Stock PPO multiplies the bits of hundreds of tokens into one ratio, and gives all of them one advantage. Here every
-    token has its own ratio and pays its own cost; the score they share has the other rollouts of the same input as its
-    baseline. The loss is summed over tokens and divided by a constant of the batch, so that long rows do not count
-    less. ``learn`` goes on for whole batches: one that is begun is finished, and counts as planned.
+    Stock PPO multiplies the probabilities of hundreds of bits into one ratio and gives all bits the same advantage.
+    Here every token has its own ratio and its own cost. The task score is shared by the tokens of a row; its baseline
+    is the mean of the other rollouts of the same input. The loss is summed over tokens and divided by a constant of
+    the batch, so that each token of a long row counts as much as one of a short row. ``learn`` rounds
+    ``total_timesteps`` up to whole batches.
 
     Args:
         env: the environment, a :class:`TokenSelectionVecEnv`; its ``group_size`` must be at least 2.
@@ -47,18 +48,18 @@ class TokenPPO(PPO):
         batches: batches of episodes per update.
         n_epochs: passes over the rollouts of an update.
         clip_range: how far a token's probability ratio may leave 1.
-        target_kl: mean exact KL per droppable token, in nats, that ends an update early; None for never.
-        ent_coef: entropy bonus: reward per nat of entropy of a token's decision.
-        max_grad_norm: bound on the norm of the actor's gradient.
-        options: everything else that stable-baselines3's PPO takes (``seed``, ``tensorboard_log``, ``verbose`` …).
+        target_kl: an update ends early once the mean KL per droppable token exceeds this, in nats; None for never.
+        ent_coef: weight of the entropy bonus, per nat of entropy of a token's decision.
+        max_grad_norm: largest norm of the actor's gradient; the cost baseline's is not clipped.
+        options: further arguments of stable-baselines3's PPO (``seed``, ``tensorboard_log``, ``verbose`` …).
 
     Raises:
-        RltrError: if ``env`` is anything else, a wrapper around one included, or has groups of one, or an update would
-            have no batch or no epoch.
+        RltrError: if ``env`` is not a :class:`TokenSelectionVecEnv` itself (a wrapper is not accepted), its
+            ``group_size`` is 1, or ``batches`` or ``n_epochs`` is below 1.
     """
 
     policy: TokenActor
-    """What acts, and is trained."""
+    """The actor that is trained."""
     rollout_buffer: TokenRolloutBuffer
     """The rollouts of one update."""
 
@@ -89,7 +90,7 @@ class TokenPPO(PPO):
         if n_epochs < 1 or batches < 1:
             raise RltrError(f"n_epochs={n_epochs} and batches={batches} must both be at least 1")
         self.deviation = RunningDeviation()
-        self._idle = False  # whether it was said that a batch left nothing to decide
+        self._idle = False  # whether a batch without droppable tokens was already warned about
         env.tensors = True
         steps = env.episodes.steps
         super().__init__(
@@ -118,17 +119,17 @@ class TokenPPO(PPO):
         )
 
     def train(self) -> None:
-        """Update the policy on the rollouts in the buffer; where nobody in them could leave, nothing is learned."""
+        """Update the policy on the rollouts in the buffer. If they have no droppable token, do nothing."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        # Where every row was dropped down to its protected tokens, there was nothing to decide.
+        # Leave out decisions at which every row had only protected tokens left.
         steps = [step for step in self.rollout_buffer.steps if not bool(step.seen.protected.all())]
         if not steps:
-            # A batch of texts of one token, say; the next one may have longer ones.
+            # For example a batch of one-token texts; the next batch may have longer ones.
             log.log(
                 logging.DEBUG if self._idle else logging.WARNING,
-                "in a batch of %d rollouts no token could leave, as inputs so short have only tokens that must stay: "
-                "they teach nothing",
+                "a batch of %d rollouts has only protected tokens, because its inputs are too short: "
+                "nothing is learned from it",
                 len(self.rollout_buffer.steps[0].score_advantage),
             )
             self._idle = True
@@ -160,29 +161,32 @@ class TokenPPO(PPO):
         self.logger.record("train/score_deviation", scale)
 
     def save(self, *args: Any, **options: Any) -> NoReturn:
-        """Refused before anything is written: stable-baselines3's file holds pickles, and rltr never unpickles.
+        """Not supported: stable-baselines3's file holds pickles, and rltr never unpickles. Nothing is written.
 
         Raises:
-            RltrError: always, with what saves a learner.
+            RltrError: always, with how to save a learner.
         """
         raise RltrError(f"TokenPPO is not saved as stable-baselines3's zip, which holds pickles: {INSTEAD}")
 
     @classmethod
     def load(cls, *args: Any, **options: Any) -> NoReturn:
-        """Refused: reading stable-baselines3's file would run whatever code is pickled in it.
+        """Not supported: reading stable-baselines3's file would run any code pickled in it.
 
         Raises:
-            RltrError: always, with what restores a learner.
+            RltrError: always, with how to restore a learner.
         """
         raise RltrError(f"TokenPPO is not loaded from stable-baselines3's zip, which holds pickles: {INSTEAD}")
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **options: Any) -> tuple[int, BaseCallback]:
-        """As stable-baselines3's, for whole batches: what remains would be negative at the end of a begun one."""
+        """Round up to whole batches first, or the remaining progress would be negative at the end of the last one."""
         batch = self.n_steps * self.n_envs
         return super()._setup_learn(math.ceil(total_timesteps / batch) * batch, *args, **options)
 
     def _improve(self, step: Step, advantage: Float[Tensor, " total"], droppable: Tensor) -> dict[str, float]:
-        """One gradient step on one decision of all rollouts; ``droppable`` is the mean number of such tokens."""
+        """Take one gradient step on one decision of all rollouts.
+
+        ``droppable`` is the mean number of droppable tokens per decision, the divisor of the loss.
+        """
         logit, baseline = self.policy.network.with_baseline(step.seen)
         free = ~step.seen.protected
         ratio = (log_probability(logit, step.keep) - step.log_prob).exp()
@@ -208,8 +212,8 @@ class TokenPPO(PPO):
     def _check(self, history: list[dict[str, float]], divergence: float) -> None:
         if not all(math.isfinite(value) for entry in history for value in entry.values()):
             raise RltrError(
-                f"training diverged in update {self._n_updates}: a loss is not a finite number. The last checkpoint is "
-                f"from before; go on from there with a lower learner.learning_rate or learner.max_grad_norm"
+                f"training diverged in update {self._n_updates}: a loss is not a finite number. The last checkpoint "
+                f"is older; resume from it with a lower learner.learning_rate or learner.max_grad_norm"
             )
         if self.target_kl is not None and divergence > 10 * self.target_kl:
             log.warning(
@@ -221,7 +225,7 @@ class TokenPPO(PPO):
 
     @torch.no_grad()
     def _divergence(self, steps: list[Step], before: list[Tensor]) -> float:
-        """Mean exact KL of the bits of droppable tokens from before the update to now."""
+        """Mean KL(before || now) per droppable token in nats, from the keep logits ``before`` the update."""
         total, count = 0.0, 0
         for step, old in zip(steps, before, strict=True):
             free = ~step.seen.protected

@@ -1,7 +1,7 @@
-"""Where a training is logged: the formats of stable-baselines3's logger, and trackers beside them.
+"""Loggers of a training: the formats of stable-baselines3's logger, and experiment trackers.
 
-To add a tracker whose module has ``init``, ``log``, ``Image`` and ``finish`` as wandb's has, add its name to
-:data:`TRACKERS`, and to ``Recipe.report_to``.
+To add a tracker whose module has wandb's interface (``init``, ``log``, ``Image`` and ``finish``), add its name to
+:data:`TRACKERS` and to ``Recipe.report_to``.
 """
 
 import importlib
@@ -16,16 +16,16 @@ from stable_baselines3.common.logger import Image, KVWriter, Logger, configure
 from rltr.errors import RltrError
 
 TRACKERS = ("trackio", "wandb")
-"""Packages that keep runs; none is installed with rltr."""
+"""Supported tracker packages; none is a dependency of rltr."""
 PROJECT = "rltr"
-"""Project of the runs, unless ``TRACKIO_PROJECT`` or ``WANDB_PROJECT`` names another, as in transformers."""
+"""Default project; ``TRACKIO_PROJECT`` and ``WANDB_PROJECT`` override it, as in transformers."""
 
 
 def refuse_missing(report_to: Sequence[str]) -> None:
-    """Refuse trackers that are not installed, before anything is measured.
+    """Check that the trackers in ``report_to`` are installed, before any time is spent on measuring.
 
     Raises:
-        RltrError: with the command that installs them.
+        RltrError: if one is missing, with the command that installs it.
     """
     missing = [name for name in report_to if name in TRACKERS and importlib.util.find_spec(name) is None]
     if missing:
@@ -36,13 +36,13 @@ def refuse_missing(report_to: Sequence[str]) -> None:
 
 
 def training_logger(folder: Path, report_to: Sequence[str], name: str, settings: Mapping[str, Any]) -> Logger:
-    """A logger that writes ``progress.csv``, which the report reads, and to everything that ``report_to`` names.
+    """Make a logger for ``progress.csv``, which the report reads, and for everything in ``report_to``.
 
     Args:
-        folder: for ``progress.csv`` and TensorBoard's events.
-        report_to: ``tensorboard``, and names in :data:`TRACKERS`.
-        name: of the run, for trackers.
-        settings: the recipe, for trackers.
+        folder: folder of ``progress.csv`` and TensorBoard's events.
+        report_to: ``tensorboard`` and names in :data:`TRACKERS`.
+        name: name of the run in trackers.
+        settings: the recipe, as the configuration of the run in trackers.
 
     Raises:
         RltrError: if a tracker does not start.
@@ -59,12 +59,12 @@ def training_logger(folder: Path, report_to: Sequence[str], name: str, settings:
 
 
 class Tracker(KVWriter):
-    """Sends every scalar and picture of an update to a tracker.
+    """Output format that sends the scalars and pictures of every update to a tracker.
 
     Args:
         package: a name in :data:`TRACKERS`.
-        name: of the run.
-        settings: what it shows as the run's configuration.
+        name: name of the run.
+        settings: configuration of the run.
     """
 
     def __init__(self, package: str, name: str, settings: Mapping[str, Any]) -> None:
@@ -73,13 +73,13 @@ class Tracker(KVWriter):
         project = os.environ.get(f"{package.upper()}_PROJECT", PROJECT)
         try:
             self.run = self.module.init(project=project, name=name, config=dict(settings))
-        except Exception as error:  # whatever it raises: a missing account, no network, a setting of its own
+        except Exception as error:  # any type: no account, no network, a wrong setting of the tracker
             raise RltrError(
-                f"report_to: {package} does not start ({error}); mend that, or leave {package} out of report_to"
+                f"report_to: {package} does not start ({error}); fix that, or leave {package} out of report_to"
             ) from error
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Send what one update logged; what is no number or picture, or excluded for this tracker, is left out."""
+        """Send the numbers and pictures of one update, without those that exclude this tracker."""
         sent: dict[str, Any] = {}
         for key, value in key_values.items():
             if self.package in (key_excluded.get(key) or ()):
@@ -91,5 +91,5 @@ class Tracker(KVWriter):
         self.run.log(sent, step=step)
 
     def close(self) -> None:
-        """End the tracker's run: what is still on its way is sent."""
+        """End the tracker's run after sending everything that is pending."""
         self.run.finish()

@@ -1,6 +1,6 @@
-"""Check measured prices (what keeping a token costs in time) before a training: do they predict whole passes?
+"""Check measured prices (the time that keeping a token costs) before a training: do they predict whole passes?
 
-If they do not, or the machine is busy, say why and what can be done.
+If they do not, or the machine is too busy, an error gives the likely cause and the fix.
 """
 
 import logging
@@ -13,23 +13,23 @@ from rltr.recipe.learning import CostGroup
 log = logging.getLogger(__name__)
 
 TOLERATED = 0.15
-"""How far a whole pass's relative time may be from what prices predict: beyond, no policy is trained on them."""
+"""Largest accepted relative error of the predicted time of a whole pass, as a fraction."""
 
 
 class UnreliablePrices(RltrError):
-    """Prices are not to be trusted: what was found and the likely cause. What to do depends on who asked."""
+    """Measured prices are unreliable. The message gives finding and likely cause; the caller adds the fix."""
 
 
 class BusyMachine(UnreliablePrices):
-    """Repeats of the same work disagree, so times tell what else ran more than what they are times of."""
+    """Repeats of the same work take different times, because other processes use the machine."""
 
 
 def advice_in_training(wanted: CostGroup, found: UnreliablePrices) -> str:
-    """What to do about prices in a training, as a sentence.
+    """Say how to fix unreliable prices in a training, as the last sentence of an error.
 
     Args:
-        wanted: what the recipe says.
-        found: what is wrong with them.
+        wanted: the recipe's ``cost`` group.
+        found: the error.
     """
     first = (
         "Stop what else runs on this machine, or wait, and begin again"
@@ -44,11 +44,11 @@ def advice_in_training(wanted: CostGroup, found: UnreliablePrices) -> str:
 
 
 def trust(cost: LatencyCost) -> LatencyCost:
-    """The same prices, if they predict whole passes and times agree; says how well, and if the machine was in use.
+    """Return the same prices if they are reliable; log how well they predict whole passes.
 
     Raises:
-        BusyMachine: if repeats of the same work disagree.
-        UnreliablePrices: if prices do not predict whole passes, with the likely cause. The caller adds what to do.
+        BusyMachine: if repeats of the same work take too different times.
+        UnreliablePrices: if prices do not predict whole passes, with the likely cause. The caller adds the fix.
     """
     fit = cost.fit
     assert fit is not None
@@ -63,14 +63,14 @@ def trust(cost: LatencyCost) -> LatencyCost:
         )
         raise UnreliablePrices(
             f"the measured prices do not hold for whole passes: one that takes {true:.2f} of the native time is "
-            f"predicted as {said:.2f}, and more than {TOLERATED:.0%} off is not used; {likely}"
+            f"predicted to take {said:.2f}, and at most {TOLERATED:.0%} of error are accepted; {likely}"
         )
     if cost.busy:
         log.warning(
-            "this machine is busy: %s. Prices hold even so; what is timed gets surer if nothing else runs", cost.busy
+            "this machine is busy: %s. Prices still hold, but times are more precise if nothing else runs", cost.busy
         )
     log.info(
-        "prices: relative times of whole passes are predicted within %.0f%%, %.0f%% at worst",
+        "prices: error of the predicted time of whole passes: median %.0f%%, largest %.0f%%",
         100 * fit.median_error,
         100 * fit.worst_error,
     )

@@ -1,4 +1,4 @@
-"""What training tells while it runs: scalars and pictures for TensorBoard and progress.csv, and checkpoints."""
+"""Callbacks of a training: scalars and pictures for the loggers, the progress bar, and checkpoints."""
 
 from collections.abc import Callable
 
@@ -15,16 +15,16 @@ from rltr.train.trackers import Tracker
 
 
 class Watch(BaseCallback):
-    """Logs every finished batch of episodes.
+    """Callback that logs scalars and pictures of every finished batch of episodes.
 
-    ``rltr/accuracy`` (or what the task's quality is called) of the sampled (not the deterministic) policy on training
-    inputs at random cost weights and ``rltr/dense_accuracy`` of the whole model, ``rltr/cost`` in dense passes of a
-    typical input, ``rltr/score`` and ``rltr/price`` the two parts of the reward, ``rltr/keep_rate/N`` the share of
-    tokens that stayed at each decision, and ``rltr/kept/…`` pictures.
+    ``rltr/accuracy`` (named after the task's metric) is that of the sampled, not the deterministic, policy on training
+    inputs at random cost weights, and ``rltr/dense_accuracy`` that of the dense model. ``rltr/cost`` is in dense passes
+    of a typical input. ``rltr/score`` and ``rltr/price`` are the two parts of the reward. ``rltr/keep_rate/N`` is the
+    share of tokens kept by the decision before layer N. ``rltr/kept/…`` are pictures of the kept tokens.
 
     Args:
-        examples: where its inputs come from.
-        pictures_every: updates between two sets of pictures.
+        examples: the training examples.
+        pictures_every: number of updates between two sets of pictures.
     """
 
     model: TokenPPO
@@ -71,13 +71,14 @@ class Watch(BaseCallback):
 
 
 class Bar(BaseCallback):
-    """Moves a bar on by every rollout that ended.
+    """Callback that advances a progress bar after every batch of rollouts.
 
-    Not stable-baselines3's own, whose thread outlives an error in training, and adds a traceback of its own to it.
+    It replaces stable-baselines3's ``ProgressBarCallback``, whose thread survives an error in training and then adds a
+    second traceback.
 
     Args:
-        progress: the bars shown; whoever began to show them ends it.
-        task: which of them to move.
+        progress: the rich display. The caller starts and stops it.
+        task: the bar in it to advance.
     """
 
     model: TokenPPO
@@ -95,11 +96,11 @@ class Bar(BaseCallback):
 
 
 class Checkpoints(BaseCallback):
-    """Calls ``save`` every so many updates, between two updates, and once at the end.
+    """Callback that calls ``save`` after every ``every`` updates and at the end of training.
 
     Args:
         save: writes a checkpoint.
-        every: updates between two checkpoints.
+        every: number of updates between two checkpoints.
     """
 
     def __init__(self, save: Callable[[], None], every: int) -> None:

@@ -1,4 +1,4 @@
-"""Whole passes, native and reduced, timed in alternation: what prices of parts are held against before a training."""
+"""Time whole passes, native and reduced, in alternation, to check measured prices before a training."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,23 +21,21 @@ from rltr.system.device import move_inputs
 from rltr.system.timing import pass_order, timed, wait
 
 LEFT = (0.75, 0.45, 0.2)
-"""Shares of the tokens that are left behind the last decision, in the passes that are timed."""
+"""Fractions of tokens left after the last decision, one for each reduced pass that is timed."""
 UNEVENNESS = 0.3
-"""How far the rows of a batch are from the share: a trained policy keeps more of one input than of another."""
-
-
+"""Largest relative deviation of a row's keep rate: a trained policy keeps more of some inputs than of others."""
 FEWEST = 2
-"""Rounds in any case."""
+"""Minimum number of rounds, even if the time limit has passed."""
 PRECISION = 0.02
-"""How far the lower quartile of a pass's times may lie above the fastest: rounds go on until then, within bounds."""
+"""Rounds end early once the lower quartile of each pass's times is at most this fraction above the fastest time."""
 
 
 class AtRandom(Selector):
-    """Asks a policy, as in use, and then keeps a random share, not the same in every row.
+    """Selector that runs a policy, for its time, and then keeps random tokens at a rate that differs between rows.
 
     Args:
-        policy: whose work is done; its answer is not used.
-        share: of each row's tokens that stays at a decision, on average.
+        policy: the policy to run; its output is not used.
+        share: mean fraction of tokens kept at each decision.
     """
 
     def __init__(self, policy: TokenPolicy, share: float) -> None:
@@ -46,16 +44,16 @@ class AtRandom(Selector):
         self._kept: dict[tuple[int, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, decision: Decision) -> Choice:
-        """Which tokens to keep; the same in every pass."""
+        """Choose the tokens to keep; the same ones in every pass."""
         ones = torch.ones(len(decision.tokens.counts), device=decision.hidden.device, dtype=torch.float32)
         self.policy(Observation.of_decision(decision, ones, ones))
         known = (decision.index, decision.tokens.counts)
-        if known not in self._kept:  # drawing is no part of a decision, and is not timed again
+        if known not in self._kept:  # drawing is not part of a decision, so it must not be timed again
             self._kept[known] = self._draw(decision)
         return Choice(self._kept[known])
 
     def _draw(self, decision: Decision) -> Bool[Tensor, " total"]:
-        # On the CPU, so that every device chooses alike.
+        # Drawn on the CPU, so that every device keeps the same tokens.
         generator, rows = torch.Generator().manual_seed(decision.index), len(decision.tokens.counts)
         shares = self.share * (1 + UNEVENNESS * (2 * torch.rand(rows, generator=generator, dtype=torch.float32) - 1))
         drawn = torch.rand(decision.tokens.total, generator=generator, dtype=torch.float32).to(decision.hidden.device)
@@ -63,7 +61,7 @@ class AtRandom(Selector):
 
 
 def probes(policy: TokenPolicy, layers: Sequence[int]) -> list[AtRandom]:
-    """Selectors that leave much, half and little behind the last of the decision ``layers``."""
+    """Selectors that leave the fractions ``LEFT`` of the tokens after the last of the decision ``layers``."""
     return [AtRandom(policy, left ** (1 / len(layers))) for left in LEFT]
 
 
@@ -82,13 +80,14 @@ def time_passes(
 
     Args:
         backbone: the model.
-        selectors: decide which tokens to keep; each decides the same in every pass.
+        selectors: choose the tokens to keep; each must keep the same tokens in every pass.
         layers: the decision layers.
         removal: whether removed tokens are merged or dropped.
         inputs: one batch.
-        least: rounds, if there is time for them.
-        most: rounds at most.
-        limit: seconds after which no round begins, once there are :data:`FEWEST`: large models take minutes for one.
+        least: minimum number of rounds, unless ``limit`` has passed.
+        most: maximum number of rounds.
+        limit: seconds after which no further round begins, except for the first :data:`FEWEST`. A round of a large
+            model takes minutes.
         clock: replaced in tests.
     """
     device = backbone.device
@@ -135,17 +134,17 @@ def time_passes(
 
 
 def _low(seconds: Sequence[float]) -> float:
-    """The lower quartile: what else runs can only add time, and a single lucky pass is not the rule."""
+    """Lower quartile. Other processes only ever add time, so low times are best, but the minimum may be an outlier."""
     return quantiles(seconds, method="inclusive")[0]
 
 
 def _settled(seconds: Sequence[float]) -> bool:
-    """Whether a lower quartile is known well enough: what lies below it lies close."""
+    """Whether the lower quartile is precise enough: it is close to the fastest time."""
     return _low(seconds) <= min(seconds) * (1 + PRECISION)
 
 
 def _around(backbone: Backbone, native: Callable[[], object], clock: Callable[[], float]) -> float:
-    """The share of a native pass that is spent before the first layer and behind the last."""
+    """Fraction of the time of a native pass that is spent before the first layer and after the last."""
     with _layers_watched(backbone, clock) as marks:
         _, total = timed(native, backbone.device, clock)
     return 1 - (marks[-1] - marks[0]) / total
@@ -153,7 +152,7 @@ def _around(backbone: Backbone, native: Callable[[], object], clock: Callable[[]
 
 @contextmanager
 def _layers_watched(backbone: Backbone, clock: Callable[[], float]) -> Iterator[list[float]]:
-    """Yield a list that gets the time whenever the first layer begins and whenever the last one ends."""
+    """Yield a list to which hooks append the time at the start of the first layer and at the end of the last."""
     marks: list[float] = []
 
     def mark(*_: object) -> None:

@@ -62,7 +62,7 @@ def test_a_run_is_repeated_with_its_prices(
     assert policies[0].cost == policies[1].cost
     assert policies[0].calibration == policies[1].calibration
     assert (first / LATENCY_FILE).read_bytes() == (second / LATENCY_FILE).read_bytes()
-    assert len(re.findall(r"prices: relative times [a-z ]* within \d+%, \d+% at worst", told())) == 2
+    assert len(re.findall(r"prices: error of the predicted time [a-z :]* median \d+%, largest \d+%", told())) == 2
     assert "busy" not in caplog.text and "FLOPs are counted" not in caplog.text
     run_train(recipe(folder, tmp_path / "other", **{**table, "cost.batch_size": 9}))
     assert "cost.batch_size=9 is not used" in caplog.text and "measured with batches of 4" in caplog.text
@@ -116,7 +116,7 @@ def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture
     assert isinstance(cost, LatencyCost) and cost.fit is not None and cost.fit.worst_error <= 0.15
     assert "this machine is busy: " in caplog.text and "the load average is 7.0 on 2 processors" in caplog.text
     spoiled = replace(cost, fit=Fit((0.6, 0.4), (0.18, 0.4)))
-    with pytest.raises(RltrError, match=r"takes 0\.60 .* predicted as 0\.18.*machine is busy: .*load average is 7\.0"):
+    with pytest.raises(RltrError, match=r"0\.60 .* predicted to take 0\.18.*machine is busy: .*load average is 7\.0"):
         trust(spoiled)
     with pytest.raises(RltrError, match="something else used the machine for a while, or the processor changed its"):
         trust(replace(spoiled, busy=None))
