@@ -1,4 +1,4 @@
-"""Answers of the dense model, which training and evaluation compare with, and where they are kept."""
+"""Answers of the dense (unpruned) model, and their cache on disk. Training compares the reduced model with them."""
 
 from rltr.dense.answers import DenseAnswers
 from rltr.dense.cache import DenseCache

@@ -1,4 +1,4 @@
-"""What the dense model says, computed once per example."""
+"""Answers of the dense (unpruned) model, computed once per example."""
 
 from collections.abc import Sequence
 
@@ -15,22 +15,23 @@ from rltr.tasks.goals.goal import Answers
 
 
 class DenseAnswers:
-    """The dense model's answers on a data set (``examples.goal`` reads them), computed when first asked for and kept.
+    """Dense answers to the examples of a data set, computed on first use and kept in memory.
 
-    In its last bits the answer to an input depends on what goes through the model with it. Without a cache that is what
-    was asked for with it. With one it must not be, or results would depend on what other runs had stored: then every
-    input goes alone on a CPU (measured: 7 to 10 % more time per input than 64 together), and elsewhere, where a
-    single input takes about as long as many, with the same neighbours each time.
+    ``examples.goal`` extracts the answer from the model output. The last bits of an answer depend on which inputs share
+    its forward pass. Without a cache these are the inputs requested together. With a cache, results would then depend
+    on what earlier runs had stored, so the composition of the passes is fixed. On a CPU every input runs alone
+    (measured: 7 to 10 % more time per input than 64 together). On other devices, where one input takes about as long
+    as many, each input always runs with the same neighbours.
 
     Args:
         backbone: the frozen model.
         examples: the data set.
         rows: inputs per forward pass.
-        cache: where answers outlive the process; None forgets them. Data without a fingerprint are not cached.
+        cache: cache on disk; None for none. Data without a fingerprint are not cached.
 
     Attributes:
-        known: which examples have been computed ``(examples,)``; checkpoints store these, see there.
-        answers: those to all examples ``(examples, *answer)``, zeros where not known; logits, for most goals.
+        known: which examples have been computed ``(examples,)``. Checkpoints store these answers.
+        answers: answers to all examples ``(examples, *answer)``, zeros where not known; logits for most goals.
     """
 
     def __init__(self, backbone: Backbone, examples: Examples, rows: int = 64, cache: DenseCache | None = None) -> None:
@@ -47,7 +48,7 @@ class DenseAnswers:
         """Answers to the examples ``index``, on the CPU in float32; an index may repeat.
 
         Raises:
-            RltrError: if the model's answer to one of them is not finite; nothing of this call is kept then.
+            RltrError: if one of the answers is not finite. No answer of this call is kept then.
         """
         missing = index[~self.known[index]].unique()
         if len(missing) and self.cache is not None:
@@ -63,16 +64,16 @@ class DenseAnswers:
         return self.answers[index]
 
     def _learn(self, index: Int[Tensor, " rows"], answers: Answers) -> None:
-        """Take answers to what is not known yet: a checkpoint's stay, which may come from another machine."""
+        """Store answers that are not known yet. Known ones are kept: a checkpoint's may come from another machine."""
         new = ~self.known[index]
         self.answers[index[new]] = answers[new]
         self.known[index] = True
 
     def _look_up(self, cache: DenseCache) -> None:
-        """Take what the cache holds, the first time; afterwards only this object adds to what is known."""
+        """Load the answers in the cache, on the first call only; later calls do nothing."""
         if self._key is not None or self.cache is None:
             return
-        # Not in __init__: a checkpoint may say by then what is known, and hashing weights takes its time.
+        # Not in __init__: a checkpoint may be restored first, and hashing the weights takes time.
         self._key = dense_key(self.backbone, self.examples, self._together)
         if self._key is None:
             self.cache = None
@@ -86,7 +87,7 @@ class DenseAnswers:
         return 1 if self.backbone.device.type == "cpu" else self.rows
 
     def _parts(self, missing: Int[Tensor, " missing"]) -> Sequence[Tensor]:
-        """Which examples go through the model together."""
+        """Split the missing examples into forward passes."""
         if len(missing) == 0:
             return []  # an empty tensor splits into one empty part, which models refuse
         if self.cache is None:

@@ -1,8 +1,8 @@
-"""What the dense model says, on disk, so that a second run over the same model and data need not compute it again.
+"""Cache of dense answers on disk, so that a second run over the same model and data need not compute them again.
 
-Every model, data set and goal has a folder of its own, named by a digest of all that decides the numbers. What was
-computed together becomes one new file in it, written beside its place and renamed: no process ever sees half a file,
-none rewrites another's, and no lock is needed. A file that another process removed meanwhile is a miss, nothing worse.
+Every combination of model, data set and goal has a folder, named by a digest of everything the answers depend on.
+Answers computed together become one new file in it, written under a temporary name and renamed. So no process reads
+half a file or overwrites another's, and no lock is needed. A file removed by another process is a cache miss.
 """
 
 import hashlib
@@ -31,28 +31,28 @@ from rltr.tasks import Examples
 from rltr.tasks.goals.goal import Answers
 
 FORMAT = 4
-"""Changes when other numbers would be stored under the same digest."""
+"""Version of the stored answers; changes when the same facts would lead to other numbers."""
 MANY = 32
-"""Files of one folder from which on a reader joins them into one."""
+"""A reader joins the files of a folder into one when there are more than this."""
 log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where rltr caches: ``RLTR_CACHE``, or else ``rltr`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Folder of rltr's caches: ``RLTR_CACHE``, or else ``rltr`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
     if own := os.environ.get("RLTR_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rltr"
 
 
 class DenseCache:
-    """A folder of dense answers, bounded in size; the model and data used longest ago go first.
+    """Folder of dense answers with a bounded size, evicting the least recently used model and data first.
 
-    What others keep in that folder is neither counted nor removed. A cache must never end a training: where the disk is
-    full or the folder cannot be written, that is said once, and from then on nothing is stored.
+    Files of other programs in that folder are neither counted nor removed. A cache must never end a training: if the
+    disk is full or the folder cannot be written, it warns once and stores nothing from then on.
 
     Args:
-        most_bytes: how large the folder may become.
-        folder: where; None takes ``dense`` in :func:`cache_folder`.
+        most_bytes: largest size of the folder.
+        folder: the folder; None for ``dense`` in :func:`cache_folder`.
     """
 
     def __init__(self, most_bytes: int, folder: Path | None = None) -> None:
@@ -63,28 +63,31 @@ class DenseCache:
     def read(
         self, key: str, examples: int, shape: Sequence[int] | None = None
     ) -> tuple[Int[Tensor, " rows"], Answers] | None:
-        """What is stored under ``key``: indices below ``examples``, each once, and the answers; None if nothing is.
+        """Read the answers stored under ``key``.
 
-        A damaged file is removed, and so is one with answers of another shape than the rest.
+        Damaged files are removed, and so are files whose answers have a wrong shape.
 
         Args:
             key: a :func:`dense_key`, 64 hexadecimal digits.
-            examples: how many there are.
-            shape: of one answer; None takes the one that most of what is stored has.
+            examples: number of examples of the data set.
+            shape: shape of one answer; None for the most frequent one among the stored answers.
+
+        Returns:
+            Indices of examples, each once, and their answers; None if nothing is stored.
         """
         entry = self.folder / key
         stored_in: dict[Path, tuple[Tensor, Tensor]] = {}
         for file in (file for file in _listed(entry) if file.suffix == ".safetensors"):
             try:
-                # Read whole: a file that vanishes while it is being mapped raises whatever the mapping library likes.
+                # Read as a whole: a memory-mapped file that is removed meanwhile raises an undocumented error.
                 stored = load(file.read_bytes())
                 index, answers = stored["index"], stored["answers"]
                 if index.dtype != torch.int64 or answers.dtype != torch.float32:
                     raise ValueError(f"index and answers are {index.dtype} and {answers.dtype}")
                 if index.ndim != 1 or answers.ndim < 2 or len(index) != len(answers) or len(index) == 0:
-                    raise ValueError("index and answers are not of one length")
+                    raise ValueError("index and answers differ in length")
                 if int(index.min()) < 0 or int(index.max()) >= examples or not answers.isfinite().all():
-                    raise ValueError("there are values that were never stored")
+                    raise ValueError("there are indices out of range or answers that are not finite")
             except FileNotFoundError:
                 continue  # another process joined or removed it since it was listed
             except OSError as error:
@@ -110,21 +113,23 @@ class DenseCache:
             return None
         found = list(stored_in.values())
         try:
-            os.utime(entry)  # used now: it is to go last
+            os.utime(entry)  # mark as used, so that it is evicted last
         except OSError:
             log.debug("cannot mark %s as used", entry)
         every = torch.cat([index for index, _ in found])
         index, inverse = every.unique(return_inverse=True)
         place = torch.empty_like(index).scatter_(0, inverse, torch.arange(len(every)))
         answers = torch.cat([rows for _, rows in found])[place]
-        fits = _size(entry) + index.nbytes + answers.nbytes <= self.most_bytes  # while they are joined, both are there
+        fits = (
+            _size(entry) + index.nbytes + answers.nbytes <= self.most_bytes
+        )  # old and joined files coexist for a moment
         if len(found) > MANY and fits and self.write(key, index, answers):
             for file in stored_in:
                 _remove(file)
         return index, answers
 
     def write(self, key: str, index: Int[Tensor, " rows"], answers: Answers) -> bool:
-        """Store answers under ``key`` beside what is there; False if they were not."""
+        """Add answers to those stored under ``key``; return whether they were stored."""
         if not self._stores or len(index) == 0:
             return False
         entry = self.folder / key
@@ -133,7 +138,7 @@ class DenseCache:
                 raise OSError(f"this data set alone takes more than the {self.most_bytes / 2**20:.0f} MB allowed")
             remove_all_unfinished(entry)
             with atomic_write(entry / f"{uuid.uuid4().hex}.safetensors") as temporary:
-                # Not save_file, which says neither of a full disk nor of a folder that is gone what they are.
+                # Not save_file(): it does not raise OSError for a full disk or a missing folder.
                 temporary.write_bytes(save({"index": index.contiguous(), "answers": answers.float().contiguous()}))
             self._trim(keep=entry)
         except OSError as error:
@@ -145,8 +150,8 @@ class DenseCache:
         return True
 
     def _trim(self, keep: Path) -> None:
-        """Remove whole folders of answers, the one used longest ago first, until the rest fits."""
-        # Only what is named by a digest: RLTR_CACHE may be a folder in which others keep things, too.
+        """Remove folders of answers, least recently used first, until the rest fits."""
+        # Only folders named by a digest: RLTR_CACHE may point to a folder that other programs use, too.
         named = [entry for entry in self.folder.iterdir() if re.fullmatch("[0-9a-f]{64}", entry.name)]
         entries = [entry for entry in named if entry.is_dir() and entry != keep]
         sizes = {entry: _size(entry) for entry in entries}
@@ -166,17 +171,19 @@ def _remove(file: Path) -> None:
 
 
 def _listed(entry: Path) -> list[Path]:
-    """A folder's files by name; none where it cannot be listed, or is not there, or no more."""
+    """Regular files of a folder, sorted; empty if it does not exist or cannot be listed."""
     try:
-        # Not glob: it looks whether the folder is there and then lists it, and another process may remove it between.
+        # Not glob(): another process may remove the folder between its check and its listing.
         with os.scandir(entry) as found:
-            return sorted(Path(file.path) for file in found if file.is_file())  # no device, which may never end
+            return sorted(
+                Path(file.path) for file in found if file.is_file()
+            )  # no devices or pipes, whose reading may never end
     except OSError:
         return []
 
 
 def _removed_meanwhile(entry: Path, error: OSError) -> bool:
-    """Whether a folder could not be written because it was removed, perhaps just as ``mkdir`` found it there."""
+    """Whether writing to a folder failed because another process removed it, possibly during ``mkdir``."""
     if isinstance(error, FileNotFoundError):
         return True
     in_the_way = os.path.lexists(entry) and not entry.is_dir()
@@ -184,7 +191,7 @@ def _removed_meanwhile(entry: Path, error: OSError) -> bool:
 
 
 def _size(entry: Path) -> int:
-    """Bytes of a folder's files; 0 for one that is not there, or no more."""
+    """Total size of a folder's files in bytes; 0 if it does not exist."""
     size = 0
     for file in _listed(entry):
         try:
@@ -202,12 +209,12 @@ def _used(entry: Path) -> float:
 
 
 def dense_key(backbone: Backbone, examples: Examples, rows: int) -> str | None:
-    """A digest of all that the dense answers depend on to the last bit; None if the data have no fingerprint.
+    """Digest of everything that the last bits of dense answers depend on; None if the data have no fingerprint.
 
-    That is the weights (exactly: :attr:`Backbone.fingerprint` is the same for a checkpoint in two precisions, whose
-    answers differ), the configuration of the whole model, the data, what the goal reads in the model's output and in
-    which shape, how many go through the model together, the device, the versions of torch and transformers, and how
-    torch computes there (see :func:`rltr.dense.identity.surroundings`).
+    It covers the exact weights, the configuration of the whole model, the data, the goal and the shape of its answers,
+    the number of inputs per pass, the device, the versions of torch and transformers, and torch's numeric settings (see
+    :func:`rltr.dense.identity.surroundings`). :attr:`Backbone.fingerprint` would not do for the weights: it is the same
+    for a checkpoint in two precisions, whose answers differ.
     """
     data = examples.fingerprint()
     if data is None:

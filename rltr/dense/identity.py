@@ -1,4 +1,4 @@
-"""What a model is, to the last bit: for answers that are kept, and for trainings that go on."""
+"""Bit-exact identity of a model, for the cache of dense answers and for resumed trainings."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from rltr.runtime.fingerprint import refuse_unreadable
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 over all parameters and buffers, those that no checkpoint holds included: names, shapes, dtypes, values.
+    """SHA-256 of names, shapes, dtypes and values of all parameters and buffers, non-persistent ones included.
 
-    :attr:`rltr.runtime.backbone.Backbone.fingerprint` is the same for a checkpoint in two precisions; this is not.
+    Unlike :attr:`rltr.runtime.backbone.Backbone.fingerprint`, it differs between two precisions of a checkpoint.
     """
     found = hashlib.sha256()
     tensors = {**dict(model.named_buffers()), **model.state_dict()}
@@ -25,9 +25,10 @@ def weights_digest(model: PreTrainedModel) -> str:
 
 
 def surroundings(model: PreTrainedModel) -> dict[str, Any]:
-    """What else answers depend on in their last bits: the configuration of the whole, and how torch computes.
+    """Configuration and numeric settings of torch that the last bits of an answer depend on.
 
-    Of the whole, also where only a part is reduced: what stands around that part has a say in the answers.
+    The configuration is that of the whole model even if only one tower is reduced, since the rest of the model
+    contributes to the answers, too.
     """
     said = model.config.to_dict()
     attention = {

@@ -1,4 +1,4 @@
-"""Actions as keep masks: whatever says keep or drop for every token, and nothing else."""
+"""Convert actions to keep masks; anything but one bit per token is an error."""
 
 from typing import Any
 
@@ -11,34 +11,34 @@ from rltr.errors import RltrError
 
 
 def keep_mask(actions: object, rows: int, grid: int) -> Bool[Tensor, "rows grid"]:
-    """Actions as a mask: 1 keeps a token, 0 drops it.
+    """Convert actions to a boolean mask: 1 keeps a token, 0 drops it.
 
     Args:
-        actions: an array, tensor or nested list ``(rows, grid)`` of truth values, or of numbers of any kind, each 0 or
-            1; stable-baselines3 hands bits over as floats.
-        rows: how many inputs the actions are for.
-        grid: places for tokens of each.
+        actions: array, tensor or nested list ``(rows, grid)`` of booleans or of numbers that are 0 or 1, of any dtype:
+            stable-baselines3 passes bits as floats.
+        rows: number of inputs.
+        grid: number of token places per input.
 
     Raises:
-        RltrError: for another shape, for what is no number, and for every number but 0 and 1. NaN, a logit or a
-            probability compared with a threshold would drop or keep tokens without anybody having said so.
+        RltrError: for another shape, another type, or any number but 0 and 1. If NaN, logits or probabilities were
+            compared with a threshold instead, a mistake of the caller would silently keep or drop tokens.
     """
     try:
-        # Through numpy: torch lacks some of its types, and makes a tensor of a list of arrays one number at a time.
+        # Through numpy: torch lacks some of its dtypes, and converts lists of arrays one number at a time.
         given: Any = actions if isinstance(actions, Tensor) else np.asarray(actions)
     except ValueError as error:  # a ragged list
-        raise RltrError(f"actions are no array of bits: {error}") from error
+        raise RltrError(f"actions are not an array of bits: {error}") from error
     if given.shape != (rows, grid):
-        raise RltrError(f"actions have shape {tuple(given.shape)}; expected {(rows, grid)}: one bit for every token")
+        raise RltrError(f"actions have shape {tuple(given.shape)}; expected {(rows, grid)}: one bit per token")
     if isinstance(given, np.ndarray) and given.dtype.kind not in "buif":
         raise RltrError(
-            f"actions are {given.dtype}, not bits: give 1 for every token to keep and 0 for every one to drop"
+            f"actions are {given.dtype}, not bits: pass 1 for every token to keep and 0 for every token to drop"
         )
     keep = given == 1
     wrong = given[~keep & (given != 0)]
     if len(wrong):
         raise RltrError(
-            f"an action is {wrong[0].item()}: give 1 for every token to keep and 0 for every one to drop; likely "
-            "cause: logits, probabilities or NaN of a policy that diverged, in place of what was drawn from them"
+            f"an action is {wrong[0].item()}: pass 1 for every token to keep and 0 for every token to drop; likely "
+            "cause: logits or probabilities instead of bits sampled from them, or NaN from a policy that diverged"
         )
     return torch.as_tensor(keep)

@@ -1,4 +1,4 @@
-"""From what a user has in hand (a model, data) to episodes; every argument has a sensible default."""
+"""Build episodes from a model and data, with defaults for everything else."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,10 @@ from rltr.tasks import Examples
 
 
 def default_layers(depth: int) -> tuple[int, ...]:
-    """Where tokens may leave unless somebody says otherwise: before every second layer from the first on.
+    """Default decision layers: every second layer from the first on, without the last two.
 
-    Some small decisions beat few large ones; a decision before the last two layers saves less than it costs.
+    Several small decisions give better results than few large ones. A decision before one of the last two layers saves
+    less than it costs.
     """
     return tuple(range(0, max(depth - 2, 1), 2))
 
@@ -37,21 +38,21 @@ def make_episodes(
     removal: Removal = "merge",
     group_size: int = 1,
 ) -> Episodes:
-    """Episodes over a model and data.
+    """Build episodes on a model and data.
 
     Args:
-        model: a frozen model, or a backbone; environments of one model share its backbone.
+        model: a frozen model or its backbone. Environments of the same model share one backbone.
         examples: inputs and labels to draw from.
         rows: inputs per batch.
         layers: the decision layers; None takes every second one.
-        cost: a cost model; None counts FLOPs, those of a token policy's decisions included.
+        cost: the cost model; None counts FLOPs, including those of the token policy.
         cost_weight: lowest and highest cost weight, drawn log-uniformly per episode.
         scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both``.
         removal: ``merge`` or ``drop``.
-        group_size: rows that share an input and a weight.
+        group_size: number of consecutive rows that share an input and a cost weight.
 
     Raises:
-        RltrError: if model, data or options do not fit.
+        RltrError: if model, data and options do not fit together.
     """
     backbone = model if isinstance(model, Backbone) else Backbone.shared(model)
     if layers is None:
@@ -64,5 +65,5 @@ def make_episodes(
 
 
 def as_keep(actions: object, episodes: Episodes) -> torch.Tensor:
-    """Actions of one batch of episodes as its keep mask ``(rows, grid)``, or `RltrError`; see :func:`keep_mask`."""
+    """Convert the actions of one batch of episodes to a keep mask ``(rows, grid)``; see :func:`keep_mask`."""
     return keep_mask(actions, episodes.rows, episodes.grid)

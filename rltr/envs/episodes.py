@@ -1,6 +1,6 @@
-"""Episodes in a frozen transformer, in batches: one input going through once is one episode, one decision one step.
+"""Batched episodes in a frozen transformer: an episode is one forward pass of one input, a step is one decision.
 
-All rows of a batch step together. The Gymnasium environments and the stable-baselines3 adapter are thin faces of this.
+All rows of a batch step together. The Gymnasium environments and the stable-baselines3 ``VecEnv`` are thin wrappers.
 """
 
 import math
@@ -28,7 +28,7 @@ from rltr.system.device import move_inputs
 from rltr.tasks import SCORES, Examples, score
 
 ON_CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-"""Prices and rewards, whatever a program has set as torch's defaults."""
+"""Dtype and device of prices and rewards, independent of torch's global defaults."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Outcome:
     """How a batch of episodes ended.
 
     Attributes:
-        index: which example each row was.
-        cost_weight: weight of each row.
+        index: index of the example of each row.
+        cost_weight: cost weight of each row.
         score: task score.
-        quality: how good the reduced model's answer is, by the task's goal; 1 or 0 for classes, right or wrong.
-        dense_quality: how good the dense model's is.
-        cost: cost of the whole pass, selector included, in typical dense passes.
-        reward: sum of the episode's rewards.
+        quality: metric value of the reduced model's answer; for classification 1 if right, 0 if wrong.
+        dense_quality: metric value of the dense model's answer.
+        cost: cost of the whole pass, including the policy, in dense passes of a typical input.
+        reward: sum of the rewards of the episode.
         trace: which tokens were kept.
     """
 
@@ -57,11 +57,11 @@ class Outcome:
 
 
 class Episodes:
-    """A batch of inputs that go through the frozen model together, a decision at a time.
+    """A batch of inputs in the frozen model, run from decision to decision.
 
-    The reward of a step is minus the price of what was kept until the next decision; the last step adds the task score.
-    Prices are ``cost_weight`` times the cost of a token, in dense passes of a typical input. The weight is drawn
-    log-uniformly per episode.
+    The reward of a step is minus the cost of the kept tokens until the next decision, times ``cost_weight``. The last
+    step adds the task score. Costs are in dense passes of a typical input. The weight is drawn log-uniformly per
+    episode.
 
     Args:
         dense: the dense model's answers to the examples to draw from.
@@ -70,12 +70,12 @@ class Episodes:
         cost_weight: lowest and highest weight; equal for a fixed one.
         scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both`` (see :mod:`rltr.tasks.goals.scores`).
         removal: whether removed tokens are merged or dropped.
-        group_size: rows that share an input and a weight, one behind the other.
+        group_size: number of consecutive rows that share an input and a cost weight.
 
     Attributes:
-        cost_weight: weight of each row of the current batch.
-        step_cost: what each row paid in the last step, in typical dense passes.
-        outcome: how the last finished batch ended; None before.
+        cost_weight: cost weight of each row of the current batch.
+        step_cost: cost of each row in the last step, in dense passes of a typical input.
+        outcome: outcome of the last finished batch; None before the first.
     """
 
     def __init__(
@@ -90,12 +90,14 @@ class Episodes:
     ) -> None:
         low, high = cost_weight
         if not 0 < low <= high < math.inf:
-            raise RltrError(f"cost_weight={cost_weight} is no range: give two numbers above 0, the lower one first")
+            raise RltrError(f"cost_weight={cost_weight} is not a range: give two numbers above 0, the lower one first")
         if group_size < 1 or rows < 1 or rows % group_size:
-            raise RltrError(f"{rows} rows do not hold whole groups of {group_size}: make rows a multiple of group_size")
+            raise RltrError(
+                f"{rows} rows are not whole groups of group_size={group_size}: make rows a multiple of group_size"
+            )
         if scoring not in SCORES:
-            raise RltrError(f"there is no score {scoring!r}; choose one of {', '.join(SCORES)}")
-        dense.backbone.forward(KeepAll(), pricing.layers, removal)  # refuses impossible layers and modes now
+            raise RltrError(f"unknown score {scoring!r}; choose one of {', '.join(SCORES)}")
+        dense.backbone.forward(KeepAll(), pricing.layers, removal)  # raises now for impossible layers and modes
         self.dense = dense
         self.examples = dense.examples
         self.backbone: Backbone = dense.backbone
@@ -113,7 +115,7 @@ class Episodes:
         self._generators = [np.random.default_rng() for _ in range(rows // group_size)]
         self._pass: PausedForward | None = None
         self.backbone.attach()
-        # Also when nobody closes: an environment that was forgotten must not stay in the model.
+        # Detaches on garbage collection too, for environments that were never closed.
         self._detach = finalize(self, self.backbone.detach)
         self._detach.atexit = False
 
@@ -123,22 +125,22 @@ class Episodes:
         return len(self.pricing.layers)
 
     def seed(self, seeds: Sequence[int | None]) -> None:
-        """Seed the draws of each group of rows; None leaves one as it is."""
+        """Seed the random generator of each group of rows; None leaves a generator unchanged."""
         for i, seed in enumerate(seeds):
             if seed is not None:
                 self._generators[i] = np.random.default_rng(seed)
 
     def random_state(self) -> list[dict[str, object]]:
-        """The state of every group's generator before it drew the current episode, as plain data."""
+        """State of every group's generator before it drew the current episode, as JSON types."""
         return self._state
 
     def set_random_state(self, state: list[dict[str, object]]) -> None:
-        """Draw the coming episodes as they were drawn when ``state`` was taken."""
+        """Restore generator states, so that the coming episodes are those drawn after ``state`` was taken."""
         for generator, saved in zip(self._generators, state, strict=True):
             generator.bit_generator.state = saved
 
     def reset(self) -> Observation:
-        """Give up the current batch, draw another and run it to its first decision."""
+        """Discard the current batch, draw a new one and run it to its first decision."""
         if self._pass is not None:
             self._pass.close()
         self._state = [dict(generator.bit_generator.state) for generator in self._generators]
@@ -161,13 +163,14 @@ class Episodes:
         """Keep some tokens and run to the next decision, or to the end and the next batch's first decision.
 
         Args:
-            keep: which original tokens stay, ``(rows, grid)``; entries of protected and absent tokens are ignored.
+            keep: mask ``(rows, grid)`` of the original tokens to keep; entries of protected and absent tokens are
+                ignored.
 
         Returns:
-            What there is to decide now, the reward of each row, and whether the batch ended (see ``outcome``).
+            The next observation, the reward of each row, and whether the batch ended (see ``outcome``).
 
         Raises:
-            RltrError: if ``keep`` is no mask of that shape; the episode goes on, and waits for another.
+            RltrError: if ``keep`` is not a mask of that shape. The episode stays at this decision.
             RuntimeError: before :meth:`reset`.
         """
         if self._pass is None or self._pass.decision is None:
@@ -203,7 +206,7 @@ class Episodes:
         return self.reset(), reward, True
 
     def close(self) -> None:
-        """Give up the current batch and detach from the model; closing again does nothing."""
+        """Discard the current batch and detach from the model; calling it again does nothing."""
         if self._pass is not None:
             self._pass.close()
             self._pass = None
@@ -220,22 +223,22 @@ class Episodes:
 
 
 def longest_row(backbone: Backbone, examples: Examples) -> int:
-    """Tokens, special ones included, of the example that has most."""
+    """Number of tokens of the longest example, special tokens included."""
     return row_length(backbone, longest_inputs(examples))
 
 
 def typical_row(backbone: Backbone, examples: Examples) -> int:
-    """Tokens, special ones included but not padding, of an example of median length."""
+    """Number of tokens of an example of median length, special tokens included and padding excluded."""
     return _row(backbone, examples.batch([examples.typical()])).stages[0].counts[0]
 
 
 def longest_inputs(examples: Examples) -> dict[str, Tensor]:
-    """Model inputs, of one row, of the example that has most tokens."""
+    """Model inputs of the longest example, as a batch of one row."""
     return examples.batch([examples.longest()])
 
 
 def row_length(backbone: Backbone, inputs: Mapping[str, Tensor]) -> int:
-    """Tokens per row, padding and special ones included, that a model makes of ``inputs``."""
+    """Number of tokens per row that a model makes of ``inputs``, padding and special tokens included."""
     return _row(backbone, inputs).grid
 
 

@@ -1,4 +1,4 @@
-"""The environment as stable-baselines3 wants it: a ``VecEnv``."""
+"""Adapter of the episodes to stable-baselines3: a ``VecEnv``."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -16,18 +16,18 @@ from rltr.policies.observation import Observation
 
 
 class TokenSelectionVecEnv(VecEnv):
-    """Episodes for stable-baselines3.
+    """Episodes as a stable-baselines3 ``VecEnv``.
 
-    Infos are empty but when episodes end: then each has ``episode``, ``terminal_observation`` and the facts of
-    ``final_info``.
+    Infos are empty until episodes end. Then each has ``episode``, ``terminal_observation`` and the entries of
+    :func:`rltr.envs.vector.final_info`.
 
     Args:
         episodes: the batch of episodes; it is closed with this environment.
 
     Attributes:
-        tensors: whether observations are dicts of tensors on the model's device in place of arrays, which
-            ``OnPolicyAlgorithm.collect_rollouts`` passes on untouched. Stock algorithms copy them into arrays of their
-            own; ``TokenPPO`` switches this on.
+        tensors: whether observations are dicts of tensors on the model's device instead of arrays.
+            ``OnPolicyAlgorithm.collect_rollouts`` passes them on unchanged, and the buffers of stock algorithms copy
+            them into arrays. ``TokenPPO`` sets this.
     """
 
     def __init__(self, episodes: Episodes) -> None:
@@ -44,16 +44,16 @@ class TokenSelectionVecEnv(VecEnv):
         )
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed every group for the next reset.
+        """Set the seed of every group for the next reset.
 
-        Not with ``seed + i`` as stable-baselines3 does: trainings with seeds 0 and 1 would draw nearly the same inputs.
+        Unlike stable-baselines3, not ``seed + i``: trainings with seeds 0 and 1 would draw nearly the same inputs.
         """
         state = np.random.SeedSequence(seed).generate_state(self.num_envs)
         self._seeds = [int(number) for number in state]
         return self._seeds
 
     def reset(self) -> dict[str, Any]:
-        """Begin a new batch, with the seeds given to ``seed`` since the last one."""
+        """Begin a new batch, with the seeds set by ``seed`` since the last reset."""
         if any(seed is not None for seed in self._seeds):
             self.episodes.seed(self._seeds[: self.num_envs // self.episodes.group_size])
         self._reset_seeds()
@@ -62,11 +62,11 @@ class TokenSelectionVecEnv(VecEnv):
         return self._show(self.episodes.reset())
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take the actions ``(num_envs, grid)``, bits or floats."""
+        """Store the actions ``(num_envs, grid)`` for :meth:`step_wait`; bits, also as floats."""
         self._keep = as_keep(actions, self.episodes)
 
     def step_wait(self) -> tuple[dict[str, Any], np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Go on to the next decision layer, or to the next batch."""
+        """Run to the next decision layer, or to the first decision of the next batch."""
         assert self._keep is not None, "step_wait() without step_async()"
         seen, reward, ended = self.episodes.step(self._keep)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -79,23 +79,23 @@ class TokenSelectionVecEnv(VecEnv):
         self.episodes.close()
 
     def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
-        """The attribute, the same for every environment."""
+        """Attribute of the episodes, repeated for every environment."""
         if attr_name == "render_mode":
             return [None for _ in self._get_indices(indices)]
         return [getattr(self.episodes, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
-        """Refused: the environments of a batch are one."""
+        """Not supported: the environments of a batch share their attributes."""
         raise AttributeError(f"{attr_name} cannot be set for single environments of a batch: set it on .episodes")
 
     def env_method(
         self, method_name: str, *args: Any, indices: int | Iterable[int] | None = None, **kwargs: Any
     ) -> list[Any]:
-        """Refused: the environments of a batch are one."""
+        """Not supported: the environments of a batch cannot act separately."""
         raise AttributeError(f"{method_name} cannot be called on single environments of a batch: call it on .episodes")
 
     def env_is_wrapped(self, wrapper_class: type, indices: int | Iterable[int] | None = None) -> list[bool]:
-        """Nothing is wrapped; episode statistics are in the infos."""
+        """Return False for every environment. No ``Monitor`` is needed: episode statistics are in the infos."""
         return [False for _ in self._get_indices(indices)]
 
     def _show(self, seen: Observation) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The environment for one input at a time: the batch of one, with Gymnasium's plain interface."""
+"""Single Gymnasium environment: a batch of one input."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from rltr.envs.vector import final_info, to_numpy
 
 
 class TokenSelectionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
-    """One input goes through the frozen model; one step is one decision layer.
+    """Gymnasium environment for one input at a time; one step is one decision layer.
 
-    Use the vector environment for anything but a look: rows of a batch cost far less than a model call each.
+    It is meant for exploration. The vector environment is far faster, since it shares each model call between inputs.
 
     Args:
         options: keyword arguments of :func:`rltr.envs.build.make_episodes`, ``model`` and ``examples`` among them.
@@ -26,7 +26,7 @@ class TokenSelectionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.render_mode = render_mode
         self.episodes: Episodes = make_episodes(rows=1, **options)
         backbone = self.episodes.backbone
-        # Gymnasium's Dict is a space of dicts of anything, not of arrays.
+        # Typed as Any because Gymnasium declares Dict as a space of dicts of Any, not of arrays.
         space: Any = observation_space(self.episodes.grid, backbone.width, backbone.depth)
         self.observation_space = space
         self.action_space = action_space(self.episodes.grid)
@@ -35,7 +35,7 @@ class TokenSelectionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Begin with another input."""
+        """Begin an episode with a new input."""
         super().reset(seed=seed)
         if seed is not None:
             self.episodes.seed([seed])
@@ -45,7 +45,7 @@ class TokenSelectionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return shown if shown is not None else self._show(self.episodes.reset()), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Keep what ``action (grid,)`` marks and go on to the next decision layer."""
+        """Keep the tokens marked 1 in ``action (grid,)`` and run to the next decision layer."""
         if self._following is not None:
             raise RuntimeError("this episode has ended: call reset() before step()")
         seen, reward, ended = self.episodes.step(as_keep(np.asarray(action)[None], self.episodes))

@@ -1,4 +1,4 @@
-"""Observation and action spaces, and turning observations into what they hold."""
+"""Observation and action spaces, and the conversion of observations to them."""
 
 import numpy as np
 import torch
@@ -12,13 +12,17 @@ FINITE = np.finfo(np.float32)
 
 
 def observation_space(grid: int, width: int, depth: int) -> spaces.Dict:
-    """What one environment shows.
+    """Observation space of one environment.
 
-    ``tokens (grid, width)`` hidden states and ``token_features (grid, 5)``, zeros where a token is gone; ``present
-    (grid,)`` which are still in the stream; ``alive (grid,)`` which of those may still be dropped; ``price (1,)`` what
-    keeping one until the next decision costs, in reward units; ``cost_weight (1,)`` reward units per dense pass of a
-    typical input; ``layer (1,)`` the layer about to run; ``kept (1,)`` share of tokens left; ``spent (1,)`` cost so far
-    in such passes.
+    - ``tokens (grid, width)``: hidden states, zeros where a token was removed
+    - ``token_features (grid, 5)``: token features, zeros where a token was removed
+    - ``present (grid,)``: 1 for tokens that are still in the sequence
+    - ``alive (grid,)``: 1 for tokens that can be dropped now; protected tokens are present but not alive
+    - ``price (1,)``: cost of keeping one token until the next decision, in reward units
+    - ``cost_weight (1,)``: reward units per dense pass of a typical input
+    - ``layer (1,)``: index of the layer about to run
+    - ``kept (1,)``: fraction of the tokens that is left
+    - ``spent (1,)``: cost so far, in dense passes of a typical input
     """
 
     def numbers(*shape: int, low: float = float(FINITE.min), high: float = float(FINITE.max)) -> spaces.Box:
@@ -45,10 +49,10 @@ def action_space(grid: int) -> spaces.MultiBinary:
 
 
 def to_grid(seen: Observation, episodes: Episodes) -> dict[str, Tensor]:
-    """The observation as the spaces have it, one row per input, as tensors on the observation's device."""
+    """Convert an observation to the layout of the space: tensors with one row per input, on the same device."""
     device = seen.hidden.device
     shown = seen.to_grid()
-    # Copies: whoever writes to an observation must not change what the episodes go by.
+    # Copied, so that writing to an observation does not change the state of the episodes.
     shown["cost_weight"] = episodes.cost_weight[:, None].to(device, copy=True)
     shown["spent"] = episodes.spent[:, None].to(device, copy=True)
     shown["layer"] = shown["layer"].float()
@@ -58,7 +62,7 @@ def to_grid(seen: Observation, episodes: Episodes) -> dict[str, Tensor]:
 
 
 def final_grid(episodes: Episodes, width: int, depth: int) -> dict[str, Tensor]:
-    """The observation after the last decision: who was left and what it cost; there is nothing more to decide."""
+    """Observation after the last decision: the tokens left and the total cost; no token can be dropped any more."""
     outcome = episodes.outcome
     assert outcome is not None
     rows, grid = len(outcome.cost), episodes.grid

@@ -1,4 +1,4 @@
-"""The environment, natively batched: ``gymnasium.make_vec("rltr/TokenSelection-v0", 64, model=…, examples=…)``."""
+"""Natively batched Gymnasium environment: ``gymnasium.make_vec(ENVIRONMENT, 64, model=…, examples=…)``."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from rltr.envs.spaces import action_space, final_grid, observation_space, to_gri
 
 
 class TokenSelectionVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.ndarray]):
-    """All inputs of a batch go through the frozen model together; one step is one decision layer for all of them.
+    """Vector environment whose inputs share each forward pass; one step is one decision layer for all of them.
 
-    Every environment ends at the same step, with ``terminated``; the next batch begins in that step
-    (``AutoresetMode.SAME_STEP``), and ``infos["final_obs"]`` and ``infos["final_info"]`` hold what ended.
+    All environments terminate at the same step, and the next batch begins in that step (``AutoresetMode.SAME_STEP``).
+    ``infos["final_obs"]`` and ``infos["final_info"]`` then describe the finished episodes.
 
     Args:
         num_envs: inputs per batch.
@@ -38,7 +38,7 @@ class TokenSelectionVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Begin a new batch; with one ``seed``, environment ``i`` (group ``i``) is seeded with ``seed + i``."""
+        """Begin a new batch. One ``seed`` gives group ``i`` the seed ``seed + i``; a list has one seed per group."""
         groups = self.num_envs // self.episodes.group_size
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + i for i in range(groups)]
@@ -53,7 +53,7 @@ class TokenSelectionVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Keep what ``actions (num_envs, grid)`` marks and go on to the next decision layer."""
+        """Keep the tokens marked 1 in ``actions (num_envs, grid)`` and run to the next decision layer."""
         seen, reward, ended = self.episodes.step(as_keep(actions, self.episodes))
         infos: dict[str, Any] = {}
         everyone = np.full(self.num_envs, ended)
@@ -71,7 +71,7 @@ class TokenSelectionVectorEnv(VectorEnv[dict[str, np.ndarray], np.ndarray, np.nd
 
 
 def final_info(episodes: Episodes) -> dict[str, np.ndarray]:
-    """How each episode of the finished batch ended: one array ``(rows,)`` per fact."""
+    """Results of the finished batch: one array ``(rows,)`` for example index, score, both qualities and cost."""
     outcome = episodes.outcome
     assert outcome is not None
     return {
@@ -84,5 +84,5 @@ def final_info(episodes: Episodes) -> dict[str, np.ndarray]:
 
 
 def to_numpy(shown: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Observations as arrays, without a copy where they lie on the CPU."""
+    """Convert observations to arrays; those on the CPU are not copied."""
     return {name: value.cpu().numpy() for name, value in shown.items()}

@@ -1,6 +1,6 @@
-"""Evaluation: accuracy and measured time of every method in one run.
+"""Evaluation: quality and measured time of a policy and of all baselines in one run.
 
-``rltr.evaluate(policy)`` measures a policy beside the baselines: see :func:`rltr.jobs.api.evaluate`.
+``rltr.evaluate(policy)`` compares a policy with the baselines: see :func:`rltr.jobs.api.evaluate`.
 """
 
 from rltr.callable_package import make_callable

@@ -1,4 +1,4 @@
-"""The sweep: every operating point and the native model over one split, quality and time from the same passes."""
+"""Run every operating point and the native model over a split; quality and time come from the same passes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -42,30 +42,31 @@ def measure(
     split: str = "test",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
-    """Run every point once over all examples, in alternation with the native model.
+    """Run every operating point over all examples, in alternation with the native model.
 
-    Per batch the points run in rotating order, the native model before the first, after the last and in between; each
-    point's time is divided by the mean of its two native neighbours'. The first batch runs once more before, untimed.
-    A last, smaller batch counts for quality and FLOPs but not for time, where it would mix two batch sizes.
+    Within a batch the points run in rotating order, with native passes before the first, after the last and in between.
+    The time of a point is divided by the mean of the native passes just before and after it. The first batch runs once
+    more at the start, untimed, as a warm-up. A smaller last batch counts for quality and FLOPs but is not timed,
+    because times of two batch sizes would be mixed.
 
     Args:
-        backbone: the frozen model, which must not be attached outside of a point's ``attached``.
-        points: at least one.
-        examples: a split the policy was not trained on; at least two.
-        flops: analytic cost, for points without their own.
-        name: of the model, for the report; its ``name_or_path`` if empty.
+        backbone: the frozen model; it must not be attached outside of a point's ``attached``.
+        points: operating points, at least one.
+        examples: a split the policy was not trained on, at least two examples.
+        flops: analytic cost for points without a cost model of their own.
+        name: name of the model in the report; its ``name_or_path`` if empty.
         batch_size: inputs per pass, at least 1.
-        repeats: passes over the split; quality and tokens are those of the first, times come from all.
-        threads: of the processor; as many as torch uses now if None.
+        repeats: passes over the split. Quality and tokens come from the first, times from all.
+        threads: number of CPU threads; torch's current number if None.
         native_every: largest number of points between two native passes.
-        gallery: so many examples, spread evenly over the split, have the kept tokens of the policy's points recorded.
-        seed: of the resampling behind intervals.
+        gallery: number of examples, spread evenly over the split, for which the policy's kept tokens are recorded.
+        seed: seed of the resampling behind intervals.
         progress: show a progress bar.
-        split: what messages call the examples.
+        split: name of the split in messages.
         clock: returns seconds; replaced in tests.
 
     Raises:
-        RltrError: if there is nothing to measure.
+        RltrError: if there are no points or fewer than two examples, or a number above is below 1.
     """
     if not points:
         raise RltrError("There is no operating point to evaluate: give at least one policy setting or baseline.")
@@ -79,7 +80,7 @@ def measure(
     goal, labels = examples.goal, examples.labels.cpu()
     shown = _spread_evenly(gallery, len(examples))
     batches = [range(start, min(start + batch_size, len(examples))) for start in range(0, len(examples), batch_size)]
-    # Repeats are for the clock only, and it does not look at a smaller last batch.
+    # Repeats are only for timing, which leaves out a smaller last batch.
     passes = batches + [batch for batch in batches if len(batch) == len(batches[0])] * (repeats - 1)
     native = Tally()
     dense_said: dict[int, str | None] = {}
@@ -175,10 +176,10 @@ def measure(
 
 
 def _said(goal: Goal, answers: Tensor, examples: Examples) -> list[str | None]:
-    """The answers to a batch, each in a word."""
+    """Readable form of each answer to a batch, a class name for example; None if there is none."""
     return [goal.say(decided, examples.classes) for decided in goal.decide(answers)]
 
 
 def _spread_evenly(count: int, examples: int) -> list[int]:
-    """Indices spread over the split, so that a folder sorted by class shows more than its first class."""
+    """Indices spread evenly over the split, which may be sorted by class."""
     return sorted({round(place) for place in np.linspace(0, examples - 1, min(count, examples))})

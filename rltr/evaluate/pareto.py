@@ -1,6 +1,6 @@
-"""Which operating points are worth having, and how two methods compare at equal cost. Pure functions on numbers.
+"""Pareto fronts, hypervolumes, and the comparison of methods at equal cost. Pure functions on numbers.
 
-A point is a pair ``(cost, quality)``: less of the first and more of the second is better.
+A point is a pair ``(cost, quality)``; lower cost and higher quality are better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ COSTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def pareto_front(points: Sequence[Point]) -> list[int]:
     """Indices of the points that no other point dominates, from cheap to expensive.
 
-    A point dominates another if it costs no more, is no less good, and is better in one of the two. Of equal
-    points the first is taken.
+    A point dominates another if it is at least as good in both cost and quality and better in one of them. Of equal
+    points only the first is returned.
     """
     front: list[int] = []
     best = -np.inf
@@ -34,12 +34,12 @@ def pareto_front(points: Sequence[Point]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], cost: float = 1.0, quality: float = 0.0) -> float:
-    """Area between the Pareto front and a reference point (Zitzler and Thiele 1999), 0 if nothing is better than it.
+    """Area between the Pareto front and a reference point (Zitzler and Thiele 1999); 0 if no point is better.
 
     Args:
         points: pairs of cost and quality.
-        cost: reference cost; what costs more adds nothing. 1 is the dense model's, relative to itself.
-        quality: reference quality; what is less good adds nothing. 0, or the level of guessing.
+        cost: reference cost; points that cost more add nothing. 1 is the cost of the dense model.
+        quality: reference quality, for example that of guessing; points below it add nothing.
     """
     useful = [point for point in points if point[0] < cost and point[1] > quality]
     area, reached = 0.0, quality
@@ -50,13 +50,13 @@ def hypervolume(points: Sequence[Point], cost: float = 1.0, quality: float = 0.0
 
 
 def quality_at(costs: Sequence[float], points: Sequence[Point]) -> list[float | None]:
-    """Accuracy of a method at given costs: straight lines between the members of its Pareto front.
+    """Quality of a method at given costs, by linear interpolation between the points of its Pareto front.
 
-    Nothing is said outside of the measured costs. Between the front's last member and the most expensive point measured
-    the last member's quality holds, since nobody has to spend more for less.
+    There is no extrapolation beyond the measured costs. Between the last point of the front and the most expensive
+    measured point, the quality of the former holds: a larger budget can always use the cheaper point.
 
     Returns:
-        One quality per cost, None where the method was not measured.
+        One quality per cost, None outside of the measured costs.
     """
     if not points:
         return [None] * len(costs)
@@ -67,19 +67,19 @@ def quality_at(costs: Sequence[float], points: Sequence[Point]) -> list[float | 
 def read_off(
     measured: Sequence[float], qualities: ArrayLike, costs: Sequence[float]
 ) -> Float[NDArray[np.float64], "draws costs"]:
-    """Read the quality at given costs off many curves at once, whose points cost the same: see :func:`quality_at`.
+    """Interpolate many curves, whose points have the same costs, at given costs; see :func:`quality_at`.
 
     Args:
         measured: cost of each point, at least one.
-        qualities: ``(draws, points)``; every draw has a Pareto front of its own.
-        costs: where to read.
+        qualities: quality of each point in each draw ``(draws, points)``; every draw has its own Pareto front.
+        costs: costs at which to interpolate.
 
     Returns:
-        NaN at costs that were not measured.
+        Qualities, NaN outside of the measured costs.
     """
     order = np.argsort(measured, kind="stable")
     known, starts = np.unique(np.asarray(measured, dtype=np.float64)[order], return_index=True)
-    # Of points that cost the same only the best counts; a point is on the front if none before it is as good.
+    # Of points with equal cost only the best counts. A point is on the front if all cheaper ones are worse.
     best = np.maximum.reduceat(np.asarray(qualities, dtype=np.float64)[:, order], starts, axis=1)
     reached = np.maximum.accumulate(best, axis=1)
     front = np.ones(best.shape, dtype=bool)
@@ -91,7 +91,7 @@ def read_off(
             continue
         left = np.where(front & (known <= cost), place, -1).max(1)
         right = np.where(front & (known >= cost), place, len(known)).min(1)
-        right = np.where(right == len(known), left, right)  # beyond the front's last member, that one holds
+        right = np.where(right == len(known), left, right)  # beyond the last point of the front, its quality holds
         width = known[right] - known[left]
         share = np.divide(cost - known[left], width, out=np.zeros(len(draws)), where=width > 0)
         low, high = best[draws, left], best[draws, right]
@@ -101,7 +101,7 @@ def read_off(
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method beside the best of the others at one cost."""
+    """One method compared with the best other one at one cost."""
 
     cost: float
     quality: float | None
@@ -112,7 +112,7 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Accuracy minus the best other's, None unless both were measured at this cost."""
+        """Quality minus that of the best other method; None unless both were measured at this cost."""
         if self.quality is None or self.best_quality is None:
             return None
         return self.quality - self.best_quality
@@ -125,18 +125,18 @@ def compare(
     resampled: Mapping[str, Float[NDArray[np.float64], "draws points"]] | None = None,
     examples: int = 0,
 ) -> list[Comparison]:
-    """Compare one series with the best of all others at each of ``costs``.
+    """Compare one method with the best of all others at each of ``costs``.
 
-    The interval is that of the difference to this one other: both curves are read off again for every draw of examples.
-    The other is the best on the same examples, which flatters it a little, and so is no favour to ``method``.
+    The interval is that of the difference to this best other method: both curves are interpolated again for every
+    resample of the examples. The other is chosen on the same examples, which favours it slightly over ``method``.
 
     Args:
-        series: the points of every method, by its name.
-        method: the one to compare; it may be missing.
-        costs: in the unit of the points.
-        resampled: per series the qualities of its points on examples drawn anew (see
-            :func:`rltr.evaluate.resampling.resampled_qualities`); without them there are no intervals.
-        examples: how many examples those were drawn from; at least 1 if they are given.
+        series: points by name of the method.
+        method: name of the method to compare; it may be missing.
+        costs: costs at which to compare, in the unit of the points.
+        resampled: by name, the qualities of the points on resampled examples (see
+            :func:`rltr.evaluate.resampling.resampled_qualities`). Without them there are no intervals.
+        examples: number of examples that were resampled; at least 1 if ``resampled`` is given.
     """
     own = quality_at(costs, series.get(method, ()))
     others = {name: quality_at(costs, points) for name, points in series.items() if name != method}
@@ -157,5 +157,5 @@ def drawn(
     resampled: Mapping[str, Float[NDArray[np.float64], "draws points"]],
     costs: Sequence[float],
 ) -> dict[str, Float[NDArray[np.float64], "draws costs"]]:
-    """Accuracy of every series at each of ``costs``, draw by draw; arguments as for :func:`compare`."""
+    """Quality of every method at each of ``costs`` on every resample; arguments as for :func:`compare`."""
     return {name: read_off([cost for cost, _ in series[name]], resampled[name], costs) for name in resampled}

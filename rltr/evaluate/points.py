@@ -1,4 +1,4 @@
-"""What is measured, and what is known about it afterwards."""
+"""Operating points, the input of an evaluation, and their measurements, its output."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,15 +12,15 @@ from rltr.evaluate.statistics import Interval
 from rltr.runtime.decision import Trace
 
 POLICY = "policy"
-"""The method name of a learned policy: highlighted in plots, shown in the gallery, compared with all others."""
+"""Method name of the learned policy, which plots, gallery and comparisons single out."""
 UNTRAINED = "untrained policy"
-"""The method name of the same policy before training: what it is below the policy, was learned."""
+"""Method name of the same policy before training. Its distance to the trained policy shows what was learned."""
 
 
 def series_name(method: str, removal: str, layers_label: str = "") -> str:
     """Name of the curve to which a point belongs.
 
-    ``tome (merge)``, or only ``none`` where nothing can be dropped, or ``norm (merge), layers 1 2`` with a label.
+    For example ``tome (merge)``, ``norm (merge), layers 1 2`` with a label, or ``none`` for keeping every token.
     """
     name = method if removal == "none" else f"{method} ({removal})"
     return f"{name}, {layers_label}" if layers_label else name
@@ -37,17 +37,17 @@ class OperatingPoint:
     setting: float
     """Value of the control parameter."""
     reduce: Callable[[Mapping[str, Tensor]], tuple[ModelOutput, Trace]]
-    """The reduced forward, timed as a whole: selector, packing and unpacking included."""
+    """Runs the reduced forward pass. It is timed as a whole, including selector, packing and unpacking."""
     parameter: str = "keep rate"
     """Name of the control parameter: ``keep rate`` or ``cost weight``."""
     attached: Callable[[], AbstractContextManager[object]] = nullcontext
-    """Entered before and left after the timed call: attaching costs no time, and the native model runs as it is."""
+    """Context around the timed call. Attaching is not timed, and native passes run on the detached model."""
     flops: CostModel | None = None
-    """FLOPs with this selector's own cost in ``decision``; the sweep's if None."""
+    """FLOPs with this selector's own cost in ``decision``; None for the cost model given to ``measure``."""
     latency: CostModel | None = None
-    """Measured table with this selector's own cost in ``decision``, to predict the latency; None for no forecast."""
+    """Latency table with this selector's own cost in ``decision``, to predict the latency; None for no prediction."""
     layers_label: str = ""
-    """Its decision layers in words, where the same method runs with others, too: those are another curve."""
+    """Names the decision layers if the same method also runs with others, which are another curve."""
 
     @property
     def series(self) -> str:
@@ -57,9 +57,9 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one operating point did on the whole split. Ratios are relative to the native model in the same run.
+    """Results of one operating point on the whole split. Ratios are relative to the native model in the same run.
 
-    The native model is run as its user runs it: on whole batches, padding included.
+    The native model runs as its users run it: on whole batches, padding included.
     """
 
     method: str
@@ -71,19 +71,19 @@ class Measurement:
     parameter: str
     """Name of the control parameter: ``keep rate`` or ``cost weight``."""
     quality: float
-    """Mean quality of the answers, at most 1: the share of right ones, where the evaluation's quality is accuracy."""
+    """Mean quality of the answers, at most 1: the fraction of right answers if the metric is accuracy."""
     quality_interval: Interval | None
     """Lower and upper end of its 95 % interval over inputs; None if there is none."""
     quality_change: float
     """Quality minus the native model's on the same inputs; negative means worse."""
     quality_change_interval: Interval | None
-    """From paired differences, so it is narrower than two intervals of qualities suggest."""
+    """95 % interval of ``quality_change``. From paired differences, so narrower than two separate ones."""
     agreement: float
-    """Share of the native model's answers that this one gives, too, right or wrong."""
+    """Fraction of answers that equal the native model's, right or wrong."""
     flops: float
     """FLOPs relative to the native model, the selector's own included."""
     latency: float
-    """Median of paired time ratios: 0.5 takes half the native time, above 1 is slower than no pruning."""
+    """Median of paired time ratios: 0.5 means half the native time, above 1 means slower than no pruning."""
     latency_interval: Interval | None
     """Its 95 % interval over batches; None with fewer than six batches."""
     milliseconds: float
@@ -93,15 +93,15 @@ class Measurement:
     kept: list[float]
     """Mean tokens per input in each layer."""
     predicted: float | None = None
-    """Relative latency that the table of the latency cost model predicted; None without such a table."""
+    """Relative latency predicted by the latency table; None without a table."""
     layers_label: str = ""
-    """Its decision layers in words, where the same method was measured with others, too."""
+    """Names the decision layers if the same method was also measured with others."""
     layers: list[int] = field(default_factory=list)
-    """Its decision layers."""
+    """Decision layers."""
     agreement_interval: Interval | None = None
     """Its 95 % interval over inputs; None if there is none."""
     per_input: str = ""
-    """Quality of the answer to each input (:func:`rltr.evaluate.resampling.unpack`); empty where it is unknown."""
+    """Packed quality of the answer to each input (see :func:`rltr.evaluate.resampling.unpack`); empty if unknown."""
 
     @property
     def series(self) -> str:
@@ -121,18 +121,18 @@ class Measurement:
 
 @dataclass(frozen=True)
 class View:
-    """Which tokens one operating point kept of one input."""
+    """Tokens that one operating point kept of one input, and its answer."""
 
     method: str
     removal: str
     setting: float
     answer: str | None
-    """In a word; None for answers that one word does not tell."""
+    """Readable answer, for example a class name; None if it has no short form."""
     quality: float
     layers: list[int]
     """The decision layers."""
     present: list[str]
-    """Per stage, before the first decision and after each, a string of ``1`` (still there) and ``0``, one per token."""
+    """One string per stage (before the first decision, then after each): per token ``1`` if still there, else ``0``."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Shown:
     """Index in the split."""
     name: str
     label: str | None
-    """In a word, like the answers."""
+    """Readable label, as ``View.answer``."""
     dense_answer: str | None
     dense_quality: float
     views: list[View]

@@ -1,7 +1,8 @@
-"""How good each answer was, and what the mean would have been on other examples of the same kind.
+"""Bootstrap over examples: store the quality of each answer, and compute means on resampled examples.
 
-All points answer the same examples. So the bootstrap (Efron and Tibshirani 1993, chapter 8) draws the examples anew
-once for all of them: what is hard for one point mostly is for its neighbours, and that cancels out of a difference.
+All operating points answer the same examples, so the bootstrap (Efron and Tibshirani 1993, chapter 8) uses the same
+resamples for all of them. An example that is hard for one point is mostly hard for others, too, and the difference of
+two points cancels that.
 """
 
 import base64
@@ -14,27 +15,27 @@ from numpy.typing import ArrayLike, NDArray
 from rltr.errors import RltrError
 
 RESAMPLES = 1000
-"""Enough for the ends of a 95 % interval: 25 values lie beyond each."""
+"""Number of resamples, enough for a 95 % interval: 25 values lie beyond each end."""
 
 
 def pack(qualities: ArrayLike) -> str:
-    """Quality per example as base64: one bit each where all are 0 or 1 (5,000 are 836 characters), else 32 bits."""
+    """Encode the quality per example as base64: one bit each if all are 0 or 1 (836 characters for 5,000), else 32."""
     values = np.asarray(qualities, dtype=np.float32)
     stored = np.packbits(values.astype(bool)) if is_binary(values) else values.astype("<f4")
     return base64.b64encode(stored.tobytes()).decode()
 
 
 def is_binary(qualities: ArrayLike) -> bool:
-    """Whether every answer is right or wrong, with nothing in between."""
+    """Whether all qualities are 0 or 1."""
     values = np.asarray(qualities)
     return bool(((values == 0) | (values == 1)).all())
 
 
 def unpack(packed: str, examples: int) -> Float[NDArray[np.float32], " examples"]:
-    """Undo :func:`pack`.
+    """Decode the result of :func:`pack`.
 
     Raises:
-        RltrError: if ``packed`` is something else, or of another number of examples.
+        RltrError: if ``packed`` is not such a result or has another number of examples.
     """
     try:
         stored = np.frombuffer(base64.b64decode(packed, validate=True), dtype=np.uint8)
@@ -53,14 +54,14 @@ def unpack(packed: str, examples: int) -> Float[NDArray[np.float32], " examples"
 def resampled_qualities(
     qualities: Shaped[NDArray[Any], "points examples"], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Float[NDArray[np.float64], "resamples points"]:
-    """Mean quality of every point on ``resamples`` draws, with replacement, of as many examples, the same for all.
+    """Mean quality of every point on bootstrap resamples of the examples, the same resamples for all points.
 
     Args:
-        qualities: of each point's answer to each example; True or 1 where it was right.
-        seed: of the draws; the same seed and number of examples give the same draws.
-        resamples: how many draws.
+        qualities: quality of each point's answer to each example; for classification True or 1 if it was right.
+        seed: the same seed and number of examples give the same resamples.
+        resamples: number of resamples, each as large as the set of examples, drawn with replacement.
     """
     examples = qualities.shape[1]
-    # How often each example is drawn says all about a draw, and turns all means into one matrix product.
+    # The number of times each example is drawn describes a resample, and turns all means into one matrix product.
     drawn = np.random.default_rng(seed).multinomial(examples, np.full(examples, 1 / examples), size=resamples)
     return drawn.astype(np.float64) @ qualities.T.astype(np.float64) / examples

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation, and its files."""
+"""Results of an evaluation, and their files."""
 
 import csv
 import math
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation measured: the native model, and every operating point beside it.
+    """Results of one evaluation: the native model and every operating point.
 
-    Intervals are pairs of a lower and an upper end, at 95 %. ``results.json`` holds these fields, and Pareto fronts and
-    hypervolumes beside them.
+    Intervals are pairs of lower and upper end, at 95 %. ``results.json`` holds these fields, Pareto fronts and
+    hypervolumes.
     """
 
     environment: dict[str, str]
-    """Where it was measured: processor, threads, versions, load."""
+    """Conditions of the measurement: processor, threads, versions, date."""
     model: str
     """Name of the model."""
     examples: int
@@ -46,7 +46,7 @@ class Evaluation:
     dense_quality: float
     """Mean quality of the native model's answers, at most 1."""
     dense_quality_interval: Interval | None
-    """Its interval over inputs; None if there is none."""
+    """95 % interval of ``dense_quality`` over inputs; None if there is none."""
     native_milliseconds: float
     """Median wall time per input of the native model."""
     native_throughput: float
@@ -56,7 +56,7 @@ class Evaluation:
     batch_size: int
     """Inputs per pass."""
     timed_batches: int
-    """Batches that times come from; a last, smaller one is not timed."""
+    """Number of timed batches; a smaller last batch is not timed."""
     native_every: int
     """Largest number of points between two native passes."""
     seed: int
@@ -64,18 +64,18 @@ class Evaluation:
     points: list[Measurement]
     """Every operating point that was measured."""
     gallery: list[Shown] = field(default_factory=list)
-    """Some inputs, with the tokens that the policy's points kept of them."""
+    """Some inputs with the tokens that the policy kept of them."""
     quality_name: str = "accuracy"
-    """What the quality is (see :class:`rltr.tasks.goals.Goal`)."""
+    """Name of the metric (see :class:`rltr.tasks.goals.Goal`)."""
     chance: float = 0.0
-    """The quality of guessing."""
+    """Quality of guessing."""
 
     def records(self) -> list[dict[str, Any]]:
-        """One dictionary for each operating point, with what it measured and the name of its curve.
+        """Return one dictionary per operating point, with its measurements and the name of its curve.
 
-        The keys of the quality are called what it is: ``accuracy``, ``accuracy_low``, ``accuracy_change``, and so on.
-        Numbers are numbers; ``kept`` (mean tokens of each layer) and ``layers`` are lists; what is unknown is None. The
-        quality of every single input is left out: :meth:`resampled` works with it.
+        Keys of the quality have the name of the metric: ``accuracy``, ``accuracy_low``, ``accuracy_change`` and so on.
+        ``kept`` (mean tokens in each layer) and ``layers`` are lists; unknown values are None. The quality of every
+        single input is left out; see :meth:`resampled`.
         """
         return [{"series": point.series, **_record(point, self.quality_name)} for point in self.points]
 
@@ -87,7 +87,7 @@ class Evaluation:
         return pandas.DataFrame(rows)
 
     def series(self) -> dict[str, list[Measurement]]:
-        """Points by curve, cheap to expensive in measured latency; the policy first, then what merges."""
+        """Points by curve, in order of measured latency. The policy comes first, then the methods that merge."""
         ordered = sorted(
             self.points,
             key=lambda point: (point.method != POLICY, point.removal == "drop", point.series, point.latency),
@@ -102,9 +102,9 @@ class Evaluation:
         return {name: [(getattr(p, cost), p.quality) for p in points] for name, points in self.series().items()}
 
     def resampled(self, resamples: int = RESAMPLES) -> dict[str, Float[NDArray[np.float64], "resamples points"]]:
-        """Mean qualities by curve on examples drawn anew, the same for all, in the order of :meth:`curves`.
+        """Mean qualities by curve on resampled examples, the same resamples for all, in the order of :meth:`curves`.
 
-        Curves with a point of which nobody wrote down how good each answer was are left out: older results have none.
+        Curves with a point that lacks the quality of each answer are left out; results of older versions lack it.
 
         Raises:
             RltrError: if the qualities are damaged.
@@ -122,17 +122,17 @@ class Evaluation:
         return {name: [points[i] for i in pareto_front(points)] for name, points in self.curves(cost).items()}
 
     def hypervolumes(self, cost: str = "latency") -> dict[str, float]:
-        """The area each curve covers, from the native model's cost down and from guessing up."""
+        """Hypervolume of every curve, with the native model's cost and the quality of guessing as reference point."""
         return {name: hypervolume(points, 1.0, self.chance) for name, points in self.curves(cost).items()}
 
 
 _ADAPTER = TypeAdapter(Evaluation)
 LARGEST = 2**28
-"""Bytes of a file of results, at most: a few per input and operating point."""
+"""Maximum size of a file of results in bytes; it has a few bytes per input and operating point."""
 
 
 def write_json(evaluation: Evaluation, path: Path) -> None:
-    """Write all results, indented for people; :func:`read_json` reads them back."""
+    """Write all results as indented JSON, which :func:`read_json` can read."""
     derived = {
         "fronts": {cost: evaluation.fronts(cost) for cost in ("latency", "flops")},
         "hypervolumes": {cost: evaluation.hypervolumes(cost) for cost in ("latency", "flops")},
@@ -142,10 +142,10 @@ def write_json(evaluation: Evaluation, path: Path) -> None:
 
 
 def read_json(path: Path) -> Evaluation:
-    """Read what :func:`write_json` wrote, now or in a later version: unknown keys are passed over.
+    """Read results that :func:`write_json` wrote. Unknown keys, of a later version, are ignored.
 
     Raises:
-        RltrError: if there is no such file, or it holds something else.
+        RltrError: if the file cannot be read or does not hold results.
     """
     try:
         content = read_regular(path, LARGEST)
@@ -164,9 +164,9 @@ def read_json(path: Path) -> Evaluation:
 
 
 def _in_present_names(data: Any) -> Any:
-    """Results of an earlier version with the names that their fields have now.
+    """Rename the fields of results of earlier versions to the current names.
 
-    Those from when all tasks were classifications lose their gallery.
+    Results from before goals other than classification existed lose their gallery.
     """
     if not isinstance(data, dict):
         return data
@@ -190,9 +190,9 @@ def _rename_parts(data: dict[str, Any], field: str, names: Mapping[str, str]) ->
 
 
 def write_csv(evaluation: Evaluation, path: Path) -> None:
-    """Write one line per point, for spreadsheets; tokens kept per layer stand in one cell, apart by spaces.
+    """Write one line per point, for spreadsheets; the tokens kept in each layer share a cell, separated by spaces.
 
-    The columns of the quality are called what it is: ``accuracy``, ``accuracy_low``, ``accuracy_change``, …
+    Columns of the quality have the name of the metric: ``accuracy``, ``accuracy_low``, ``accuracy_change``, …
     """
     rows = [
         {name: _cell(name, value) for name, value in _record(point, evaluation.quality_name).items()}
@@ -220,7 +220,7 @@ def _record(point: Measurement, quality_name: str) -> dict[str, Any]:
 
 
 def _cell(name: str, value: Any) -> str | float:
-    """A value as it stands in a spreadsheet."""
+    """Format a value for a CSV cell."""
     if name == "kept":
         return " ".join(f"{tokens:.3f}" for tokens in value)
     if name == "layers":
@@ -229,10 +229,10 @@ def _cell(name: str, value: Any) -> str | float:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Read logged scalars of a training: CSV with one column per scalar, empty where nothing was logged.
+    """Read the logged scalars of a training from CSV: one column per scalar, empty where it was not logged.
 
     Raises:
-        RltrError: if there is no such file, or a cell is not a number.
+        RltrError: if the file cannot be read or a cell is not a number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -248,9 +248,9 @@ def _numbers(row: Mapping[str, str | None]) -> dict[str, float]:
 
 
 def highlighted(points: Sequence[Measurement], latency: float = 0.5) -> Measurement | None:
-    """The policy's point that is nearest to a relative latency, of those faster than the native model.
+    """The policy's point nearest to a relative latency, among those on its Pareto front that beat the native time.
 
-    Only points that no cheaper one equals: nobody would choose another.
+    None if no point of the policy is faster than the native model.
     """
     own = [point for point in points if point.method == POLICY and not point.slower]
     front = [own[index] for index in pareto_front([(point.latency, point.quality) for point in own])]

@@ -1,4 +1,4 @@
-"""The standard operating points: a policy at several cost weights, every baseline at several keep rates."""
+"""Standard operating points: a policy at several cost weights, and every baseline at several keep rates."""
 
 import logging
 from collections.abc import Sequence
@@ -22,16 +22,15 @@ log = logging.getLogger(__name__)
 def policy_points(
     backbone: Backbone, policy: Policy, weights: Sequence[float], untrained: Sequence[float] = ()
 ) -> list[OperatingPoint]:
-    """The policy at each cost weight, with what it does to dropped tokens as it was trained.
+    """Operating points of a policy, one per cost weight, with the layers and the removal it was trained with.
 
-    Its latency is predicted if its table was measured under the current conditions.
+    Their latency is predicted if the policy's latency table was measured under the current conditions.
 
     Args:
         backbone: the model it was trained for.
         policy: the policy.
         weights: cost weights.
-        untrained: cost weights at which the same policy is run with the weights it started from, too: its priors and
-            nothing learned.
+        untrained: cost weights for further points with the untrained network, which has only its priors.
     """
     flops = FlopsCost.count(backbone.layers, *decision_flops(policy.network.config))
     forecast = _forecast(policy, backbone)
@@ -52,14 +51,14 @@ def policy_points(
 
 
 def fresh(policy: Policy) -> TokenPolicy:
-    """The policy's network as it is before training; always the same, and torch's generator is left alone."""
+    """Network of the policy before training; deterministic, and without effect on torch's global generator."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         return TokenPolicy(policy.network.config).eval().requires_grad_(False)
 
 
 def evenly_spaced(weights: Sequence[float], count: int = 4) -> list[float]:
-    """At most ``count`` of the cost weights, lowest and highest among them: enough to see what a prior alone does."""
+    """Pick at most ``count`` of the cost weights, evenly spaced, the lowest and the highest included."""
     ordered = sorted(weights)
     last = len(ordered) - 1
     return [ordered[i] for i in sorted({round(step * last / (count - 1)) for step in range(count)})]
@@ -68,17 +67,17 @@ def evenly_spaced(weights: Sequence[float], count: int = 4) -> list[float]:
 def baseline_points(
     backbone: Backbone, methods: Sequence[str], rates: Sequence[float], *schedules: Sequence[int]
 ) -> list[OperatingPoint]:
-    """Keeping everything, and each baseline at each keep rate, merging and dropping.
+    """Operating points of keeping every token and of each baseline at each keep rate, merging and dropping.
 
-    A baseline that cannot decide before some layer (CLS attention before layer 0) decides before the next one instead,
-    and is left out, with a warning, if that is no use either.
+    A baseline that cannot decide before a layer (CLS attention before layer 0) decides before the next one instead. If
+    that is not possible either, it is left out with a warning.
 
     Args:
         backbone: the frozen model.
         methods: names of baselines.
         rates: keep rates.
-        schedules: decision layers, once or several times. Where they differ for a baseline, it runs with each, and the
-            curves' names tell them apart; keeping everything runs with the first only.
+        schedules: one or several sets of decision layers. A baseline runs with each set that differs for it, and the
+            names of the curves then include the layers. Keeping every token runs only with the first.
     """
     points = [_point(backbone, "none", "none", 1.0, KeepAll(), schedules[0])]
     for method in methods:
@@ -96,7 +95,7 @@ def baseline_points(
 
 
 def _possible(backbone: Backbone, method: str, layers: Sequence[int]) -> tuple[int, ...]:
-    """The layers at which a baseline can decide, or the next ones where it cannot; if there are none, it says why."""
+    """Decision layers of a baseline, moved to the next layer where needed; warns with the reason if there are none."""
     selector, possible, reason = baseline(method, 1.0), [], f"there is no layer to decide at ({backbone.depth} layers)"
     for layer in layers:
         for instead in range(layer, min(layer + 2, backbone.depth)):
@@ -128,7 +127,7 @@ def _point(
 
 
 def _forecast(policy: Policy, backbone: Backbone) -> LatencyCost | None:
-    """The latency table of the policy, unless it holds only elsewhere; the reason is said."""
+    """Latency table of the policy; None, with a warning, if it was measured under other conditions."""
     if not isinstance(policy.cost, LatencyCost):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Intervals that say how far a measured number can be trusted. Pure functions on arrays.
+"""95 % confidence intervals of qualities, of their differences and of time ratios. Pure functions on arrays.
 
-All are 95 % intervals. A sample that happens to hold no error, or no difference, is no proof that there are none: every
-interval of a quality knows what an input that was not seen could have changed, and none has a width of 0.
+A sample without errors, or without differences, does not prove that there are none. So every interval of a quality
+accounts for what one unseen input could change, and none has a width of 0.
 """
 
 import math
@@ -21,21 +21,20 @@ LEVEL = 0.95
 TAIL = (1 - LEVEL) / 2
 
 RESAMPLES = 4000
-"""For the ends of an interval of a mean: 100 values lie beyond each."""
+"""Number of draws for the interval of a mean: 100 values lie beyond each end."""
 
 
 def accuracy_interval(correct: ArrayLike) -> Interval | None:
-    """95 % interval of a share of right answers: Wilson's (1927), and where that is narrower, the exact one.
+    """95 % interval of an accuracy: Wilson's interval (1927), widened to the exact one where that reaches further.
 
-    The exact one is Clopper's and Pearson's (1934). Wilson's alone holds the truth in as few as 84 of 100 draws where
-    less than one error is expected, which is where good models are; with both it is at least 95.
+    The exact interval is Clopper's and Pearson's (1934). Wilson's alone covers the true value in as few as 84 of 100
+    samples when less than one error is expected, as for good models. Both together cover it in at least 95.
 
     Args:
         correct: ``(inputs,)``, True or 1 where the answer was right.
 
     Returns:
-        An interval within 0 to 1, neither end of which falls with a further right answer; None for fewer than two
-        inputs.
+        An interval within 0 to 1; None for fewer than two inputs. Neither end decreases if one more answer is right.
     """
     right = np.asarray(correct, dtype=bool)
     if len(right) < 2:
@@ -46,14 +45,14 @@ def accuracy_interval(correct: ArrayLike) -> Interval | None:
 
 
 def quality_interval(values: ArrayLike, *, seed: int = 0) -> Interval | None:
-    """95 % interval of a mean quality: of a share, where all answers are right or wrong, else :func:`mean_interval`.
+    """95 % interval of a mean quality: :func:`accuracy_interval` for 0 and 1 only, else :func:`mean_interval`.
 
-    Qualities that may be below 0 (D², cosines) have no worst value, so an unseen answer counts as 0 or as the worst
-    seen.
+    Qualities that may be negative (D², cosines) have no common lower limit, so an unseen answer counts as 0 or as the
+    lowest observed value, whichever is lower.
 
     Args:
         values: ``(inputs,)``, at most 1 each.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: seed of the resampling; the same seed gives the same interval.
 
     Returns:
         None for fewer than two inputs.
@@ -67,13 +66,13 @@ def quality_interval(values: ArrayLike, *, seed: int = 0) -> Interval | None:
 def quality_change_interval(after: ArrayLike, before: ArrayLike, *, seed: int = 0) -> Interval | None:
     """95 % interval of a change of mean quality on the same inputs.
 
-    A score interval where all answers are right or wrong, else :func:`mean_interval` of the differences, where an
-    unseen input may turn from worthless to perfect or back.
+    It is :func:`paired_change_interval` if all qualities are 0 or 1, else :func:`mean_interval` of the differences. An
+    unseen input may then change from the worst to the best quality or back.
 
     Args:
         after: ``(inputs,)``, at most 1 each.
-        before: the same of what it is compared with.
-        seed: of the resampling.
+        before: the qualities to compare with, for the same inputs.
+        seed: seed of the resampling.
     """
     now, then = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
     if is_binary(now) and is_binary(then):
@@ -86,17 +85,17 @@ def quality_change_interval(after: ArrayLike, before: ArrayLike, *, seed: int = 
 def mean_interval(values: ArrayLike, lowest: float, highest: float, *, seed: int = 0) -> Interval | None:
     """95 % interval of the mean of values with known limits (Gaffke 2005; Learned-Miller and Thomas 2019).
 
-    The Bayesian bootstrap (Rubin 1981) gives every value a random share of 1. Here one value more, which nobody has
-    seen, gets a share, too: it is the lowest possible for the lower end and the highest possible for the upper end. Of
-    zeros and ones this is Clopper's and Pearson's interval; of values near each other about the t interval, and it
-    still holds where a few inputs of hundreds decide. That it holds for all bounded values is conjectured, and no
-    counterexample is known.
+    The Bayesian bootstrap (Rubin 1981) draws random weights of sum 1 for the values. Here one additional unseen value
+    gets a weight, too: the lowest possible value for the lower end, the highest possible for the upper end. For zeros
+    and ones the result is Clopper's and Pearson's interval. For values close to each other it is near the t interval,
+    and it still has the right coverage if a few of hundreds of inputs dominate. Its coverage for all bounded values is
+    a conjecture without a known counterexample.
 
     Args:
         values: ``(inputs,)``, independent of each other.
-        lowest: least possible value.
-        highest: largest possible value.
-        seed: of the shares; with the same seed and number of values, both ends rise if a value does.
+        lowest: lowest possible value.
+        highest: highest possible value.
+        seed: seed of the weights. With the same seed and number of values, neither end falls if a value rises.
 
     Returns:
         None for fewer than two values.
@@ -106,22 +105,22 @@ def mean_interval(values: ArrayLike, lowest: float, highest: float, *, seed: int
         return None
     draws = np.random.default_rng(seed).standard_exponential((RESAMPLES, len(sample) + 1), dtype=np.float32)
     unseen, total = draws[:, -1].astype(np.float64), draws.sum(1, dtype=np.float64)
-    centre = float(sample.mean())  # single precision is for the distances from it
+    centre = float(sample.mean())  # single precision is enough for the deviations from it
     seen = draws[:, :-1] @ (sample - centre).astype(np.float32)
     low, high = _ends((seen + unseen * (lowest - centre)) / total, (seen + unseen * (highest - centre)) / total)
     return centre + low, centre + high
 
 
 def resampled_interval(draws: ArrayLike, examples: int, *, seed: int = 0) -> Interval:
-    """95 % interval of a difference of two mean qualities, from what it was on examples drawn anew.
+    """95 % interval of a difference of two mean qualities, from its values on resampled examples.
 
-    A bootstrap only draws what was seen. As in :func:`mean_interval`, an example that was not seen gets its share, on
-    which one of both is right and the other wrong.
+    A bootstrap resamples only observed examples. As in :func:`mean_interval`, one unseen example gets a random weight;
+    on it one of the two is right and the other wrong.
 
     Args:
-        draws: ``(resamples,)`` the difference on resampled examples.
-        examples: how many examples were drawn from, at least 1.
-        seed: of the shares.
+        draws: ``(resamples,)``, the difference on each resample.
+        examples: number of examples that were resampled, at least 1.
+        seed: seed of the weights.
     """
     unseen = np.random.default_rng(seed).beta(1, examples, size=len(np.asarray(draws)))
     seen = (1 - unseen) * np.asarray(draws, dtype=np.float64)
@@ -135,12 +134,12 @@ def _ends(low: NDArray[np.float64], high: NDArray[np.float64]) -> Interval:
 def paired_change_interval(after: ArrayLike, before: ArrayLike) -> Interval | None:
     """95 % score interval of a change of accuracy on the same inputs (Tango 1998, Statistics in Medicine 17).
 
-    Only inputs that one side alone got right speak about the change. Where there are none, a bootstrap would claim
-    certainty; this interval still knows how many inputs could have spoken.
+    Only discordant inputs, which exactly one of the two got right, carry information about the change. If there are
+    none, a bootstrap interval would have a width of 0; this one still depends on the number of inputs.
 
     Args:
         after: ``(inputs,)``, True or 1 where the answer was right.
-        before: the same of what it is compared with.
+        before: the answers to compare with, for the same inputs.
 
     Returns:
         An interval within -1 to 1 around the change, or None for fewer than two inputs.
@@ -151,15 +150,15 @@ def paired_change_interval(after: ArrayLike, before: ArrayLike) -> Interval | No
         return None
 
     def excess(change: float, z: float) -> float:
-        """How far the observed change lies above ``change``, less ``z`` standard errors as they are if that is true."""
+        """Observed change minus ``change`` minus ``z`` standard errors under ``change``, times ``n``."""
         linear = (2 * n - won + lost) * change - won - lost
         rest = 8 * n * lost * change * (1 - change)
-        share_lost = (math.sqrt(max(linear**2 + rest, 0.0)) - linear) / (4 * n)  # most likely, given the change
+        share_lost = (math.sqrt(max(linear**2 + rest, 0.0)) - linear) / (4 * n)  # maximum likelihood, given the change
         variance = n * (2 * share_lost + change * (1 - change))
         return won - lost - n * change - z * math.sqrt(max(variance, 0.0))
 
     z, change = float(norm.ppf(1 - TAIL)), (won - lost) / n
-    beside = 1e-9  # at the change itself, the error can be 0 where it is not right beside it
+    beside = 1e-9  # at the change itself the standard error can be 0, though not next to it
     low = -1.0 if lost == n else brentq(excess, -1, change - beside, args=(z,))
     high = 1.0 if won == n else brentq(excess, change + beside, 1, args=(-z,))
     return float(low), float(high)
@@ -168,19 +167,18 @@ def paired_change_interval(after: ArrayLike, before: ArrayLike) -> Interval | No
 def seeds_interval(differences: Sequence[float], draws: ArrayLike, examples: int) -> Interval:
     """95 % interval of a mean over a few trained policies that were all measured on the same examples.
 
-    Two things would be different next time: the trainings and the examples. Their variances add up: that of the mean
-    over seeds, and that of the mean on resampled examples, one of which was not seen. Three seeds say little about
-    their own variance, so the interval is a t interval, with the degrees of freedom of Welch and Satterthwaite
-    (Satterthwaite 1946). Part of the examples' variance is in both, which makes it a little too wide rather than too
-    narrow.
+    Its variance is the sum of two: that of the mean over training seeds, and that of the mean over resampled examples,
+    with one unseen example as in :func:`resampled_interval`. A few seeds give a poor estimate of their variance, so it
+    is a t interval with Welch's and Satterthwaite's degrees of freedom (Satterthwaite 1946). Part of the variance over
+    examples is counted twice, so the interval is slightly too wide rather than too narrow.
 
     Args:
-        differences: one per seed; of a single one only the examples' variance is known.
-        draws: ``(resamples,)`` the mean over the same seeds on examples drawn anew.
-        examples: how many examples were drawn from.
+        differences: one per seed. With a single seed, only the variance over examples is used.
+        draws: ``(resamples,)``, the mean over the same seeds on each resample.
+        examples: number of examples that were resampled.
     """
     mean = float(np.mean(differences))
-    # The mean square of the share of an example that was not seen, on which the difference may be 1 or -1.
+    # Mean square of the random weight of one unseen example, on which the difference may be 1 or -1.
     unseen = 2 / ((examples + 1) * (examples + 2))
     of_examples = float(np.var(np.asarray(draws, dtype=np.float64), ddof=1)) + unseen
     count = len(differences)
@@ -191,18 +189,18 @@ def seeds_interval(differences: Sequence[float], draws: ArrayLike, examples: int
 
 
 def median_ratio(times: ArrayLike, references: ArrayLike) -> tuple[float, Interval | None]:
-    """Median of paired ratios and its 95 % interval, from their order alone (the sign test turned around).
+    """Median of paired ratios and its distribution-free 95 % interval, by inverting the sign test.
 
-    A ratio of two times taken next to each other hardly feels a machine that slows down over minutes, and a median
-    of such ratios hardly feels a single interruption.
+    The ratio of two adjacent times is robust to a machine that slows down over minutes, and the median of such ratios
+    is robust to single interruptions.
 
     Args:
         times: ``(pairs,)`` seconds, at least one.
-        references: ``(pairs,)`` seconds, above 0, each taken next to the time of the same index.
+        references: ``(pairs,)`` seconds, above 0, each measured next to the time of the same index.
 
     Returns:
-        The median, and its interval; None in its place for fewer than six pairs, the least and the largest of which
-        do not hold the true median in 95 of 100 cases.
+        The median and its interval. The interval is None for fewer than six pairs, since even from the smallest to the
+        largest ratio it would cover the true median in less than 95 of 100 cases.
     """
     ratios = np.asarray(times, dtype=np.float64) / np.asarray(references, dtype=np.float64)
     median = float(np.median(ratios))

@@ -1,4 +1,4 @@
-"""A policy run over the validation split at every cost weight: what its calibration is made of."""
+"""Calibrate a policy: run it over the validation split at every cost weight and record quality and cost."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from rltr.tasks import Examples
 from rltr.tasks.goals.plausibility import warn_if_implausible
 
 TIMINGS = 5
-"""Least number of passes in which a weight is timed; the median counts."""
+"""Minimum number of timed passes per cost weight; the median counts."""
 NATIVE_EVERY = 4
 """Largest number of reduced passes between two native ones."""
 
@@ -40,17 +40,19 @@ def calibrate(
     confidence: float = 0.9,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[CalibrationPoint]:
-    """Run the policy over ``examples`` at every weight; where prices are times, in alternation with the native model.
+    """Run the policy over ``examples`` at every cost weight, and measure cost, quality and the bound on its loss.
+
+    If prices are latencies, time is measured, too, in alternation with the native model.
 
     Args:
         backbone: the frozen model, not attached.
         policy: the policy.
-        pricing: prices and decision layers it was trained with.
+        pricing: prices and decision layers of its training.
         removal: whether removed tokens are merged or dropped.
         examples: a split that training did not see.
         weights: cost weights, each above 0.
         batch_size: inputs per pass.
-        confidence: of the bounds on what is lost, above 0 and below 1.
+        confidence: confidence of the bounds on the loss of quality, above 0 and below 1.
         clock: returns seconds; replaced in tests.
     """
     tallies = [_Tally() for _ in weights]
@@ -60,7 +62,7 @@ def calibrate(
     goal, device = examples.goal, backbone.device
     reduced_models = [ReducedModel(backbone, Learned(policy, pricing, w), pricing.layers, removal) for w in weights]
     parts = list(torch.arange(len(examples)).split(batch_size))
-    # A smaller last batch would mix two batch sizes; repeats are for the clock only.
+    # A smaller last batch is not timed, since it would mix two batch sizes. Repeats are only for timing.
     whole = [part for part in parts if len(part) == len(parts[0])]
     timing = isinstance(pricing.cost, LatencyCost)
     again = max(0, TIMINGS - len(whole)) if timing else 0
@@ -119,7 +121,7 @@ def calibrate(
 
 @dataclass
 class _Tally:
-    """What is noted of one weight."""
+    """Results of one cost weight so far."""
 
     quality: list[Tensor] = field(default_factory=list)
     cost: float = 0.0
@@ -136,7 +138,7 @@ def _warm_up(
     reduced_models: Sequence[ReducedModel],
     inputs: Mapping[str, Tensor],
 ) -> None:
-    """What runs for the first time is slow: the native model, and the reduced ones that keep most and least."""
+    """Run the native model and the reduced ones that keep most and least once, because first runs are slow."""
     native()
     with backbone.attached():
         for reduced_model in (reduced_models[0], reduced_models[-1]):

@@ -1,4 +1,4 @@
-"""Where numbers were measured: without it a latency means nothing."""
+"""Description of machine and software, without which a latency has no meaning."""
 
 import datetime
 import platform
@@ -12,7 +12,7 @@ from rltr.version import __version__
 
 
 def system_info(backbone: Backbone, threads: int) -> dict[str, str]:
-    """Versions, device, precision, threads and date, as words for the report."""
+    """Versions, device, dtype, threads and date, as strings for the report."""
     machine = Machine.here(backbone.device, backbone.dtype, threads)
     described = {
         "rltr": __version__,

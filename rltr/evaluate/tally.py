@@ -18,7 +18,7 @@ from rltr.tasks.goals.goal import Answers, Goal, Labels, PerRow
 
 
 def reduced_cost(cost: CostModel, trace: Trace, depth: int) -> Float[Tensor, " rows"]:
-    """Cost of a reduced pass for each row: every layer at its kept tokens, and every decision at what reached it."""
+    """Cost of a reduced pass for each row: all layers at their token counts, and all decisions at their inputs'."""
     counts = trace.counts_per_layer(depth).to(torch.float64)
     total = torch.stack([cost.layer(layer, counts[layer]) for layer in range(depth)]).sum(0)
     for stage in range(len(trace.layers)):
@@ -28,7 +28,7 @@ def reduced_cost(cost: CostModel, trace: Trace, depth: int) -> Float[Tensor, " r
 
 @dataclass
 class Tally:
-    """What is noted of one point, or of the native model, while the sweep runs."""
+    """Results of one operating point, or of the native model, so far."""
 
     seconds: list[float] = field(default_factory=list)
     references: list[float] = field(default_factory=list)
@@ -50,16 +50,16 @@ class Tally:
 
     @property
     def agreement(self) -> NDArray[np.float64]:
-        """Share of the native model's answer to every input so far that was given here, too."""
+        """Agreement with the native model's answer for every input so far, 0 to 1."""
         return torch.cat(self.agreements).double().numpy()
 
     def answer(self, goal: Goal, dense: Answers, answers: Answers, labels: Labels) -> None:
-        """Note how good the answers to a batch are, and how many of them are the native model's (``dense``)."""
+        """Add the quality of the answers to a batch, and their agreement with the native model's (``dense``)."""
         self.qualities.append(goal.quality(dense, answers, labels))
         self.agreements.append(goal.agreement(dense, answers))
 
     def spend(self, trace: Trace, depth: int, flops: CostModel, latency: CostModel | None) -> None:
-        """Add up tokens and costs. The native model spends its full grid, padding included: that is what it runs."""
+        """Add tokens and costs of a batch. The native model pays for the full grid, as it computes padding."""
         rows = trace.present.shape[1]
         self.grid += rows * trace.grid
         self.layers = list(trace.layers)
@@ -74,7 +74,7 @@ class Tally:
     def view(
         self, point: OperatingPoint, trace: Trace, said: Sequence[str | None], index: range, shown: Sequence[int]
     ) -> None:
-        """Note what was kept and ``said`` of those examples of a batch (``index``) that the gallery will show."""
+        """Record kept tokens and answers (``said``) of those examples of a batch (``index``) that the gallery shows."""
         for example in sorted(set(shown) & set(index)):
             row = example - index.start
             self.views[example] = View(
@@ -89,14 +89,14 @@ class Tally:
 
 
 def summarise(point: OperatingPoint, tally: Tally, native: Tally, rows: int, seed: int) -> Measurement:
-    """Turn the notes on one point, and on the native model, into the numbers that are reported.
+    """Compute the reported numbers of one operating point.
 
     Args:
-        point: what was run.
-        tally: its notes over the whole split.
-        native: the native model's, over the same examples in the same order.
+        point: the operating point.
+        tally: its results over the whole split.
+        native: the native model's results over the same examples in the same order.
         rows: inputs per timed pass.
-        seed: of the resampling behind intervals.
+        seed: seed of the resampling behind intervals.
     """
     quality = tally.quality
     ratio, interval = median_ratio(tally.seconds, tally.references)

@@ -1,4 +1,4 @@
-"""Actions are bits: anything else is refused, through every door, and the episode still stands."""
+"""Every environment accepts only bits as actions; after an error the episode continues."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "complex": (GOOD.astype(complex), "not bits"),
     "turned": (GOOD.T, r"have shape \(3, 2\); expected \(2, 3\)"),
     "one row": (GOOD[0], r"have shape \(3,\); expected \(2, 3\)"),
-    "ragged": ([[1, 0, 1], [1]], "no array of bits"),
+    "ragged": ([[1, 0, 1], [1]], "not an array of bits"),
 }
 
 
@@ -81,14 +81,16 @@ def episodes(options: dict[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
     return made, lambda actions: made.step(torch.as_tensor(actions))
 
 
-@pytest.mark.parametrize("door", [vector, one, stable_baselines3, episodes])
+@pytest.mark.parametrize("make", [vector, one, stable_baselines3, episodes])
 @pytest.mark.parametrize("value", [np.nan, 0.4])
-def test_no_door_lets_them_in(door: Any, value: float, options: dict[str, Any], grid: int) -> None:
-    env, step = door(options)
+def test_every_environment_refuses_them_and_continues(
+    make: Any, value: float, options: dict[str, Any], grid: int
+) -> None:
+    env, step = make(options)
     wrong = np.ones((2, grid), np.float32)
-    wrong[0, -1] = value  # also where the token is absent: who sends that has lost its way
+    wrong[0, -1] = value  # wrong values are refused even where the token is absent
     for _ in LAYERS:
         with pytest.raises(RltrError, match="an action is"):
             step(wrong)
-        step(np.ones((2, grid), np.float32))  # what was refused moved nothing
+        step(np.ones((2, grid), np.float32))  # the refused action has changed nothing
     env.close()
