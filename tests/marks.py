@@ -1,7 +1,7 @@
 """The one home of the marks ``slow`` and ``assets``: which tests have them is a table here, and nowhere else.
 
-A test is slow if it takes more than ten seconds of a processor. ``pytest -m 'not slow'`` leaves these out, and then
-takes about half of the time. To find them, run the suite with ``--durations=40`` on a machine that does nothing else.
+A test is slow if it takes more than ten seconds of a processor; ``pytest -m 'not slow'`` leaves these out. To find
+them, run the suite with ``--durations=40`` on a machine that does nothing else.
 
 A name is a file, a test in it, or a test with its parameters, as pytest prints them. One that names nothing makes
 ``tests/test_marks.py`` fail.
@@ -13,6 +13,8 @@ import pytest
 
 SLOW: tuple[str, ...] = (
     "tests/backbone/test_one_way_in.py::test_compiled_models_run_reduced_and_compiled_again",
+    "tests/benchmarks/test_gpu.py::test_everything_in_small_is_one_file_of_finite_numbers",
+    "tests/benchmarks/test_gpu.py::test_the_same_runs_where_tensors_are_on_another_device",
     "tests/deploy/test_mutations.py::test_a_damaged_folder_is_refused_or_decides_as_the_sound_one[2000-0]",
     "tests/jobs/test_interruption.py",
     "tests/test_dense_cache.py::test_processes_share_a_folder",
