@@ -232,33 +232,33 @@ def test_fidelity_of_tokens_is_the_mean_over_tokens() -> None:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([[0, 1, 0], [0, 1, 1]], "where its row has no token"),
+        ([[0, 1, 0], [0, 1, 1]], "at a position without a token"),
         ([[0, 1, 0], [-100, -100, -100]], "no labelled token"),
         ([[0, 1, 3], [0, 1, -100]], r"labels \[3\] do not fit a head of 3"),
         ([[0, 1], [0, 1]], r"labels of shape \(rows, tokens\)"),
     ],
 )
-def test_labels_that_are_no_token_labels(labels: list[list[int]], said: str) -> None:
+def test_wrong_token_labels_are_refused(labels: list[list[int]], said: str) -> None:
     goal, present = TokenClassification(longest=3), torch.tensor([[1, 1, 1], [1, 1, 0]])
     dense = goal.read({"logits": torch.zeros(2, 3, 3)}, {"attention_mask": present})
     with pytest.raises(RltrError, match=said):
         score("both", goal, dense, dense, torch.tensor(labels))
 
 
-def test_answers_at_other_places_are_refused() -> None:
+def test_answers_at_different_positions_are_refused() -> None:
     """A row that is padded at its start in one batch, and alone in another."""
     goal, logits = TokenClassification(longest=3), torch.zeros(1, 3, 3)
     dense, shifted = (goal.read({"logits": logits}, {"attention_mask": torch.tensor([own])}) for own in MASKS)
     labels = torch.tensor([[UNLABELLED, 0, UNLABELLED]])
     score("both", goal, dense, dense, labels)
     for one, other in ((dense, shifted), (shifted, dense)):
-        with pytest.raises(RltrError, match="at other places of their rows; .*padding_side"):
+        with pytest.raises(RltrError, match="at different positions of their rows; .*padding_side"):
             score("both", goal, one, other, labels)
 
 
-def test_heads_that_do_not_speak_per_token() -> None:
+def test_outputs_that_are_not_per_token_are_refused() -> None:
     goal, present = TokenClassification(longest=3), torch.ones(2, 3, dtype=torch.long)
-    with pytest.raises(RltrError, match="one answer per token"):
+    with pytest.raises(RltrError, match="token classification needs logits"):
         goal.read({"logits": torch.zeros(2, 3)}, {"attention_mask": present})
     with pytest.raises(RltrError, match="at most 3"):
         goal.read({"logits": torch.zeros(2, 4, 3)}, {})

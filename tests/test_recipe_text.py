@@ -52,9 +52,9 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "a number without end": ("learner: {rollouts: " + "9" * 6_000 + "}\n", "whole number of 6000 digits"),
     "a number without end, in hex": ("learner: {rollouts: 0x" + "f" * 6_000 + "}\n", "whole number of 6002 digits"),
     "a real number without end": ("learner: {learning_rate: " + "9" * 6_000 + ".0}\n", "finite"),
-    "a key twice": ("learner: {seed: 1}\nlearner: {seed: 2}\n", "'learner' stands here a second time"),
-    "a key twice, below": ("learner: {seed: 1, seed: 2}\n", "'seed' stands here a second time"),
-    "a key that is no name": ("1: 2\n", "a name was expected here, not 1"),
+    "a key twice": ("learner: {seed: 1}\nlearner: {seed: 2}\n", "duplicate key 'learner'"),
+    "a key twice, below": ("learner: {seed: 1, seed: 2}\n", "duplicate key 'seed'"),
+    "a key that is no name": ("1: 2\n", "expected a name, not 1"),
     "a key that is a list": ("? [a]\n: b\n", "a name was expected"),
     "a group as a key": ("? {a: 1}\n: b\n", "a name was expected"),
     "merging groups": ("learner: {<<: {seed: 1}}\n", "unknown key 'learner.<<'"),
@@ -113,7 +113,7 @@ def test_what_was_meant_is_what_is_read(override: str, value: Any) -> None:
 
 @pytest.mark.parametrize("word", ["off", "no", "false", "False"])
 def test_labels_that_are_off_are_told_what_there_is(word: str) -> None:
-    with pytest.raises(RltrError, match=r"data\.labels is .*: (must be 'read' or 'none'|must not be a truth value)"):
+    with pytest.raises(RltrError, match=r"data\.labels is .*: (must be 'read' or 'none'|must not be true or false)"):
         load_recipe(None, [f"data.labels={word}"])
 
 
@@ -164,7 +164,7 @@ ODD: list[Any] = [
 
 
 def accepted(recipe: Recipe) -> None:
-    """What is accepted is finite, is no truth value, and can be written down and read again."""
+    """Accepted values are finite, are not booleans, and can be written and read again."""
     text = recipe_text(recipe)
     text.encode("utf-8")
     again = load_recipe(read_yaml(text))

@@ -230,7 +230,7 @@ def test_what_a_folder_of_sounds_must_be(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "low" / "x.mid").write_bytes(b"")
     with pytest.raises(RltrError, match=r"no sounds in .*low \(looked for \.aif .* \.wav \.wave; there are \.mid 1\)"):
         load_task(model, tmp_path)
-    with pytest.raises(RltrError, match="makes input_features, but Wav2Vec2For.* takes input_values"):
+    with pytest.raises(RltrError, match="returns input_features, but Wav2Vec2For.* takes input_values"):
         load_task(model, folder / "data", source=str(folder / "whisper"))
 
 

@@ -1,7 +1,7 @@
-"""The recipe: everything that decides how a run goes, typed, in one place.
+"""The recipe: all settings of a run, as one typed pydantic model.
 
-One model feeds the command line, the YAML file and what is stored beside a trained policy, so they cannot disagree.
-Every field says what it means, in which unit, and what it may be; `rltr recipe` prints that.
+The command line, YAML files and the settings stored with a trained policy all use this model, so they cannot disagree.
+Every field has a description with its meaning, unit and range; `rltr recipe` prints them.
 """
 
 from rltr.recipe.fields import Recipe

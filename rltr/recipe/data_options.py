@@ -1,4 +1,4 @@
-"""Options of reading data, with their defaults, which recipes use, too."""
+"""Options for reading data. Recipes use the same defaults."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Literal
 from rltr.errors import RltrError
 
 Pooling = Literal["mean", "cls"]
-"""What an embedding is made of: the mean over all places that are not padding, or the first one."""
+"""How token states are pooled into an embedding: the mean over all positions that are not padding, or the first one."""
 WITHOUT_LABELS = "learn without labels: data.labels=none"
-"""The advice in messages if labels are missing."""
+"""The advice in error messages if labels are missing."""
 OR_WITHOUT = f", or {WITHOUT_LABELS}"
-"""The same after other advice; zero-shot tasks need labels and do not offer it."""
+"""The same, appended to other advice; not used for zero-shot tasks, which need labels."""
 STREAM_EXAMPLES = 10_000
-"""Examples per split that are taken from an iterable by default."""
+"""Default number of examples per split that are taken from an iterable."""
 
 
 @dataclass(frozen=True)
@@ -21,34 +21,35 @@ class DataOptions:
     """How to read a data set. Every field has a default that fits the usual layout.
 
     Args:
-        fractions: shares of train, validation and test, used only where the data is not split yet; sum 1.
-        seed: decides who goes where then; any whole number from 0.
-        text_column: column of a table, or key of a JSONL, that holds the text.
-        label_column: column or key that holds the label: a class's name or number, or what the model's head asks for.
-        image_column: column of a table of images that holds them.
-        audio_column: the same of a table of sounds.
-        train_split: what the split to train on is called in the data; None for ``train``.
-        validation_split: the same for validation; None for ``validation``, ``val``, ``valid`` or ``dev``. Where there
-            is none, it is cut from train, by ``fractions`` and ``seed``.
-        test_split: the same for test; None for ``test``.
-        subset: which configuration of a hub data set that has several; None for its only or default one.
-        labels: ``read``, or ``none`` where there are none, or none is to be read: then the dense model's own decisions
-            count as right, and texts, images and sounds are found as for embeddings. Data that are not split yet are
-            divided at random then, and not within each class: train and evaluate with the same, or give splits.
-        bad_inputs: ``refuse`` stops at an input that cannot be used, and names it; ``skip`` reads all of them first and
-            leaves those out, with a warning that names them.
-        stream_examples: take so many examples per split from the front of a source that streams. Iterables are read no
-            further; of what ``datasets`` streams as many again are read, up to 1,000, to mix their order. None
-            downloads a hub data set whole, and takes ``STREAM_EXAMPLES`` from iterables, which cannot do otherwise.
-        max_tokens: texts are cut to this many tokens, special ones included; None for as many as the model takes.
-        pooling: what an embedding is made of: ``mean`` over all places that are not padding, or ``cls``, the first one.
-        goal: the name of a goal that another package adds (:data:`rltr.tasks.goals.chosen.GOALS`); ``auto`` takes what
-            the model's head is for.
-        template: the text that describes a class in zero-shot tasks, with ``{}`` for its name.
+        fractions: fractions of train, validation and test, which sum to 1; used only if the data is not split yet.
+        seed: seed of the division into splits; a whole number from 0.
+        text_column: the column of a table, or the key in a JSONL, with the text.
+        label_column: the column or key with the label: a class name or index, or what else the model's head needs.
+        image_column: the column of a table with the image.
+        audio_column: the column of a table with the sound.
+        train_split: the name of the training split in the data; None for ``train``.
+        validation_split: the name of the validation split; None for ``validation``, ``val``, ``valid`` or ``dev``. If
+            there is none, it is cut from train, by ``fractions`` and ``seed``.
+        test_split: the name of the test split; None for ``test``.
+        subset: the configuration of a hub data set that has several; None for its only or default one.
+        labels: ``read`` the data's labels, or ``none``: no labels are read, and the dense model's own decisions are the
+            reference. With ``none``, data that are not split yet are divided at random, not within each class, so train
+            and evaluate with the same value, or give splits.
+        bad_inputs: ``refuse`` raises at the first input that cannot be used, and names it; ``skip`` checks all inputs
+            first and leaves those out, with a warning that names them.
+        stream_examples: take this many examples per split from the start of a stream. Iterables are read no further.
+            From a stream of ``datasets``, up to 1,000 more are read for a shuffle buffer. None downloads a hub data set
+            in full, and takes ``STREAM_EXAMPLES`` from iterables.
+        max_tokens: texts are truncated to this many tokens, special ones included; None for the model's limit.
+        pooling: how token states are pooled into an embedding: ``mean`` over all positions that are not padding, or
+            ``cls``, the first one.
+        goal: the name of a goal that another package adds (:data:`rltr.tasks.goals.chosen.GOALS`); ``auto`` takes the
+            goal that fits the model's head.
+        template: the text that describes a class in zero-shot tasks, with ``{}`` in place of its name.
 
     Raises:
-        RltrError: if the fractions are not three positive numbers that sum to 1, the seed is negative, a split has two
-            uses, the template has no place for a name, or another option is none of its choices.
+        RltrError: if the fractions are not three positive numbers that sum to 1, the seed is negative, two splits have
+            the same name, the template has no ``{}``, or another option is out of its range.
     """
 
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
@@ -81,7 +82,7 @@ class DataOptions:
         named = [name for name in self.split_names.values() if name is not None]
         if len(set(named)) != len(named):
             raise RltrError(
-                f"{', '.join(named)}: train, validation and test must be three different splits, which share no example"
+                f"{', '.join(named)}: train, validation and test must be three different splits, with no common example"
             )
         if self.labels not in ("read", "none"):
             raise RltrError(f"labels must be read or none, not {self.labels!r}")

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line: where, what it is, what it may be."""
+"""One-line explanations of validation errors of a recipe: the field, its value, and the valid values."""
 
 import difflib
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from rltr.recipe.fields import Recipe, inner_group
 
 
 def explain(error: ValidationError, name: str) -> str:
-    """One line about the first thing that is wrong.
+    """Describe the first error in one line.
 
     Args:
-        error: what validating a `Recipe` raised.
-        name: what the line begins with, such as the recipe's file.
+        error: the error from validating a `Recipe`.
+        name: the beginning of the line, such as the recipe's file.
     """
     first = error.errors()[0]
     group: type[BaseModel] = Recipe
@@ -24,7 +24,7 @@ def explain(error: ValidationError, name: str) -> str:
             group = inner_group(group, parent) or group
         return f"{name}: unknown key {'.'.join(path)!r}; {_suggestion(path, list(group.model_fields))}"
     for part in first["loc"]:
-        # What follows the field's own name are indices and the branches of a union.
+        # After the field's own name, `loc` has indices and the branches of a union.
         if not isinstance(part, str) or part not in group.model_fields:
             break
         path.append(part)
@@ -49,7 +49,7 @@ def explain(error: ValidationError, name: str) -> str:
 def _shown(value: object) -> str:
     try:
         text = " ".join(repr(value).split())
-    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists without end
+    except (ValueError, RecursionError):  # an integer with thousands of digits, or a list that contains itself
         text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -63,7 +63,7 @@ def _wanted(message: str) -> str:
 
 
 def field_keys(group: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted key of every field in a group of fields and in the groups within it."""
+    """The dotted key of every field of a group, including those of nested groups."""
     for name in group.model_fields:
         inner = inner_group(group, name)
         if inner is None:

@@ -1,4 +1,4 @@
-"""The recipe: its groups of fields, and what is measured in the end."""
+"""The recipe: its groups of fields, and the fields of the final evaluation."""
 
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,12 @@ class EvaluationGroup(Group):
     cost_weights: list[float] = Field(
         [0.001, 0.01, 0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0],
         min_length=1,
-        description="the policy is measured at each of these, all above 0",
+        description="the cost weights at which the policy is measured, all above 0",
     )
     keep_rates: list[float] = Field(
-        [0.9, 0.8, 0.7, 0.6, 0.5], min_length=1, description="share kept per decision; baselines are measured at each"
+        [0.9, 0.8, 0.7, 0.6, 0.5],
+        min_length=1,
+        description="the keep rates at which the baselines are measured: share of tokens kept per decision",
     )
     methods: list[str] = Field(
         ["random", "norm", "cls_attention", "tome", "uniform", "redundancy"],
@@ -34,8 +36,8 @@ class EvaluationGroup(Group):
         0.9,
         gt=0.5,
         lt=1,
-        description="how sure `max_drop` is: at 0.9, of ten policies calibrated on data of their own at most one loses "
-        "more than it was asked for; the surer, the more validation inputs it takes",
+        description="confidence of `max_drop`: at 0.9, at most one in ten policies that are calibrated on independent "
+        "data loses more than was allowed; a higher confidence needs more validation inputs",
     )
 
     @field_validator("cost_weights")
@@ -57,7 +59,7 @@ class EvaluationGroup(Group):
     @field_validator("methods")
     @classmethod
     def _known(cls, methods: list[str]) -> list[str]:
-        # Here, because selectors need torch, and the defaults, which are not validated, must be shown at once.
+        # Imported here because it needs torch, and `rltr recipe` should print the defaults without that delay.
         from rltr.selectors import BASELINES
 
         if unknown := [method for method in methods if method not in BASELINES]:
@@ -66,35 +68,35 @@ class EvaluationGroup(Group):
 
 
 class Recipe(Group):
-    """Everything that decides how a run goes. The page *Settings* describes every field, as ``rltr recipe`` does."""
+    """All settings of a run. The page *Settings* and ``rltr recipe`` describe every field."""
 
     model: ModelGroup = Field(ModelGroup(), description="The frozen model that is made cheaper")
     data: DataGroup = Field(DataGroup(), description="The inputs to learn from and to measure on")
-    reduction: ReductionGroup = Field(ReductionGroup(), description="Where tokens may leave, and what becomes of them")
+    reduction: ReductionGroup = Field(ReductionGroup(), description="The decision layers, and how tokens are removed")
     cost: CostGroup = Field(CostGroup(), description="What a kept token costs")
     score: Literal["quality", "accuracy", "fidelity", "both"] = Field(
         "both",
-        description="what good means: right by the labels (quality; accuracy is another name for it, which for classes "
-        "is what it is), the dense model's outputs, or both",
+        description="what the reward is based on: quality compares with the labels (accuracy is an alias, which it is "
+        "for classes), fidelity with the dense model's outputs, and both adds the two",
     )
     learner: LearnerGroup = Field(LearnerGroup(), description="How the policy learns")
-    policy: PolicyGroup = Field(PolicyGroup(), description="The small network that decides")
+    policy: PolicyGroup = Field(PolicyGroup(), description="The policy network")
     evaluation: EvaluationGroup = Field(EvaluationGroup(), description="What is measured at the end")
     report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(
         ["tensorboard"],
-        description="where training curves go beside progress.csv: tensorboard (in the run's folder), trackio, wandb; "
-        "the last two need their package; [] for none",
+        description="where training curves are written in addition to progress.csv: tensorboard (in the run's folder), "
+        "trackio, wandb; the last two need their package; [] for none",
     )
     threads: int | None = Field(None, ge=1, le=4096, description="processor threads; null for torch's own choice")
     device: str = Field(
-        "auto", min_length=1, description="cpu, cuda, cuda:1 …; auto takes an accelerator if there is one"
+        "auto", min_length=1, description="cpu, cuda, cuda:1 …; auto uses an accelerator if there is one"
     )
-    out: Path = Field(Path("runs/rltr"), description="the folder that receives everything the run makes")
+    out: Path = Field(Path("runs/rltr"), description="the folder for all files of the run")
 
     @field_validator("report_to", mode="before")
     @classmethod
     def _several(cls, names: object) -> object:
-        return [names] if isinstance(names, str) else names  # as transformers takes one by its name
+        return [names] if isinstance(names, str) else names  # transformers also accepts a single name
 
     @field_validator("report_to")
     @classmethod
@@ -111,14 +113,14 @@ class Recipe(Group):
     @model_validator(mode="before")
     @classmethod
     def _empty_groups(cls, values: object) -> object:
-        """Read a group whose every line is commented out, which is null in YAML, as one with nothing changed."""
+        """Read an empty group (null in YAML, such as one with all lines commented out) as one with all defaults."""
         if not isinstance(values, dict):
             return values
         return {key: {} if value is None and inner_group(cls, key) else value for key, value in values.items()}
 
 
 def inner_group(group: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The model of the group called ``name`` in ``group``; None for a plain field and for what is not there."""
+    """The pydantic model of the group ``name`` in ``group``; None for a plain field or an unknown name."""
     field = group.model_fields.get(name)
     inner = field.annotation if field else None
     return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None

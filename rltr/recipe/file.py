@@ -1,4 +1,4 @@
-"""Reading a recipe from YAML and the command line, and writing one down."""
+"""Read a recipe from YAML and the command line, and write one to a file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from rltr.system.files import atomic_write
 from rltr.system.former_names import recipe_in_present_names
 
 SHIPPED = Path(__file__).parent
-"""The folder of the recipes that come with rltr; each can be named without path and ending."""
+"""The folder of the recipes that come with rltr; each can be named without its path and suffix."""
 
 
 def load_recipe(
@@ -23,15 +23,15 @@ def load_recipe(
     overrides: Sequence[str] = (),
     values: Mapping[str, object] | None = None,
 ) -> Recipe:
-    """Build a recipe from the defaults, then ``source``, then ``overrides``, then ``values``; the later wins.
+    """Build a recipe from the defaults, ``source``, ``overrides`` and ``values``; later ones have precedence.
 
     Args:
-        source: a YAML file, the name of a recipe that comes with rltr, or a mapping that is one already.
-        overrides: ``"group.field=value"`` each, the value written as in YAML.
-        values: dotted key to value, taken as it is.
+        source: a YAML file, the name of a recipe that comes with rltr, or a mapping.
+        overrides: texts ``"group.field=value"``, with the value in YAML.
+        values: values by dotted key, which are not parsed.
 
     Raises:
-        RltrError: for a file that cannot be read, an unknown key, or a value that does not fit; one line each.
+        RltrError: if the file cannot be read, a key is unknown, or a value is not valid.
     """
     tree: dict[str, Any] = {}
     name = "recipe"
@@ -57,14 +57,14 @@ def load_recipe(
 
 
 def find_recipe(source: Path | str) -> Path:
-    """The file that ``source`` means: the name of a recipe that comes with rltr, or else a path.
+    """The file of a recipe: ``source`` is the name of one that comes with rltr, or a path.
 
     Raises:
-        RltrError: if there is neither; the message lists the names.
+        RltrError: if it is neither; the message lists the names.
     """
     path = Path(source)
     names = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
-    # The names come first: a file or folder that happens to be called demo must not change what `rltr demo` runs.
+    # Names have precedence over paths: a file or folder called demo must not change what `rltr demo` runs.
     if str(source) in names:
         return SHIPPED / f"{source}.yaml"
     if path.is_file():
@@ -81,7 +81,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """``recipe`` as YAML, every field preceded by a comment that says what it means."""
+    """``recipe`` as YAML, with each field's description as a comment above it."""
     return "\n".join(_lines(recipe, recipe.model_dump(mode="json"), 0)).lstrip() + "\n"
 
 
@@ -100,7 +100,7 @@ def _lines(group: BaseModel, values: Mapping[str, Any], depth: int) -> Iterator[
 
 
 def _value_text(value: object) -> str:
-    # Text is always quoted: no word then turns into a truth value or a number, and every character can be written.
+    # Texts are always quoted, so that none is read back as a boolean or a number, and all characters are allowed.
     text = isinstance(value, str) or (isinstance(value, list) and any(isinstance(part, str) for part in value))
     inside = yaml.safe_dump([value], default_flow_style=True, width=10**9, default_style='"' if text else None)
     return inside.strip()[1:-1]
@@ -124,12 +124,12 @@ def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def _refuse_odd(value: object, name: str) -> None:
-    """Refuse names that are no text, and what is nested without end; files are read by the same rules."""
+    """Raise for keys that are not texts, and for too deep nesting; the same rules apply to files."""
     level = [value]
     for _ in range(DEEPEST):
         groups = [outer for outer in level if isinstance(outer, Mapping)]
         if wrong := [key for group in groups for key in group if not isinstance(key, str)]:
-            raise RltrError(f"{name} holds a field called {wrong[0]!r}: the names of fields are texts")
+            raise RltrError(f"{name} has a field called {wrong[0]!r}: the names of fields must be texts")
         level = [inner for outer in level if isinstance(outer, list | tuple) for inner in outer]
         level += [inner for group in groups for inner in group.values()]
         if not level:
@@ -146,7 +146,7 @@ def _put(tree: dict[str, Any], key: str, value: object) -> None:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        with path.open(encoding="utf-8-sig") as file:  # some editors begin a file with a mark of its encoding
+        with path.open(encoding="utf-8-sig") as file:  # some editors write a byte order mark
             text = file.read(LONGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RltrError(f"recipe {str(path)!r} cannot be read as text: {error}") from None
@@ -154,7 +154,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise RltrError(f"recipe {str(path)!r} must hold groups with fields, not a {type(content).__name__}")
+        raise RltrError(f"recipe {str(path)!r} must be a mapping of groups of fields, not a {type(content).__name__}")
     return content
 
 

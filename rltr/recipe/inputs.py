@@ -1,4 +1,4 @@
-"""Fields about the frozen model and its data."""
+"""Recipe fields of the frozen model and its data."""
 
 import math
 import re
@@ -12,28 +12,28 @@ from rltr.recipe.data_options import DataOptions, Pooling
 from rltr.recipe.group import Group
 
 EMBEDDED = "embedded"
-"""The name, in place of a path, of the model and the data that come with rltr."""
+"""The ``source`` of the model and the data that come with rltr."""
 
 
 IN_MEMORY = "<in memory>"
-"""The name, in place of a path, of a model or data that were given as Python objects: no file holds them."""
+"""The ``source`` of a model or data that were passed as Python objects and cannot be loaded from a file."""
 
 
 def refuse_in_memory(what: Literal["model", "data"], source: str) -> None:
-    """Refuse to load what a training was given as a Python object.
+    """Raise if a model or data were passed as Python objects, and so cannot be loaded by name.
 
     Raises:
-        RltrError: with how to name it.
+        RltrError: the message says how to pass them again.
     """
     if source == IN_MEMORY:
         raise RltrError(
-            f"the {what} of this training came from Python and was never in a file: name one with --{what}, or give it "
-            f"to rltr.evaluate or rltr.train as {what}=..."
+            f"the {what} of this training was passed from Python and is not in a file: name one with --{what}, or pass "
+            f"it to rltr.evaluate or rltr.train as {what}=..."
         )
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a source can only mean a data set of the hub: ``owner/name``, and nothing here is called that."""
+    """Whether a source must be a data set on the hub: it has the form ``owner/name``, and is not a local path."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source) is not None and not Path(source).exists()
 
 
@@ -44,8 +44,8 @@ class ModelGroup(Group):
     tower: str | None = Field(
         None,
         min_length=1,
-        description="the part that is reduced, for a model of several, such as vision_model; null for the whole, or "
-        "what the family says",
+        description="the part that is reduced, for a model with several parts, such as vision_model; null for the "
+        "default of the model family, or the whole model",
     )
 
 
@@ -55,25 +55,25 @@ class DataGroup(Group):
     source: str = Field(
         EMBEDDED,
         min_length=1,
-        description="'embedded'; a folder with one folder of images or sounds per class; a CSV, JSONL, Parquet, Arrow "
-        "or .npz file, or a folder with one for each split; or owner/name on the hub; without labels also a .txt, or "
+        description="'embedded'; a folder with one subfolder of images or sounds per class; a CSV, JSONL, Parquet, "
+        "Arrow or .npz file, or a folder with one per split; or owner/name on the hub; without labels also a .txt, or "
         "any folder of images or sounds",
     )
     kind: Literal["auto", "image", "text", "tokens", "audio", "zero-shot", "embedding"] = Field(
         "auto",
-        description="images, texts or sounds with a label each, words with one each (tokens), images among described "
-        "classes (zero-shot), or no labels (embedding); auto looks at the model's head",
+        description="the kind of task: images, texts or sounds with labels, words with a label each (tokens), images "
+        "with described classes (zero-shot), or embeddings without labels; auto infers it from the model's head",
     )
     labels: Literal["read", "none"] = Field(
         cast(Any, DataOptions.labels),
-        description="read takes the data's labels; none takes texts (a .txt with one in each line, or the text "
-        "column), images or sounds (any folder) alone: the whole model's answers are right, and reports show "
-        "consistency with them",
+        description="read uses the data's labels; none uses only texts (a .txt with one per line, or the text column), "
+        "images or sounds (any folder): the dense model's answers are the reference, and reports show the consistency "
+        "with them",
     )
     goal: str = Field(
         DataOptions.goal,
         min_length=1,
-        description="what counts as right: auto is what the model's head is for; installed packages may add others, as "
+        description="the metric: auto takes the one that fits the model's head; installed packages may add others, as "
         "entry points in rltr.goals",
     )
     text_column: str = Field(
@@ -91,57 +91,57 @@ class DataGroup(Group):
     subset: str | None = Field(
         DataOptions.subset,
         min_length=1,
-        description="which configuration of a hub data set that has several; null for its default",
+        description="the configuration of a hub data set that has several; null for its default",
     )
     train_split: str | None = Field(
-        DataOptions.train_split, min_length=1, description="what the source calls the split to train on; null for train"
+        DataOptions.train_split, min_length=1, description="name of the training split in the source; null for train"
     )
     validation_split: str | None = Field(
         DataOptions.validation_split,
         min_length=1,
-        description="what it calls the one to calibrate with; null for validation, val, valid or dev. If there is "
-        "none, it is cut from train, by fractions and split_seed",
+        description="name of the validation split, which calibration uses; null for validation, val, valid or dev. If "
+        "there is none, it is cut from train, by fractions and split_seed",
     )
     test_split: str | None = Field(
         DataOptions.test_split,
         min_length=1,
-        description="what it calls the one for the final measurement; null for test",
+        description="name of the test split, for the final measurement; null for test",
     )
     max_tokens: int | None = Field(
         DataOptions.max_tokens,
         ge=3,
-        description="texts are cut to this many tokens, special ones included; null for as many as the model takes",
+        description="texts are truncated to this many tokens, special ones included; null for the model's limit",
     )
     pooling: Pooling = Field(
         DataOptions.pooling,
-        description="what an embedding is made of: the mean over all places that are not padding, or the first",
+        description="how token states are pooled into an embedding: mean over all positions but padding, or the first",
     )
     template: str = Field(
-        DataOptions.template, pattern=r"\{\}", description="the text that describes a class (zero-shot), {} is its name"
+        DataOptions.template, pattern=r"\{\}", description="the text that describes a class (zero-shot); {} is its name"
     )
     fractions: tuple[float, float, float] = Field(
         DataOptions.fractions,
-        description="shares for training, validation and test where the source is not split yet; they sum to 1",
+        description="fractions of train, validation and test if the source is not split yet; they sum to 1",
     )
     split_seed: int = Field(
-        DataOptions.seed, ge=0, description="decides which examples are held out, whatever the learner's seed is"
+        DataOptions.seed, ge=0, description="seed of the division into splits, independent of the learner's seed"
     )
     bad_inputs: Literal["refuse", "skip"] = Field(
         cast(Any, DataOptions.bad_inputs),
-        description="what becomes of a damaged image or sound, an empty text or values that are not finite: refuse "
-        "stops there and names it, skip looks through all inputs first and leaves such ones out",
+        description="how to handle a damaged image or sound, an empty text or values that are not finite: refuse stops "
+        "with its name; skip checks all inputs first and leaves such inputs out",
     )
     stream_examples: int | None = Field(
         DataOptions.stream_examples,
         ge=1,
-        description="read hub data sets, Parquet and Arrow only so far: so many examples of each split, held in memory "
-        "(and up to 1,000 more, to mix their order); null takes all, from disk",
+        description="stream hub data sets, Parquet and Arrow, and keep only this many examples of each split in memory "
+        "(up to 1,000 more are read to shuffle); null uses all, from disk",
     )
     cache_megabytes: int = Field(
         1024,
         ge=0,
-        description="most that the dense model's outputs may take on disk, where another run with the same model and "
-        "data finds them: in RLTR_CACHE, or else ~/.cache/rltr; those used longest ago go first; 0 keeps none",
+        description="size limit of the cache of the dense model's outputs on disk, which runs with the same model and "
+        "data share, in RLTR_CACHE or ~/.cache/rltr; the least recently used are deleted first; 0 for no cache",
     )
     train_limit: int | None = Field(None, ge=1, description="train on at most this many examples; null for all")
     validation_limit: int | None = Field(

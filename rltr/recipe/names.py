@@ -1,4 +1,4 @@
-"""Settings by their own names: which field ``rollouts`` means."""
+"""Look up recipe fields by their own names, such as ``rollouts`` for ``learner.rollouts``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,10 @@ from rltr.recipe.fields import Recipe
 
 
 def by_own_name(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted key; names of no field stay as they are, for validation to refuse them.
+    """Replace field names by dotted keys; unknown names are kept, and refused later by validation.
 
     Args:
-        settings: fields by their own name, where only one group has such a field; by dotted key; or whole groups.
+        settings: values by field name, if only one group has such a field; by dotted key; or whole groups by name.
 
     Raises:
         RltrError: if several groups have a field of that name, or one field is given twice.

@@ -1,4 +1,4 @@
-"""Recipes that were stored beside what was trained with them: reading them again, and what may differ on resuming."""
+"""Recipes that are stored with runs and policies: read them again, and check what may change when a run is resumed."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,18 +23,20 @@ RESUMABLE = (
     "threads",
     "out",
 )
-"""Fields and groups that may change when a training goes on: how long and where it runs, what is measured at the end,
-and how large the steps to come are (a training that diverged needs smaller ones). All others say what is learned."""
+"""Fields and groups that may change when a training is resumed: its length, where it runs, what is measured at the end,
+and the step sizes (a training that diverged needs smaller ones). All other fields define what is learned."""
 
 
 def stored_recipe(content: object, where: str) -> Recipe:
-    """The recipe that was stored in ``where``.
+    """Validate a recipe that was stored in ``where``.
 
     Raises:
-        RltrError: if it is none, or has fields or values that this version does not know.
+        RltrError: if it is not a recipe, or has fields or values that this version does not know.
     """
     if not isinstance(content, Mapping):
-        raise RltrError(f"{where} holds no recipe: damaged, or written by another version of rltr; make it again")
+        raise RltrError(
+            f"{where} has no recipe: it is damaged, or was written by another version of rltr; create it again"
+        )
     try:
         return load_recipe(content)
     except RltrError as error:
@@ -45,10 +47,10 @@ def stored_recipe(content: object, where: str) -> Recipe:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """``recipe`` as it is stored: model, data and latency table are found from any folder, not only from this one.
+    """``recipe`` with absolute paths of model, data and latency table, so that it can be used from any folder.
 
-    Only what is here becomes an absolute path; everything else is the name of something on the hub, or embedded.
-    ``out`` stays: whoever reads a stored recipe knows which folder it is in.
+    Only existing paths are changed; all other sources are names on the hub, or embedded. ``out`` is not changed: the
+    stored recipe is in that folder.
     """
     model, data, cost = recipe.model, recipe.data, recipe.cost
     if model.source != EMBEDDED:
@@ -61,9 +63,9 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def moved(trained: Recipe, wanted: Recipe) -> Recipe:
-    """``trained`` with model, data and latency table where ``wanted`` has them, for who compares them by content.
+    """``trained`` with the paths of model, data and latency table from ``wanted``, which are compared by content.
 
-    Only from one place to another: embedded is no place.
+    The source ``embedded`` is not a path, and is never replaced.
     """
     model, data, cost = trained.model, trained.data, trained.cost
     if EMBEDDED not in (model.source, wanted.model.source):
@@ -81,16 +83,16 @@ def _absolute(source: str) -> str:
 
 
 def refuse_changes(trained: Recipe, wanted: Recipe) -> None:
-    """Refuse to go on with a training by a recipe that would make it another training.
+    """Raise if a recipe to resume a training with differs in fields that define the training.
 
     Args:
-        trained: what it was trained with so far.
-        wanted: what it should go on with.
+        trained: the recipe of the training so far.
+        wanted: the recipe to resume with.
 
     Raises:
-        RltrError: with every field that differs, its old and new value, and what may change.
+        RltrError: with every field that differs, its old and new value, and the fields that may change.
     """
-    # Runs of older versions hold paths as they were given.
+    # Runs of older versions stored relative paths.
     trained, wanted = with_absolute_paths(trained), with_absolute_paths(wanted)
     before, after = dict(_fields(trained.model_dump(mode="json"))), dict(_fields(wanted.model_dump(mode="json")))
     changed = [
@@ -100,13 +102,13 @@ def refuse_changes(trained: Recipe, wanted: Recipe) -> None:
     ]
     if changed:
         raise RltrError(
-            f"a training goes on with the recipe it began with, but {'; '.join(changed)}. Leave that as it was, or "
-            f"train in a new folder; what may change: {', '.join(RESUMABLE)}"
+            f"a training is resumed with the recipe it began with, but {'; '.join(changed)}. Undo that change, or "
+            f"train in a new folder; fields that may change: {', '.join(RESUMABLE)}"
         )
 
 
 def _fields(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field by its dotted key."""
+    """Every field with its dotted key."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _fields(value, f"{prefix}{name}.")

@@ -1,8 +1,8 @@
-"""Recipes as YAML 1.2 reads them: no word turns into a truth value, a date or a number that it does not look like.
+"""A YAML 1.2 loader for recipes, without the surprising conversions of YAML 1.1.
 
-PyYAML reads YAML 1.1, where ``off`` is false, ``1:30`` is 90, ``010`` is 8 and ``1e-3`` is text. Its loader is given
-YAML 1.2's rules for plain values here (the core schema, section 10.3 of the specification), and refuses what a recipe
-has no use for and what a hostile file is made of: aliases, tags, keys given twice, and nesting without end.
+PyYAML reads YAML 1.1, where ``off`` is false, ``1:30`` is 90, ``010`` is 8 and ``1e-3`` is text. Here its loader gets
+YAML 1.2's rules for plain values (the core schema, section 10.3 of the specification). It refuses features that recipes
+do not need and that hostile files use: aliases, tags, duplicate keys, and deep nesting.
 """
 
 import re
@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 LONGEST = 200_000
-"""Characters of a recipe; one with every field and its description has 15,000."""
+"""Limit of characters of a recipe; one with every field and its description has 15,000."""
 DEEPEST = 10
-"""Levels of groups and lists in each other; a recipe has three."""
+"""Limit of nested groups and lists; a recipe has three levels."""
 DIGITS = 40
-"""Digits of a whole number: Python itself refuses to read those of some thousands."""
+"""Limit of digits of a whole number; Python itself raises an unclear error for thousands of digits."""
 CORE = (
     ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
     ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -25,24 +25,28 @@ CORE = (
         r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
-    ("timestamp", r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt\s].*)?", list("0123456789")),  # YAML 1.1's, to refuse it
+    (
+        "timestamp",
+        r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt\s].*)?",
+        list("0123456789"),
+    ),  # from YAML 1.1; matched only to be refused
 )
 """The tag, the pattern and the first characters of every plain value that is not text."""
 
 
 def read_yaml(text: str) -> Any:
-    """What a text says, as plain dictionaries, lists, texts, numbers, truth values and None.
+    """Parse YAML into dictionaries, lists, strings, numbers, booleans and None.
 
     Raises:
-        yaml.YAMLError: if it is not YAML, or has something that recipes have no use for; with the place, if it has one.
+        yaml.YAMLError: if it is not valid YAML, or uses a feature that is refused; with the position, if there is one.
     """
     if len(text) > LONGEST:
-        raise yaml.YAMLError(f"it has {len(text):,} characters, and a recipe at most {LONGEST:,}")
+        raise yaml.YAMLError(f"it has {len(text):,} characters, but a recipe may have at most {LONGEST:,}")
     return yaml.load(text, Loader=_Loader)
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain values by the core schema, and refuses the rest where it stands."""
+    """Reads plain values by the core schema; refuses everything else, with its position."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
     _depth = 0
@@ -51,10 +55,10 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise _refused(
-                event, "anchors and aliases (&x and *x) are not read here; write values out, or quote a text"
+                event, "anchors and aliases (&x and *x) are not supported; write values out, or quote a text"
             )
         if getattr(event, "tag", None) is not None:
-            raise _refused(event, "tags (such as !!int) are not read here; leave it out")
+            raise _refused(event, "tags (such as !!int) are not supported; leave it out")
         if self._depth == DEEPEST:
             raise _refused(event, f"more than {DEEPEST} levels of groups and lists")
         self._depth += 1
@@ -67,9 +71,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise _refused(key_node, f"a name was expected here, not {key!r}; quote it if it is one")
+                raise _refused(key_node, f"expected a name, not {key!r}; quote it if it is one")
             if key in made:
-                raise _refused(key_node, f"{key!r} stands here a second time; leave one of them out")
+                raise _refused(key_node, f"duplicate key {key!r}; remove one of them")
             made[key] = self.construct_object(value_node, deep=deep)
         return made
 

@@ -1,7 +1,7 @@
-"""Tasks: inputs, what is true of them, and what counts as right.
+"""Tasks: data sets with labels, the metrics they are scored by, and loaders for both.
 
-``load.py`` makes a task of whatever a user names. ``read/`` reads files and tables, ``examples/`` gives model inputs by
-number, ``goals/`` says what counts as right, and ``models.py`` loads the model that goes with them.
+``load.py`` reads the data that a user names and returns a task. ``read/`` reads files and tables, ``examples/`` turns
+records into model inputs by index, ``goals/`` holds the metrics and heads, and ``models.py`` loads the frozen model.
 """
 
 from rltr.recipe.data_options import DataOptions

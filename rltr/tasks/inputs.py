@@ -1,4 +1,4 @@
-"""Make examples of tables: texts, images or sounds, whichever the model takes, with or without labels."""
+"""Build examples (texts, images or sounds, depending on the model) from tables, with or without labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,28 +14,31 @@ from rltr.tasks.examples.sounds import SoundExamples, load_extractor, shortest_s
 from rltr.tasks.examples.texts import TextExamples
 from rltr.tasks.examples.tokenizer import load_tokenizer, longest_text
 from rltr.tasks.goals import Consistency, Embedding, Goal, Regression, TokenClassification
-from rltr.tasks.goals.heads import Reader, goal_of, label_reader
+from rltr.tasks.goals.heads import LabelReader, goal_of, label_reader
 from rltr.tasks.goals.numbering import class_names
 from rltr.tasks.read.labels import read_table_labels
 from rltr.tasks.read.tables import Table
 
 Make: TypeAlias = Callable[..., Examples]
-"""Makes examples when called with the ``labels`` of the inputs and the names of the ``classes``."""
+"""Factory of the examples of one split; called with their ``labels`` and the names of the ``classes``."""
 FORMS = {"input_ids": "texts", "pixel_values": "images", "input_values": "sounds", "input_features": "sounds"}
-"""What goes into a model, by the name of its main input."""
+"""The kind of input that a model takes, by ``model.main_input_name``."""
 
 
 def prepare(model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions) -> dict[str, Make]:
-    """Read the inputs of each split for the model's own tokenizer or processor; examples still need labels.
+    """Read the inputs of each split and load the model's tokenizer or processor; labels are added later.
 
     Args:
-        model: whatever takes texts, images or sounds.
+        model: a model of texts, images or sounds.
         tables: by split, each with a column of inputs.
         source: the model's folder or hub id.
-        options: the columns, and what becomes of bad inputs.
+        options: the names of the columns, and how bad inputs are handled.
+
+    Returns:
+        For each split, a function that builds its examples from labels and class names.
 
     Raises:
-        RltrError: if a column is missing or holds something else, or tokenizer or processor cannot be loaded.
+        RltrError: if a column is missing or has the wrong type, or the tokenizer or processor cannot be loaded.
     """
     form = FORMS[model.main_input_name]
     if form == "texts":
@@ -63,21 +66,21 @@ def load_labelled(
     tables: Mapping[str, Table],
     source: str,
     options: DataOptions,
-    read: Reader | None = None,
+    read: LabelReader | None = None,
     or_else: str = OR_WITHOUT,
 ) -> dict[str, Examples]:
-    """Examples by split, each with a label: one class, several classes, or numbers.
+    """Load labelled examples by split. A label is one class, several classes, or numbers.
 
     Args:
-        model: with a head, if ``read`` is None.
+        model: the model; it needs a head if ``read`` is None.
         tables: by split, each with a column of inputs and one of labels.
         source: the model's folder or hub id.
-        options: the columns.
-        read: what makes labels of what is written; None reads it for the model's head.
-        or_else: what else can be done where there are no labels.
+        options: the names of the columns.
+        read: parses the labels; None parses them as the model's head requires.
+        or_else: advice that is appended to the error message if there are no labels.
 
     Raises:
-        RltrError: if a column is missing or holds something else, the labels do not fit, or tokenizer or processor
+        RltrError: if a column is missing or has the wrong type, the labels do not fit, or the tokenizer or processor
             cannot be loaded.
     """
     inputs = prepare(model, tables, source, options)
@@ -91,18 +94,18 @@ def load_labelled(
 def load_unlabelled(
     model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions, kind: str
 ) -> dict[str, Examples]:
-    """Examples by split, without labels: the dense model's embeddings or decisions count as right.
+    """Load examples without labels by split: the dense model's embeddings or decisions are the reference.
 
     Args:
-        model: whatever takes texts, images or sounds.
+        model: a model of texts, images or sounds.
         tables: by split, each with a column of inputs.
         source: the model's folder or hub id.
-        options: the columns, and how an embedding is made.
-        kind: ``embedding`` compares vectors; any other with ``unlabelled`` in ``KINDS`` reads the model's head, whose
-            goal becomes a ``Consistency``.
+        options: the names of the columns, and the pooling of embeddings.
+        kind: ``embedding`` compares embeddings. Every other kind that is ``unlabelled`` in ``KINDS`` compares the
+            outputs of the model's head, with the goal ``Consistency``.
 
     Raises:
-        RltrError: if a column is missing or holds something else, or tokenizer or processor cannot be loaded.
+        RltrError: if a column is missing or has the wrong type, or the tokenizer or processor cannot be loaded.
     """
     inputs = prepare(model, tables, source, options)
     made = {split: make(labels=torch.zeros(len(tables[split]), 0), classes=[]) for split, make in inputs.items()}
@@ -115,14 +118,14 @@ def load_unlabelled(
 def _own_goal(
     model: PreTrainedModel, splits: Sequence[Examples], kind: str, options: DataOptions
 ) -> tuple[Goal, list[str]]:
-    """The goal of a model without labels, and the names of the classes of its head."""
+    """The goal for data without labels, and the names of the classes of the model's head."""
     if kind == "embedding":
         return Embedding(model.config.hidden_size, options.pooling), []
     outputs, longest = model.config.num_labels or 0, 0
     if kind == "tokens":
         for examples in splits:
             assert isinstance(examples, TextExamples)
-            examples.tokenizer.padding_side = "right"  # a token's place is that of its answer, whatever the batch
+            examples.tokenizer.padding_side = "right"  # a token keeps its position, whatever the batch is padded to
         longest = max(length for examples in splits for length in examples.lengths() or ())
     goal = goal_of(model, longest)
     answer = (longest, outputs) if isinstance(goal, TokenClassification) else (outputs,)
@@ -130,6 +133,6 @@ def _own_goal(
 
 
 def forget_labels(examples: Examples) -> None:
-    """Remove the labels: the dense model's own decisions count as right from now on."""
+    """Remove the labels, so that the dense model's own decisions are the reference from now on."""
     answer = examples.goal.shape(examples.labels, examples.classes)
     examples.goal, examples.labels = Consistency(examples.goal, answer), torch.zeros(len(examples), 0)

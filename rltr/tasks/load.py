@@ -1,4 +1,4 @@
-"""Load a task: data that the user names, read for a model. ``KINDS`` lists the kinds of tasks."""
+"""Load a task: read the data that the user names, as the model needs them. ``KINDS`` lists the kinds of tasks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -42,16 +42,16 @@ class Kind(NamedTuple):
     """One kind of task.
 
     Args:
-        inputs: names of the main inputs (``model.main_input_name``) of models that it is for.
-        auto: transformers' class that loads such models.
+        inputs: the main inputs (``model.main_input_name``) of the models that fit this kind.
+        auto: the auto class of transformers that loads such models.
         classes: the names of the model classes with such a head, by model type, from transformers' own tables.
-        load: makes examples by split; called with the model, the tables by split, the model's folder or hub id (for
-            its processor or tokenizer), and the options.
-        records: suffixes of the files of records that can hold such data.
-        arrays: whether model inputs with their labels may come as arrays, which need no loader of their own.
-        unlabelled: whether it can do without labels, where the options say that there are none.
-        asked: whether the user must ask for it, because every model fits.
-        part: gives the part of a loaded model that is reduced; None for the whole.
+        load: builds the examples by split; called with the model, the tables by split, the model's folder or hub id
+            (for its processor or tokenizer), and the options.
+        records: suffixes of the record files (CSV and so on) that can hold such data.
+        arrays: whether the data may be given as arrays of model inputs and labels.
+        unlabelled: whether labels are optional (``data.labels=none``).
+        asked: whether the user must choose this kind explicitly, because every model fits it.
+        part: returns the part of a loaded model that is reduced; None for the whole model.
     """
 
     inputs: tuple[str, ...]
@@ -65,8 +65,8 @@ class Kind(NamedTuple):
     part: Callable[[PreTrainedModel], PreTrainedModel] | None = None
 
     def suits(self, model_type: str, architecture: str) -> bool:
-        """Whether a model of this type and class has such a head."""
-        # One model type can have several classes (DeiT has two), then the table holds them all.
+        """Whether a model of this type and class has the head of this kind."""
+        # One model type can have several classes (DeiT has two); the table then holds a tuple.
         names = self.classes.get(model_type, ())
         return architecture in ({names} if isinstance(names, str) else set(names))
 
@@ -120,7 +120,8 @@ KINDS = {
         asked=True,
     ),
 }
-"""Every kind by its name. To add one, write what makes examples of tables (``load_words`` is one), and list it here."""
+"""Every kind by its name. To add one, write a function that builds examples from tables, such as ``load_words``, and
+list it here."""
 
 
 def load_task(
@@ -134,27 +135,27 @@ def load_task(
 
     Args:
         model: a model with the head that the task is for, or without one for embeddings.
-        data: one of these; each may come in splits named train, test and validation (or val), or whole, to be divided:
+        data: one of the following, either in splits named train, test and validation (or val), or unsplit:
 
-            * for images and sounds a folder with one subfolder per class; for texts a .csv, .tsv or .jsonl; each
-              kind's loader says what else it reads;
-            * .parquet or .arrow, or what ``datasets`` saved to disk, with a column of images, texts, words or sounds,
-              and one of labels;
-            * the name of a data set on the hub, ``owner/name``; or an object of ``datasets``, streaming or not; or a
+            * images and sounds: a folder with one subfolder per class; texts: a .csv, .tsv or .jsonl file;
+            * .parquet or .arrow files, or a folder written by ``save_to_disk`` of ``datasets``, with a column of
+              images, texts, words or sounds, and one of labels;
+            * the name of a data set on the hub, ``owner/name``; an object of ``datasets``, streaming or not; or a
               pandas DataFrame with such columns;
-            * without labels (``options.labels``) a .txt with one text in each line, or any folder of images or sounds;
-            * .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with model
-              inputs and labels, as processors give them (see :func:`rltr.tasks.read.arrays.load_arrays`). Splits of
-              these are a mapping, too.
-        source: the model's folder or hub id; None takes where ``model`` was loaded from. Model inputs need none.
-        kind: a name in ``KINDS``; None takes what fits the model's head.
+            * without labels (``options.labels``): a .txt with one text per line, or any folder of images or sounds;
+            * a .npz with model inputs and labels; the same as a mapping of arrays; or an iterable of mappings with
+              model inputs and labels, as processors return them (see :func:`rltr.tasks.read.arrays.load_arrays`).
+              Splits of these are a mapping by split.
+        source: the model's folder or hub id, for its processor or tokenizer; None takes where ``model`` was loaded
+            from. Not needed if ``data`` are model inputs.
+        kind: a name in ``KINDS``; None infers it from the model's head.
         options: fractions, seed, columns and so on; None takes the defaults.
 
     Raises:
-        RltrError: if anything about data, model or processor does not fit; the message says what, and what to do.
+        RltrError: if data, model and processor do not fit each other; the message says why, and what to do.
 
-    Warns of what is not wrong for sure: how classes without names were numbered, files that were left out, answers of
-    the model to 128 training inputs that are no better than guessing.
+    Warns about what may be a mistake: how classes without names were numbered, files that were left out, and a dense
+    model that is no better than chance on 128 training inputs.
     """
     if kind is not None and kind not in KINDS:
         raise RltrError(f"there is no task kind {kind!r}; choose one of {', '.join(KINDS)}")
@@ -166,7 +167,7 @@ def load_task(
         )
     options, kind = options or DataOptions(), kind or _kind_of(model, fitting)
     if options.labels == "none" and not KINDS[kind].unlabelled:
-        raise RltrError(f"{kind} tasks need labels, which say what the classes are called; leave out data.labels=none")
+        raise RltrError(f"{kind} tasks need labels, because they hold the class names; leave out data.labels=none")
     if KINDS[kind].asked:
         options = replace(options, labels="none")
     task = _load(model, data, source or model.name_or_path or "", kind, options)
@@ -181,13 +182,13 @@ def load_task(
 
 
 def _kind_of(model: PreTrainedModel, fitting: Sequence[str]) -> str:
-    """The kind that a model's head is for, among those that fit its input."""
+    """The kind of task that a model's head is for, among the kinds that fit its input."""
     parents = [parent.__name__ for parent in type(model).__mro__]
     heads = [name for name in fitting if any(KINDS[name].suits(model.config.model_type, own) for own in parents)]
     kind = next((name for name in heads if not KINDS[name].asked), None)
     if kind is None:
         raise RltrError(
-            f"{type(model).__name__} has no head that says what its task is; name the kind of task, "
+            f"{type(model).__name__} has no head that determines its task; name the kind of task with kind, "
             f"{' or '.join(heads or fitting)}"
         )
     return kind
@@ -219,7 +220,7 @@ def _load(model: PreTrainedModel, data: Any, source: str, kind: str, options: Da
 
 
 def _open(model: PreTrainedModel, path: Path, kind: str, options: DataOptions) -> dict[str, Table]:
-    """Read files that are not left to ``datasets``: records for models of texts, folders for images and sounds."""
+    """Read the files that rltr reads itself, without ``datasets``: records of texts, folders of images and sounds."""
     form = FORMS[model.main_input_name]
     if form == "texts":
         return open_records(path, options, SUFFIXES if options.labels == "none" else KINDS[kind].records)
@@ -234,7 +235,7 @@ def _load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOpti
         raise RltrError(f"{kind} tasks do not read arrays or iterables of model inputs; these do: {able}")
     if options.labels == "none":
         raise RltrError(
-            f"{name}: arrays and iterables of model inputs need labels; give the model's own answers as such, which is "
-            "what data.labels=none does for texts, images and sounds"
+            f"{name}: arrays and iterables of model inputs need labels. To do without, use the model's own outputs as "
+            "labels, as data.labels=none does for texts, images and sounds"
         )
     return load_arrays(model, data, kind, options, name)

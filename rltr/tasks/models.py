@@ -1,7 +1,7 @@
-"""Loading a frozen model: by folder, by hub id, or the embedded one.
+"""Load a frozen model from a folder, from the hub, or the embedded one.
 
-The loader is transformers' own; what is added is that every way it can fail ends in one line that says what to do, and
-that a model which would answer at random (a head without trained weights) is refused instead of warned about.
+This wraps transformers' loaders in two ways. Every failure becomes a one-line error that says what to do. A model whose
+head has no trained weights is refused, where transformers only warns.
 Only safetensors files are read, never a pickle, and no code from a checkpoint is run.
 """
 
@@ -42,11 +42,11 @@ def load_model(source: str, kind: str | None = None, device: torch.device | str 
 
     Args:
         source: ``embedded``, a folder that ``save_pretrained`` wrote, or a hub id. ``HF_HUB_OFFLINE`` is respected.
-        kind: a name in ``rltr.tasks.KINDS``; None finds out from the checkpoint's head.
-        device: where the weights go.
+        kind: a name in ``rltr.tasks.KINDS``; None infers it from the checkpoint's head.
+        device: where the weights are put.
 
     Raises:
-        RltrError: if there is no such model, it cannot be read, or it has no trained head of that kind.
+        RltrError: if the model is not found, cannot be read, or has no trained head of that kind.
     """
     place = _place(source)
     config = _config(source, place)
@@ -59,18 +59,18 @@ def load_model(source: str, kind: str | None = None, device: torch.device | str 
     auto = KINDS[kind].auto
     model, info = _from_pretrained(auto, source, place, config)
     if info["missing_keys"] and all(name.startswith("pooler.") for name in info["missing_keys"]):
-        # A pooler that nobody trained, and nobody asks: without it, the model is the same each time it is loaded.
+        # The checkpoint has no pooler and no task uses one. A randomly initialised one would make every load differ.
         model, info = _from_pretrained(auto, source, place, config, add_pooling_layer=False)
     if mismatched := sorted(info["mismatched_keys"]):
         name, stored, expected = mismatched[0]
         raise RltrError(
-            f"model {source!r}: its weights do not fit its config.json; {name} is stored as {tuple(stored)}, "
+            f"model {source!r}: its weights do not fit its config.json; {name} is stored with shape {tuple(stored)}, "
             f"expected {tuple(expected)}. Save the model again, or restore the file"
         )
     if missing := sorted(info["missing_keys"]):
         raise RltrError(
             f"model {source!r} has no trained weights for {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; "
-            f"it would answer at random. Fine-tune it first, and save it as {auto.__name__}"
+            f"its outputs would be random. Fine-tune it first, and save it as {auto.__name__}"
         )
     part = KINDS[kind].part
     model = model if part is None else part(model)
@@ -81,10 +81,10 @@ def load_model(source: str, kind: str | None = None, device: torch.device | str 
 def load_as_saved(source: str, device: torch.device | str = "cpu") -> PreTrainedModel:
     """Load a model as the class it was saved as, whatever its head, frozen and in evaluation mode.
 
-    For proofs, not for tasks: parts that were never trained stay as they are initialised.
+    For exactness checks, not for tasks: parts without stored weights keep their random initialisation.
 
     Raises:
-        RltrError: if there is no such model, or it cannot be read.
+        RltrError: if the model is not found or cannot be read.
     """
     place = _place(source)
     config = _config(source, place)
@@ -96,7 +96,7 @@ def load_as_saved(source: str, device: torch.device | str = "cpu") -> PreTrained
 
 
 def _place(source: str) -> str:
-    """What transformers is to load from: ``source``, with ``embedded`` and ``~`` replaced."""
+    """The folder or hub id to pass to transformers: ``source``, with ``embedded`` and ``~`` replaced."""
     if source == EMBEDDED:
         if not EMBEDDED_MODEL.is_dir():
             raise RltrError("the embedded model is not in this installation of rltr; install it again")
@@ -108,7 +108,7 @@ def _place(source: str) -> str:
         return str(path)
     if path.is_file():
         raise RltrError(f"model {source!r} is a file; name the folder that save_pretrained() wrote")
-    # A hub id is `name` or `owner/name`; everything else can only have been meant as a folder.
+    # A hub id is `name` or `owner/name`; anything else must have been meant as a folder.
     try:
         huggingface_hub.utils.validate_repo_id(source)
     except huggingface_hub.errors.HFValidationError:
@@ -145,7 +145,7 @@ def _from_pretrained(auto: Any, source: str, place: str, config: PreTrainedConfi
 
 
 def _kind(source: str, config: PreTrainedConfig, asked: str | None) -> str:
-    """Which kind of task a checkpoint is for: the one asked for, or that of its head."""
+    """The kind of task a checkpoint is for: the requested one if it fits, else the kind of its head."""
     if asked is not None and asked not in KINDS:
         raise RltrError(f"there is no task kind {asked!r}; choose one of {', '.join(KINDS)}")
     if asked is not None and KINDS[asked].asked and config.model_type in KINDS[asked].classes:
@@ -163,7 +163,7 @@ def _kind(source: str, config: PreTrainedConfig, asked: str | None) -> str:
     raise RltrError(
         f"model {source!r} is a {', '.join(architectures) or config.model_type}, without a classification head; "
         f"rltr takes what {' or '.join(kind.auto.__name__ for kind in KINDS.values() if not kind.asked)} loads"
-        + "".join(f", or ask for data.kind={name}" for name in others)
+        + "".join(f", or set data.kind={name}" for name in others)
     )
 
 
@@ -181,12 +181,12 @@ def _failure(source: str, error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar for reading weights from disk and no retry messages; bars of real downloads stay."""
+    """Hide the progress bar of reading weights from disk and retry messages; bars of downloads stay."""
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     hub_level = huggingface_hub.utils.logging.get_verbosity()
     hub_bars = not huggingface_hub.utils.are_progress_bars_disabled()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()  # turns the hub's off, too
+    logging.disable_progress_bar()  # also disables the hub's bars, which are enabled again below
     if hub_bars:
         huggingface_hub.utils.enable_progress_bars()
     huggingface_hub.utils.logging.set_verbosity_error()

@@ -1,8 +1,8 @@
 """Zero-shot image classification with the two towers of CLIP and SigLIP.
 
 The vision tower is reduced. The text tower runs once, when the data are read, and embeds the descriptions of the
-classes. The vision tower is a model of its own that shares its weights with the whole model, so a policy that is
-attached to it makes the whole model cheaper, too.
+classes. The vision tower is a separate model object that shares its weights with the full model, so a policy that is
+attached to the tower makes the full model cheaper as well.
 """
 
 import logging
@@ -26,7 +26,7 @@ from rltr.errors import RltrError
 from rltr.recipe.data_options import DataOptions
 from rltr.tasks.examples.base import Examples
 from rltr.tasks.goals import ZeroShot
-from rltr.tasks.goals.heads import Labelling, Reader
+from rltr.tasks.goals.heads import Labelling, LabelReader
 from rltr.tasks.goals.numbering import NUMERAL, Way
 from rltr.tasks.inputs import load_labelled
 from rltr.tasks.read.processors import load_part
@@ -34,7 +34,7 @@ from rltr.tasks.read.tables import Table
 
 log = logging.getLogger(__name__)
 Whole: TypeAlias = Any
-"""A model with both towers. transformers does not type its parts."""
+"""A model with both towers; ``Any`` because transformers has no type for the parts used here."""
 EMBEDDING = {"clip": ("image_embeds", "text_embeds"), "siglip": ("pooler_output", "pooler_output")}
 """The output fields with the image and the text embedding, by model type."""
 CLASSES = {
@@ -43,23 +43,23 @@ CLASSES = {
     "clip_vision_model": "CLIPVisionModelWithProjection",
     "siglip_vision_model": "SiglipVisionModel",
 }
-"""The whole models, and their vision towers, by model type."""
+"""The classes of full models and of their vision towers, by model type."""
 
 
 def vision_tower(whole: Whole) -> PreTrainedModel:
-    """The part that embeds images, with ``whole``'s own weights.
+    """The vision tower of a two-tower model, sharing its weights.
 
     Raises:
-        RltrError: if the model has no such part, or none that rltr knows.
+        RltrError: if the model type is not supported.
     """
     return _tower(whole, "vision_model", "visual_projection", CLIPVisionModelWithProjection)
 
 
 def text_tower(whole: Whole) -> PreTrainedModel:
-    """The part that embeds texts, with ``whole``'s own weights.
+    """The text tower of a two-tower model, sharing its weights.
 
     Raises:
-        RltrError: if the model has no such part, or none that rltr knows.
+        RltrError: if the model type is not supported.
     """
     return _tower(whole, "text_model", "text_projection", CLIPTextModelWithProjection)
 
@@ -68,7 +68,7 @@ def _tower(whole: Whole, part: str, projection: str, with_projection: type[PreTr
     _check(whole)
     tower: PreTrainedModel = getattr(whole, part)
     if whole.config.model_type == "clip":  # SigLIP's towers have no projection
-        with torch.device("meta"):  # no weights but those of the whole
+        with torch.device("meta"):  # allocates nothing: all weights are taken from the full model below
             tower = with_projection(tower.config)
         for name in (part, projection):
             setattr(tower, name, getattr(whole, name))
@@ -79,7 +79,7 @@ def _tower(whole: Whole, part: str, projection: str, with_projection: type[PreTr
 def _check(whole: Whole) -> None:
     if whole.config.model_type not in EMBEDDING:
         raise RltrError(
-            f"{type(whole).__name__} is not supported for zero-shot classification; these model types are: "
+            f"{type(whole).__name__} is not supported for zero-shot classification; supported model types: "
             f"{', '.join(EMBEDDING)}"
         )
 
@@ -87,7 +87,7 @@ def _check(whole: Whole) -> None:
 @torch.no_grad()
 def embed_texts(whole: Whole, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
     """Embed texts with the text tower; the result is on the CPU in float32."""
-    # SigLIP was trained on texts padded to one length, sees the padding, and reads the last place.
+    # SigLIP was trained on texts padded to one length. It attends to the padding and pools the last position.
     seen = whole.config.model_type == "siglip"
     tower, longest = text_tower(whole), whole.text_model.config.max_position_embeddings
     tokens = tokenizer(
@@ -105,13 +105,13 @@ def embed_texts(whole: Whole, tokenizer: PreTrainedTokenizerBase, texts: Sequenc
 
 
 def zero_shot(whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequence[str], template: str) -> ZeroShot:
-    """The goal of images among ``classes``.
+    """Build the zero-shot goal of some classes: embed their descriptions, and take over the logit scale and bias.
 
     Args:
-        whole: both towers.
+        whole: the model with both towers.
         tokenizer: the model's own.
-        classes: their names in plain words.
-        template: a text with ``{}`` where the name goes.
+        classes: the names of the classes.
+        template: the description of a class, with ``{}`` in place of its name.
     """
     anchors = embed_texts(whole, tokenizer, [template.replace("{}", name) for name in classes])
     bias = getattr(whole, "logit_bias", None)
@@ -126,24 +126,24 @@ def zero_shot(whole: Whole, tokenizer: PreTrainedTokenizerBase, classes: Sequenc
 def load_zero_shot(
     model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
 ) -> dict[str, Examples]:
-    """Images by split, each with a class whose name describes it (``_`` stands for a space).
+    """Load labelled images by split for zero-shot classification; ``_`` in the name of a class is read as a space.
 
     Args:
         model: the vision tower (:func:`vision_tower`).
         tables: by split, each with a column of images and one of labels.
         source: the folder or hub id of the whole model.
-        options: ``template`` makes a text of a class's name.
+        options: the names of the columns, and the ``template`` of a description.
 
     Raises:
-        RltrError: if a column is missing or holds something else, there is one class only, or a part of the model
+        RltrError: if a column is missing or has the wrong type, there is only one class, or a part of the model
             cannot be loaded.
     """
     data = next(iter(tables.values())).data
     return load_labelled(model, tables, source, options, _reader(source, options, data), or_else="")
 
 
-def _reader(source: str, options: DataOptions, data: str) -> Reader:
-    """Load the whole model; the result turns class names into classes."""
+def _reader(source: str, options: DataOptions, data: str) -> LabelReader:
+    """Load the full model, and return the function that numbers the classes and builds their goal."""
     auto = AutoModelForZeroShotImageClassification
     whole = load_part(auto, source, "model", "both towers", use_safetensors=True, dtype=torch.float32).eval()
     _check(whole)
@@ -153,15 +153,16 @@ def _reader(source: str, options: DataOptions, data: str) -> Reader:
         written = sorted(set(names))
         if len(written) < 2:
             raise RltrError(
-                f"{data} has one class only ({', '.join(written)}); images are told apart among two or more"
+                f"{data} has only one class ({', '.join(written)}); zero-shot classification needs two or more"
             )
         if all(NUMERAL.fullmatch(name) for name in written):
             log.warning(
-                "the classes are called %s, and are described by that (%r); if they have names, give these as labels",
+                "the classes are called %s, and these numbers are put into the descriptions (%r); if the classes have "
+                "names, use the names as labels",
                 ", ".join(written[:12]),
                 options.template.replace("{}", written[0]),
             )
-        # As it is typed: macOS writes file names decomposed, which other tokens are made of.
+        # macOS decomposes accents in file names, and decomposed text is tokenized differently.
         classes = [unicodedata.normalize("NFC", name.replace("_", " ")) for name in written]
         number = {name: i for i, name in enumerate(written)}
         return Labelling(zero_shot(whole, tokenizer, classes, options.template), classes, number.__getitem__)

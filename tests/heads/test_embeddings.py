@@ -21,17 +21,17 @@ from tests.heads.conftest import bert, recipe
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
-def test_an_embedding_has_to_be_asked_for(folder: Path) -> None:
+def test_the_kind_embedding_must_be_chosen_explicitly(folder: Path) -> None:
     with pytest.raises(RltrError, match="data.kind=embedding"):
         load_model(str(folder / "embedder"))
-    with pytest.raises(RltrError, match="name the kind of task, embedding"):
+    with pytest.raises(RltrError, match="name the kind of task with kind, embedding"):
         load_task(BertModel.from_pretrained(folder / "embedder"), folder / "plain.txt")
     with pytest.raises(RltrError, match="takes tokens inputs, but the data is of kind 'text'"):
         load_model(str(folder / "tagger"), "text")
     assert type(load_model(str(folder / "tagger"), "embedding")) is BertModel
 
 
-def test_a_pooler_that_nobody_trained_is_left_out(folder: Path, tmp_path: Path) -> None:
+def test_a_pooler_without_stored_weights_is_left_out(folder: Path, tmp_path: Path) -> None:
     BertModel(bert(), add_pooling_layer=False).save_pretrained(tmp_path)
     prints = {Backbone(load_model(str(tmp_path), "embedding")).fingerprint for _ in "ab"}
     assert len(prints) == 1
@@ -83,7 +83,7 @@ def test_a_text_ends_where_its_line_does(folder: Path, tmp_path: Path) -> None:
         ("x.txt", b"\n\n", "no texts"),
         ("x.txt", b"caf\xe9\n", "not UTF-8"),
         ("x.csv", b"sentence\ntea\n", "no column 'text'"),
-        ("x.md", b"tea\n", "no data file"),
+        ("x.md", b"tea\n", "cannot read .* as data"),
     ],
 )
 def test_texts_that_cannot_be_read(folder: Path, tmp_path: Path, name: str, content: bytes, said: str) -> None:

@@ -61,14 +61,14 @@ def test_labels_that_are_no_numbers(folder: Path, tmp_path: Path, labels: list[s
         load_task(load_model(str(folder / "rater")), tmp_path / "x.csv")
 
 
-def test_a_model_that_always_says_the_same_is_noticed(folder: Path, tmp_path: Path) -> None:
+def test_a_regression_with_constant_answers_is_refused(folder: Path, tmp_path: Path) -> None:
     model: Any = load_model(str(folder / "rater"))
     torch.nn.init.zeros_(model.classifier.weight)
-    with pytest.raises(RltrError, match="same number to"):
+    with pytest.raises(RltrError, match="same number for"):
         load_task(model, folder / "rated.csv", options=DataOptions(label_column="stars"))
 
 
-def test_several_labels_are_marks(folder: Path) -> None:
+def test_several_labels_become_zeros_and_ones(folder: Path) -> None:
     task = load_task(load_model(str(folder / "topics")), folder / "topics.jsonl")
     assert task.train.classes == ["food", "travel"]
     assert {tuple(marks) for marks in task.train.labels.tolist()} == {(1.0, 0.0), (1.0, 1.0)}
@@ -81,8 +81,8 @@ def test_no_class_at_all_is_an_empty_list(folder: Path, tmp_path: Path) -> None:
     assert {tuple(marks) for marks in task.train.labels.tolist()} == {(0.0, 0.0), (1.0, 1.0)}
 
 
-def test_a_model_without_the_head_is_noticed(folder: Path) -> None:
-    with pytest.raises(RltrError, match="BertModel gives no 'logits'"):
+def test_a_model_without_the_needed_head_is_refused(folder: Path) -> None:
+    with pytest.raises(RltrError, match="BertModel has no field 'logits'"):
         load_task(load_model(str(folder / "embedder"), "embedding"), folder / "topics.jsonl", kind="text")
 
 

@@ -43,7 +43,7 @@ def test_only_the_first_token_of_a_word_has_its_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.csv", "text,label\n", "no .jsonl"),
+        ("x.csv", "text,label\n", "is not a .jsonl"),
         ("x.jsonl", "", "no records"),
         (
             "x.jsonl",

@@ -90,11 +90,11 @@ def test_what_was_in_memory_is_asked_for_again(
     model.config._name_or_path = model.name_or_path = ""
     run = rltr.train(model, _tensors(photos), out=tmp_path / "run", **TWO_UPDATES)
     assert run.recipe.model.source == IN_MEMORY
-    with pytest.raises(RltrError, match="the model of this training came from Python.*--model.*model="):
+    with pytest.raises(RltrError, match="the model of this training was passed from Python.*--model.*model="):
         rltr.evaluate(run)
-    with pytest.raises(RltrError, match="the data of this training came from Python.*--data.*data="):
+    with pytest.raises(RltrError, match="the data of this training was passed from Python.*--data.*data="):
         rltr.evaluate(run, model)
-    with pytest.raises(RltrError, match="the model of this training came from Python"):
+    with pytest.raises(RltrError, match="the model of this training was passed from Python"):
         run_check(run.policy_folder)
     longer = {**TWO_UPDATES, "rollouts": 24}
     again = rltr.train(model, _tensors(photos), out=tmp_path / "run", resume=True, **longer)

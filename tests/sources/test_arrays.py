@@ -51,8 +51,8 @@ def test_nothing_in_an_npz_is_unpickled(vit: PreTrainedModel, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"extra": np.zeros(20)}, "extra is no input of ViTForImageClassification; it takes .*pixel_values"),
-        ({"label": np.arange(19)}, r"equally many, .*'label': 19"),
+        ({"extra": np.zeros(20)}, "extra is not an input of ViTForImageClassification; it takes .*pixel_values"),
+        ({"label": np.arange(19)}, r"same number of rows, .*'label': 19"),
         ({"label": np.zeros(20)}, r"1 classes \(0\.0\) do not fit the model's 2 \(dark, light\)"),
         ({"label": np.zeros((20, 1, 1))}, r"'label' must be a name, a number or several .*, not float32 \(20, 1, 1\)"),
         ({"label": np.arange(20)}, r"20 classes \(0, 1, 10.* do not fit the model's 2 \(dark, light\)"),
@@ -60,7 +60,10 @@ def test_nothing_in_an_npz_is_unpickled(vit: PreTrainedModel, tmp_path: Path) ->
             {"pixel_values": np.zeros((20, 3, 16, 16), np.float32)},
             r"cannot take these inputs \(pixel_values \(2, 3, 16",
         ),
-        ({"pixel_values": np.zeros((20, 3, 8, 8), np.uint8)}, "pixel_values are uint8, so likely no processor"),
+        (
+            {"pixel_values": np.zeros((20, 3, 8, 8), np.uint8)},
+            "pixel_values are uint8, so they were likely not preprocessed",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(vit: PreTrainedModel, changes: dict[str, Any], said: str) -> None:

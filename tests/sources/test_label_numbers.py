@@ -65,7 +65,7 @@ def table(labels: Sequence[Any], kind: Any = None) -> datasets.Dataset:
 
 
 def class_labels(labels: Sequence[Any], folder: Path) -> Any:
-    """Numbers with names: numerals in the order of text, which say nothing of the head's numbers."""
+    """Numbers with names: numerals in alphabetical order, which say nothing of the head's numbers."""
     return table([int(own) for own in labels], datasets.ClassLabel(names=PERMUTED))
 
 
@@ -143,7 +143,7 @@ EVERY = list(range(COUNT)) * 5
 def test_the_heads_numbers_stay_what_they_are(
     models: Any, source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether the head has names or not, 2 is label 2, which comes behind 10 and 11 in the order of text."""
+    """Whether the head has names or not, 2 is label 2, which comes behind 10 and 11 in alphabetical order."""
     for number, names in enumerate((None, [f"class {i}" for i in range(COUNT)], NUMERALS)):
         model = models(names, source == "folder")
         data = SOURCES[source](EVERY, tmp_path / f"data{number}")
@@ -198,7 +198,7 @@ def test_class_labels_are_numbers_where_the_head_knows_no_name(
         assert [split.labels.tolist() for split in splits(task)] == [EVERY] * 3
     else:
         assert numbers(task, form) == EVERY
-    assert task.train.classes == PERMUTED and "taken by their numbers, 0 to 11" in caplog.text
+    assert task.train.classes == PERMUTED and "class indices 0 to 11 are used instead" in caplog.text
     named = load_task(models(NUMERALS), data, options=HALVES)
     expected = [int(PERMUTED[i]) for i in EVERY]
     assert (named.train.labels.tolist() if form == "splits" else numbers(named, form)) == expected
@@ -213,12 +213,12 @@ def test_class_labels_that_are_not_sorted_keep_their_numbers(models: Any) -> Non
 def test_class_labels_that_contradict_the_model_or_each_other_are_refused(models: Any) -> None:
     model = models([f"class {i}" for i in range(COUNT)])
     names = [f"class {i}" for i in (1, 0, *range(2, 11))] + ["something else"]
-    with pytest.raises(RltrError, match="'class 1' is number 0 in the data and number 1 in the model"):
+    with pytest.raises(RltrError, match="'class 1' has index 0 in the data and 1 in the model"):
         load_task(model, table(EVERY, datasets.ClassLabel(names=names)), options=HALVES)
     one, other = ([f"{letter}{i}" for i in range(COUNT)] for letter in "ab")
     own = {
         "train": table(EVERY, datasets.ClassLabel(names=one)),
         "test": table(EVERY, datasets.ClassLabel(names=other)),
     }
-    with pytest.raises(RltrError, match="the classes of test .* have other numbers than those before it"):
+    with pytest.raises(RltrError, match="the classes of test .* differ from those of the split before it"):
         load_task(model, datasets.DatasetDict(own), options=HALVES)

@@ -15,7 +15,7 @@ from transformers import BertTokenizer, PreTrainedModel, ViTImageProcessorPil
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, load_task
-from rltr.tasks.read.spool import Spool
+from rltr.tasks.read.disk_rows import DiskRows
 from tests.sources.conftest import HALVES, sizes, splits
 
 
@@ -105,7 +105,7 @@ def item(**changes: Any) -> dict[str, Any]:
         ),
         ([item(), item(pixel_values=np.zeros((3, 8, 8), np.uint8))], r"pixel_values: row 1 is uint8 .* are float32"),
         ([item(), item(pixel_values=np.zeros((3, 9, 8), np.float32))], "pixel_values have different shapes"),
-        (7, "int is no data"),
+        (7, "cannot read data from an object of type int"),
     ],
 )
 def test_a_bad_iterable_is_refused(vit: PreTrainedModel, items: Any, said: str) -> None:
@@ -114,11 +114,11 @@ def test_a_bad_iterable_is_refused(vit: PreTrainedModel, items: Any, said: str) 
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=8))
-def test_a_spool_gives_back_what_it_got(rows: list[list[int]]) -> None:
-    spool = Spool("tokens", np.dtype(np.int64))
+def test_disk_rows_returns_the_rows_that_were_appended(rows: list[list[int]]) -> None:
+    stored_rows = DiskRows("tokens", np.dtype(np.int64))
     for row in rows:
-        spool.append(np.array(row, np.int64))
-    found = spool.rows()
-    spool.close()
+        stored_rows.append(np.array(row, np.int64))
+    found = stored_rows.rows()
+    stored_rows.close()
     assert [row.tolist() for row in found] == rows
     assert isinstance(found, np.ndarray) == (len({len(row) for row in rows}) == 1)

@@ -105,13 +105,13 @@ def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel, caplo
     assert not heard(caplog)
     task = load_task(bert, reviews(20, ["neg", "pos"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 1).tolist()
-    assert "(neg, pos) are not called as the model's: they are taken by their numbers" in caplog.text
+    assert "(neg, pos) are not the model's: the class indices 0 to 1 are used instead" in caplog.text
 
 
-def test_hidden_labels_are_said(bert: PreTrainedModel) -> None:
+def test_hidden_labels_are_explained(bert: PreTrainedModel) -> None:
     hidden = datasets.Dataset.from_dict({"text": ["a film"], "label": [-1]}, features=reviews().features)
     data = datasets.DatasetDict(train=reviews(), validation=reviews(4), test=hidden)
-    with pytest.raises(RltrError, match=r"-1 marks a label that is not given: .*data\.test_split=validation"):
+    with pytest.raises(RltrError, match=r"-1 marks examples without a label: .*data\.test_split=validation"):
         load_task(bert, data)
 
 

@@ -94,7 +94,7 @@ def test_an_answer_that_overflows_is_said(tmp_path: Path, animals: Path) -> None
         model.get_parameter("classifier.bias").fill_(3e38)
         model.get_parameter("classifier.weight").fill_(3e38)
         model.get_parameter("vit.layernorm.bias").fill_(9.0)
-    with pytest.raises(RltrError, match=r"answer to '.*png' is NaN or infinite"):
+    with pytest.raises(RltrError, match=r"output for '.*png' is NaN or infinite"):
         load_task(model, animals)
 
 
@@ -134,7 +134,7 @@ def test_a_head_that_takes_no_batch_is_noticed_before_anything_runs(tmp_path: Pa
     data = write(tmp_path / "x.csv", REVIEWS)
     ids = np.array([[2, 5 + i % 3, 8, 3] for i in range(20)])
     for form in (data, {"input_ids": ids, "label": np.arange(20) % 2}):
-        with pytest.raises(RltrError, match=r"names no padding token.* set model\.config\.pad_token_id"):
+        with pytest.raises(RltrError, match=r"has no padding token.* set model\.config\.pad_token_id"):
             load_task(model, form)
     model.config.pad_token_id = 0
     assert len(load_task(model, data).train) == 16

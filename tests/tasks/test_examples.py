@@ -173,7 +173,7 @@ def test_a_limit_takes_at_most_so_many() -> None:
 
 
 def test_tensors_must_be_equally_many() -> None:
-    with pytest.raises(RltrError, match="equally many"):
+    with pytest.raises(RltrError, match="same number of rows"):
         TensorExamples(torch.zeros(2, dtype=torch.long), ["a"], ["x"], {"x": torch.zeros(2)})
     with pytest.raises(RltrError, match="at least one"):
         TensorExamples(torch.zeros(0, dtype=torch.long), [], ["x"], {"x": torch.zeros(0)})

@@ -96,7 +96,7 @@ def test_images_outside_of_every_class_are_said(
 ) -> None:
     paint(animals / "loose.png")
     assert len(names_of(load_task(vit(tmp_path / "model", ["cat", "dog"]), animals))) == 20
-    assert "1 images in no class's folder" in caplog.text and "loose.png" in caplog.text
+    assert "1 images outside of all class folders" in caplog.text and "loose.png" in caplog.text
 
 
 def test_an_unpacked_archive_does_not_bring_a_class(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_links_are_followed_once(tmp_path: Path, animals: Path, caplog: pytest.L
     (animals / "dog" / "loop").symlink_to(animals / "dog")
     task = load_task(vit(tmp_path / "model", ["cat", "dog"]), animals)
     assert len(names_of(task)) == 22 and "cat/more/10.png" in names_of(task)
-    assert "1 links that lead nowhere (the first: " in caplog.text and "12.png" in caplog.text
+    assert "1 broken links (the first: " in caplog.text and "12.png" in caplog.text
 
 
 def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, animals: Path, monkeypatch: pytest.MonkeyPatch) -> None:

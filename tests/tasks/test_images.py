@@ -174,7 +174,7 @@ def test_images_that_stay_of_different_sizes_are_refused(tmp_path: Path, animals
     ViTImageProcessorPil(do_resize=False).save_pretrained(tmp_path / "model")
     paint(animals / "dog" / "9.png", size=(9, 8))
     whole = whole_of(load_task(model, animals))
-    with pytest.raises(RltrError, match=r"dog/9\.png is prepared to \(3, 8, 9\) but .*cat/1\.png"):
+    with pytest.raises(RltrError, match=r"dog/9\.png is preprocessed to shape \(3, 8, 9\), but .*cat/1\.png"):
         whole.batch([1, 19])
 
 

@@ -1,4 +1,4 @@
-"""How class names become a head's numbers: every order and form of names, and nothing guessed without a word."""
+"""Mapping of class names to a head's class indices: any order and form of names, and a warning for every guess."""
 
 import logging
 import unicodedata
@@ -46,15 +46,15 @@ def test_names_are_the_same_in_every_unicode_form(own: list[str], theirs: Any, o
 
 
 @pytest.mark.parametrize(("one", "other"), [("कि", "कु"), ("cafe", "café"), ("が", "か")])
-def test_marks_are_no_punctuation(one: str, other: str) -> None:
+def test_combining_marks_are_not_ignored_as_punctuation(one: str, other: str) -> None:
     for form in ("NFC", "NFD"):
         with pytest.raises(RltrError, match="do not fit"):
             number_classes([unicodedata.normalize(form, one), "x"], config([other, "x"]))
 
 
 @given(names)
-def test_a_guess_is_said_and_nothing_else_is(own: list[str]) -> None:
-    """Whatever the ways: silence means that names are the head's own, or labels its numbers."""
+def test_only_guesses_are_warned_about(own: list[str]) -> None:
+    """Without a warning, the names are the head's own, or the labels its class indices."""
     for head in (config(own), config(len(own))):
         for ways in (WRITTEN, FOLDERS, WHOLE_NUMBERS):
             said = _said(own, head, ways)
@@ -82,13 +82,13 @@ def _said(found: Sequence[str], head: ViTConfig, ways: Sequence[Way]) -> str:
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("count", [3, 12])
 def test_folders_of_numerals(first: int, count: int) -> None:
-    """As torchvision's ImageFolder and datasets' imagefolder number them, unless they can be the head's own numbers."""
+    """Numbered as by torchvision's ImageFolder and datasets' imagefolder, unless they can be class indices."""
     found = [str(first + i) for i in range(count)]
     number, classes = number_classes(found, config(count), FOLDERS)
     expected = {name: i for i, name in enumerate(sorted(found))} if first else {name: int(name) for name in found}
     assert number == expected and (not first or classes == sorted(found))
     said = _said(found, config(count), FOLDERS)
-    assert ("in the order of text" in said) == (first == 1 or count > 10)
+    assert ("in alphabetical order" in said) == (first == 1 or count > 10)
 
 
 def test_numbers_that_count_from_one() -> None:
@@ -110,11 +110,11 @@ def test_what_only_looks_like_a_number_is_a_name(name: str) -> None:
     assert number == {name: 1, "yes": 0} and classes == ["yes", name]
 
 
-def test_numerals_as_names_and_as_numbers() -> None:
+def test_numbers_as_class_names_and_as_class_indices() -> None:
     """Of a head that was trained on folders 0 to 11, class 2 is called 10."""
     own = sorted(str(i) for i in range(12))
     assert number_classes(own, config(own), WRITTEN)[0] == {name: i for i, name in enumerate(own)}
-    assert "are taken for the names" in _said(own, config(own), WRITTEN)
+    assert "are read as names" in _said(own, config(own), WRITTEN)
     assert number_classes(own, config(own), WHOLE_NUMBERS)[0] == {name: int(name) for name in own}
     plain = [str(i) for i in range(12)]
     assert not _said(plain, config(plain), WRITTEN)
@@ -125,17 +125,17 @@ def test_numbers_of_named_classes() -> None:
     numbers = ["0", "1", "2", "3"]
     number, classes = number_classes(numbers, config(4), numbers_of(world))
     assert number == {str(i): i for i in range(4)} and classes == world
-    with pytest.raises(RltrError, match="'Sports' is number 1 in the data and number 0 in the model"):
+    with pytest.raises(RltrError, match="'Sports' has index 1 in the data and 0 in the model"):
         number_classes(numbers, config(["sports", "news", "business", "tech"]), numbers_of(world))
 
 
-def test_a_head_that_contradicts_itself_is_said() -> None:
+def test_contradicting_id2label_and_label2id_give_a_warning() -> None:
     head = config(["neg", "pos"], label2id={"neg": 1, "pos": 0})
     assert "contradicts itself: id2label calls class 0 'neg'" in _said(["neg", "pos"], head, WRITTEN)
 
 
-def test_names_that_differ_in_form_only_are_said() -> None:
-    with pytest.raises(RltrError, match="differ in nothing but case or Unicode form"):
+def test_the_error_mentions_names_that_differ_only_in_unicode_form() -> None:
+    with pytest.raises(RltrError, match="differ only in case or Unicode form"):
         number_classes(["caf\u00e9", "cafe\u0301"], config(["café", "bar"]))
 
 
@@ -148,7 +148,7 @@ def test_names_that_differ_in_form_only_are_said() -> None:
         (["5%", "x"], ["5$", "x"]),
     ],
 )
-def test_signs_and_symbols_are_no_punctuation(found: list[str], own: list[str]) -> None:
+def test_signs_and_symbols_are_not_ignored_as_punctuation(found: list[str], own: list[str]) -> None:
     assert (
         by_name(found, ViTConfig(id2label=dict(enumerate(own)), label2id={name: i for i, name in enumerate(own)}))
         is None

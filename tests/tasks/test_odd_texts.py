@@ -30,7 +30,9 @@ def test_half_of_a_character_is_named_and_left_out_if_asked(
 ) -> None:
     model = bert(tmp_path / "model", ["bad", "good"])
     data = write(tmp_path / "x.jsonl", [*RECORDS, {"text": half, "label": "bad"}])
-    with pytest.raises(RltrError, match=r"x\.jsonl, line 21: 'text' holds half of a character.*data\.bad_inputs=skip"):
+    with pytest.raises(
+        RltrError, match=r"x\.jsonl, line 21: 'text' contains half of a character.*data\.bad_inputs=skip"
+    ):
         load_task(model, data, options=DataOptions(**options))
     task = load_task(model, data, options=DataOptions(bad_inputs="skip", **options))
     assert size(task) == 20 and "x.jsonl, line 21 cannot be tokenized (a lone surrogate" in caplog.text
@@ -66,13 +68,13 @@ def test_what_a_tokenizer_does_not_know_is_named_and_left_out_if_asked(
         ("x.tsv", "text\tlabel\ttext\na\tb\tc\n", r"line 1: there are 2 columns called 'text'"),
         ("x.jsonl", '{"text": "a", "label": 0}\n{"text": "a", "label": 0, "text": "b"}', r"line 2: .*called 'text'"),
         ("x.jsonl", '{"text": NaN, "label": "good"}\n', r"'text' must be a string"),
-        ("x.jsonl", "[" * 100_000 + "\n", r"line 1: no record, but brackets within brackets"),
+        ("x.jsonl", "[" * 100_000 + "\n", r"line 1: brackets are nested too deep"),
         (
             "x.jsonl",
             '{"text": "a", "label": true}\n',
             r"'label' must be a string .* list of them, not true",
         ),
-        ("x.jsonl", '{"text": "a", "label": ["good|bad"]}\n', r"label 'good\|bad' holds '\|'"),
+        ("x.jsonl", '{"text": "a", "label": ["good|bad"]}\n', r"label 'good\|bad' contains '\|'"),
     ],
 )
 def test_records_that_say_two_things(tmp_path: Path, name: str, content: str, said: str) -> None:
@@ -102,7 +104,7 @@ def test_blank_lines_are_said(tmp_path: Path, suffix: str, caplog: pytest.LogCap
     assert size(load_task(model, data, options=options)) == 20 and "blank" not in caplog.text
     data.write_text("\n".join([*lines[:5], "", "", *lines[5:]]) + "\n\n\n")
     assert size(load_task(model, data, options=options)) == 20
-    assert f"x{suffix}: passed over 2 blank lines (the first: line 6)" in caplog.text
+    assert f"x{suffix}: skipped 2 blank lines (the first: line 6)" in caplog.text
 
 
 def test_numbers_are_written_as_everybody_writes_them(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Inputs by number, ready for a model: one file for each form in which data come."""
+"""Examples: model inputs by index, one file for each form of data."""

@@ -1,4 +1,4 @@
-"""Examples: model inputs by number, as training, evaluation and the gallery use them."""
+"""The base class of examples: model inputs by index, as training, evaluation and the gallery use them."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ from rltr.errors import RltrError
 from rltr.tasks.goals import Classification, Goal
 
 Index = Sequence[int] | Int[Tensor, " rows"]
-"""Numbers of examples, 0 to ``len(examples) - 1``, in any order; repeats are allowed."""
+"""Indices of examples, 0 to ``len(examples) - 1``, in any order; repeats are allowed."""
 PROBED = 256
-"""Examples that are compared where data have no fingerprint."""
+"""Number of examples that ``content`` covers if the data have no fingerprint."""
 log = logging.getLogger(__name__)
 
 
@@ -32,13 +32,13 @@ class Examples(ABC):
     A subclass implements ``batch``, and ``picture`` or ``words`` if the gallery should show its inputs.
 
     Args:
-        labels: of each example: its class, 0 to ``len(classes) - 1``, unless ``goal`` needs other labels.
+        labels: the class of each example, 0 to ``len(classes) - 1``, unless ``goal`` needs other labels.
         names: a short name per example, for the gallery.
-        classes: the names of the model's classes, by label; none where there are no classes.
+        classes: the names of the model's classes, by label; empty if there are no classes.
     """
 
     goal: Goal = Classification()
-    """The metric and the head. Code that makes examples with other labels than classes sets it."""
+    """The metric and the head. Code that builds examples with labels other than class indices must set it."""
 
     def __init__(self, labels: Shaped[Tensor, "examples *label"], names: Sequence[str], classes: Sequence[str]) -> None:
         self.labels = labels
@@ -58,7 +58,7 @@ class Examples(ABC):
         """
 
     def picture(self, i: int) -> Image.Image | None:
-        """What the model sees of example ``i`` as an image, cropped and scaled like its input; None for texts."""
+        """Example ``i`` as an image, cropped and scaled like the model's input; None for texts."""
         return None
 
     def words(self, i: int) -> list[str] | None:
@@ -70,30 +70,30 @@ class Examples(ABC):
         return None
 
     def longest(self) -> int:
-        """The number of the example with most tokens; any example if all have the same number."""
+        """Index of the example with most tokens; any example if all have the same number of tokens."""
         lengths = self.lengths()
         return 0 if lengths is None else max(range(len(lengths)), key=lengths.__getitem__)
 
     def typical(self) -> int:
-        """The number of the example of median length; any example if all have the same number of tokens."""
+        """Index of the example of median length; any example if all have the same number of tokens."""
         lengths = self.lengths()
         return 0 if lengths is None else sorted(range(len(lengths)), key=lengths.__getitem__)[len(lengths) // 2]
 
     def fingerprint(self) -> str | None:
-        """A digest of the model inputs, the same in every process; None without one: then nothing is cached."""
+        """A digest of the model inputs, the same in every process; None if there is none, which disables caches."""
         return None
 
     def content(self) -> str:
-        """A digest of inputs, labels, classes and goal, the same in every place and process; resuming compares it.
+        """A digest of inputs, labels, classes and goal, which is compared when a training is resumed.
 
-        Unlike the fingerprint it does not depend on versions of libraries, nor on the path or time of a file.
+        Unlike the fingerprint, it does not depend on the versions of libraries, or on the paths and times of files.
         """
         labels = self.labels.contiguous().view(-1)
         about = [json.dumps(self.classes), f"{labels.dtype} {list(self.labels.shape)}", self.goal.fingerprint()]
         return digest([self._inputs(range(len(self))), labels.view(torch.uint8).numpy(), *about])
 
     def _inputs(self, index: Sequence[int]) -> str:
-        """A digest of the stored inputs; without a fingerprint, of the model inputs of some of them."""
+        """A digest of the stored inputs; without a fingerprint, of the model inputs of some examples."""
         chosen = torch.as_tensor(index, dtype=torch.long)
         whole = self.fingerprint()
         if whole is not None:
@@ -110,19 +110,21 @@ class Examples(ABC):
         )
 
     def fault(self, i: int) -> str | None:
-        """Why example ``i`` cannot be used, with its name; None if it can. Reads the input and does not keep it."""
+        """Why example ``i`` cannot be used, with its name; None if it can. Reads the input without caching it."""
         return None
 
     def subset(self, index: Index) -> "Examples":
-        """The chosen examples as a data set that reads from this one."""
+        """The chosen examples, read from this object when they are needed."""
         return Subset(self, index)
 
     def at_most(self, count: int | None, seed: int = 0) -> "Examples":
-        """At most ``count`` examples, drawn at random (a folder is sorted by class), in their former order.
+        """At most ``count`` examples, drawn at random and kept in their order.
+
+        They are drawn at random because folders are sorted by class.
 
         Args:
-            count: 1 or more; None, or as many as there are, gives all of them.
-            seed: decides which.
+            count: 1 or more; None gives all examples, as does a number of at least ``len(self)``.
+            seed: seed of the draw.
 
         Raises:
             RltrError: if ``count`` is below 1.
@@ -135,7 +137,7 @@ class Examples(ABC):
 
 
 class Subset(Examples):
-    """Some examples of another data set, in the order given."""
+    """Some examples of another ``Examples`` object, in the given order."""
 
     def __init__(self, examples: Examples, index: Index) -> None:
         self.examples = examples
@@ -176,12 +178,12 @@ class Subset(Examples):
 
 @dataclass
 class Task:
-    """Train, validation and test split for a model; they share no example.
+    """Train, validation and test split for a model; no example is in two splits.
 
     Args:
-        train: what the policy learns on.
-        validation: what budgets are calibrated on and training is judged by.
-        test: what is reported.
+        train: the examples that the policy is trained on.
+        validation: the examples that budgets are calibrated on and training is monitored with.
+        test: the examples of the final measurement.
         kind: a name in :data:`rltr.tasks.KINDS`.
     """
 
@@ -200,12 +202,12 @@ class Task:
         )
 
     def without_faults(self) -> "Task":
-        """The same task without the examples that cannot be used, which a warning names. No other changes split.
+        """The same task without the examples that cannot be used; a warning names them.
 
-        Reads every input once.
+        All other examples stay in their split. Reads every input once.
 
         Raises:
-            RltrError: if that leaves nothing in a split.
+            RltrError: if no example of a split can be used.
         """
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         faults = {
@@ -228,15 +230,18 @@ class Task:
 
 
 def printable(name: str) -> str:
-    """A name that can be written to any file: file names may hold bytes that are not valid Unicode."""
+    """Escape what cannot be encoded as UTF-8: file names may contain bytes that are not valid Unicode."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(parts: Iterable[str | bytes | NDArray[Any]]) -> str:
-    """SHA-256 of strings, bytes and contiguous arrays, each with its length, so that no two lists share a digest."""
+    """SHA-256 of strings, bytes and contiguous arrays.
+
+    The length of each part is included, so that different lists with the same concatenation have different digests.
+    """
     whole = hashlib.sha256()
     for part in parts:
-        # Names of files may hold bytes that are no Unicode, and texts halves of characters.
+        # File names may contain bytes that are not valid Unicode, and texts may contain lone surrogates.
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else _bytes(part)
         whole.update(len(data).to_bytes(8, "little"))
         whole.update(data)
@@ -244,7 +249,7 @@ def digest(parts: Iterable[str | bytes | NDArray[Any]]) -> str:
 
 
 def digest_files(paths: Sequence[Path]) -> str:
-    """SHA-256 of the paths, sizes and modification times of files, which is quicker than reading them."""
+    """SHA-256 of the paths, sizes and modification times of files, which is faster than reading them."""
     found = [(path, path.stat()) for path in paths]
     return digest(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}" for path, stat in found)
 

@@ -1,4 +1,4 @@
-"""Examples stored as files (images, sounds), which are read when they are needed."""
+"""Examples that are stored as files (images, sounds) and read when they are needed."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ from rltr.tasks.examples.recent import Recent
 from rltr.tasks.read.stored_files import StoredFile, digest_contents, digest_stored
 
 CACHE_BYTES = 2**28
-"""Prepared files that one data set keeps in memory: 256 MiB, 445 RGB images of 224 pixels or 70 minutes at 16 kHz."""
+"""Size of the cache of prepared files per split: 256 MiB hold 445 RGB images of 224 pixels, or 70 minutes at 16 kHz."""
 CURE = "replace or remove it, or leave such inputs out: data.bad_inputs=skip"
 
 
 class StoredExamples(Examples):
-    """Files on disk or in a table, read when they are needed; the last ones used stay in memory, prepared.
+    """Files on disk or in a table, read when they are needed; the most recently used ones stay cached, preprocessed.
 
     A subclass implements ``batch`` with ``_prepared``, and ``_read``, ``_process``, ``_facts`` and ``_versions``.
 
     Args:
         files: one per example.
-        labels: what is true of each.
+        labels: the label of each file.
         names: a short name per example.
         classes: the names of the classes, by label.
-        cache_bytes: most bytes of prepared files to keep.
-        identity: a digest of all files; None takes paths, sizes and times of change.
+        cache_bytes: size limit of the cache of preprocessed files, in bytes.
+        identity: a digest of all files; None computes it from paths, sizes and modification times.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class StoredExamples(Examples):
 
     @abstractmethod
     def _read(self, i: int) -> Any:
-        """File ``i``, decoded.
+        """Decode file ``i``.
 
         Raises:
-            RltrError: if it cannot be used; with its name (``_called``).
+            RltrError: if it cannot be used; the message has its name (``_called``).
         """
 
     @abstractmethod
     def _process(self, content: Any) -> Float[Tensor, "*shape"]:
-        """The model input of a decoded file."""
+        """Convert a decoded file to a model input."""
 
     @abstractmethod
     def _facts(self) -> list[str]:
@@ -64,10 +64,10 @@ class StoredExamples(Examples):
 
     @abstractmethod
     def _versions(self) -> list[str]:
-        """The versions of the libraries that decode and prepare files."""
+        """The versions of the libraries that decode and preprocess files."""
 
     def fingerprint(self) -> str | None:
-        """See ``Examples``: of the files, the settings and the libraries."""
+        """See ``Examples``: covers the files, the settings and the versions of the libraries."""
         identity = self.identity or digest_stored(self.files)
         return None if identity is None else digest([identity, *self._facts(), *self._versions()])
 
@@ -97,6 +97,6 @@ class StoredExamples(Examples):
         content = self._read(i)
         try:
             return self._process(content)
-        except Exception as error:  # processors raise whatever they like, and none of them names the file
+        except Exception as error:  # processors raise many types of errors, none of which names the file
             reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
             raise RltrError(f"{self._called(i)} cannot be prepared for the model ({reason})") from error

@@ -1,8 +1,9 @@
-"""Examples that are images, read and prepared when they are needed.
+"""Examples that are images, read and preprocessed when they are needed.
 
-Images are decoded here, in the process that trains. A pool was tried on two cores (128 JPEGs of 500×375, prepared to
-224×224; the machine had other work): 12.6 to 13.7 ms per image one by one, 12.7 to 12.8 in two threads, 16.6 to 16.9 in
-two processes, which hand back 600 kB for each. Nearly all of it is the processor's resizing.
+Images are decoded in the training process, because a pool of workers was not faster. Measured on two cores (128 JPEGs
+of 500×375 pixels, resized to 224×224, machine not idle): 12.6 to 13.7 ms per image one by one, 12.7 to 12.8 ms with two
+threads, 16.6 to 16.9 ms with two processes, which must return 600 kB per image. Nearly all of the time is the image
+processor's resizing.
 """
 
 import inspect
@@ -26,12 +27,12 @@ from rltr.tasks.read.stored_files import StoredFile
 
 
 class ImageExamples(StoredExamples):
-    """Images, prepared by the model's own processor.
+    """Images, preprocessed by the model's own image processor.
 
     Args:
         files, labels, names, classes: see ``StoredExamples``.
         processor: the model's own image processor.
-        channels: 1 or 3: whether the model sees grey or RGB.
+        channels: number of input channels of the model: 1 (grey) or 3 (RGB).
         cache_bytes, identity: see ``StoredExamples``.
     """
 
@@ -57,13 +58,13 @@ class ImageExamples(StoredExamples):
         for i, row in zip(chosen, rows, strict=True):
             if row.shape != rows[0].shape:
                 raise RltrError(
-                    f"{self._called(i)} is prepared to {tuple(row.shape)} but {self._called(chosen[0])} to "
+                    f"{self._called(i)} is preprocessed to shape {tuple(row.shape)}, but {self._called(chosen[0])} to "
                     f"{tuple(rows[0].shape)}; the model's image processor must resize or crop to one size"
                 )
         return {"pixel_values": torch.stack(rows)}
 
     def picture(self, i: int) -> Image.Image:
-        """See ``Examples``: the prepared image with its normalisation undone; patches lie where the model has them."""
+        """See ``Examples``: the preprocessed image, normalisation undone, so patches are where the model has them."""
         values = self._prepared(i)
         processor = self.processor
         if getattr(processor, "do_normalize", False):
@@ -82,7 +83,7 @@ class ImageExamples(StoredExamples):
         return read_image(self.files[i], self.channels, self._called(i))
 
     def _process(self, content: Image.Image) -> Float[Tensor, "channels height width"]:
-        # The image has the model's channels already; a processor that makes everything RGB would undo grey.
+        # The image already has the model's number of channels. The processor must not convert grey images to RGB.
         values: Tensor = self.processor(images=[content], do_convert_rgb=False, return_tensors="pt")["pixel_values"][0]
         return values
 
@@ -92,18 +93,18 @@ def _per_channel(numbers: float | Sequence[float]) -> Float[Tensor, "channels 1 
 
 
 def load_processor(model: PreTrainedModel, source: str) -> tuple[Any, int]:
-    """The model's image processor, and how many channels it sees.
+    """Load the model's image processor, and return it with the model's number of input channels (1 or 3).
 
     Raises:
-        RltrError: if it cannot be loaded, the channels are neither grey nor RGB, or the model takes any shape of image.
+        RltrError: if it cannot be loaded, the number of channels is not 1 or 3, or the model takes images of any shape.
     """
     if "spatial_shapes" in inspect.signature(model.forward).parameters:
         raise RltrError(
-            f"{type(model).__name__} takes images of any shape (spatial_shapes, pixel_attention_mask), and rltr reads "
-            "files as images of one size: pass what its processor makes as an iterable (see rltr.tasks.load_task), or "
-            "take a checkpoint of one size"
+            f"{type(model).__name__} takes images of any shape (spatial_shapes, pixel_attention_mask), but rltr reads "
+            "files as images of one size: pass its processor's outputs as an iterable (see rltr.tasks.load_task), or "
+            "use a checkpoint with a fixed size"
         )
-    # Only PIL is required: the torchvision form of a processor differs in speed, and not in what it is for.
+    # The PIL backend, because rltr requires PIL but not torchvision; the two backends differ mainly in speed.
     processor = load_part(AutoImageProcessor, source, "image processor", "a preprocessor_config.json", backend="pil")
     channels = getattr(model.config, "num_channels", 3)
     if channels not in (1, 3):

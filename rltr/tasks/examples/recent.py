@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Recent:
-    """Tensors by number; the least recently used ones are removed first.
+    """An LRU cache of tensors by index.
 
     Args:
-        make: makes the tensor of a number.
-        most_bytes: what all tensors together may take.
+        make: computes the tensor of an index.
+        most_bytes: limit of the total size, in bytes.
     """
 
     def __init__(self, make: Callable[[int], Tensor], most_bytes: int) -> None:
@@ -21,7 +21,7 @@ class Recent:
         self._bytes = 0
 
     def __call__(self, number: int) -> Tensor:
-        """The tensor of ``number``, made if it is not in the cache."""
+        """The tensor of index ``number``, computed if it is not in the cache."""
         if number in self._known:
             self._known.move_to_end(number)
             return self._known[number]

@@ -1,4 +1,4 @@
-"""Examples that are sounds, read, resampled and prepared when they are needed."""
+"""Examples that are sounds, read, resampled and preprocessed when they are needed."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class SoundExamples(StoredExamples):
         files, labels, names, classes: see ``StoredExamples``.
         extractor: the model's own feature extractor.
         cache_bytes, identity: see ``StoredExamples``.
-        shortest: samples at the model's rate that a sound must have; see ``shortest_sound``.
+        shortest: minimum length of a sound, in samples at the model's sampling rate; see ``shortest_sound``.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class SoundExamples(StoredExamples):
         self._lengths: list[int] | None = None
 
     def batch(self, index: Index) -> dict[str, Tensor]:
-        """See ``Examples``: what the model calls its input, ``(rows, samples)`` or ``(rows, frames, bins)``.
+        """See ``Examples``: the model's main input, ``(rows, samples)`` or ``(rows, frames, bins)``.
 
-        A model that was trained with an ``attention_mask`` gets one, and rows padded to the longest of the batch. One
-        that was not (Wav2Vec2 with group norm) hears the padding, too: its rows are all as long as the longest of all,
-        so that an answer does not depend on the batch.
+        A model that was trained with an ``attention_mask`` gets one, and rows padded to the longest of the batch. A
+        model that was trained without (Wav2Vec2 with group norm) is affected by the padding. Its rows are therefore
+        padded to the longest of the whole split, so that an answer does not depend on the batch.
         """
         name = self.extractor.model_input_names[0]
         rows = [self._prepared(i) for i in torch.as_tensor(index, dtype=torch.long).tolist()]
-        if rows[0].ndim > 1:  # spectrograms, which the extractor brings to one size
+        if rows[0].ndim > 1:  # spectrograms, which the extractor pads or cuts to one size
             return {name: torch.stack(rows)}
         masked = bool(self.extractor.return_attention_mask)
         length = max(map(len, rows)) if masked else max(self.lengths())
@@ -79,7 +79,7 @@ class SoundExamples(StoredExamples):
         return self._lengths
 
     def fault(self, i: int) -> str | None:
-        """See ``Examples``; sounds with a fault do not count for the length of the other rows."""
+        """See ``Examples``; sounds with a fault are ignored when the other rows are padded."""
         fault = super().fault(i)
         if fault is not None:
             self._unusable.add(i)
@@ -105,7 +105,7 @@ class SoundExamples(StoredExamples):
         if samples < self.shortest:
             rate = self.extractor.sampling_rate / 1000
             raise RltrError(
-                f"{self._called(i)} is too short for the model, which makes no token of {samples / rate:.3g} ms; it "
+                f"{self._called(i)} is too short for the model, whose output is empty for {samples / rate:.3g} ms; it "
                 f"takes {self.shortest / rate:.3g}"
             )
 
@@ -115,10 +115,10 @@ class SoundExamples(StoredExamples):
 
 
 def shortest_sound(model: PreTrainedModel, extractor: Any) -> int:
-    """Number of samples of the shortest sound that a model accepts, found by trying.
+    """Number of samples of the shortest sound that a model accepts, found by bisection.
 
-    1 where the extractor brings every sound to one size, or the model does not even take a second of noise, which is
-    said later, of the first sound.
+    It is 1 if the extractor brings every sound to one size. It is also 1 if the model does not even accept a second of
+    noise; the error is then raised later, for the first sound.
     """
     noise = np.random.default_rng(0).standard_normal(extractor.sampling_rate).astype(np.float32)
 
@@ -132,11 +132,13 @@ def shortest_sound(model: PreTrainedModel, extractor: Any) -> int:
         return bool(next(iter(output.values())).isfinite().all())
 
     was_training = model.training
-    model.eval()  # in training some heads mask stretches, for which a short sound is too short
+    model.eval()  # in training mode some models mask spans of time, which fails for short sounds
     try:
         if not _is_wave(extractor, noise) or not takes(len(noise)):
             return 1
-        return 1 + bisect_left(range(1, len(noise)), True, key=takes)  # what takes one length takes all above it
+        return 1 + bisect_left(
+            range(1, len(noise)), True, key=takes
+        )  # a model that accepts a length accepts all longer ones
     finally:
         model.train(was_training)
 
@@ -147,12 +149,12 @@ def _is_wave(extractor: Any, noise: Float[NDArray[np.float32], " samples"]) -> b
 
 
 def load_extractor(model: PreTrainedModel, source: str) -> Any:
-    """Load the model's feature extractor, and check that it makes the model's input and that sounds can be read."""
+    """Load the model's feature extractor, and check that its output is the model's input and soundfile is installed."""
     import_soundfile()
     extractor = load_part(AutoFeatureExtractor, source, "feature extractor", "a preprocessor_config.json")
     if extractor.model_input_names[0] != model.main_input_name:
         raise RltrError(
-            f"the feature extractor of {source!r} makes {extractor.model_input_names[0]}, but {type(model).__name__} "
-            f"takes {model.main_input_name}; save the model's own beside it"
+            f"the feature extractor of {source!r} returns {extractor.model_input_names[0]}, but {type(model).__name__} "
+            f"takes {model.main_input_name}; save the model's own feature extractor in its folder"
         )
     return extractor

@@ -1,4 +1,4 @@
-"""Examples whose model inputs are tensors in memory already."""
+"""Examples that are given as tensors of model inputs in memory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,18 +15,18 @@ from rltr.tasks.goals import Goal
 
 
 class TensorExamples(Examples):
-    """Inputs that are tensors in memory already.
+    """Examples whose model inputs are tensors in memory.
 
     Args:
-        labels: what is true of each example.
+        labels: the label of each example.
         names: a short name per example.
         classes: the names of the classes, by label.
         inputs: model inputs by name, each with one row per example.
         pictures: ``(examples, height, width)`` grey or ``(examples, height, width, 3)`` colour, uint8, for the gallery.
-        goal: what counts as right; None for one class each.
+        goal: the metric and head; None for single-label classification.
 
     Raises:
-        RltrError: if labels, names and inputs are not equally many, or there are none.
+        RltrError: if the numbers of labels, names and input rows differ, or are 0.
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class TensorExamples(Examples):
             self.goal = goal
         counts = {"labels": len(labels), "names": len(names), **{name: len(rows) for name, rows in inputs.items()}}
         if not inputs or len(labels) == 0 or len(set(counts.values())) != 1:
-            raise RltrError(f"a data set needs equally many labels, names and input rows, at least one; got {counts}")
+            raise RltrError(
+                f"labels, names and inputs must have the same number of rows, and at least one; got {counts}"
+            )
         self.inputs = dict(inputs)
         self.pictures = pictures
 

@@ -16,19 +16,19 @@ from rltr.tasks.examples.tokenizer import tokenize, tokenize_all, tokenizer_fact
 from rltr.tasks.read.tables import each
 
 TOKENIZED = 1_000
-"""Texts that are tokenized at a time to count the tokens of all."""
+"""Number of texts that are tokenized at a time when all lengths are computed."""
 
 
 class TextExamples(Examples):
-    """Texts, tokenized when they are needed and cut to the model's limit; a warning says so once.
+    """Texts, tokenized when they are needed and truncated to the model's limit, with a warning the first time.
 
     Args:
-        texts: one per example, in memory or read when asked for; None is an empty one.
-        labels: what is true of each.
+        texts: one per example, in memory or read on access; None is an empty text.
+        labels: the label of each text.
         classes: the names of the classes, by label.
         tokenizer: the model's own.
-        longest: most tokens of a text, special ones included; None for no limit.
-        places: what messages call each text; None numbers them.
+        longest: largest number of tokens of a text, special ones included; None for no limit.
+        places: how messages refer to each text, such as file and line; None uses indices.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TextExamples(Examples):
         self._unusable: set[int] = set()
 
     def batch(self, index: Index) -> dict[str, Tensor]:
-        """See ``Examples``: ``input_ids`` and ``attention_mask``, ``(rows, tokens)``, and what else the model takes."""
+        """See ``Examples``: ``input_ids``, ``attention_mask`` and the tokenizer's other outputs, ``(rows, tokens)``."""
         chosen = torch.as_tensor(index, dtype=torch.long).tolist()
         texts = [self.texts[i] or "" for i in chosen]
         padded = {"padding": True, "return_tensors": "pt", "return_attention_mask": True}
@@ -64,7 +64,7 @@ class TextExamples(Examples):
         """See ``Examples``; special tokens count.
 
         Raises:
-            RltrError: if no tokens can be made of a text whose ``fault`` nobody asked for.
+            RltrError: if a text cannot be tokenized, unless ``fault`` was called for it before.
         """
         lengths = self._counted()
         for i, fault in self._broken.items():
@@ -91,7 +91,7 @@ class TextExamples(Examples):
         return self.places[i] if self.places else f"text {i}"
 
     def fingerprint(self) -> str:
-        """See ``Examples``: of the texts and the tokenizer."""
+        """See ``Examples``: covers the texts and the tokenizer."""
         facts = tokenizer_facts(self.tokenizer, self.longest_tokens)
         return digest([*facts, *(text or "" for text in each(self.texts))])
 
@@ -105,9 +105,9 @@ class TextExamples(Examples):
         return f"{self._called(i)} {fault}"
 
     def words(self, i: int) -> list[str]:
-        """See ``Examples``; special tokens are among them.
+        """See ``Examples``; special tokens are included.
 
-        As WordPiece writes them, whatever the tokenizer's habit: what goes on with a word begins with ``##``.
+        Tokens are written as in WordPiece, whatever the tokenizer: a token that continues a word begins with ``##``.
         """
         text, tokenizer = self.texts[i] or "", self.tokenizer
         cut = tokenizer(text, return_offsets_mapping=tokenizer.is_fast, **self._cut)
@@ -115,7 +115,7 @@ class TextExamples(Examples):
         words = [str(tokenizer.decode([number])) for number in ids]
         if not tokenizer.is_fast:
             return words
-        # Tokens themselves do not tell: byte-level BPE marks only those behind a space, and decoding loses the mark.
+        # Offsets are needed: byte-level BPE marks only tokens that follow a space, and decoding removes the mark.
         for place in range(1, len(ids)):
             (_, before), (start, _) = cut["offset_mapping"][place - 1 : place + 1]
             apart = start > before or text[start : start + 1].isspace()

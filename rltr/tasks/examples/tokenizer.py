@@ -1,4 +1,4 @@
-"""A model's tokenizer: loading it, the longest text, and what its result depends on."""
+"""A model's tokenizer: loading it, the length limit of texts, and the facts for a fingerprint."""
 
 import json
 import logging
@@ -15,18 +15,18 @@ from rltr.tasks.read.processors import load_part
 
 log = logging.getLogger(__name__)
 _said: WeakSet[PreTrainedTokenizerBase] = WeakSet()
-"""Tokenizers for which a warning said that texts are cut."""
+"""Tokenizers for which the warning about truncated texts was logged."""
 
 
 def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer and make sure that the two fit.
+    """Load a model's tokenizer, and check that it fits the model.
 
     Raises:
-        RltrError: if it is missing, knows no words, knows more than the model, or cannot pad.
+        RltrError: if it is missing, its vocabulary is empty or larger than the model's, or it has no padding token.
     """
     files = "a tokenizer.json and a tokenizer_config.json"
     tokenizer: PreTrainedTokenizerBase = load_part(AutoTokenizer, source, "tokenizer", files)
-    # Where the files are missing, transformers makes some families a tokenizer to which every word is unknown.
+    # If the files are missing, transformers creates a tokenizer without vocabulary for some model families.
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - {"▁"}:
         raise RltrError(f"the tokenizer of {source!r} knows no words; likely cause: its files ({files}) are missing")
     table = model.get_input_embeddings()
@@ -39,7 +39,8 @@ def load_tokenizer(model: PreTrainedModel, source: str) -> PreTrainedTokenizerBa
     if tokenizer.pad_token is not None and pad is not None and pad != tokenizer.pad_token_id:
         raise RltrError(
             f"the tokenizer of {source!r} pads with token {tokenizer.pad_token_id} but the model with {pad}; likely "
-            "cause: it is another model's. Use the one the model was trained with, or set model.config.pad_token_id"
+            "cause: it belongs to another model. Use the tokenizer that the model was trained with, or set "
+            "model.config.pad_token_id"
         )
     if tokenizer.pad_token is None:
         raise RltrError(
@@ -54,16 +55,16 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], places: S
 
     Args:
         tokenizer: the model's own.
-        texts: each one string, or a list of words.
-        places: what messages call each of them.
-        options: how the tokenizer is called.
+        texts: each a string, or a list of words.
+        places: how messages refer to each of them.
+        options: arguments of the tokenizer.
 
     Raises:
-        RltrError: naming the first text that it cannot take.
+        RltrError: naming the first text that cannot be tokenized.
     """
     try:
         return tokenizer(list(texts), **options)
-    except Exception as error:  # tokenizers raise TypeErrors, bare Exceptions and more, and name no text
+    except Exception as error:  # tokenizers raise many types of errors, and do not name the text
         plain = {name: value for name, value in options.items() if name not in ("padding", "return_tensors")}
         for i, fault in tokenize_all(tokenizer, texts, **plain)[1].items():
             raise RltrError(f"{places[i]} {fault}; {CURE}") from error
@@ -73,7 +74,11 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], places: S
 def tokenize_all(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], **options: Any
 ) -> tuple[list[list[int]], dict[int, str]]:
-    """The tokens of each text, none if it cannot be tokenized, and the reasons by the number of the text."""
+    """Tokenize texts one by one if necessary, and collect errors.
+
+    Returns:
+        The token ids of each text (empty if it cannot be tokenized), and the reason of each failure by index.
+    """
     try:
         tokens = tokenizer(list(texts), **options)["input_ids"]
     except Exception as error:
@@ -87,7 +92,7 @@ def tokenize_all(
 
 
 def encodable(text: str) -> bool:
-    """Whether a text is valid Unicode. JSON can hold halves of characters, and Python keeps them."""
+    """Whether a text is valid Unicode: JSON can contain lone surrogates, and Python accepts them."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -96,10 +101,10 @@ def encodable(text: str) -> bool:
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> list[str]:
-    """All that tokens depend on beside the text, for a fingerprint; ``longest`` is the limit of tokens."""
+    """Everything that tokens depend on apart from the text, for a fingerprint; ``longest`` is the limit in tokens."""
     rules: Mapping[str, Any] = tokenizer.get_vocab()
     if tokenizer.is_fast:
-        # How it padded and cut in its last call is written there, too, which the next call sets anew.
+        # The serialised tokenizer includes padding and truncation of its last call, which do not affect the next.
         rules = {**json.loads(tokenizer.backend_tokenizer.to_str()), "padding": None, "truncation": None}
     settings = [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.truncation_side, longest]
     return [json.dumps(rules), repr(settings)]
@@ -108,8 +113,8 @@ def tokenizer_facts(tokenizer: PreTrainedTokenizerBase, longest: int | None) -> 
 def longest_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int | None = None
 ) -> int | None:
-    """The least of the limits of model and tokenizer and ``max_tokens``, in tokens; None if there is no limit."""
-    # A tokenizer without a limit says 1e30.
+    """The smallest of ``max_tokens`` and the limits of model and tokenizer, in tokens; None if there is no limit."""
+    # A tokenizer without a limit has model_max_length 1e30.
     limits = [position_limit(model), tokenizer.model_max_length, max_tokens]
     return min((int(limit) for limit in limits if limit is not None and 0 < limit < 2**31), default=None)
 
@@ -119,24 +124,24 @@ def position_limit(model: PreTrainedModel) -> int | None:
     limits = [getattr(model.config, "max_position_embeddings", None)]
     for name, table in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(table, nn.Embedding) and table.padding_idx is not None:
-            # RoBERTa and its kin number positions from padding_idx + 1: a table of 514 rows takes 512 tokens.
+            # Models like RoBERTa number positions from padding_idx + 1: a table of 514 rows is enough for 512 tokens.
             limits.append(table.num_embeddings - table.padding_idx - 1)
     return min((int(limit) for limit in limits if limit is not None and limit > 0), default=None)
 
 
 def warn_if_cut(tokenizer: PreTrainedTokenizerBase, longest: int | None, texts: list[Any], **options: Any) -> None:
-    """Warn, once per tokenizer, if one of these texts is cut.
+    """Warn once per tokenizer if one of these texts is truncated.
 
     Args:
         tokenizer: the model's own.
-        longest: what texts are cut to; None for no limit.
-        texts: those that are as long as may be.
-        options: how the tokenizer is called.
+        longest: the limit in tokens; None for no limit.
+        texts: the texts that reach the limit, and may be longer.
+        options: arguments of the tokenizer.
     """
     if longest is None or not texts or tokenizer in _said:
         return
     whole = tokenizer(texts, truncation=False, verbose=False, **options)["input_ids"]
     if (most := max(map(len, whole))) > longest:
         _said.add(tokenizer)
-        # How long, and not which: a text may be nobody else's business.
+        # The message has the length, but not the text, which may be confidential.
         log.warning("texts are cut to %d tokens; one has %d", longest, most)

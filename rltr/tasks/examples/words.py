@@ -21,7 +21,7 @@ from rltr.tasks.read.tables import Table, each
 
 
 class Sentence(NamedTuple):
-    """One record: words, the class of each as written, and where it stands."""
+    """One record: its words, the class of each word as text, and its location for messages."""
 
     words: list[str]
     labels: list[str]
@@ -29,16 +29,16 @@ class Sentence(NamedTuple):
 
 
 class TokenExamples(Examples):
-    """Sentences of words; the first token of a word carries its class, all others none.
+    """Sentences with a class per word; only the first token of a word has a label.
 
-    Rows are padded at their end, wherever the tokenizer itself would: a token's place is that of its label.
+    Rows are always padded at their end, whatever the tokenizer's padding side, so that tokens and labels are aligned.
 
     Args:
         sentences: one per example.
-        number: the number of each class.
+        number: the class index of each class name.
         classes: the names of the classes, by label.
-        tokenizer: the model's own, a fast one.
-        longest: most tokens of a sentence, special ones included; None for no limit.
+        tokenizer: the model's own; it must be a fast one.
+        longest: largest number of tokens of a sentence, special ones included; None for no limit.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TokenExamples(Examples):
         longest: int | None,
     ) -> None:
         self.sentences = list(sentences)
-        # No tokenizer takes them; they get no label, which is a fault, and never cost the rest.
+        # Tokenizers refuse these sentences. They get no labels, so `fault` reports them, and the others can be used.
         self._broken = {i for i, sentence in enumerate(sentences) if not all(map(encodable, sentence.words))}
         self.tokenizer = tokenizer
         self.longest_tokens = longest
@@ -72,12 +72,12 @@ class TokenExamples(Examples):
         return self.tokenizer(whole, is_split_into_words=True, **cut, **options)
 
     def _places(self) -> list[list[int | None]]:
-        """Which word each token is of; None for special tokens."""
+        """Index of the word that each token belongs to; None for special tokens."""
         encoded = self._encode([sentence.words for sentence in self.sentences])
         return [encoded.word_ids(row) for row in range(len(self.sentences))]
 
     def batch(self, index: Index) -> dict[str, Tensor]:
-        """See ``Examples``: ``input_ids`` and ``attention_mask``, ``(rows, tokens)``, and what else the model takes."""
+        """See ``Examples``: ``input_ids``, ``attention_mask`` and the tokenizer's other outputs, ``(rows, tokens)``."""
         words = [self.sentences[i].words for i in torch.as_tensor(index, dtype=torch.long).tolist()]
         padded = {"padding": True, "padding_side": "right", "return_attention_mask": True}
         return dict(self._encode(words, return_tensors="pt", **padded))
@@ -87,23 +87,23 @@ class TokenExamples(Examples):
         return self._tokens
 
     def fingerprint(self) -> str:
-        """See ``Examples``: of the words and the tokenizer."""
+        """See ``Examples``: covers the words and the tokenizer."""
         facts = tokenizer_facts(self.tokenizer, self.longest_tokens)
         return digest([*facts, *(json.dumps(sentence.words) for sentence in self.sentences)])
 
     def fault(self, i: int) -> str | None:
         """See ``Examples``."""
         if i in self._broken:
-            return f"{self.sentences[i].where}: a word holds a lone surrogate, half of a character, which is no Unicode"
+            return f"{self.sentences[i].where}: a word contains a lone surrogate (half of a character), invalid Unicode"
         if bool((self.labels[i] != UNLABELLED).any()):
             return None
         return (
-            f"{self.sentences[i].where}: no labelled word is left; likely cause: nothing but labels of {UNLABELLED}, "
-            f"or more tokens before it than the model's {self.longest_tokens}"
+            f"{self.sentences[i].where}: no labelled word is left; likely cause: all labels are {UNLABELLED}, or the "
+            f"first labelled word is beyond the model's {self.longest_tokens} tokens"
         )
 
     def words(self, i: int) -> list[str]:
-        """See ``Examples``; special tokens are among them, and what goes on with a word begins with ``##``."""
+        """See ``Examples``; special tokens are included, and a token that continues a word begins with ``##``."""
         encoded = self._encode([self.sentences[i].words])
         ids, places = encoded["input_ids"][0], encoded.word_ids(0)
         texts = [str(self.tokenizer.decode([number])).strip() for number in ids]
@@ -114,18 +114,18 @@ class TokenExamples(Examples):
 def load_words(
     model: PreTrainedModel, tables: Mapping[str, Table], source: str, options: DataOptions
 ) -> dict[str, Examples]:
-    """Sentences by split.
+    """Load sentences with a class per word, by split.
 
     Args:
-        model: with a class for every token.
+        model: a token classification model.
         tables: by split, each with a column of lists of words, and one of equally long lists of classes, as names or
             numbers; -100 for words that do not count.
         source: the model's folder or hub id.
-        options: the columns, and what becomes of sentences that cannot be used.
+        options: the names of the columns, and how sentences that cannot be used are handled.
 
     Raises:
-        RltrError: if a column is missing, the lists do not fit, the classes are not the head's, or the model has no
-            fast tokenizer.
+        RltrError: if a column is missing, the lists have different lengths, the classes do not fit the head, or the
+            model has no fast tokenizer.
     """
     words = {split: _words(table, options) for split, table in tables.items()}
 
@@ -137,8 +137,7 @@ def load_words(
     tokenizer = load_tokenizer(model, source)
     if not tokenizer.is_fast:
         raise RltrError(
-            f"the tokenizer of {source!r} cannot say which word a token is of; it needs a tokenizer.json "
-            "(a fast tokenizer)"
+            f"the tokenizer of {source!r} cannot map tokens to words; it needs a tokenizer.json (a fast tokenizer)"
         )
     made: dict[str, Examples] = {}
     for split, table in tables.items():
@@ -148,16 +147,16 @@ def load_words(
         made[split] = TokenExamples(sentences, numbered, classes, tokenizer, longest)
         faults = (fault for i in range(len(sentences)) if (fault := made[split].fault(i)))
         if options.bad_inputs == "refuse" and (fault := next(faults, None)):
-            raise RltrError(f"{fault}; mend it, or leave such sentences out: data.bad_inputs=skip")
+            raise RltrError(f"{fault}; correct it, or leave such sentences out: data.bad_inputs=skip")
     return made
 
 
 def _words(table: Table, options: DataOptions) -> list[list[str]]:
-    """The words of every sentence, which has as many labels.
+    """The words of every sentence, after checking that each word has a label.
 
     Raises:
-        RltrError: if one of the columns holds anything else than lists of strings and whole numbers, or a list is of
-            another length.
+        RltrError: if a value is not a list of strings or whole numbers, or a sentence is empty or does not have exactly
+            one label per word.
     """
     columns = {
         name: list(each(table.column(name, f"data.{setting}_column")))
@@ -176,6 +175,7 @@ def _words(table: Table, options: DataOptions) -> list[list[str]]:
     for place, own, theirs in zip(table.places, words, labels, strict=True):
         if len(own) != len(theirs) or not own:
             raise RltrError(
-                f"{place}: {len(own)} words but {len(theirs)} labels; every word needs one, and one word at least"
+                f"{place}: {len(own)} words but {len(theirs)} labels; a sentence needs one label per word, and at "
+                "least one word"
             )
     return [list(map(str, own)) for own in words]

@@ -1,4 +1,4 @@
-"""Goals: what counts as right, one small file each."""
+"""Goals: the metric and head of a task, one small file each."""
 
 from rltr.tasks.goals.classification import Classification
 from rltr.tasks.goals.consistency import Consistency

@@ -1,4 +1,4 @@
-"""Goals of other packages, which a recipe names: ``data.goal``."""
+"""Goals that other packages add through entry points, chosen with ``data.goal`` in a recipe."""
 
 from copy import copy
 from dataclasses import replace
@@ -12,18 +12,18 @@ from rltr.tasks.goals.consistency import Consistency
 from rltr.tasks.goals.goal import Goal
 
 AUTO = "auto"
-"""In place of a name: what the model's head is for."""
+"""The default of ``data.goal``: the goal that fits the model's head."""
 GOALS: Registry[Goal] = Registry("rltr.goals", {}, base=Goal)
 """Goals that packages add through entry points, by name; rltr's own are chosen by the model's head."""
 
 
 def with_goal(task: Task, model: PreTrainedModel, name: str) -> Task:
-    """The same inputs and labels, judged by a goal of another package.
+    """Replace the goal of a task by one from another package, with the same inputs and labels.
 
     Args:
-        task: whose labels fit the model's head. Without labels, the goal sees the dense model's decisions instead.
+        task: a task whose labels fit the model's head. Without labels, the goal gets the dense model's decisions.
         model: the frozen model.
-        name: of an entry point; ``auto`` leaves the goal as it is.
+        name: the name of an entry point; ``auto`` leaves the goal as it is.
 
     Raises:
         RltrError: if there is no such goal.

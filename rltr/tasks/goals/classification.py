@@ -1,4 +1,4 @@
-"""One class of several: images, texts, sounds with one label each."""
+"""Single-label classification of images, texts or sounds."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class Classification(Goal):
         return (len(classes),)
 
     def fidelity(self, dense: Logits, reduced: Logits) -> PerRow:
-        """Minus KL(dense || reduced) in nats, clipped: -3 (another answer) to 0 (the same)."""
+        """Minus KL(dense || reduced) in nats, clipped: -3 (a different answer) to 0 (the same)."""
         return -divergence(dense, reduced).clamp_max(MAX_LOSS)
 
     @property
@@ -31,7 +31,7 @@ class Classification(Goal):
         return True
 
     def quality(self, dense: Logits, reduced: Logits, labels: Classes) -> PerRow:
-        """1 if the answer is right, else 0."""
+        """1 if the prediction is correct, else 0."""
         return (self.decide(reduced) == labels).float()
 
     def decide(self, answers: Logits) -> Classes:
@@ -39,7 +39,7 @@ class Classification(Goal):
         return answers.argmax(-1)
 
     def chance(self, classes: Sequence[str]) -> float:
-        """Accuracy of guessing, if all classes are equally common."""
+        """Accuracy of guessing, if all classes are equally frequent."""
         return 1 / len(classes) if classes else 0.0
 
     def say(self, decided: Int[Tensor, ""], classes: Sequence[str]) -> str:
@@ -56,7 +56,7 @@ class Classification(Goal):
             )
         if dense.shape[1] < 2:
             raise RltrError(
-                "the model's head has a single output, which is no choice between classes; "
+                "the model's head has a single output, but a classification needs two or more; "
                 "if it predicts a number, use the goal Regression"
             )
         super().check(dense, reduced, labels)

@@ -1,4 +1,4 @@
-"""What the dense model itself decides, for data without labels: whoever answers as it does is right."""
+"""Consistency with the dense model, for data without labels: its decisions take the place of the labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from rltr.tasks.goals.goal import Answers, Goal, Labels, PerRow
 
 @dataclass(frozen=True)
 class Consistency(Goal):
-    """The quality of another goal, with the dense model's decisions for labels. The dense model's own is 1.
+    """The quality of another goal, with the dense model's decisions as labels. The dense model itself has quality 1.
 
     Args:
-        goal: what the model's head is for. It never sees the examples' own labels, which stand for nothing.
-        answer: shape of one answer, which labels would tell otherwise.
+        goal: the goal that fits the model's head. It never gets the examples' labels, which are placeholders.
+        answer: shape of one answer; with labels, the goal would infer it from them.
     """
 
     goal: Goal
@@ -28,7 +28,7 @@ class Consistency(Goal):
         return self.goal.read(output, inputs)
 
     def fingerprint(self) -> str:
-        """See ``Goal``: the answers are those of the other goal, whether there are labels or not."""
+        """See ``Goal``: the wrapped goal's own, because the answers are the same with and without labels."""
         return self.goal.fingerprint()
 
     def shape(self, labels: Shaped[Tensor, "examples *label"], classes: Sequence[str]) -> tuple[int, ...]:
@@ -45,7 +45,7 @@ class Consistency(Goal):
         return self.goal.right_or_wrong
 
     def quality(self, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
-        """How good the reduced model's answer is if the dense model's is right."""
+        """Quality of the reduced model's answer, with the dense model's decision as the label."""
         return self.goal.quality(dense, reduced, self.decide(dense))
 
     def decide(self, answers: Answers) -> Labels:
@@ -61,7 +61,7 @@ class Consistency(Goal):
         return self.goal.chance(classes)
 
     def say(self, decided: Shaped[Tensor, "*label"], classes: Sequence[str]) -> str | None:
-        """A decision in a word; None for the labels, of which there are none."""
+        """A decision as a short text; None for a label, since there are none."""
         return self.goal.say(decided, classes) if decided.numel() else None
 
     def check(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""A vector that says what an input is about: sentence embeddings, image embeddings. Needs no labels."""
+"""Embeddings of sentences or images, compared by cosine similarity; labels are not needed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Vectors = Float[Tensor, "rows width"]
 
 @dataclass(frozen=True)
 class Embedding(Goal):
-    """An embedding that should point where the dense model's does, so that similarities stay what they were.
+    """Cosine similarity of the reduced model's embedding with the dense model's.
 
     Args:
-        width: of the embedding.
-        pooling: ``mean`` over all places that are not padding (a reduced model has the state of the token that stands
-            for a place there), or ``cls``, the first token of each row, behind any padding. Unused where the model
-            pools itself.
-        output: the field of the model's output: ``last_hidden_state``, which has one state per token, or one with a
+        width: number of dimensions of the embedding.
+        pooling: ``mean`` over all positions that are not padding, or ``cls``, the first token of each row that is not
+            padding. In a reduced model, the position of a dropped token holds the state of the token that represents
+            it. Unused if the model pools itself.
+        output: the field of the model's output: ``last_hidden_state`` with one state per token, or a field with one
             vector per input, such as ``image_embeds``.
     """
 
@@ -43,7 +43,7 @@ class Embedding(Goal):
         if self.pooling == "cls":
             if present is None:
                 return states[:, 0]
-            first = present.int().argmax(1)  # of equal places the first
+            first = present.int().argmax(1)  # argmax returns the first of equal values
             return states[torch.arange(len(states), device=states.device), first]
         if present is None:
             return states.mean(1)
@@ -59,18 +59,18 @@ class Embedding(Goal):
         return self._cosine(dense, reduced) - 1
 
     def quality(self, dense: Vectors, reduced: Vectors, labels: Shaped[Tensor, "rows *label"]) -> PerRow:
-        """Cosine of both embeddings: 1 for the dense model's own. There are no labels to read."""
+        """Cosine of both embeddings: 1 for the dense model's own. Labels are not used."""
         return self._cosine(dense, reduced)
 
     def decide(self, answers: Vectors) -> Int[Tensor, " rows"]:
-        """The most similar other input of the batch: what a search among them would find. Itself, if it is alone."""
+        """The index of the most similar other input of the batch, as a search would return it; 0 if it is alone."""
         unit = normalize(answers.float(), dim=-1)
         return (unit @ unit.T).fill_diagonal_(-torch.inf).argmax(-1)
 
     def check(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> None:
         """See ``Goal``."""
         if dense.ndim != 2:
-            raise RltrError(f"an embedding is one vector per input (rows, width), not {tuple(dense.shape)}")
+            raise RltrError(f"embeddings must have shape (rows, width), one vector per input, not {tuple(dense.shape)}")
         super().check(dense, reduced, labels)
 
     @staticmethod

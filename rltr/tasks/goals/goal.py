@@ -1,4 +1,4 @@
-"""What counts as right: the part of a model's output that is compared, and how."""
+"""The base class of goals: which part of a model's output is scored, and by which metric."""
 
 import hashlib
 import json
@@ -14,32 +14,32 @@ from transformers import PreTrainedModel
 from rltr.errors import RltrError
 
 MAX_LOSS = 3.0
-"""Where fidelity and the gain in quality are clipped: beyond that an answer is simply wrong, and outliers would rule
-the gradient."""
+"""Bound at which fidelity and the gain in quality are clipped. Beyond it an answer is simply wrong, and outliers would
+dominate the gradient."""
 
 ABSENT = torch.finfo(torch.float32).min
-"""What stands in an answer where its row has nothing to say, such as the padding of a short text. It is finite, so that
-whatever is not can be refused."""
+"""The value of an answer at positions without an output, such as the padding of a short text. It is finite, so that
+checks for NaN and infinity still work."""
 
 Answers = Float[Tensor, "rows *answer"]
-"""What a model says about each row of a batch: logits, numbers, an embedding. The first axis is always the rows."""
+"""A model's outputs for each row of a batch: logits, numbers, or an embedding. The first axis is always the rows."""
 Labels = Shaped[Tensor, "rows *label"]
-"""What is true of each row, in the form that the goal asks for."""
+"""The label of each row, in the form that the goal needs."""
 PerRow = Float[Tensor, " rows"]
 
 
 class Goal(ABC):
-    """What a task asks of a model. To add one, copy ``classification.py``: four short methods on tensors.
+    """The metric and the head of a task. To add one, copy ``classification.py``: four short methods on tensors.
 
-    All methods take whole batches and say something about each row, whatever the other rows are.
+    All methods take batches and return one value per row, independent of the other rows.
     """
 
     quality_name: ClassVar[str]
-    """What reports call the quality: ``accuracy``, …"""
+    """The name of the metric in reports: ``accuracy``, …"""
 
     @classmethod
     def for_task(cls, model: PreTrainedModel, examples: Any) -> "Goal":
-        """The goal of a task whose recipe names it (``data.goal``); override it in a goal that takes arguments.
+        """Create the goal for a task whose recipe names it (``data.goal``); override it if the goal takes arguments.
 
         Args:
             model: the frozen model.
@@ -49,23 +49,24 @@ class Goal(ABC):
 
     @property
     def right_or_wrong(self) -> bool:
-        """Whether every quality is 0 or 1. Then a loss has an exact bound, which needs fewer inputs than another."""
+        """Whether every quality is 0 or 1. Bounds on the loss of quality are then exact and need fewer inputs."""
         return False
 
     def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> Answers:
-        """The answers in a model's output.
+        """Extract the answers from a model's output.
 
         Args:
-            output: what the model returned.
-            inputs: what it was given.
+            output: the model's output.
+            inputs: the model inputs that it was computed from.
         """
         answers: Tensor = output["logits"]
         return answers
 
     def fingerprint(self) -> str:
-        """A digest of all that ``read`` depends on beside its arguments, the same in another process.
+        """A digest of everything that ``read`` depends on apart from its arguments, the same in every process.
 
-        That is the class and every attribute, unless a goal knows better which of them matter.
+        By default it covers the class and every attribute. Goals may override it to leave out attributes that ``read``
+        does not use.
         """
         parts = [type(self).__qualname__]
         for name, value in sorted(vars(self).items()):
@@ -78,13 +79,13 @@ class Goal(ABC):
 
     @abstractmethod
     def fidelity(self, dense: Answers, reduced: Answers) -> PerRow:
-        """How much of the dense model's answer the reduced one still gives: 0 for the same, down to -3. No labels."""
+        """How close the reduced model's answer is to the dense model's: 0 for the same, down to -3. Uses no labels."""
 
     @abstractmethod
     def quality(self, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
-        """How good the reduced model's answer is: at most 1, which is perfect. Reports show it in percent.
+        """The metric of the reduced model's answer: at most 1, which is perfect. Reports show it in percent.
 
-        ``quality(dense, dense, labels)`` is the dense model's own.
+        ``quality(dense, dense, labels)`` is the dense model's quality.
         """
 
     @abstractmethod
@@ -92,20 +93,20 @@ class Goal(ABC):
         """The answers in the form of labels: the class with the highest logit, and so on."""
 
     def agreement(self, dense: Answers, reduced: Answers) -> PerRow:
-        """Share of the dense model's decisions that the reduced one makes, too, right or wrong: 0 to 1."""
+        """Share of decisions in which the reduced model agrees with the dense one, right or wrong: 0 to 1."""
         same = self.decide(dense) == self.decide(reduced)
         return same.flatten(1).float().mean(1) if same.ndim > 1 else same.float()
 
     def chance(self, classes: Sequence[str]) -> float:
-        """The quality of guessing, from which a curve's area is counted."""
+        """The quality of guessing, the baseline of the area under a curve."""
         return 0.0
 
     def say(self, decided: Shaped[Tensor, "*label"], classes: Sequence[str]) -> str | None:
-        """One label or decision in a word, for the gallery; None where a word does not do."""
+        """One label or decision as a short text, for the gallery; None if it has no short text."""
         return None
 
     def check(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> None:
-        """Refuse what cannot be scored.
+        """Check that answers and labels can be scored.
 
         Raises:
             RltrError: if shapes do not fit each other, or answers are not finite.
@@ -120,7 +121,7 @@ class Goal(ABC):
 
 
 def refuse_not_finite(answers: Tensor, whose: str) -> None:
-    """Raise if answers are NaN or infinite: they must never become a score.
+    """Raise if answers are NaN or infinite, because they must never become a score.
 
     Raises:
         RltrError: naming the rows.
@@ -136,20 +137,20 @@ def refuse_not_finite(answers: Tensor, whose: str) -> None:
 def divergence(
     dense: Float[Tensor, "*rest classes"], reduced: Float[Tensor, "*rest classes"]
 ) -> Float[Tensor, "*rest"]:
-    """KL(dense || reduced) of two distributions, from logits, in nats: 0 to infinity."""
+    """KL(dense || reduced) of two categorical distributions, given as logits, in nats: 0 to infinity."""
     dense, reduced = dense.float().log_softmax(-1), reduced.float().log_softmax(-1)
     # Rounding can take the divergence of near-equal distributions a little below 0.
     return (dense.exp() * (dense - reduced)).sum(-1).clamp_min(0.0)
 
 
 def refuse_outside(labels: Shaped[Tensor, "*some"], classes: int) -> None:
-    """Refuse labels that are no class numbers of a head.
+    """Raise if labels are not class indices of a head.
 
     Raises:
         RltrError: naming some of them.
     """
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise RltrError(f"labels must be whole numbers, the number of a class each, not {labels.dtype}")
+        raise RltrError(f"labels must be class indices (whole numbers), not {labels.dtype}")
     outside = labels[(labels < 0) | (labels >= classes)].unique().tolist()
     if outside:
         raise RltrError(f"labels {outside[:5]} do not fit a head of {classes} classes, numbered 0 to {classes - 1}")

@@ -1,4 +1,4 @@
-"""From what people write as labels to what a model's head is trained for: one class, several, or numbers."""
+"""Parse labels as a model's head needs them: one class, several classes, or numbers."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -19,18 +19,18 @@ from rltr.tasks.goals.numbering import NAMES, WRITTEN, Way, number_classes
 from rltr.tasks.goals.regression import deviation_of, spread_of
 
 SEPARATOR = "|"
-"""Between several classes, or several numbers, in one cell."""
+"""Separates several classes, or several numbers, in one cell."""
 MEASURED = 256
-"""Inputs on which the spread of a dense model's answers is measured."""
+"""Number of inputs on which the standard deviation of a dense model's answers is measured."""
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """How a data set's labels are read.
+    """A parser of a data set's labels, with the goal and class names that go with them.
 
     Attributes:
-        goal: what counts as right for this head.
-        classes: the names of its classes, by label; none for numbers.
+        goal: the goal of this head.
+        classes: the names of the head's classes, by label; empty for numbers.
     """
 
     goal: Goal
@@ -38,29 +38,30 @@ class Labelling:
     _value: Callable[[str], int | list[float]]
 
     def __call__(self, written: Sequence[str]) -> Shaped[Tensor, "examples *label"]:
-        """Labels as the goal wants them."""
+        """Parse labels into the tensor that the goal needs."""
         return torch.tensor([self._value(text) for text in written])
 
 
-Reader: TypeAlias = Callable[[Iterable[str], Sequence[Way]], Labelling]
-"""Finds out how labels are to be read; called with all of them, and the ways in which classes may be numbered."""
+LabelReader: TypeAlias = Callable[[Iterable[str], Sequence[Way]], Labelling]
+"""Finds the parser for a data set's labels; called with all labels as texts, and the numberings to try for classes."""
 
 
-def label_reader(config: PreTrainedConfig) -> Reader:
-    """What reads labels for a head; see :func:`read_labels`."""
+def label_reader(config: PreTrainedConfig) -> LabelReader:
+    """A ``LabelReader`` for a model's head; see :func:`read_labels`."""
     return lambda written, ways: read_labels(written, config, ways)
 
 
 def read_labels(written: Iterable[str], config: PreTrainedConfig, ways: Sequence[Way] = WRITTEN) -> Labelling:
-    """Find out what a head is for, and how the labels of all splits are to be read for it.
+    """Determine the goal of a head from its config, and how to parse the labels of all splits for it.
 
-    A head with one output, or the problem type ``regression``, wants numbers; ``multi_label_classification`` any number
-    of classes, apart by ``|``; every other head one class (see :func:`rltr.tasks.goals.numbering.number_classes`).
+    A head with one output, or with problem type ``regression``, needs numbers. ``multi_label_classification`` takes any
+    number of classes, separated by ``|``. Every other head takes one class (see
+    :func:`rltr.tasks.goals.numbering.number_classes`).
 
     Args:
-        written: all labels, as they are written.
-        config: of the model.
-        ways: how classes are numbered.
+        written: all labels, as texts.
+        config: the model's config.
+        ways: the numberings of classes to try.
 
     Raises:
         RltrError: if a label does not fit the head.
@@ -69,7 +70,7 @@ def read_labels(written: Iterable[str], config: PreTrainedConfig, ways: Sequence
     if _predicts_numbers(config):
         if ways is NAMES:
             raise RltrError(
-                "the model's head predicts numbers (problem type regression), and names of classes are none"
+                "the model's head predicts numbers (problem type regression), but the labels are names of classes"
             )
         numbers = {text: _numbers(text, count) for text in dict.fromkeys(written)}
         deviation = deviation_of(torch.tensor([numbers[text] for text in written]))
@@ -88,17 +89,17 @@ def read_labels(written: Iterable[str], config: PreTrainedConfig, ways: Sequence
 
 
 def _one_at_a_time(config: PreTrainedConfig) -> PreTrainedConfig:
-    """A copy of a configuration whose classes are told apart one at a time."""
+    """A copy of a multi-label config as single-label, so that each class of a label is numbered on its own."""
     return type(config).from_dict({**config.to_dict(), "problem_type": None})
 
 
 def goal_of(model: PreTrainedModel, longest: int, pooling: Pooling = "mean") -> Goal:
-    """What a model's head is for, where there are no labels to tell.
+    """Determine the goal of a model from its head, without labels.
 
     Args:
-        model: with a head, or without one, which then embeds.
-        longest: most tokens of an input.
-        pooling: of an embedding.
+        model: a model with a head, or without one for embeddings.
+        longest: largest number of tokens of an input.
+        pooling: the pooling of an embedding.
     """
     config, name = model.config, type(model).__name__
     if "ForTokenClassification" in name:
@@ -113,17 +114,17 @@ def goal_of(model: PreTrainedModel, longest: int, pooling: Pooling = "mean") -> 
 
 
 def _predicts_numbers(config: PreTrainedConfig) -> bool:
-    # One output and no problem type is what transformers itself trains as a regression.
+    # transformers itself trains a head with one output and no problem type as a regression.
     return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
 
 
 def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:
-    """The goal of ``examples``; for numbers with the spread of the model's answers to at most 256 of them.
+    """Return the goal of ``examples``; for a regression, with the standard deviation of the model's answers set.
 
-    Without labels the answers give the deviation as well.
+    It is measured on at most 256 examples. Without labels, ``deviation`` is computed from the answers as well.
 
     Raises:
-        RltrError: if the model answers the same to all of them.
+        RltrError: if the model gives the same answer to all of them.
     """
     goal = examples.goal
     own = goal.goal if isinstance(goal, Consistency) else goal
@@ -138,8 +139,8 @@ def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:
     spread = spread_of(torch.cat(answers))
     if not 0 < spread < math.inf:
         raise RltrError(
-            f"the model gives the same number to {len(chosen)} training inputs, or none at all: check that it is the "
-            "fine-tuned model, and that the data is what it was trained for"
+            f"the model predicts the same number for {len(chosen)} training inputs, or one that is not finite: check "
+            "that it is the fine-tuned model, and that it was trained for this data"
         )
     if not isinstance(goal, Consistency):
         return replace(own, spread=spread)
@@ -147,7 +148,7 @@ def measure_spread(model: PreTrainedModel, examples: Examples) -> Goal:
 
 
 def join_labels(labels: Iterable[object]) -> str:
-    """Several classes, or several numbers, as they stand in one cell.
+    """Join several classes, or several numbers, into the text of one cell.
 
     Raises:
         RltrError: if one of them holds the separator.
@@ -155,8 +156,8 @@ def join_labels(labels: Iterable[object]) -> str:
     parts = [str(label) for label in labels]
     if bad := next((part for part in parts if SEPARATOR in part), None):
         raise RltrError(
-            f"the label {bad!r} holds {SEPARATOR!r}, which keeps several labels of one input apart; call this class "
-            "otherwise, in the data and in the model's config"
+            f"the label {bad!r} contains {SEPARATOR!r}, which separates several labels of one input; rename this "
+            "class, in the data and in the model's config"
         )
     return SEPARATOR.join(parts)
 
@@ -167,14 +168,14 @@ def _parts(text: str) -> list[str]:
 
 def _numbers(text: str, count: int) -> list[float]:
     try:
-        # Python reads 1_000, which no one else takes for a number.
+        # Python's float accepts 1_000, which other tools do not read as a number.
         numbers = [] if "_" in text else [float(part) for part in _parts(text)]
     except ValueError:
         numbers = []
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
-        wanted = "a number" if count == 1 else f"{count} numbers, apart by {SEPARATOR}"
+        wanted = "a number" if count == 1 else f"{count} numbers, separated by {SEPARATOR}"
         raise RltrError(
             f"the label {text!r} is not {wanted}, but the model's head predicts numbers (problem type regression); "
-            "mend the label, or use a model with one output per class"
+            "correct the label, or use a model with one output per class"
         )
     return numbers

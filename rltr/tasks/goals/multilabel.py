@@ -1,4 +1,4 @@
-"""Any number of classes at once: topics, tags."""
+"""Multi-label classification, such as topics or tags: any number of classes per input."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ class MultiLabel(Goal):
         return -(yes + no).sum(-1).clamp(0.0, MAX_LOSS)
 
     def quality(self, dense: Logits, reduced: Logits, labels: Marks) -> PerRow:
-        """Share of the classes that are answered rightly, yes or no: 0 to 1."""
+        """Share of the classes that are predicted correctly (applies or not): 0 to 1."""
         return (self.decide(reduced) == labels).float().mean(-1)
 
     def decide(self, answers: Logits) -> Marks:
@@ -38,7 +38,7 @@ class MultiLabel(Goal):
         return (answers > 0).float()
 
     def chance(self, classes: Sequence[str]) -> float:
-        """Of two answers for every class, one is right."""
+        """0.5: each class has two possible answers."""
         return 0.5
 
     def check(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> None:

@@ -1,6 +1,7 @@
-"""From the class names people write to the numbers a model's head uses.
+"""Map the class names of a data set to the class indices of a model's head.
 
-There are four ways, and where data come from decides which are tried, and in which order. Whatever is a guess is said.
+There are several ways to do so: by name, by number, or by sort order. The source of the data decides which of them are
+tried, and in which order. A mapping that is a guess is logged as a warning.
 """
 
 import logging
@@ -14,18 +15,24 @@ from transformers import PreTrainedConfig
 from rltr.errors import RltrError
 
 GENERIC = re.compile(r"LABEL_\d+")
-"""What transformers calls a class that nobody named."""
+"""The names that transformers gives to classes without a name."""
 NUMERAL = re.compile(r"[0-9]+")
-"""A class's number; Python's ``isdecimal`` and ``int`` would take other scripts' digits and ``1_000``, too."""
+"""A class index; Python's ``isdecimal`` and ``int`` would also accept other scripts' digits and ``1_000``."""
 SIZE = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-"""What is sorted by size where it is no class's number."""
+"""Numbers, which are sorted by size if they are not class indices."""
 LISTED = 12
-"""Classes that a message lists."""
+"""Largest number of classes that a message lists."""
 log = logging.getLogger(__name__)
 
 
 class Numbering(NamedTuple):
-    """The head's number of every class name in the data, the names of its classes, and what is a guess about that."""
+    """A mapping from class names to class indices.
+
+    Attributes:
+        number: the head's class index of every class name in the data.
+        classes: the names of the head's classes, by index.
+        guess: what is uncertain about the mapping, as a warning; empty if nothing is.
+    """
 
     number: dict[str, int]
     classes: list[str]
@@ -33,16 +40,16 @@ class Numbering(NamedTuple):
 
 
 Way: TypeAlias = Callable[[Sequence[str], PreTrainedConfig], Numbering | None]
-"""Numbers the names in the data for a head; None if they do not fit it in this way."""
+"""Maps the class names in the data to a head's class indices; returns None if it does not apply."""
 
 SEPARATORS = str.maketrans(dict.fromkeys("-_/\\.,:;'\"()[]{}|\u2010\u2011\u2012\u2013\u2014", " "))
-"""What folders and tables write between words in different ways."""
+"""Characters between words that differ between folders and tables; they all count as a space."""
 SIGNED = re.compile(r"[-\u2212]\s*\d")
-"""How a negative number begins."""
+"""The beginning of a negative number."""
 
 
 def by_name(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
-    """Names that the head knows: as they are, in another Unicode form, in another case, with other punctuation."""
+    """Match the head's class names: exactly, or ignoring Unicode form, then case, then punctuation."""
     own = class_names(config)
     for form in (str, _composed, _folded, _plain):
         known = {form(name): number for number, name in enumerate(own)}
@@ -54,24 +61,27 @@ def by_name(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
 
 
 def by_number(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
-    """Whole numbers that are class numbers of the head; some may be missing."""
+    """Read names that are whole numbers as class indices of the head; some classes may be missing."""
     numbers, count = _numerals(found), config.num_labels or 0
     if numbers is None or max(numbers.values()) >= count:
         return None
     guess = ""
     if 0 not in numbers.values():
         guess = (
-            f"no example has class 0: the labels {_listed(found)} are taken for the model's own numbers, 0 to "
+            f"no example has class 0: the labels {_listed(found)} are read as the model's class indices, 0 to "
             f"{count - 1}; if they count from 1, subtract 1"
         )
     return Numbering(numbers, class_names(config), guess)
 
 
 def numbers_of(names: Sequence[str]) -> tuple[Way, ...]:
-    """How classes are numbered that the data call ``names``, in the order of their numbers, and the head does not.
+    """Numbering of a ``ClassLabel`` column whose names are not the head's: by the column's own class indices.
+
+    Args:
+        names: the names of the column's classes, by index.
 
     Raises:
-        RltrError: by the way itself, if the head knows one of the names under another number.
+        RltrError: from the returned function, if the head has one of the names at another index.
     """
 
     def way(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
@@ -80,8 +90,8 @@ def numbers_of(names: Sequence[str]) -> tuple[Way, ...]:
             theirs = known.get(_folded(name), number)
             if theirs != number and NUMERAL.fullmatch(name) is None:
                 raise RltrError(
-                    f"class {name!r} is number {number} in the data and number {theirs} in the model, and not all "
-                    "names fit each other: call all classes of the data as the model does"
+                    f"class {name!r} has index {number} in the data and {theirs} in the model, and the other names do "
+                    "not all match: give all classes of the data the model's names"
                 )
         numbering = by_number(found, config)
         if numbering is None:
@@ -93,63 +103,70 @@ def numbers_of(names: Sequence[str]) -> tuple[Way, ...]:
 
 
 def folders_by_number(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
-    """The same for folders, which torchvision and ``datasets`` number in the order of text, whatever they are called.
+    """Read folder names that are whole numbers as class indices; warn if the alphabetical order would differ.
 
-    Where a head has no names, either may be meant; where the two differ, that is said.
+    torchvision and ``datasets`` number class folders alphabetically, even if their names are numbers. If the head has
+    no class names, either may be meant.
     """
     numbering = by_number(found, config)
     ordered = folders_by_text(found, config)
     if numbering is None or ordered is None or numbering.number == ordered.number or numbering.guess:
         return numbering
     guess = (
-        f"the folders' names ({_listed(found)}) are taken for the model's class numbers; a model that was trained on "
-        "such folders by torchvision or datasets counts them in the order of text (0, 1, 10, …, 2): if this one was, "
+        f"the folders' names ({_listed(found)}) are read as the model's class indices; torchvision and datasets number "
+        "such folders in alphabetical order (0, 1, 10, …, 2): if the model was trained with one of them, "
         f"{NAME_THEM}"
     )
     return numbering._replace(guess=guess)
 
 
 def folders_by_text(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
-    """A head without names has as many classes as there are: in the order of text, as torchvision and ``datasets``."""
-    return _in_order(sorted(found), config, "in the order of text, as torchvision and datasets number folders")
+    """Number folders alphabetically, as torchvision and ``datasets`` do.
+
+    Applies only if the head has no class names, and as many classes as there are folders.
+    """
+    return _in_order(sorted(found), config, "in alphabetical order, as torchvision and datasets number folders")
 
 
 def by_order(found: Sequence[str], config: PreTrainedConfig) -> Numbering | None:
-    """A head without names has as many classes as there are: numbers by size, all else in the order of text."""
+    """Number names by size if all are numbers, else alphabetically.
+
+    Applies only if the head has no class names, and as many classes as there are names.
+    """
     if all(SIZE.fullmatch(name) for name in found):
         return _in_order(sorted(found, key=float), config, "by size")
-    return _in_order(sorted(found), config, "in the order of text")
+    return _in_order(sorted(found), config, "in alphabetical order")
 
 
 WRITTEN: tuple[Way, ...] = (by_name, by_number, by_order)
-"""How labels in a text file are numbered: what looks like a number may be a name."""
+"""Numberings of labels in a text file, in which a number may also be the name of a class."""
 WHOLE_NUMBERS: tuple[Way, ...] = (by_number, by_name, by_order)
-"""How labels are numbered that are stored as numbers."""
+"""Numberings of labels that are stored as numbers."""
 FOLDERS: tuple[Way, ...] = (by_name, folders_by_number, folders_by_text)
-"""How folders are numbered, one per class."""
+"""Numberings of folders, one per class."""
 NAMES: tuple[Way, ...] = (by_name,)
-"""How classes are numbered that have a name and a number: by their names, and else by :func:`numbers_of` these."""
+"""Numbering of classes that have a name and an index: by name; :func:`numbers_of` is tried afterwards."""
 NAME_THEM = (
-    "say what the model's classes are called (model.config.id2label and label2id), and save it; the data may then be "
-    "in any order"
+    "set the names of the model's classes (model.config.id2label and label2id), and save it; classes are then matched "
+    "by name"
 )
 
 
 def number_classes(
     names: Iterable[str], config: PreTrainedConfig, ways: Sequence[Way] = WRITTEN
 ) -> tuple[dict[str, int], list[str]]:
-    """Find the head's number for every class name in the data; a warning says so if that is a guess.
+    """Find the head's class index for every class name in the data; warn if it is a guess.
 
     Args:
-        names: as they are written; repeats allowed.
-        config: of the model.
-        ways: tried in this order.
+        names: the class names in the data; repeats allowed.
+        config: the model's config.
+        ways: the numberings to try, in this order.
 
     Returns:
-        The label of each name, and the name of every class of the head, by label.
+        The class index of each name, and the names of all classes of the head, by index.
 
     Raises:
-        RltrError: if the head is no single-label classifier, or the names fit in none of these ways.
+        RltrError: if the head is not a single-label classifier, or none of the numberings fits.
     """
     found = sorted(set(names))
     count = config.num_labels or 0
@@ -169,7 +186,7 @@ def number_classes(
     own = class_names(config)
     raise RltrError(
         f"the data's {len(found)} classes ({_listed(found)}) do not fit the model's {count} ({_listed(own)}); "
-        "name them as the model does, or by its label numbers, or give the model as many classes as the data has"
+        "use the model's names or class indices in the data, or a model with as many classes as the data has"
         f"{_likely(found, count)}"
     )
 
@@ -189,13 +206,13 @@ def _in_order(ordered: list[str], config: PreTrainedConfig, order: str) -> Numbe
 
 
 def _numerals(found: Sequence[str]) -> dict[str, int] | None:
-    """The number that each name is, if all are, and no two are the same."""
+    """The names as whole numbers, if all of them are and no two are equal; else None."""
     numbers = {name: int(name) for name in found if NUMERAL.fullmatch(name)}
     return numbers if len(numbers) == len(set(numbers.values())) == len(found) else None
 
 
 def _two_meanings(found: Sequence[str], own: Sequence[str]) -> str:
-    """What to say where a head's names are numerals, and the data's may be meant as its numbers."""
+    """Warning for a head whose class names are numbers, if the data may mean class indices instead; else empty."""
     numbers, known = _numerals(found), {name: number for number, name in enumerate(own)}
     if numbers is None or max(numbers.values()) >= len(own):
         return ""
@@ -204,19 +221,19 @@ def _two_meanings(found: Sequence[str], own: Sequence[str]) -> str:
         return ""
     name = different[0]
     return (
-        f"the labels {_listed(found)} are taken for the names of the model's classes, of which {name!r} is number "
-        f"{known[name]}; if they are numbers, write the names in their place"
+        f"the labels {_listed(found)} are read as names of the model's classes; the class named {name!r} has index "
+        f"{known[name]}. If the labels are indices, replace them by the names"
     )
 
 
 def _two_tables(config: PreTrainedConfig, own: Sequence[str]) -> str:
-    """What to say where a head's two tables contradict each other."""
+    """Warning for a config whose ``id2label`` and ``label2id`` contradict each other; else empty."""
     back: Mapping[str, Any] = config.label2id or {}
     for number, name in enumerate(own):
         if str(back.get(name, number)) != str(number):
             return (
                 f"the model's config contradicts itself: id2label calls class {number} {name!r}, and label2id says "
-                f"that {name!r} is class {back[name]}; id2label is taken, mend config.json if that is wrong"
+                f"that {name!r} is class {back[name]}; id2label is used, correct config.json if that is wrong"
             )
     return ""
 
@@ -224,13 +241,13 @@ def _two_tables(config: PreTrainedConfig, own: Sequence[str]) -> str:
 def _likely(found: Sequence[str], count: int) -> str:
     numbers = _numerals(found)
     if "-1" in found:
-        return "; -1 marks a label that is not given: name another split, e.g. data.test_split=validation"
+        return "; -1 marks examples without a label: name another split, e.g. data.test_split=validation"
     if numbers is not None and 0 not in numbers.values() and max(numbers.values()) == count:
-        return f"; they seem to count from 1, and the model from 0: subtract 1 from each ({count} becomes {count - 1})"
+        return f"; they seem to count from 1, but the model from 0: subtract 1 from each ({count} becomes {count - 1})"
     if any(SIZE.fullmatch(name) for name in found) and numbers is None:
-        return "; the numbers of classes are whole, as in 1, and not 1.0"
+        return "; class indices must be whole numbers: 1, not 1.0"
     if len({_folded(name) for name in found}) < len(found):
-        return "; some names differ in nothing but case or Unicode form"
+        return "; some names differ only in case or Unicode form"
     return ""
 
 
@@ -239,7 +256,7 @@ def _is_generic(own: Sequence[str]) -> bool:
 
 
 def _composed(name: str) -> str:
-    """In Unicode's composed form: macOS writes file names decomposed."""
+    """The name in Unicode's composed form (NFC), because macOS decomposes file names."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -248,9 +265,9 @@ def _folded(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Lower case, separators as one space: "T-shirt/top" cannot be a folder's name, but "t_shirt_top" can.
+    """Lower case, with separators as one space: a folder cannot be named "T-shirt/top", but "t_shirt_top".
 
-    Signs and symbols count: C++ is not C#, -1 is not 1, and <50K is not >50K.
+    Signs and symbols are kept: C++ is not C#, -1 is not 1, and <50K is not >50K.
     """
     folded = _folded(name)
     if SIGNED.match(folded):

@@ -1,7 +1,7 @@
-"""Whether what the whole model says fits the labels at all: if not, all that is trained and measured is worth nothing.
+"""Check that the dense model's answers fit the labels, before anything is trained or measured.
 
-Labels in another order than the model was trained with give no error, only an accuracy by chance; nor does a head that
-was never trained.
+Labels in a different order than in the model's training raise no error; the accuracy is just at chance level. The same
+holds for a head that was never trained. Results for such a model would be worthless, so a warning names the cause.
 """
 
 import logging
@@ -23,21 +23,21 @@ from rltr.tasks.goals.numbering import NAME_THEM
 from rltr.tasks.goals.token_classes import UNLABELLED
 
 ASKED = 128
-"""Inputs that the whole model is asked about before anything is trained."""
+"""Number of inputs that the dense model is checked on."""
 LEVEL = 0.05
-"""Largest probability that guessing does as well, for a model to count as better."""
+"""Significance level of the test whether the model is better than guessing."""
 CERTAIN = 0.001
-"""How likely noise may look like another order of classes."""
+"""Significance level of the test whether another order of the classes fits better."""
 log = logging.getLogger(__name__)
 
 Numbers = NDArray[np.int64]
-"""Classes of inputs, or of tokens: answers, or labels."""
+"""Class indices of inputs or of tokens: predictions, or labels."""
 
 
 def say_implausible(model: PreTrainedModel, examples: Examples, split: str) -> None:
-    """Ask the whole model about some examples, at random, and warn if its answers make no sense; see :func:`doubt`.
+    """Run the dense model on some random examples, and warn if its answers do not fit; see :func:`find_implausible`.
 
-    Inputs that cannot be read are passed over here, with those beside them: who needs them will say so.
+    Batches with inputs that cannot be read are skipped here. The code that needs these inputs reports them.
     """
     sample, answers, labels = examples.at_most(ASKED), [], []
     was_training = model.training
@@ -58,37 +58,37 @@ def say_implausible(model: PreTrainedModel, examples: Examples, split: str) -> N
 
 
 def warn_if_implausible(goal: Goal, dense: Answers, labels: Labels, classes: Sequence[str], split: str) -> None:
-    """Warn in one line if :func:`doubt` finds something in answers to a ``split``."""
-    if found := doubt(goal, dense, labels, classes):
+    """Warn in one line if :func:`find_implausible` finds a problem in the answers to a ``split``."""
+    if found := find_implausible(goal, dense, labels, classes):
         log.warning("of %s inputs, %s", split, found)
 
 
-def doubt(goal: Goal, dense: Answers, labels: Labels, classes: Sequence[str]) -> str | None:
-    """What is wrong with a dense model's answers, by the look of them, likely why, and what to do; None if nothing is.
+def find_implausible(goal: Goal, dense: Answers, labels: Labels, classes: Sequence[str]) -> str | None:
+    """Describe what is wrong with a dense model's answers, the likely cause and the fix; None if they look right.
 
     Args:
-        goal: what counts as right.
-        dense: the answers.
-        labels: what is true, in the form that the goal asks for; empty where nothing is known.
+        goal: the metric and head.
+        dense: the dense model's answers.
+        labels: the labels, in the form that the goal needs; empty for data without labels.
         classes: the names of the classes, by label.
     """
     if labels.numel() and torch.equal(goal.decide(dense), labels):
         return None
     if len(dense) > 9 and _is_constant(goal, dense):
         return (
-            f"the whole model gives all {len(dense)} the same answer, whatever they are; likely cause: a head that was "
-            "never trained, or another model's processor or tokenizer. Look at its answers to a few inputs first"
+            f"the whole model gives the same answer to all {len(dense)}; likely cause: a head that was never trained, "
+            "or another model's processor or tokenizer. Look at its answers to a few inputs first"
         )
     if not labels.numel():
         return None
     if isinstance(goal, Regression):
         quality = goal.quality(dense, dense, labels).double().numpy()
-        # Where all are the same there is nothing to test.
+        # The t-test is undefined if all values are the same.
         better = quality.mean() > 0 and (np.ptp(quality) == 0 or ttest_1samp(quality, 0).pvalue <= 2 * LEVEL)
         if better or len(quality) < 5:
             return None
-        found, chance = f"a {goal.quality_name} of {quality.mean():.2f}", "always saying their median (0)"
-        return _by_chance(found, chance, "labels in another unit or of another column", "Mend the labels")
+        found, chance = f"a {goal.quality_name} of {quality.mean():.2f}", "always predicting their median (0)"
+        return _by_chance(found, chance, "labels in another unit or of another column", "Correct the labels")
     if not isinstance(goal, Classification | MultiLabel | TokenClassification):
         return None
     said, true = _pairs(goal, dense, labels)
@@ -106,30 +106,39 @@ def doubt(goal: Goal, dense: Answers, labels: Labels, classes: Sequence[str]) ->
         return None
     cause, cure = "labels in another order than the model was trained with", f"Renumber the labels, or {NAME_THEM}"
     if isinstance(goal, ZeroShot):
-        cause, cure = "names that do not describe the classes", "Call them otherwise, and see data.template"
+        cause, cure = "names that do not describe the classes", "Rename the classes, and see data.template"
     return _by_chance(f"{right} right of {count} ({right / count:.1%})", f"guessing ({guessed:.1%})", cause, cure)
 
 
 def no_better(right: int, count: int, chance: float) -> bool:
-    """Whether so many right answers of so many could be guessed; False where even none wrong would be no proof."""
+    """Whether guessing could plausibly reach ``right`` of ``count``; False if even a perfect score would prove nothing.
+
+    Args:
+        right: number of correct answers.
+        count: number of answers.
+        chance: probability of a correct guess, 0 to 1.
+    """
     if chance >= 1 or chance**count > LEVEL:
         return False
     return float(binomtest(right, count, chance, alternative="greater").pvalue) > LEVEL
 
 
 def guessing(said: Numbers, true: Numbers) -> float:
-    """Share of right answers if the same answers went to inputs at random: not little where one class is frequent."""
+    """Expected accuracy if the same predictions were shuffled among the inputs; high if one class is frequent."""
     most = int(max(said.max(), true.max())) + 1
     return float(np.bincount(said, minlength=most) @ np.bincount(true, minlength=most)) / len(true) ** 2
 
 
 def other_order(said: Numbers, true: Numbers, classes: int) -> dict[int, int]:
-    """Which classes to take for which others, so that the answers are right far more often; nothing, if none do.
+    """Find a permutation of the classes with which the predictions are correct far more often.
 
-    Half of the inputs propose an order, and the other half judge it.
+    One half of the inputs proposes the permutation, and the other half tests it.
+
+    Returns:
+        For each class that changes, the class that the model predicts in its place; empty if no permutation helps.
     """
-    turns = np.random.default_rng(0).permutation(len(true))
-    propose, judge = turns[::2], turns[1::2]
+    shuffled = np.random.default_rng(0).permutation(len(true))
+    propose, judge = shuffled[::2], shuffled[1::2]
     order = _assign(said[propose], true[propose], classes)
     renamed = order[true[judge]]
     before, after = true[judge] == said[judge], renamed == said[judge]
@@ -143,7 +152,7 @@ def other_order(said: Numbers, true: Numbers, classes: int) -> dict[int, int]:
 
 
 def _assign(said: Numbers, true: Numbers, classes: int) -> Numbers:
-    """The class that stands for each class, one for one, so that most answers are right; itself, if nothing tells."""
+    """The permutation of classes with the most correct predictions; classes without evidence stay where they are."""
     together = np.eye(classes) * 0.5
     np.add.at(together, (true, said), 1.0)
     order: Numbers = linear_sum_assignment(together, maximize=True)[1].astype(np.int64)
@@ -151,7 +160,7 @@ def _assign(said: Numbers, true: Numbers, classes: int) -> Numbers:
 
 
 def _pairs(goal: Goal, dense: Answers, labels: Labels) -> tuple[Numbers, Numbers]:
-    """Answers and labels one by one: of rows, of tokens that have a label, or of every class of every row."""
+    """Predictions and labels as flat arrays: of rows, of labelled tokens, or of every class of every row."""
     said, true = goal.decide(dense).flatten(), labels.flatten()
     counts = true != UNLABELLED if isinstance(goal, TokenClassification) else torch.ones_like(true, dtype=torch.bool)
     return said[counts].long().numpy(), true[counts].long().numpy()
@@ -168,7 +177,7 @@ def _is_constant(goal: Goal, dense: Answers) -> bool:
 
 def _by_chance(found: str, chance: str, cause: str, cure: str) -> str:
     return (
-        f"the whole model has {found}, no better than {chance}: a policy that is trained for it is worth nothing. "
+        f"the whole model has {found}, no better than {chance}: a policy trained for it would be worthless. "
         f"Likely cause: {cause}; or the model was never trained for this. {cure}"
     )
 

@@ -1,4 +1,4 @@
-"""One or several numbers: ratings, prices, similarities."""
+"""Regression of one or several numbers, such as ratings, prices or similarities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ SAME = 0.1
 
 @dataclass(frozen=True)
 class Regression(Goal):
-    """Numbers that should be near the labels; labels are ``(rows, outputs)``, like the head's outputs.
+    """Predicted numbers, scored by their distance to the labels; labels are ``(rows, outputs)``, like the outputs.
 
     The quality is the D² score of the absolute error (scikit-learn's ``d2_absolute_error_score``), input by input: 1
     minus the error in units of ``deviation``. Its mean is 1 for perfect answers and 0 for always answering the median.
-    Unlike R², it hardly minds a single outlier, and unlike the error itself, it has no unit, so that cost weights mean
-    the same for every task.
+    Unlike R², it is robust to single outliers. Unlike the error itself, it has no unit, so that cost weights mean the
+    same for every task.
 
     Args:
-        deviation: mean distance of the labels from their median, above 0; 1 suits labels that were standardised.
-        spread: standard deviation of the dense model's answers, above 0, the unit of fidelity; :func:`spread_of`.
+        deviation: mean distance of the labels from their median, above 0; 1 suits standardised labels.
+        spread: standard deviation of the dense model's answers, above 0: the unit of fidelity; see :func:`spread_of`.
 
     Raises:
         RltrError: if one is not above 0.
@@ -39,12 +39,12 @@ class Regression(Goal):
     def __post_init__(self) -> None:
         if not (0 < self.deviation < float("inf") and 0 < self.spread < float("inf")):
             raise RltrError(
-                f"deviation ({self.deviation}) and spread ({self.spread}) must be above 0: labels or answers that are "
-                "all the same leave nothing to predict"
+                f"deviation ({self.deviation}) and spread ({self.spread}) must be finite and above 0; they are 0 if "
+                "all labels or all answers are the same, which leaves nothing to predict"
             )
 
     def fingerprint(self) -> str:
-        """See ``Goal``: the units are for scoring, not for reading."""
+        """See ``Goal``: the units affect scores, not the answers that are read."""
         return type(self).__qualname__
 
     def shape(self, labels: Float[Tensor, "examples outputs"], classes: Sequence[str]) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ class Regression(Goal):
 
 
 def deviation_of(labels: Float[Tensor, "examples outputs"]) -> float:
-    """Mean distance of labels from their median: the mean error of the best answer that is always the same."""
+    """Mean distance of labels from their median, which is the mean absolute error of the best constant answer."""
     # torch's median of an even number of values is the lower of two; both have the same mean distance.
     return float((labels - labels.median(0).values).abs().mean())
 

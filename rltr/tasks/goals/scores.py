@@ -1,6 +1,6 @@
-"""Task scores: how well a reduced forward did, compared with the dense one. The reward adds them to minus the cost.
+"""Task scores: how good the reduced model's outputs are, compared with the dense model's. Reward = score - cost.
 
-A score that cannot be computed is an error, never a number: a silent 0 would look like "as good as the dense model".
+A score that cannot be computed raises an error: a silent 0 would look like "as good as the dense model".
 """
 
 from collections.abc import Callable
@@ -14,14 +14,15 @@ from rltr.tasks.goals.goal import MAX_LOSS, Answers, Goal, Labels, PerRow
 def gain(goal: Goal, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
     """The reduced model's quality minus the dense model's, clipped to -3 to 3; for classes -1, 0 or 1.
 
-    The dense model is a free baseline: an input that both get right, or both get wrong, says nothing about tokens.
+    The dense model is a baseline that costs nothing extra. An input that both models get right, or both get wrong, says
+    nothing about which tokens to keep.
     """
     change = goal.quality(dense, reduced, labels) - goal.quality(dense, dense, labels)
     return change.clamp(-MAX_LOSS, MAX_LOSS)
 
 
 def fidelity(goal: Goal, dense: Answers, reduced: Answers, labels: Labels) -> PerRow:
-    """How much of the dense model's answer is left: -3 (another answer) to 0 (the same). Reads no labels."""
+    """How close the answer is to the dense model's: -3 (a different answer) to 0 (the same). Uses no labels."""
     return goal.fidelity(dense, reduced)
 
 
@@ -36,7 +37,7 @@ SCORES: dict[str, Callable[[Goal, Answers, Answers, Labels], PerRow]] = {
     "fidelity": fidelity,
     "both": both,
 }
-"""Every score by the name a recipe gives it; accuracy is another name of quality, which for classes is what it is."""
+"""Every score by its name in recipes; ``accuracy`` is an alias of ``quality``, which is the accuracy for classes."""
 
 
 def score(kind: str, goal: Goal, dense: Tensor, reduced: Tensor, labels: Tensor) -> PerRow:
@@ -44,10 +45,10 @@ def score(kind: str, goal: Goal, dense: Tensor, reduced: Tensor, labels: Tensor)
 
     Args:
         kind: a name in ``SCORES``.
-        goal: what counts as right.
-        dense: what the unreduced model says, as ``goal.read`` has it, one row for each input.
-        reduced: what the reduced model says about the same inputs.
-        labels: what is true, in the form the goal asks for.
+        goal: the metric and head.
+        dense: the dense model's answers, as ``goal.read`` returns them, one row per input.
+        reduced: the reduced model's answers to the same inputs.
+        labels: the labels, in the form that the goal needs.
 
     Raises:
         RltrError: for an unknown kind, answers that are not finite, or labels that do not fit them.

@@ -1,7 +1,7 @@
-"""One class for every token: named entities, parts of speech, and other dense heads.
+"""Token classification, such as named entities or parts of speech: one class per token.
 
-Answers are ``(rows, longest, classes)``, ``ABSENT`` where a row has no token; labels are ``(rows, longest)``, -100
-where a token has none. A dropped token keeps the state it had when it was dropped, and the head reads that.
+Answers are ``(rows, longest, classes)``, ``ABSENT`` at padding. Labels are ``(rows, longest)``, -100 where a token has
+none. A dropped token keeps the hidden state it had when it was dropped, and the head classifies that state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from rltr.errors import RltrError
 from rltr.tasks.goals.goal import ABSENT, MAX_LOSS, Goal, PerRow, divergence, refuse_outside
 
 UNLABELLED = -100
-"""The label of special tokens, of padding, and of a word's tokens but the first: the field's habit, and torch's."""
+"""The label of special tokens, of padding, and of all tokens of a word but the first, as usual in torch."""
 
 TokenLogits = Float[Tensor, "rows tokens classes"]
 TokenLabels = Int[Tensor, "rows tokens"]
@@ -27,23 +27,23 @@ class TokenClassification(Goal):
     """The class with the highest logit, token by token.
 
     Args:
-        longest: tokens of the longest example. Batches are padded to their own longest, answers to this one.
+        longest: tokens of the longest example. Batches are padded to their own longest row, answers to this length.
     """
 
     longest: int
     quality_name = "token accuracy"
 
     def read(self, output: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> TokenLogits:
-        """See ``Goal``; padding is what ``attention_mask`` says.
+        """See ``Goal``; ``attention_mask`` marks the padding.
 
         Raises:
-            RltrError: if the head does not say one thing per token, or there are more tokens than expected.
+            RltrError: if the head does not give one output per token, or there are more tokens than expected.
         """
         logits: Tensor = output["logits"]
         present = inputs.get("attention_mask")
         if logits.ndim != 3 or (present is not None and logits.shape[:2] != present.shape):
             raise RltrError(
-                f"a head with one answer per token gives logits (rows, tokens, classes), not {tuple(logits.shape)}; "
+                f"token classification needs logits of shape (rows, tokens, classes), not {tuple(logits.shape)}; "
                 "load the model for token classification"
             )
         rows, tokens, classes = logits.shape
@@ -65,28 +65,29 @@ class TokenClassification(Goal):
         return -each.sum(-1) / there.sum(-1)
 
     def quality(self, dense: TokenLogits, reduced: TokenLogits, labels: TokenLabels) -> PerRow:
-        """Share of the labelled tokens that are answered rightly, 0 to 1."""
+        """Share of the labelled tokens that are classified correctly, 0 to 1."""
         labelled = labels != UNLABELLED
         return ((self.decide(reduced) == labels) & labelled).sum(-1) / labelled.sum(-1)
 
     def decide(self, answers: TokenLogits) -> TokenLabels:
-        """See ``Goal``; padding has no label."""
+        """See ``Goal``; padding gets the label -100."""
         return answers.argmax(-1).where(_there(answers), UNLABELLED)
 
     def agreement(self, dense: TokenLogits, reduced: TokenLogits) -> PerRow:
-        """Share of a row's tokens with the dense model's answer."""
+        """Share of a row's tokens for which both models predict the same class."""
         there = _there(dense)
         return ((self.decide(dense) == self.decide(reduced)) & there).sum(-1) / there.sum(-1)
 
     def chance(self, classes: Sequence[str]) -> float:
-        """Token accuracy of guessing, if all classes are equally common."""
+        """Token accuracy of guessing, if all classes are equally frequent."""
         return 1 / len(classes) if classes else 0.0
 
     def check(self, dense: Tensor, reduced: Tensor, labels: Tensor) -> None:
-        """See ``Goal``; every row must have a labelled token, labels only where it has tokens, and both answers there.
+        """See ``Goal``.
 
         Raises:
-            RltrError: if one of these does not hold, shapes do not fit each other, or answers are not finite.
+            RltrError: if a row has no labelled token or a label at its padding, both models' answers are at different
+                positions, shapes do not fit each other, or answers are not finite.
         """
         if dense.ndim != 3 or dense.shape != reduced.shape or labels.shape != dense.shape[:2]:
             raise RltrError(
@@ -97,17 +98,17 @@ class TokenClassification(Goal):
         super().check(dense, reduced, labels)
         if not torch.equal(_there(dense), _there(reduced)):
             raise RltrError(
-                "the dense and the reduced model's answers are at other places of their rows; likely cause: inputs are "
-                "padded at the start. Pad them at the end: tokenizer.padding_side = 'right'"
+                "the dense and the reduced model's answers are at different positions of their rows; likely cause: "
+                "inputs are padded at the start. Pad them at the end: tokenizer.padding_side = 'right'"
             )
         labelled = labels != UNLABELLED
         refuse_outside(labels[labelled], dense.shape[2])
         if bool((labelled & ~_there(dense)).any()):
-            raise RltrError("a label stands where its row has no token: make labels with the model's own tokenizer")
+            raise RltrError("a label is at a position without a token: make labels with the model's own tokenizer")
         if not bool(labelled.any(1).all()):
             raise RltrError(f"a row has no labelled token, only {UNLABELLED}: leave such inputs out")
 
 
 def _there(answers: TokenLogits) -> Bool[Tensor, "rows tokens"]:
-    """Which tokens there are."""
+    """Mask of the tokens that exist: False at padding."""
     return answers[..., 0] != ABSENT

@@ -1,4 +1,4 @@
-"""Classes that were never trained for: the one whose description is most similar (CLIP, Radford et al. 2021)."""
+"""Zero-shot classification: the class whose embedded description is most similar (CLIP, Radford et al. 2021)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from rltr.tasks.goals.classification import Classification, Logits
 
 @dataclass(frozen=True, eq=False)
 class ZeroShot(Classification):
-    """Which of some fixed embeddings an input's embedding is most similar to.
+    """Classification by cosine similarity with fixed embeddings, one per class.
 
-    One of two towers is reduced, and what the other one says is fixed. For images among class names, ``anchors`` are
-    embeddings of texts and ``output`` is ``image_embeds``; for texts among images it is the other way round.
+    One of the two towers is reduced; the embeddings of the other one are fixed. To classify images by class names,
+    ``anchors`` are text embeddings and ``output`` is ``image_embeds``; to classify texts, it is the other way round.
 
     Args:
         anchors: the other tower's embeddings, one per class.
-        scale: what cosines are multiplied with to become logits (``model.logit_scale.exp()``).
-        bias: what is added then (SigLIP has one).
-        output: the field of the model's output with the embedding.
+        scale: factor from cosines to logits (``model.logit_scale.exp()``).
+        bias: is added to the scaled cosines (SigLIP has one).
+        output: the field of the model's output that holds the embedding.
     """
 
     anchors: Float[Tensor, "classes width"]

@@ -1,1 +1,1 @@
-"""Reading what a user names: files, folders, tables, and the splits among them."""
+"""Readers of files, folders and tables, and the search for their splits."""

@@ -17,23 +17,24 @@ from rltr.tasks.examples.arrays import ArrayExamples
 from rltr.tasks.examples.base import Task
 from rltr.tasks.goals.heads import read_labels
 from rltr.tasks.goals.numbering import WHOLE_NUMBERS, WRITTEN
+from rltr.tasks.read.disk_rows import DiskRows
 from rltr.tasks.read.file_search import entries
 from rltr.tasks.read.model_inputs import as_array, label_key, take_apart
 from rltr.tasks.read.splits import WHOLE, assemble, choose_splits, find_split_files, is_split
-from rltr.tasks.read.spool import Spool
 
 
 def holds_arrays(data: Path, options: DataOptions) -> bool:
-    """Whether a file or folder is for :func:`open_arrays`."""
+    """Whether :func:`open_arrays` reads this file or folder."""
     if data.is_dir():
         return any(is_split(path.stem, options) for path in entries(data) if path.suffix.lower() == ".npz")
     return data.suffix.lower() == ".npz"
 
 
 def open_arrays(data: Path, options: DataOptions) -> dict[str, Any]:
-    """Read one ``.npz``, or a folder with one for each split (then by split); nothing in it is unpickled.
+    """Read one ``.npz``, or a folder with one per split (then by split); nothing is unpickled.
 
-    They are read whole: arrays in a zip cannot be memory-mapped. For more than fits, give an iterable in Python.
+    Files are read into memory, because arrays in a zip cannot be memory-mapped. For data that do not fit into memory,
+    pass an iterable from Python.
 
     Raises:
         RltrError: if a file is damaged, or a split is missing.
@@ -52,24 +53,24 @@ def open_arrays(data: Path, options: DataOptions) -> dict[str, Any]:
 
 
 def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptions, name: str) -> Task:
-    """A task of model inputs that need no processor.
+    """Build a task from model inputs that need no processor.
 
     Args:
-        model: what they are for.
-        data: arrays (or tensors) by name, the labels among them: a class or a number for each row, or several of them
-            ``(rows, labels)``, which for a head with several classes at once are 0 or 1 for every class, as in
-            transformers; or an iterable of such mappings, each with one example (a single label, inputs without a batch
-            axis) or a batch (as many labels as rows); or either of them by split. Iterables are read once,
-            ``options.stream_examples`` examples of each split and no further, from the front: shuffle them before, if
-            they are sorted. What was read lies in a temporary file, not in memory.
-        kind: of the task.
-        options: which name the labels have, how to divide.
-        name: of the data, for messages.
+        model: the model.
+        data: a mapping of arrays or tensors by name, including the labels; an iterable of such mappings; or one of
+            these per split. Labels are a class or a number per row, or several of them ``(rows, labels)``; for a
+            multi-label head they are 0 or 1 for every class, as in transformers. An item of an iterable is one example
+            (a single label, and inputs without a batch axis) or a batch (one label per row). Iterables are read once,
+            from the start, up to ``options.stream_examples`` examples of each split: shuffle sorted ones first. Their
+            examples are stored in a temporary file, not in memory.
+        kind: the kind of task.
+        options: the name of the labels, fractions and seed.
+        name: how messages refer to the data.
 
     Raises:
-        RltrError: if an input is none of the model's, the main one is missing, rows and labels are not equally many,
-            labels do not fit the head, tokens do not fit the vocabulary or are more than the model has positions, or
-            values are not finite.
+        RltrError: if an input is not an argument of the model, the main input is missing, the numbers of rows and
+            labels differ, labels do not fit the head, tokens are outside of the vocabulary or more than the model has
+            positions, or values are not finite.
     """
     splits = {WHOLE: data}
     if isinstance(data, Mapping) and data and all(isinstance(key, str) and is_split(key, options) for key in data):
@@ -91,7 +92,7 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
         if options.bad_inputs == "refuse":
             for i in range(len(made)):
                 if fault := made.fault(i):
-                    raise RltrError(f"{name}: {fault}; mend it, or leave such rows out: data.bad_inputs=skip")
+                    raise RltrError(f"{name}: {fault}; correct it, or leave such rows out: data.bad_inputs=skip")
         return made
 
     return assemble({split: examples(split) for split in read}, kind, options, name)
@@ -100,34 +101,40 @@ def load_arrays(model: PreTrainedModel, data: Any, kind: str, options: DataOptio
 def _collect(items: Any, where: str, options: DataOptions) -> dict[str, Any]:
     """The first examples of an iterable, by name."""
     if not isinstance(items, Iterable) or isinstance(items, str | bytes):
-        raise RltrError(f"{where}: {type(items).__name__} is no data; give arrays by name, or an iterable of such")
+        raise RltrError(
+            f"{where}: cannot read data from an object of type {type(items).__name__}; give a mapping of arrays, or an "
+            "iterable of such"
+        )
     most = options.stream_examples or STREAM_EXAMPLES
     labels: list[Any] = []
-    spools: dict[str, Spool] = {}
+    stored: dict[str, DiskRows] = {}
     with ExitStack() as stack:
         # An item has at least one example, so there are never more items than examples.
         for number, item in enumerate(islice(items, most)):
             own, inputs = _rows_of(item, f"{where}, item {number}", options)
             if number == 0:
                 for name, rows in inputs.items():
-                    spools[name] = stack.enter_context(closing(Spool(f"{where}, {name}", rows.dtype)))
-            if spools.keys() != inputs.keys():
+                    stored[name] = stack.enter_context(closing(DiskRows(f"{where}, {name}", rows.dtype)))
+            if stored.keys() != inputs.keys():
                 raise RltrError(
-                    f"{where}, item {number}: it has {', '.join(inputs)}, but those before it {', '.join(spools)}"
+                    f"{where}, item {number}: it has {', '.join(inputs)}, but those before it {', '.join(stored)}"
                 )
             labels += own
             for name, rows in inputs.items():
                 for row in rows:
-                    spools[name].append(np.asarray(row))  # scalars of numpy are no arrays
+                    stored[name].append(np.asarray(row))  # numpy scalars are not arrays
             if len(labels) >= most:
                 break
         if not labels:
-            raise RltrError(f"{where} has no examples; likely cause: an iterator that was read to its end before")
-        return {**{name: spool.rows()[:most] for name, spool in spools.items()}, options.label_column: labels[:most]}
+            raise RltrError(f"{where} has no examples; likely cause: an iterator that is already exhausted")
+        return {
+            **{name: stored_rows.rows()[:most] for name, stored_rows in stored.items()},
+            options.label_column: labels[:most],
+        }
 
 
 def _rows_of(item: Any, where: str, options: DataOptions) -> tuple[list[Any], dict[str, NDArray[Any]]]:
-    """Labels and inputs of one item of an iterable, one row for each of its examples."""
+    """Labels and inputs of one item of an iterable, with one row per example."""
     if not isinstance(item, Mapping):
         raise RltrError(f"{where}: must be a mapping of inputs and a label, not {type(item).__name__}")
     key = label_key(item, where, options)

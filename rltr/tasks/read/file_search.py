@@ -13,9 +13,9 @@ SPECIAL = {
     "__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
     "ehthumbs.db", "desktop.ini", "icon\r",
 }  # fmt: skip
-"""Files and folders that systems and programs add (copies, previews), in lower case."""
+"""Files and folders that operating systems and programs create (copies, previews), in lower case."""
 SHOWN = 8
-"""Most suffixes, or places, that a message lists."""
+"""Largest number of suffixes or places that a message lists."""
 log = logging.getLogger(__name__)
 
 
@@ -24,11 +24,11 @@ class Found:
     """The files of a folder, and what else is there.
 
     Attributes:
-        files: data, in order.
-        hidden: how many copies there are in each hidden place: in hidden folders, or with hidden names.
-        others: how many files have each other suffix.
-        broken: links that lead nowhere.
-        outside: data that lie in no class's folder.
+        files: the data files, sorted.
+        hidden: number of data files in each hidden folder, or with a hidden name.
+        others: number of files by other suffix.
+        broken: broken links.
+        outside: data files outside of all class folders.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -39,12 +39,14 @@ class Found:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or made by a system or an editor."""
+    """Whether a file or folder of this name is hidden, or created by an operating system or editor."""
     return name.startswith((".", "~$")) or name.casefold() in SPECIAL
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> Found:
-    """All files with one of ``suffixes`` (in lower case, whatever the files') in a folder, however deep; links count.
+    """Find all files with one of ``suffixes`` (lower case; the files' case is ignored) in a folder and its subfolders.
+
+    Links are followed.
 
     Raises:
         RltrError: if a folder cannot be read.
@@ -69,12 +71,12 @@ def entries(folder: Path) -> list[Path]:
 
 
 def warn_left_out(data: Path, parts: Iterable[Found], what: str) -> None:
-    """Warn in one line what is left out of a data set.
+    """Warn in one line about everything that is left out of a data set.
 
     Args:
         data: the folder.
-        parts: what was found in its parts.
-        what: the files, in words.
+        parts: the search results of its parts.
+        what: the kind of files, for the message: ``images`` or ``sounds``.
     """
     parts = list(parts)
     hidden: Counter[str] = sum((part.hidden for part in parts), Counter())
@@ -86,8 +88,8 @@ def warn_left_out(data: Path, parts: Iterable[Found], what: str) -> None:
     said = [
         f"{hidden.total()} hidden copies of {what} ({_counted(hidden)})" if hidden else "",
         f"{others.total()} files with other suffixes ({_counted(others)})" if others else "",
-        f"{len(broken)} links that lead nowhere (the first: {broken[0]})" if broken else "",
-        f"{len(outside)} {what} in no class's folder (the first: {outside[0]})" if outside else "",
+        f"{len(broken)} broken links (the first: {broken[0]})" if broken else "",
+        f"{len(outside)} {what} outside of all class folders (the first: {outside[0]})" if outside else "",
     ]
     if any(said):
         count = sum(len(part.files) for part in parts)
@@ -103,7 +105,7 @@ def _walk(folder: Path, suffixes: Collection[str], found: Found, above: frozense
     """Every file that is not hidden; hidden files and broken links are counted in ``found``."""
     stat = folder.stat()
     here = above | {(stat.st_dev, stat.st_ino)}
-    if here == above:  # a link to a folder that it lies in
+    if here == above:  # a link to one of its parent folders
         return
     for path in _list(folder):
         if is_hidden(path.name):

@@ -1,7 +1,7 @@
 """Folders of images or sounds: one subfolder per class, or, without labels, any folder.
 
-``datasets`` reads such folders, too, but drops files without a word where a class is called like a split, and more;
-``docs/internals/tasks.md`` has the list.
+``datasets`` reads such folders as well, but silently drops files if a class has the name of a split, among other
+things; ``docs/internals/tasks.md`` has the list.
 """
 
 from collections.abc import Collection
@@ -19,22 +19,21 @@ from rltr.tasks.read.tables import Table
 def open_folder(
     data: Path, suffixes: Collection[str], what: str, column: str, options: DataOptions, or_else: str
 ) -> dict[str, Table]:
-    """Files by split; a folder that is not divided into splits is the one split ``WHOLE``.
+    """List the files of a folder by split; without split folders, all files are in the split ``WHOLE``.
 
-    Either ``data/train/CLASS/…``, ``data/test/CLASS/…`` and, unless it is to be cut from train,
-    ``data/validation/CLASS/…`` (or ``val``), or ``data/CLASS/…``. Class folders may have folders of their own. Without
-    labels the folders for classes may lack, or be anything else.
+    The layout is ``data/CLASS/…``, or ``data/train/CLASS/…``, ``data/test/CLASS/…`` and optionally
+    ``data/validation/CLASS/…`` (or ``val``). Class folders may have subfolders. Without labels, they are not needed.
 
     Args:
         data: the folder.
-        suffixes: of the files that count, in lower case; that there are others is said.
-        what: the files, in words.
-        column: what the column of files is called; that of labels is ``options.label_column``.
-        options: whether there are labels, and what the splits are called.
-        or_else: what else can be done where there are no classes.
+        suffixes: suffixes of the files to read, in lower case; a warning lists the others.
+        what: the kind of files, for messages: ``images`` or ``sounds``.
+        column: name of the column of files; the column of labels is ``options.label_column``.
+        options: whether there are labels, and the names of the splits.
+        or_else: advice that is appended to the error message if there are no class folders.
 
     Raises:
-        RltrError: if the folder holds nothing of that kind, or a class is empty.
+        RltrError: if the folder has no such files, or a class is empty.
     """
     by_class = options.labels != "none"
     if not data.is_dir():
@@ -57,7 +56,7 @@ def open_folder(
 
 
 def split_folders(data: Path, options: DataOptions) -> dict[str, Path]:
-    """The folder of each split, if all folders are splits (or ``options`` name some); else ``data`` as a whole."""
+    """The folder of each split if all subfolders are splits, or ``options`` name splits; else ``data`` unsplit."""
     folders = _folders(data)
     is_named = any(name is not None for name in options.split_names.values())
     in_splits = bool(folders) and (is_named or all(is_split(folder.name, options) for folder in folders))
@@ -69,7 +68,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(root: Path, suffixes: Collection[str], what: str, cure: str = "") -> Found:
-    """All files of a folder, however deep."""
+    """All data files of a folder and its subfolders."""
     found = find_files(root, suffixes)
     if not found.files:
         raise RltrError(f"no {what} in {root} (looked for {' '.join(sorted(suffixes))}{list_others(found)}){cure}")
@@ -81,7 +80,7 @@ def _by_class(root: Path, suffixes: Collection[str], what: str, or_else: str) ->
     folders = _folders(root)
     if not folders:
         raise RltrError(
-            f"{root} has no subfolders; it should have one for each class, with that class's {what} in it{or_else}"
+            f"{root} has no subfolders; it should have one subfolder per class, with that class's {what} in it{or_else}"
         )
     cure = "; fill or remove that folder; a data set in splits may only have train, validation and test at its top"
     classes = {folder.name: _files(folder, suffixes, what, cure) for folder in folders}

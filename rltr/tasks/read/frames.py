@@ -1,13 +1,13 @@
-"""DataFrames of pandas, as objects of ``datasets``, which are read like any other table."""
+"""Conversion of pandas DataFrames to objects of ``datasets``."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def from_frames(data: Any) -> Any:
-    """A pandas DataFrame, or a mapping with one for each split, as an object of ``datasets``; anything else as it is.
+    """Convert a DataFrame, or a mapping of them by split, to an object of ``datasets``; return anything else unchanged.
 
-    The index of a frame is left out. Imports pandas and ``datasets`` only if there is a DataFrame.
+    The index of a DataFrame is dropped. ``datasets`` is imported only if there is a DataFrame.
     """
     frames = list(data.values()) if isinstance(data, Mapping) else [data]
     if not frames or not all(map(_is_frame, frames)):

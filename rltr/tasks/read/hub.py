@@ -1,12 +1,13 @@
 """Data sets of Hugging Face's ``datasets``: hub names, local Parquet and Arrow, and objects made in Python.
 
-What it reads stays on disk, memory-mapped. It is imported where it is used, since that takes a second.
+``datasets`` keeps the data on disk, memory-mapped. It is imported inside the functions that use it, because the import
+takes a second.
 
-A stream is read once, from the front: the number of examples that the options say for each split and up to 1,000 more,
-to mix their order, because many sources are sorted. The examples are held in memory, images and sounds as stored.
-Rollouts need random access: each input is drawn several times and compared with the dense model's answer to it, and a
-training that is resumed must draw the same inputs. So there is a fixed set to draw from. A training draws
-rollouts / group_size inputs, and from a set of several times that size hardly any input is drawn twice.
+A stream is read once, from the start: ``stream_examples`` examples of each split, and up to 1,000 more for a shuffle
+buffer, because many sources are sorted. The examples are held in memory, images and sounds in encoded form. A fixed set
+of examples is needed because rollouts need random access: each input is drawn several times and compared with the dense
+model's answer to it, and a resumed training must draw the same inputs. A training draws rollouts / group_size inputs,
+so in a set of several times that size hardly any input is drawn twice.
 """
 
 import atexit
@@ -29,23 +30,23 @@ from rltr.tasks.read.splits import WHOLE, choose_splits
 from rltr.tasks.read.tables import Table
 
 SUFFIXES = {".parquet": "parquet", ".arrow": "arrow"}
-"""What ``datasets`` calls the files it is asked to read here."""
+"""The suffixes that are read with ``datasets``, and the name of its builder for each."""
 SHUFFLED = 1_000
-"""Size of the buffer that mixes the order of a stream, in examples."""
+"""Size of the shuffle buffer of a stream, in examples."""
 
 
 def holds_tables(data: Path) -> bool:
-    """Whether a file or folder is for :func:`open_files`."""
+    """Whether :func:`open_files` reads this file or folder."""
     if data.is_file():
         return data.suffix.lower() in SUFFIXES
     return _is_saved(data) or bool(_tables_in(data))
 
 
 def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
-    """Parquet or Arrow: a file, a folder of them with splits in their names, or what ``save_to_disk`` wrote.
+    """Read Parquet or Arrow: a file, a folder of files named after splits, or a folder from ``save_to_disk``.
 
     Raises:
-        RltrError: if they cannot be read, or lack a split.
+        RltrError: if the files cannot be read, or a split is missing.
     """
     import datasets
 
@@ -58,7 +59,7 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
             return datasets.load_from_disk(str(data))
         given: dict[str, Any] = {"streaming": options.stream_examples is not None, "cache_dir": str(_cache(state))}
         kind = SUFFIXES[files[0].suffix.lower()]
-        if data.is_file():  # as a pattern, which it takes every path for
+        if data.is_file():  # escaped, because `datasets` reads every path as a glob pattern
             return datasets.load_dataset(kind, data_files=glob.escape(str(data)), **given)
         if glob.escape(str(data)) == str(data):
             return datasets.load_dataset(str(data), **given)
@@ -69,13 +70,13 @@ def open_files(data: Path, options: DataOptions) -> dict[str, Table]:
 
 
 def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
-    """A data set of the hub, from the local cache if it is there; ``HF_HUB_OFFLINE`` is respected.
+    """Load a data set from the hub, or from the local cache if it is there; ``HF_HUB_OFFLINE`` is respected.
 
-    No code that comes with a data set is run. With ``options.stream_examples`` only that part of its files is
-    downloaded which is read.
+    No code that comes with a data set is run. With ``options.stream_examples``, only the part that is read is
+    downloaded.
 
     Raises:
-        RltrError: if it cannot be had, or lacks a split.
+        RltrError: if it cannot be loaded, or a split is missing.
     """
     import datasets
 
@@ -85,32 +86,32 @@ def open_hub(name: str, options: DataOptions) -> dict[str, Table]:
 
 
 def is_datasets_object(data: object) -> bool:
-    """Whether ``data`` was made by ``datasets``; does not import it."""
+    """Whether ``data`` is an object of ``datasets``; does not import the package."""
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
 def tables_of(found: Any, options: DataOptions, data: str, state: str = "") -> dict[str, Table]:
-    """Tables of what ``datasets`` gave: a data set or several by split, in memory, on disk or streaming.
+    """Convert an object of ``datasets`` to tables: one data set or several by split, in memory, on disk or streaming.
 
     Args:
-        found: by ``datasets``.
-        options: what the splits are called, and how much of a stream is taken.
-        data: what messages call the data set.
-        state: of the files it was read from, where ``datasets`` does not tell changed ones for sure.
+        found: the object.
+        options: the names of the splits, and the number of examples to take from a stream.
+        data: how messages refer to the data set.
+        state: a digest of the files it was read from, if ``datasets`` may not notice that they changed.
 
     Raises:
         RltrError: if a split is missing or empty.
     """
     splits = dict(found) if isinstance(found, dict) else {WHOLE: found}
     if list(splits) == ["train"] and not any(options.split_names.values()):
-        splits = {WHOLE: splits["train"]}  # `datasets` calls everything that is not split train
+        splits = {WHOLE: splits["train"]}  # `datasets` names unsplit data "train"
     if list(splits) != [WHOLE]:
         splits = choose_splits(data, splits, options)
     return {split: _table(data, split, rows, options, state) for split, rows in splits.items()}
 
 
 def _table(data: str, split: str, rows: Any, options: DataOptions, state: str) -> Table:
-    """One split, with images and sounds as they are stored."""
+    """The table of one split, with images and sounds in encoded form."""
     import datasets
 
     name = str(getattr(rows, "split", None) or ("row" if split == WHOLE else split))
@@ -121,7 +122,7 @@ def _table(data: str, split: str, rows: Any, options: DataOptions, state: str) -
     fingerprint = digest([str(rows._fingerprint), state]) if state else str(rows._fingerprint)
     names = [f"{name}[{i}]" for i in range(len(rows))]
     rows = _encoded(rows)
-    columns = {name: rows[name] for name in rows.column_names}  # which are read as they are asked for
+    columns = {name: rows[name] for name in rows.column_names}  # columns are lazy: values are read on access
     places = [f"{data}, {own}" for own in names]
     return Table(data, columns, places, names, rows.features, fingerprint=fingerprint)
 
@@ -137,11 +138,11 @@ def _encoded(rows: Any) -> Any:
 
 
 def _take(stream: Any, options: DataOptions) -> Any:
-    """Examples from the front of a stream, as a data set in memory; images and sounds stay encoded."""
+    """Examples from the start of a stream, as a data set in memory; images and sounds stay encoded."""
     import datasets
 
     stream = _encoded(stream if stream.features is not None else stream._resolve_features())
-    # As they are stored: putting a sound into a table as a sound would need an encoder.
+    # Stored as plain bytes, because writing a feature of type Audio would need an audio encoder.
     stored = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     features = {
         name: stored if isinstance(feature, datasets.Image | datasets.Audio) else feature
@@ -149,35 +150,35 @@ def _take(stream: Any, options: DataOptions) -> Any:
     }
     wanted = options.stream_examples or STREAM_EXAMPLES
     stream = stream.shuffle(seed=options.seed, buffer_size=min(SHUFFLED, wanted))
-    records = list(islice(stream, wanted))  # stream.take asks for one more, which can fill the buffer again
+    records = list(islice(stream, wanted))  # stream.take reads one more, which can fill the buffer again
     return datasets.Dataset.from_list(records, features=datasets.Features(features))
 
 
 def _is_saved(folder: Path) -> bool:
-    """Whether ``save_to_disk`` wrote a folder: one data set, or several by split."""
+    """Whether a folder was written by ``save_to_disk``: one data set, or several by split."""
     one = all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
     return one or (folder / "dataset_dict.json").is_file()
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    """The tables in a folder, in ``data`` in it, or in a folder for a split; hidden copies do not count."""
+    """The table files in a folder and its direct subfolders (``data``, or one per split); hidden files are ignored."""
     top = entries(folder)
     files = [*top, *(own for path in top if path.is_dir() for own in entries(path))]
     return [path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 
 def _state(files: Sequence[Path]) -> str:
-    """A digest of where files are, how large, and when they changed; empty for no files."""
+    """A digest of the paths, sizes and times of files; empty for no files."""
     stats = [(path.resolve(), path.stat()) for path in files]
     every = [f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}" for path, stat in stats]
     return digest(every) if every else ""
 
 
 def _cache(state: str) -> Path:
-    """Where ``datasets`` may keep a copy of files in this state as Arrow.
+    """The cache folder in which ``datasets`` keeps an Arrow copy of files in this state.
 
-    It tells a changed file by its time of change alone, which some programs set back; so every state has a folder of
-    its own. Where its cache cannot be written, the copy lasts as long as this process.
+    ``datasets`` detects a changed file only by its modification time, which some programs preserve, so every state has
+    its own folder. If the cache is not writable, a temporary folder is used and deleted when the process exits.
     """
     import datasets
 
@@ -192,7 +193,7 @@ def _cache(state: str) -> Path:
 
 
 def _by_split(folder: Path) -> dict[str, list[str]]:
-    """The tables of a folder by split, each as a pattern, for folders whose name is a pattern to ``datasets``."""
+    """The table files of a folder by split, with glob characters escaped, for folders with such characters."""
     from datasets.data_files import DataFilesDict, get_data_patterns
 
     base = glob.escape(str(folder.absolute()))
@@ -202,12 +203,12 @@ def _by_split(folder: Path) -> dict[str, list[str]]:
 
 
 def _told(load: Callable[[], Any], data: str) -> Any:
-    """Call ``load``; its errors become an ``RltrError`` of one line."""
+    """Call ``load``, and turn its errors into a one-line ``RltrError``."""
     try:
         return load()
-    except Exception as error:  # datasets raises whatever its readers, the hub and pyarrow raise
+    except Exception as error:  # datasets passes on any error of its readers, the hub and pyarrow
         cause: BaseException = error
-        while cause.__cause__ is not None:  # the outermost may only say that there was an error
+        while cause.__cause__ is not None:  # the outermost error often has no details
             cause = cause.__cause__
         reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise RltrError(
@@ -218,7 +219,7 @@ def _told(load: Callable[[], Any], data: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars while local files are indexed; bars of downloads stay."""
+    """Hide progress bars while local files are indexed; bars of downloads stay."""
     import datasets
 
     bars = not datasets.are_progress_bars_disabled()

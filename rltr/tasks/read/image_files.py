@@ -1,4 +1,4 @@
-"""Read image files with PIL: upright, with the number of channels that a model takes."""
+"""Read image files with PIL, rotated upright, with the model's number of channels."""
 
 import struct
 
@@ -11,10 +11,10 @@ SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif",
     ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
 }  # fmt: skip
-"""What images are called that PIL always decodes. Not all that it opens: a .psd is likely the source of a .png beside
-it, and of a .pdf, an .eps or an .mpg it knows no more than the size."""
+"""Suffixes of images that every build of PIL decodes. Some that it opens are left out: a .psd is likely the source of a
+.png beside it, and PIL reads only the size of a .pdf, .eps or .mpg."""
 IF_BUILT = {".avif", ".avifs", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".qoi"}
-"""Suffixes that PIL decodes if it was built so, or a plugin is registered."""
+"""Suffixes that PIL decodes only in some builds, or with a plugin."""
 
 
 def suffixes() -> set[str]:
@@ -23,11 +23,11 @@ def suffixes() -> set[str]:
 
 
 def read_image(file: StoredFile, channels: int, name: str) -> Image.Image:
-    """Read an image, upright, as grey (``channels`` 1) or RGB (3).
+    """Read an image, rotated upright, as grey (``channels`` 1) or RGB (3).
 
     Raises:
-        RltrError: if it is no image, is damaged, or has more than 8 bits per channel (PIL would clip those to white);
-            with its ``name``.
+        RltrError: if it is not an image, is damaged, or has more than 8 bits per channel (PIL would clip them to
+            white); the message has its ``name``.
     """
     try:
         with Image.open(open_stored(file)) as opened:

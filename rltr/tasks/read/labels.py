@@ -1,4 +1,4 @@
-"""Labels from a table's column: one for each record, or a list of them, as class names or as numbers."""
+"""Read labels from a column of a table: one label or a list of labels per record, as class names or numbers."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from rltr.errors import RltrError
 from rltr.recipe.data_options import OR_WITHOUT
-from rltr.tasks.goals.heads import Labelling, Reader, join_labels
+from rltr.tasks.goals.heads import Labelling, LabelReader, join_labels
 from rltr.tasks.goals.numbering import NAMES, WHOLE_NUMBERS, WRITTEN, Way, numbers_of
 from rltr.tasks.read.tables import Table, each, field_fault
 
@@ -15,27 +15,31 @@ Written: TypeAlias = str | list[str]
 log = logging.getLogger(__name__)
 Fitted = TypeVar("Fitted")
 Fit: TypeAlias = Callable[[dict[str, list[Written]], Sequence[Way]], Fitted]
-"""Called with the labels of all splits, and the ways in which classes may be numbered."""
+"""A function that is called with the labels of all splits and the numberings of classes to try."""
 
 
 def fit_labels(
     tables: Mapping[str, Table], column: str, fit: Fit[Fitted], or_else: str = OR_WITHOUT
 ) -> tuple[Fitted, dict[str, list[Written]]]:
-    """What ``fit`` makes of the labels of all splits, and these labels, as they are written.
+    """Read the labels of all splits as texts, and call ``fit`` with them.
 
-    A column of ``ClassLabel`` has names and numbers: its names count if they are the head's, and otherwise its numbers,
-    as everywhere in Hugging Face's libraries; that is said. A name that is a numeral is still a name, not a number.
+    A ``ClassLabel`` column has names and class indices. Its names are used if the head has the same ones. Otherwise its
+    indices are used, as everywhere in Hugging Face's libraries, and a warning is logged. A class name such as "3" in a
+    ``ClassLabel`` is read as a name, not as an index.
 
     Args:
         tables: by split.
-        column: of the labels.
-        fit: called with the labels by split and how classes may be numbered; refuses labels that do not fit the head
-            with an ``RltrError``.
-        or_else: what else can be done where there is no such column.
+        column: name of the column of labels.
+        fit: is called with the labels by split and the numberings of classes to try; it raises an ``RltrError`` if
+            labels do not fit the head.
+        or_else: advice that is appended to the error message if the column is missing.
+
+    Returns:
+        The result of ``fit``, and the labels by split, as texts.
 
     Raises:
-        RltrError: if there is no such column, it holds anything else than strings, numbers and lists of them, neither
-            names nor numbers fit, or the splits' numbers are of different classes.
+        RltrError: if the column is missing, it has values other than strings, numbers and lists of them, neither names
+            nor numbers fit, or the class indices of the splits have different meanings.
     """
     values = {split: list(each(own.column(column, "data.label_column", or_else))) for split, own in tables.items()}
     for split, table in tables.items():
@@ -56,17 +60,17 @@ def fit_labels(
         try:
             return fit(by_name, NAMES), by_name
         except RltrError:
-            pass  # no names that the head knows; what is said of the numbers tells more
+            pass  # the head has other names; if the indices do not fit either, their error message is more useful
     first = next(iter(known.values()))
     for split, own in known.items():
         if own != first:
             raise RltrError(
-                f"the classes of {split} ({', '.join(own[:12])}) have other numbers than those before it "
-                f"({', '.join(first[:12])}), and the model knows them by neither; give all splits the same features"
+                f"the classes of {split} ({', '.join(own[:12])}) differ from those of the split before it "
+                f"({', '.join(first[:12])}), and neither are the model's; give all splits the same features"
             )
     fitted = fit(numbers, numbers_of(first))
     log.warning(
-        "the data's classes (%s) are not called as the model's: they are taken by their numbers, 0 to %d",
+        "the data's class names (%s) are not the model's: the class indices 0 to %d are used instead",
         ", ".join(first[:12]),
         len(first) - 1,
     )
@@ -74,9 +78,11 @@ def fit_labels(
 
 
 def read_table_labels(
-    tables: Mapping[str, Table], column: str, read: Reader, or_else: str = OR_WITHOUT
+    tables: Mapping[str, Table], column: str, read: LabelReader, or_else: str = OR_WITHOUT
 ) -> tuple[Labelling, dict[str, list[str]]]:
-    """How the labels of tables are read, and the labels as text by split; a list holds several labels of one input.
+    """Find the parser for the labels of tables; return it, and the labels as texts by split.
+
+    A list in the column holds several labels of one input.
 
     Raises:
         RltrError: see :func:`fit_labels`.
@@ -94,12 +100,12 @@ def _joined(label: Written) -> str:
 
 
 def _class_names(feature: Any) -> list[str]:
-    """The names of a ``ClassLabel``, or of those in a list; none of another feature."""
+    """The class names of a ``ClassLabel`` feature or a list of such; empty for any other feature."""
     return list(getattr(getattr(feature, "feature", feature), "names", None) or [])
 
 
 def _written(value: Any, names: Sequence[str] = ()) -> Written:
-    """A label as text: the name of its number, if there are ``names``."""
+    """A label as text; with ``names``, a class index is replaced by its name."""
     if isinstance(value, list):
         return [str(_written(part, names)) for part in value]
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else str(value).strip()

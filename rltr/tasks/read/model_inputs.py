@@ -20,10 +20,10 @@ LABELS = "labels"
 
 
 def label_key(item: Mapping[str, Any], where: str, options: DataOptions) -> str:
-    """The name of the labels in ``item``.
+    """The key of the labels in ``item``.
 
     Raises:
-        RltrError: if they have none; with ``where`` it is.
+        RltrError: if there is none; the message begins with ``where``.
     """
     for key in (options.label_column, LABELS):
         if key in item:
@@ -32,7 +32,7 @@ def label_key(item: Mapping[str, Any], where: str, options: DataOptions) -> str:
 
 
 def as_array(values: Any) -> NDArray[Any]:
-    """As an array, floating values in single precision."""
+    """Convert to an array; floating-point values become float32."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).numpy()
@@ -43,11 +43,15 @@ def as_array(values: Any) -> NDArray[Any]:
 def take_apart(
     model: PreTrainedModel, arrays: Mapping[str, Any], where: str, options: DataOptions
 ) -> tuple[dict[str, Rows], list[str], bool]:
-    """Inputs, labels (as in a file) and whether these are numbers, of one split; checked against each other and model.
+    """Separate the inputs of one split from its labels, and check them against each other and the model.
+
+    Returns:
+        The inputs by name, the labels as texts, and whether the labels were numbers.
 
     Raises:
-        RltrError: if an input is none of the model's, the main one is missing, rows and labels are not equally many,
-            labels are not written as labels are, or tokens do not fit the model; with ``where`` that is.
+        RltrError: if an input is not an argument of the model, the main input is missing, the numbers of rows and
+            labels differ, labels have the wrong type or shape, or tokens do not fit the model; the message begins with
+            ``where``.
     """
     key = label_key(arrays, where, options)
     labels = as_array(arrays[key])
@@ -56,23 +60,24 @@ def take_apart(
     known = set(input_names(model))
     if unknown := sorted(set(inputs) - known):
         raise RltrError(
-            f"{where}: {', '.join(unknown)} is no input of {type(model).__name__}; it takes {', '.join(sorted(known))}"
+            f"{where}: {', '.join(unknown)} is not an input of {type(model).__name__}; it takes "
+            f"{', '.join(sorted(known))}"
         )
     if model.main_input_name not in inputs:
         raise RltrError(f"{where}: there is no {model.main_input_name}; there are {', '.join(map(repr, arrays))}")
     counts = {name: len(rows) for name, rows in {key: labels, **inputs}.items()}
     if len(set(counts.values())) != 1 or not len(labels):
-        raise RltrError(f"{where}: inputs and labels must be equally many, and at least one; got {counts}")
+        raise RltrError(f"{where}: inputs and labels must have the same number of rows, at least one; got {counts}")
     ragged = [name for name, rows in inputs.items() if not isinstance(rows, np.ndarray)]
     if ragged and model.main_input_name != "input_ids":
         raise RltrError(
-            f"{where}: rows of {', '.join(ragged)} have different shapes; the processor must make them alike"
+            f"{where}: rows of {', '.join(ragged)} have different shapes; the processor must pad or resize them"
         )
     pixels = inputs.get("pixel_values")
     if isinstance(pixels, np.ndarray) and pixels.dtype.kind != "f":
         raise RltrError(
-            f"{where}: pixel_values are {pixels.dtype}, so likely no processor prepared them; the model was trained on "
-            "what its own image processor gives, in floating point"
+            f"{where}: pixel_values are {pixels.dtype}, so they were likely not preprocessed; pass the floating-point "
+            "output of the model's own image processor"
         )
     if "input_ids" in inputs:
         _check_tokens(model, inputs["input_ids"], where)
@@ -80,7 +85,7 @@ def take_apart(
 
 
 def _written(model: PreTrainedModel, labels: NDArray[Any], what: str) -> list[str]:
-    """Labels as in a file: a name or a number, or several of them."""
+    """Labels as texts, as they would be in a file: a name or a number, or several of them."""
     if labels.ndim == 1 and labels.dtype.kind in "iufU":
         return [str(label) for label in labels.tolist()]
     if labels.ndim != 2 or labels.dtype.kind not in "biuf":
@@ -91,14 +96,14 @@ def _written(model: PreTrainedModel, labels: NDArray[Any], what: str) -> list[st
         return [SEPARATOR.join(map(str, row)) for row in labels.tolist()]
     if labels.shape[1] != model.config.num_labels or not np.isin(labels, (0, 1)).all():
         raise RltrError(
-            f"{what} must be 0 or 1 for each of the {model.config.num_labels} classes of the model's head, which may "
-            f"be right together; their shape is {labels.shape}"
+            f"{what} must be 0 or 1 for each of the {model.config.num_labels} classes of the model's multi-label head; "
+            f"their shape is {labels.shape}"
         )
     return [SEPARATOR.join(map(str, np.flatnonzero(row))) for row in labels]
 
 
 def _rows(values: Any) -> Rows:
-    """One array, or a list of arrays where their lengths differ; numpy packs such into an array of objects."""
+    """One array, or a list of arrays if their shapes differ; numpy gives such rows as an array of objects."""
     if isinstance(values, np.ndarray) and values.dtype == object:
         values = values.tolist()
     if isinstance(values, list) and len({np.shape(row) for row in values}) > 1:
@@ -107,7 +112,7 @@ def _rows(values: Any) -> Rows:
 
 
 def input_names(model: PreTrainedModel) -> list[str]:
-    """What a model's ``forward`` takes by name, but for labels."""
+    """Argument names of a model's ``forward``, without labels."""
     parameters = inspect.signature(model.forward).parameters.values()
     return [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.name != LABELS]
 
@@ -119,8 +124,8 @@ def _check_tokens(model: PreTrainedModel, ids: Rows, where: str) -> None:
             raise RltrError(f"{where}: input_ids must be whole numbers, one row of tokens for each example")
         if limit is not None and len(row) > limit:
             raise RltrError(
-                f"{where}, row {i}: {len(row)} tokens are more than the {limit} that the model has positions for; cut "
-                "them when they are tokenized: truncation=True, max_length"
+                f"{where}, row {i}: {len(row)} tokens are more than the {limit} that the model has positions for; "
+                "truncate when tokenizing: truncation=True, max_length"
             )
         if isinstance(table, nn.Embedding) and len(row) and not 0 <= row.min() <= row.max() < table.num_embeddings:
             outside = row.max() if row.min() >= 0 else row.min()

@@ -1,4 +1,4 @@
-"""Loading the part of a saved model that prepares its inputs: its image processor or its tokenizer."""
+"""Load the image processor, feature extractor or tokenizer of a saved model."""
 
 import os
 from typing import Any
@@ -7,17 +7,17 @@ from rltr.errors import RltrError
 
 
 def load_part(loader: Any, source: str, what: str, files: str, **options: Any) -> Any:
-    """Load with ``loader.from_pretrained``; what goes wrong there is told in one line.
+    """Call ``loader.from_pretrained``, and turn its errors into a one-line ``RltrError``.
 
     Args:
         loader: ``AutoImageProcessor``, ``AutoTokenizer``, …
         source: a model's folder or hub id. ``HF_HUB_OFFLINE`` is respected by transformers itself.
-        what: what is loaded, in words.
-        files: the files it is normally made of, for the message.
+        what: the name of the part, for messages.
+        files: the files that it is normally stored in, for messages.
         **options: for ``from_pretrained``. Code that comes with a model is never run.
 
     Raises:
-        RltrError: if it is not there, not readable, or needs a package that is not installed.
+        RltrError: if it is missing, not readable, or needs a package that is not installed.
     """
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **options)

@@ -1,6 +1,6 @@
-"""Records in files: CSV, TSV, JSON lines, and texts of one line each.
+"""Read records from CSV, TSV and JSON lines files, and texts from files with one per line.
 
-``datasets`` reads such files, too, but takes some for what they are not; ``docs/internals/tasks.md`` has the list.
+``datasets`` reads such files as well, but misreads some of them; ``docs/internals/tasks.md`` has the list.
 """
 
 import csv
@@ -17,24 +17,26 @@ from rltr.tasks.read.splits import WHOLE, find_split_files
 from rltr.tasks.read.tables import Table, no_column
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-"""Files with a label beside each text."""
+"""Suffixes of files that have a label for each text."""
 LONGEST_FIELD = 2**31 - 1
-"""Most characters of a field: the largest limit that csv accepts on every system; its default is 131,072."""
+"""Limit of characters per field: the largest that csv accepts on every system; its default is 131,072."""
 Records: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
 """The number of each record's line, and its fields by column."""
 log = logging.getLogger(__name__)
 
 
 def open_records(data: Path, options: DataOptions, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Table]:
-    """Read one file, or a folder with one for each split (``train``, ``test`` and, maybe, ``validation``); all UTF-8.
+    """Read one file, or a folder with one file per split (``train``, ``test`` and optionally ``validation``).
+
+    Files must be UTF-8.
 
     Args:
         data: the file or folder.
-        options: the columns, whether there are labels, and what the splits are called.
-        suffixes: of the files that count. Without labels, ``.txt`` with one text in each line does, too.
+        options: the names of the columns and splits, and whether there are labels.
+        suffixes: suffixes of the files to read. Without labels, ``.txt`` with one text per line is read as well.
 
     Raises:
-        RltrError: naming file and line, if one is damaged, a column is missing or twice there, or nothing is left.
+        RltrError: if a file is damaged or empty, or a column is missing or duplicated; the message has file and line.
     """
     suffixes = (".txt", *suffixes) if options.labels == "none" else tuple(suffixes)
     files = find_split_files(data, suffixes, options) if data.is_dir() else {WHOLE: data}
@@ -45,14 +47,14 @@ def read_records(path: Path, options: DataOptions, suffixes: Sequence[str] = SUF
     """Read one file; see :func:`open_records`. Blank lines are skipped, with a warning.
 
     Raises:
-        RltrError: see there.
+        RltrError: as :func:`open_records`.
     """
     suffix, settings = path.suffix.lower(), {options.text_column: "data.text_column"}
     if suffix not in suffixes:
         if suffixes == (".jsonl",):
-            raise RltrError(f"{path} is no .jsonl; words with a class each come as two lists per record")
+            raise RltrError(f"{path} is not a .jsonl; words with a class each are given as two lists per record")
         raise RltrError(
-            f"{path} is no data file rltr knows; it reads {', '.join(SUFFIXES)}; from a .txt it can {WITHOUT_LABELS}"
+            f"rltr cannot read {path} as data; it reads {', '.join(SUFFIXES)}; from a .txt it can {WITHOUT_LABELS}"
         )
     if options.labels != "none":
         settings[options.label_column] = "data.label_column"
@@ -91,16 +93,16 @@ def _json_lines(path: Path, file: Any, options: DataOptions) -> Records:
         try:
             record = json.loads(line, object_pairs_hook=once)
         except json.JSONDecodeError as error:
-            raise RltrError(f"{path}, line {number}: no JSON ({error.msg} at column {error.colno})") from error
+            raise RltrError(f"{path}, line {number}: invalid JSON ({error.msg} at column {error.colno})") from error
         except RecursionError:
-            raise RltrError(f"{path}, line {number}: no record, but brackets within brackets") from None
+            raise RltrError(f"{path}, line {number}: brackets are nested too deep for a record") from None
         if not isinstance(record, dict):
             raise RltrError(f"{path}, line {number}: every line must be a JSON object with a text and a label")
         yield number, record
 
 
 def _delimited(path: Path, file: Any, options: DataOptions) -> Records:
-    csv.field_size_limit(LONGEST_FIELD)  # the process has one for all readers, so it stays
+    csv.field_size_limit(LONGEST_FIELD)  # a global setting of the csv module, so it is not reset
     reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     header, blank, last = None, [], 0
     try:
@@ -112,7 +114,7 @@ def _delimited(path: Path, file: Any, options: DataOptions) -> Records:
                 _refuse_twice(header, options, f"{path}, line {reader.line_num}")
             elif len(row) != len(header):
                 raise RltrError(
-                    f"{path}, line {reader.line_num}: not as many fields as the header has "
+                    f"{path}, line {reader.line_num}: the number of fields differs from that of the header "
                     f"({', '.join(header)}); put texts that hold the separator in double quotes"
                 )
             else:
@@ -120,17 +122,17 @@ def _delimited(path: Path, file: Any, options: DataOptions) -> Records:
                 yield last, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise RltrError(
-            f"{path}, line {reader.line_num}: {error}; the file is damaged or no {path.suffix.lower()}"
+            f"{path}, line {reader.line_num}: {error}; the file is damaged or not a {path.suffix.lower()}"
         ) from error
     _warn_blank(path, blank, last)
 
 
 READERS: dict[str, Callable[[Path, Any, DataOptions], Records]] = {".txt": _texts, ".jsonl": _json_lines}
-"""What reads files of each suffix, if not ``_delimited``."""
+"""The reader for each suffix; all others are read by ``_delimited``."""
 
 
 def _lines(path: Path, file: Any) -> Iterator[tuple[int, str]]:
-    """Every line that is not blank, and its number."""
+    """Every line that is not blank, with its number."""
     blank, last = [], 0
     for number, line in enumerate(file, 1):
         if line.strip():
@@ -142,20 +144,20 @@ def _lines(path: Path, file: Any) -> Iterator[tuple[int, str]]:
 
 
 def _warn_blank(path: Path, blank: Sequence[int], end: int) -> None:
-    """Warn of ``blank`` lines before the last record, which is in line ``end``."""
+    """Warn about ``blank`` lines before the last record, which is in line ``end``."""
     if within := [line for line in blank if line < end]:
-        log.warning("%s: passed over %d blank lines (the first: line %d)", path, len(within), within[0])
+        log.warning("%s: skipped %d blank lines (the first: line %d)", path, len(within), within[0])
 
 
 def _refuse_twice(names: Sequence[str], options: DataOptions, where: str) -> None:
-    """Refuse text or label columns that are there twice.
+    """Raise if the text or label column is duplicated.
 
     Raises:
-        RltrError: naming it and ``where`` it is.
+        RltrError: with the name of the column; the message begins with ``where``.
     """
     for name in (options.text_column, options.label_column)[: 1 if options.labels == "none" else 2]:
         if names.count(name) > 1:
             raise RltrError(
-                f"{where}: there are {names.count(name)} columns called {name!r}, and no saying which one is meant; "
+                f"{where}: there are {names.count(name)} columns called {name!r}, so it is unclear which one is meant; "
                 "rename or remove all but one"
             )

@@ -1,4 +1,4 @@
-"""Read sound files with libsndfile: one channel at the model's sampling rate."""
+"""Read sound files with libsndfile, as one channel at the model's sampling rate."""
 
 import math
 from typing import Any
@@ -15,12 +15,12 @@ SUFFIXES = {
     ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64",
     ".rf64", ".voc", ".sph",
 }  # fmt: skip
-"""What sounds are called that libsndfile decodes. Not all that it opens: .raw says nothing of its rate, .mat is
-mostly something else."""
+"""Suffixes of sounds that libsndfile decodes. Two that it opens are left out: a .raw has no sampling rate, and a .mat
+is rarely a sound."""
 
 
 def import_soundfile() -> Any:
-    """The package ``soundfile``, which brings libsndfile.
+    """Import the package ``soundfile``, which contains libsndfile.
 
     Raises:
         RltrError: if it is not installed.
@@ -36,7 +36,8 @@ def read_sound(file: StoredFile, rate: int, name: str) -> Float[NDArray[np.float
     """Read a sound as one channel between -1 and 1, with ``rate`` samples per second; several channels are averaged.
 
     Raises:
-        RltrError: if it is no sound, is damaged, empty, or has samples that are not finite; with its ``name``.
+        RltrError: if it is not a sound, is damaged or empty, or has samples that are not finite; the message has its
+            ``name``.
     """
     soundfile = import_soundfile()
     try:
@@ -55,10 +56,10 @@ def read_sound(file: StoredFile, rate: int, name: str) -> Float[NDArray[np.float
 
 
 def count_samples(file: StoredFile, rate: int, name: str) -> int:
-    """Samples that :func:`read_sound` gives, from the file's header.
+    """Number of samples that :func:`read_sound` would return, from the file's header.
 
     Raises:
-        RltrError: if it is no sound; with its ``name``.
+        RltrError: if it is not a sound; the message has its ``name``.
     """
     soundfile = import_soundfile()
     try:
@@ -69,6 +70,6 @@ def count_samples(file: StoredFile, rate: int, name: str) -> int:
 
 
 def _unreadable(name: str, error: Exception) -> RltrError:
-    # libsndfile names the file, or the stream in memory, itself: what it says is wrong comes behind.
+    # str(error) begins with the file, or the stream in memory; error_string has only the reason.
     reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
     return RltrError(f"{name} cannot be read as a sound ({reason.strip().rstrip('.')})")

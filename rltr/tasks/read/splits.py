@@ -1,4 +1,4 @@
-"""Train, validation and test split: found by name, or divided by fractions, independent of the learner's seed."""
+"""Find the train, validation and test split by name, or divide the data by fractions with a seed of its own."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ SPLITS = {
     "dev": "validation",
     "test": "test",
 }
-"""Names of folders, files or keys (in any case), and the split that each means."""
+"""Names of folders, files or keys (case is ignored), and the split that each means."""
 WHOLE = "all"
 """The name of data that are not split yet."""
 Part = TypeVar("Part")
@@ -31,20 +31,20 @@ log = logging.getLogger(__name__)
 
 
 def is_split(name: str, options: DataOptions) -> bool:
-    """Whether ``name`` is a split's."""
+    """Whether ``name`` is the name of a split."""
     return name.lower() in SPLITS or name in options.split_names.values()
 
 
 def choose_splits(data: object, found: Mapping[str, Part], options: DataOptions) -> dict[str, Part]:
-    """Choose train, test and, if there is one, validation among the parts of the data.
+    """Choose train, test and, if there is one, validation among the parts of a data set.
 
     Args:
-        data: for messages.
-        found: everything that could be a split, by its name.
-        options: may say which is which; where it does not, ``SPLITS`` does.
+        data: the data set, for messages.
+        found: the parts, by name.
+        options: may name the splits; for all others, ``SPLITS`` applies.
 
     Raises:
-        RltrError: if train or test is missing, one that was named is, or there are two of the same.
+        RltrError: if train, test or a split that ``options`` name is missing, or two parts are the same split.
     """
     claimed = [name for name in options.split_names.values() if name is not None]
     chosen: dict[str, str] = {}
@@ -66,9 +66,9 @@ def choose_splits(data: object, found: Mapping[str, Part], options: DataOptions)
     missing = [split for split in ("train", "test") if split not in chosen]
     if missing:
         raise RltrError(
-            f"{data} has {', '.join(found)} but no {' and no '.join(missing)}; add what is missing, or say what it is "
-            f"called with data.{missing[0]}_split (any validation that is left without a split is cut from train), or "
-            "give the data unsplit, to have it divided by fractions"
+            f"{data} has {', '.join(found)} but no {' and no '.join(missing)}; add what is missing, or give its name "
+            f"with data.{missing[0]}_split (a missing validation split is cut from train), or give the data unsplit, "
+            "to have it divided by fractions"
         )
     return {split: found[name] for split, name in chosen.items()}
 
@@ -95,21 +95,21 @@ def find_split_files(data: Path, suffixes: Sequence[str], options: DataOptions) 
         raise RltrError(f"{data} holds no train, validation and test file ({', '.join(suffixes)})")
     if others := [path.name for path in files if path not in named]:
         more = ", …" if len(others) > 8 else ""
-        log.warning("%s: left out, since they are called like no split: %s%s", data, ", ".join(others[:8]), more)
+        log.warning("%s: left out, because no split has this name: %s%s", data, ", ".join(others[:8]), more)
     return find_splits(data, named, options)
 
 
 def assemble(found: Mapping[str, Examples], kind: str, options: DataOptions, data: object) -> Task:
-    """Make a task of the splits that were found: divide whole data, cut a missing validation from train.
+    """Build a task from the splits that were found: divide unsplit data, or cut a missing validation split from train.
 
     Args:
         found: the examples of ``WHOLE`` alone, or of train and test, with or without validation.
-        kind: of the task.
+        kind: the kind of task.
         options: fractions and seed.
-        data: for messages.
+        data: the data set, for messages.
 
     Raises:
-        RltrError: if a split would get nothing.
+        RltrError: if a split would be empty.
     """
     made, shares = dict(found), dict(zip(("train", "validation", "test"), options.fractions, strict=True))
     if WHOLE in made:
@@ -134,20 +134,23 @@ def assemble(found: Mapping[str, Examples], kind: str, options: DataOptions, dat
 def divide(labels: Shaped[Tensor, "examples *label"], fractions: Sequence[float], seed: int) -> list[list[int]]:
     """Divide examples into parts at random within each class, so that every part has all classes.
 
-    If classes are so small that a part would be empty, each class is cut at its own random places instead, and a part
-    has only some classes.
+    If classes are so small that a part would be empty, each class is cut at its own random positions instead, and a
+    part has only some classes.
 
     Args:
-        labels: whole numbers ``(examples,)``; of anything else (numbers to predict, several labels, one per token) all
-            examples count as one class.
-        fractions: of each part; sum 1.
-        seed: of the random order.
+        labels: class indices ``(examples,)``; with any other labels (numbers to predict, several labels, one per
+            token), all examples count as one class.
+        fractions: the fraction of each part; they sum to 1.
+        seed: seed of the random order.
+
+    Returns:
+        The indices of the examples of each part.
     """
     generator = np.random.default_rng(seed)
     has_classes = labels.ndim == 1 and not labels.is_floating_point()
     classes = labels.numpy() if has_classes else np.zeros(len(labels), np.int64)
     members = [generator.permutation((classes == label).nonzero()[0]) for label in np.unique(classes)]
-    # The middle of its share of 0 to 1, so that a class of any size is cut at the nearest possible places.
+    # With offset 0.5 each example is at the middle of its interval, so the cuts of a class are rounded to nearest.
     parts = _cut(members, fractions, np.full(len(members), 0.5))
     if not all(parts):
         parts = _cut(members, fractions, generator.random(len(members)))
@@ -157,7 +160,13 @@ def divide(labels: Shaped[Tensor, "examples *label"], fractions: Sequence[float]
 def _cut(
     members: Sequence[NDArray[np.int64]], fractions: Sequence[float], offsets: NDArray[np.float64]
 ) -> list[list[int]]:
-    """Lay the members of each class out over 0 to 1, begun by ``offsets`` of a member's share, and cut them."""
+    """Spread the members of each class evenly over 0 to 1, shifted by ``offsets``, and cut them at the fractions.
+
+    Args:
+        members: the indices of each class's examples, in random order.
+        fractions: the fraction of each part.
+        offsets: position of the first member of each class, as a share of the distance between two members.
+    """
     ends = np.cumsum(fractions)[:-1]
     part = np.empty(sum(map(len, members)), np.int64)
     for mine, offset in zip(members, offsets, strict=True):

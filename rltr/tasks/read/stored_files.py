@@ -1,4 +1,4 @@
-"""Stored files: on disk, or as bytes in a table."""
+"""Files that are stored on disk, or as bytes in a table."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import Any, TypeAlias
 from rltr.tasks.examples.base import digest, digest_files
 
 StoredFile: TypeAlias = Path | bytes | Mapping[str, Any] | None
-"""A file, or what a table has in its place: its content, alone or as ``bytes`` beside its ``path``; None for none."""
+"""A path, the content, or a mapping with ``bytes`` or ``path``, as ``datasets`` stores files; None if missing."""
 
 
 END = 2**16
-"""Bytes at either end of a file that its digest covers."""
+"""Number of bytes at both ends of a file that its digest covers."""
 
 
 def open_stored(file: StoredFile) -> Path | io.BytesIO:
-    """What a decoder reads a stored file from.
+    """The path or stream that a decoder can read a stored file from.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the file is missing.
     """
     if isinstance(file, Path | bytes):
         return file if isinstance(file, Path) else io.BytesIO(file)
@@ -30,16 +30,16 @@ def open_stored(file: StoredFile) -> Path | io.BytesIO:
 
 
 def digest_stored(files: Sequence[StoredFile]) -> str | None:
-    """A digest of paths, sizes and times of change; None if not all are on disk."""
+    """A digest of paths, sizes and modification times; None if not all files are on disk."""
     paths = [file for file in files if isinstance(file, Path)]
     return digest_files(paths) if len(paths) == len(files) else None
 
 
 def digest_contents(files: Sequence[StoredFile]) -> str:
-    """A digest of contents, wherever the files lie: of each the size, and its first and last 64 KiB.
+    """A digest of the contents of files, independent of their paths: size, first and last 64 KiB of each.
 
-    Reading all of a large data set would take as long as a short training; a file of the same size that differs only
-    between its ends is taken for the same.
+    Reading a large data set in full would take as long as a short training. Two files of the same size that differ only
+    in their middle have the same digest.
     """
     return digest(part for file in files for part in _ends(file))
 
@@ -53,5 +53,5 @@ def _ends(file: StoredFile) -> list[str | bytes]:
             first = stream.read(END)
             stream.seek(max(size - END, len(first)))
             return [str(size), first, stream.read(END)]
-    except (OSError, ValueError) as error:  # who reads it for the model says what is wrong, or leaves it out
+    except (OSError, ValueError) as error:  # the code that reads it for the model reports the error
         return [type(error).__name__]

@@ -1,4 +1,4 @@
-"""Tables: the records of one split by column, whatever file, folder or data set they come from."""
+"""Tables: the records of one split by column, from any kind of file, folder or data set."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from rltr.tasks.goals.numbering import Way
 from rltr.tasks.read.stored_files import StoredFile
 
 CHUNK = 1_000
-"""Values of a column that are read at a time: one alone takes ``datasets`` far longer than one of many."""
+"""Number of values of a column that are read at a time; ``datasets`` is far slower with single values."""
 STRINGS = ("string", "large_string", "string_view")
 EMPTY = "is empty; fill it in or remove the record"
-HALF = "holds half of a character (a lone surrogate, as in \\ud83d), which is no Unicode; write whole characters"
+HALF = "contains half of a character (a lone surrogate, as in \\ud83d), invalid Unicode; write whole characters"
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Table:
     """The records of one split.
 
     Args:
-        data: what the data set is called in messages.
-        columns: by name, each with a value for every record.
-        places: what messages call each record.
+        data: how messages refer to the data set.
+        columns: by name, each with one value per record.
+        places: how messages refer to each record, such as file and line.
         names: a short name of each record, for the gallery.
-        features: what ``datasets`` says that each column holds; none for files, whose values are as they are written.
-        ways: how classes are numbered; None where that depends on the column (see :mod:`rltr.tasks.read.labels`).
-        fingerprint: what ``datasets`` itself tells contents apart by in its cache.
+        features: the type of each column, from ``datasets``; empty for text files, which have no types.
+        ways: the numberings of classes to try; None if they depend on the column (see :mod:`rltr.tasks.read.labels`).
+        fingerprint: the fingerprint of the data set in ``datasets``.
     """
 
     data: str
@@ -45,32 +45,32 @@ class Table:
         return len(self.places)
 
     def column(self, name: str, setting: str, or_else: str = "") -> Sequence[Any]:
-        """A column, read from disk as it is asked for.
+        """A column; its values are read from disk on access.
 
         Args:
-            name: of the column.
-            setting: the field of a recipe that names it.
-            or_else: what else can be done where there is none.
+            name: name of the column.
+            setting: the field of a recipe that names the column, for the error message.
+            or_else: advice that is appended to the error message.
 
         Raises:
-            RltrError: if there is none of that name.
+            RltrError: if there is no such column.
         """
         if name not in self.columns:
             raise no_column(self.data, name, self.columns, setting, or_else)
         return self.columns[name]
 
     def files(self, name: str, what: str, setting: str) -> tuple[Sequence[StoredFile], str | None]:
-        """A column of images or sounds, not decoded, and a digest of them all.
+        """A column of encoded images or sounds, and a digest of it.
 
-        There is no digest where the table holds only paths: it does not tell when a file changes.
+        The digest is None if the table holds only paths, because it would not notice that a file changes.
 
         Args:
-            name: of the column.
+            name: name of the column.
             what: ``images`` or ``sounds``.
             setting: the field of a recipe that names the column.
 
         Raises:
-            RltrError: if there is no such column, or it holds something else.
+            RltrError: if there is no such column, or it has another type.
         """
         files, own = self.column(name, setting), self.features.get(name)
         if own is None:
@@ -83,14 +83,14 @@ class Table:
         return files, digest([str(self.fingerprint), name]) if inside else None
 
     def texts(self, name: str, may_lack: bool) -> Sequence[str | None]:
-        """A column of texts; numbers in files are texts, too.
+        """A column of texts; numbers in text files are read as texts.
 
         Args:
-            name: of the column.
-            may_lack: whether a text may be missing or blank, or hold half of a character, and is left out later.
+            name: name of the column.
+            may_lack: whether to accept texts that are missing, blank or invalid Unicode; they are left out later.
 
         Raises:
-            RltrError: if there is no such column, it holds something else, or a text cannot be used.
+            RltrError: if there is no such column, it has another type, or a text cannot be used.
         """
         column, own = self.column(name, "data.text_column"), self.features.get(name)
         if own is not None and getattr(own, "dtype", None) not in STRINGS:
@@ -105,20 +105,20 @@ class Table:
 
 
 def each(column: Sequence[Any]) -> Iterator[Any]:
-    """The values of a column one by one, read many at a time."""
+    """Iterate over the values of a column, read in chunks."""
     for start in range(0, len(column), CHUNK):
         yield from column[start : start + CHUNK]
 
 
 def no_column(where: str, name: str, known: Iterable[str], setting: str, or_else: str = "") -> RltrError:
-    """The error for a column that is not there.
+    """Create the error for a missing column.
 
     Args:
         where: the data set, or the record in it.
-        name: of the column.
-        known: the columns that are there.
-        setting: the field of a recipe that names it.
-        or_else: what else can be done.
+        name: name of the column.
+        known: the columns that exist.
+        setting: the field of a recipe that names the column.
+        or_else: advice that is appended to the message.
     """
     return RltrError(
         f"{where}: there is no column {name!r}; there are {', '.join(map(repr, known))}; name one of them with "
@@ -127,11 +127,11 @@ def no_column(where: str, name: str, known: Iterable[str], setting: str, or_else
 
 
 def field_fault(value: object, lists: bool = False) -> str | None:
-    """Why a text or a label cannot be used as it is written; None if it can.
+    """Why a text or a label cannot be used; None if it can.
 
     Args:
-        value: of a record.
-        lists: whether it may be a list of such.
+        value: the value in a record.
+        lists: whether a list of texts or labels is accepted.
     """
     for part in value if lists and isinstance(value, list) else [value]:
         if isinstance(part, bool) or not isinstance(part, str | int | float) or part != part:  # pandas writes NaN

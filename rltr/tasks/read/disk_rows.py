@@ -1,4 +1,4 @@
-"""Arrays that arrive one by one, kept in a temporary file, since they may not fit in memory."""
+"""Storage on disk for arrays that arrive one by one and may not fit into memory."""
 
 import tempfile
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from rltr.errors import RltrError
 
 
-class Spool:
-    """Rows of one data type, written as they come and memory-mapped afterwards.
+class DiskRows:
+    """Rows of one data type, appended to a temporary file and memory-mapped afterwards.
 
-    The file has no name (it lies in ``TMPDIR``), and is gone once it is closed and no array of :meth:`rows` is left.
+    The file is unnamed and in ``TMPDIR``. The system deletes it once it is closed and no array of :meth:`rows` is left.
 
     Args:
-        name: what messages call these rows.
-        dtype: of all of them.
+        name: how messages refer to these rows.
+        dtype: the data type of all rows.
     """
 
     def __init__(self, name: str, dtype: np.dtype[Any]) -> None:
@@ -30,14 +30,13 @@ class Spool:
         """Add a row.
 
         Raises:
-            RltrError: if its data type or its number of axes is not that of the rows before (with ``name``), or the
-                disk is full.
+            RltrError: if its data type or number of axes differs from that of the rows before, or the disk is full.
         """
         if row.dtype != self.dtype or (self._shapes and row.ndim != len(self._shapes[0])):
             was = self._shapes[0] if self._shapes else ()
             raise RltrError(
                 f"{self.name}: row {len(self._shapes)} is {row.dtype} {row.shape}, but those before it are "
-                f"{self.dtype} {was}; all rows of an input need one data type and equally many axes"
+                f"{self.dtype} {was}; all rows of an input need the same data type and number of axes"
             )
         try:
             self._file.write(np.ascontiguousarray(row).tobytes())
@@ -49,7 +48,7 @@ class Spool:
         self._shapes.append(row.shape)
 
     def rows(self) -> NDArray[Any] | Sequence[NDArray[Any]]:
-        """All rows: one array ``(rows, …)`` if they have one shape, or else a list. Nothing can be added then."""
+        """All rows: one array ``(rows, …)`` if they have the same shape, else a list; call it after the last append."""
         self._file.flush()
         sizes = [int(np.prod(shape)) for shape in self._shapes]
         # An empty file cannot be mapped.
@@ -62,5 +61,5 @@ class Spool:
         ]
 
     def close(self) -> None:
-        """Close the file; arrays that :meth:`rows` gave stay."""
+        """Close the file; arrays that :meth:`rows` returned stay valid."""
         self._file.close()
