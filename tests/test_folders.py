@@ -64,8 +64,8 @@ def test_a_folder_that_cannot_take_results_is_a_clear_line(tmp_path: Path) -> No
     for out, said in (
         (tmp_path / "file", "is a file"),
         (tmp_path / "file" / "below", "is a file"),
-        (tmp_path / "nowhere", "leads nowhere"),
-        (tmp_path / "nowhere" / "below", "leads nowhere"),
+        (tmp_path / "nowhere", "is a broken link"),
+        (tmp_path / "nowhere" / "below", "is a broken link"),
         (tmp_path / "circle", "cannot write to"),
         (tmp_path / ("x" * 300), "file name too long"),
         (Path(f"{tmp_path}/a\0b"), "null"),

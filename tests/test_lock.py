@@ -21,7 +21,7 @@ def test_a_folder_is_held_once(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with locked(out):
         for _ in range(2):
-            with pytest.raises(RltrError, match="in use: another rltr is at work in it.*--out"), locked(out):
+            with pytest.raises(RltrError, match="in use: another rltr process writes to it.*--out"), locked(out):
                 pytest.fail("held twice")
         with locked(tmp_path / "other"):
             pass

@@ -90,10 +90,10 @@ def test_nothing_is_imported_until_it_is_named(installed: Any) -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (("rltr.selectors", "odd", f"{__name__}:Unfinished"), "is no subclass of KeepRate"),
-        (("rltr.selectors", "odd", "torch:zeros"), "is no subclass of KeepRate"),
+        (("rltr.selectors", "odd", f"{__name__}:Unfinished"), "is not a subclass of KeepRate"),
+        (("rltr.selectors", "odd", "torch:zeros"), "is not a subclass of KeepRate"),
         (("rltr.cost_models", "odd", f"{__name__}:Unfinished"), "lacks unit, depth, layer"),
-        (("rltr.cost_models", "odd", "torch:zeros"), "is no class"),
+        (("rltr.cost_models", "odd", "torch:zeros"), "is not a class"),
     ],
 )
 def test_what_does_not_fit_is_refused(installed: Any, entry: tuple[str, str, str], said: str) -> None:
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_refused(installed: Any, entry: tuple[str, str, str
 
 def test_names_belong_to_one(installed: Any) -> None:
     installed(("rltr.selectors", "norm", f"{__name__}:FirstTokens"))
-    with pytest.raises(RltrError, match="adds 'norm' to rltr.selectors, which is the name of rltr's own"):
+    with pytest.raises(RltrError, match="adds 'norm' to rltr.selectors, but rltr's own class has this name"):
         list(BASELINES)
     installed(("rltr.selectors", "mine", f"{__name__}:FirstTokens"), ("rltr.selectors", "mine", f"{__name__}:Other"))
     with pytest.raises(RltrError, match="both add 'mine'"):

@@ -281,7 +281,7 @@ def test_a_click_is_named_and_left_out_if_asked(
         assert "high/7.wav cannot be prepared for the model (" in caplog.text and len(names) == 17
         return
     assert not {"low/4.wav", "high/5.wav"} & names and "high/7.wav" in names
-    assert "high/5.wav is too short for the model, which makes no token of 4.94 ms; it takes 5" in caplog.text
+    assert "high/5.wav is too short for the model, whose output is empty for 4.94 ms; it takes 5" in caplog.text
     with pytest.raises(RltrError, match=r"(low/4|high/5)\.wav is too short .*data\.bad_inputs=skip"):
         strict = load_task(model, data, options=DataOptions(labels=labels))
         for split in (strict.train, strict.validation, strict.test):

@@ -1,1 +1,1 @@
-"""Files, folders, locks, devices, clocks and interruptions: nothing here knows about models."""
+"""Files, folders, locks, devices, clocks and signals; independent of models."""

@@ -1,4 +1,4 @@
-"""Which device a run uses, and inputs on it."""
+"""Choose the device of a run, and move inputs to it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,13 +18,13 @@ def available_devices() -> list[str]:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called ``name``; ``auto`` is the first accelerator, or else the processor.
+    """The device called ``name``; ``auto`` is the first accelerator, or the CPU if there is none.
 
     Args:
-        name: ``auto``, ``cpu``, or an accelerator with or without its number: ``cuda``, ``cuda:1``, ``mps`` …
+        name: ``auto``, ``cpu``, or an accelerator with or without its index: ``cuda``, ``cuda:1``, ``mps`` …
 
     Raises:
-        RltrError: if it is not a device's name, or the device is not there; the message lists those that are.
+        RltrError: if it is not the name of a device, or the device is not available; the message lists those that are.
     """
     here = available_devices()
     valid = f"valid here: auto, {', '.join(here)}"
@@ -36,22 +36,22 @@ def pick_device(name: str = "auto") -> torch.device:
         raise RltrError(f"device {name!r} is not a device's name; {valid}") from None
     full = device.type if device.type == "cpu" else f"{device.type}:{device.index or 0}"
     if full not in here:
-        raise RltrError(f"device {name!r} is not there, or this build of torch cannot use it; {valid}")
+        raise RltrError(f"device {name!r} is not available, or this build of torch cannot use it; {valid}")
     return device
 
 
 def move_inputs(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Model inputs where the model is; floating ones in its precision, since layers refuse any but their weights'.
+    """Move model inputs to the model's device, and floating-point inputs to its data type, which layers require.
 
     Args:
-        inputs: by name.
-        device: the model's.
-        dtype: the model's. Whole numbers (tokens, masks) stay what they are.
+        inputs: model inputs by name.
+        device: the model's device.
+        dtype: the model's data type. Integer inputs (tokens, masks) keep their own.
     """
     return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
 
 
 def on_device(numbers: Sequence[int], device: torch.device) -> Int[Tensor, " numbers"]:
-    """A few numbers of the host on a device, without waiting for a GPU to finish what it was asked to do before."""
-    pinned = device.type == "cuda"  # elsewhere a copy that goes on behind the host may read memory that was freed
+    """Copy a few numbers from the host to a device, without waiting for the GPU's queued work."""
+    pinned = device.type == "cuda"  # on other devices, an asynchronous copy may read memory that is already freed
     return torch.tensor(numbers, dtype=torch.long, device="cpu", pin_memory=pinned).to(device, non_blocking=pinned)

@@ -1,4 +1,4 @@
-"""An error of somebody else's code, told as what it means here: a model cannot be run so, and where it stumbled."""
+"""Turn errors from other libraries into an ``RltrError`` that says what failed, where, and how to fix it."""
 
 import traceback
 from collections.abc import Iterator
@@ -13,11 +13,12 @@ def error_context(what: str, fix: str) -> Iterator[None]:
     """Turn any error of the block into an :class:`RltrError`, with the original as its cause.
 
     Args:
-        what: what was being done: "its native forward pass".
-        fix: what the user can do about it.
+        what: the operation, for the message: "its native forward pass".
+        fix: what the user can do.
 
     Raises:
-        RltrError: "WHAT ended in ValueError: … (modeling_xmod.py:732): FIX". One that is raised inside passes through.
+        RltrError: "WHAT ended in ValueError: … (modeling_xmod.py:732): FIX". An ``RltrError`` of the block is re-raised
+            unchanged.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a crash, a kill or a full disk never leaves half of one in place of the old one."""
+"""Write files and folders atomically: a crash, a kill or a full disk never leaves a partial one in place of the old."""
 
 import errno
 import os
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 UNFINISHED = ".rltr-unfinished"
-"""How the names of the folders end in which something is being written."""
+"""Suffix of the temporary folders in which files are being written."""
 LOCK = "lock"
-"""A file in each of them, locked as long as its writer lives."""
+"""A file in each temporary folder, locked as long as the writing process lives."""
 NEW = "new"
-"""A folder beside it for what is written, which may itself be called as the lock is."""
+"""A subfolder of each temporary folder for the new content, which may itself have a file called ``lock``."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a full disk, a quota that is used up and a limit on the size of files are called."""
+"""Error numbers of a full disk, an exhausted quota, and a limit on the size of files."""
 _UNNAMED = (*NO_ROOM, errno.EIO)
-"""What the system says of a write without the name of the file; a broken disk has room, but is nobody's mistake."""
+"""Error numbers of failed writes, whose errors lack the name of the file; EIO is a broken disk."""
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
-"""What systems say that cannot sync a folder."""
+"""Error numbers on systems that cannot sync a folder."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; it takes the place of ``path`` when the block ends, and is removed when it raises.
+    """Yield a temporary path, which replaces ``path`` when the block ends, and is removed if the block raises.
 
-    The file has the permissions of any new one, and is on the disk, not only in its cache, before it takes its place.
+    The file gets the default permissions of a new file, and is synced to disk before it replaces ``path``.
 
     Args:
-        path: a file's final place; missing parent folders are made. Of a link, the file that it leads to.
+        path: the file to write; missing parent folders are created. If it is a link, its target is replaced.
 
     Raises:
         OSError: with ``path`` as its file name, if there is no room. ``path`` is as it was before.
@@ -54,18 +54,17 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; its files take the place of those of the same names in ``path`` when the block ends.
+    """Yield a temporary folder, whose files replace those of the same names in ``path`` when the block ends.
 
-    They do so all together, after the new folder is complete and on the disk. What else ``path`` holds is somebody
-    else's and stays. Between two renames the old folder is set aside; should the process be killed just then,
-    :func:`recover_folder` puts it back.
+    All are replaced together, after the new folder is complete and synced to disk. Other files in ``path`` are kept.
+    The old folder is renamed for a moment between two renames; if the process is killed just then,
+    :func:`recover_folder` renames it back.
 
     Args:
-        path: a folder's final place; missing parent folders are made. Of a link, the folder that it leads to.
+        path: the folder to write; missing parent folders are created. If it is a link, its target is replaced.
 
     Raises:
-        RltrError: if ``path`` is a file; or the folder in use is ``path`` or lies in it, and would be replaced under
-            its user's feet.
+        RltrError: if ``path`` is a file, or the current working directory is ``path`` or inside of it.
         OSError: with ``path`` as its file name, if there is no room. ``path`` is as it was before.
     """
     here = Path.cwd()
@@ -96,10 +95,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def recover_folder(path: Path) -> None:
-    """Finish what :func:`atomic_folder` was about when it was killed, if it was.
+    """Clean up after an :func:`atomic_folder` that was killed between its renames; else do nothing.
 
-    If the new folder is not in its place, the old one, which was set aside, is put back. If it is, what others had put
-    into the old one is moved to the new one.
+    If the new folder is not in place, the old one is renamed back. If it is, files of the old folder that rltr did not
+    write are moved to the new one.
     """
     path = _behind_link(path)
     aside = _aside(path)
@@ -112,7 +111,7 @@ def recover_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there, and what an interrupted writing of it left behind."""
+    """Remove a file or a folder if it exists, and temporary files of interrupted writes to it."""
     recover_folder(path)
     remove_unfinished(path)
     if path.is_dir() and not path.is_symlink():
@@ -122,31 +121,34 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what writers of ``path`` left behind who were killed; what living ones are at work on stays."""
+    """Remove the temporary files of killed processes that wrote ``path``; those of running processes are kept."""
     _sweep(path.parent, f".{path.name}.")
 
 
 def remove_all_unfinished(folder: Path) -> None:
-    """Remove what writers of anything in a folder left behind: where names are never used twice, nobody else does."""
+    """Remove the temporary files of all killed writers in a folder.
+
+    Needed for folders in which no name is written twice, such as caches: the next writer of a name normally cleans up.
+    """
     _sweep(folder, ".")
 
 
 def at_home(path: Path | str) -> Path:
-    """``path`` with ``~`` expanded, which no shell does behind ``--out=``.
+    """``path`` with ``~`` expanded, which shells do not do in ``--out=~/x``.
 
-    ``~x`` stays as it is where there is no user x (``Path.expanduser`` raises): a folder may well be called that.
+    ``~x`` is kept if there is no user x, because it can be the name of a folder; ``Path.expanduser`` would raise.
     """
     return Path(os.path.expanduser(path))
 
 
 def from_here(path: Path | str) -> str:
-    """A path that is not there, for an error message: as it was given, and where that was looked for."""
+    """A missing path for an error message: as it was given, and the absolute path that was looked up."""
     place = at_home(path).absolute()
     return repr(str(path)) if str(place) == str(path) else f"{str(path)!r} (looked for {str(place)!r})"
 
 
 def _sweep(folder: Path, prefix: str) -> None:
-    # Not glob, for which brackets in a name are a pattern.
+    # Not glob, because names may contain brackets.
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -160,11 +162,11 @@ def _sweep(folder: Path, prefix: str) -> None:
 
 @contextmanager
 def _workplace(path: Path) -> Iterator[Path]:
-    """An empty folder to write in, beside ``path``; removed in the end, if not, then by the next writer of ``path``."""
+    """Yield an empty temporary folder beside ``path``; if it is not removed at the end, the next writer removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path)
     lock = None
-    while lock is None:  # another writer may take the folder for one that was left behind before it is locked
+    while lock is None:  # before it is locked, another process may remove the folder as abandoned
         workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
         lock = _lock(workplace)
     try:
@@ -176,28 +178,30 @@ def _workplace(path: Path) -> Iterator[Path]:
 
 
 def _remove_held(workplace: Path, lock: "BaseFileLock") -> None:
-    """Remove a folder while its lock is held: once that is free, the folder may be the one that a writer just made."""
+    """Remove a folder before its lock is released, so that no new writer can lock it in between."""
     shutil.rmtree(workplace, ignore_errors=True)
     lock.release()
-    if os.name == "nt":  # where no open file can be removed, so the lock is left; nor can it be if it is held again
+    if (
+        os.name == "nt"
+    ):  # Windows cannot remove open files, so the lock file is removed after its release, unless it is held again
         with suppress(OSError):
             (workplace / LOCK).unlink(missing_ok=True)
             workplace.rmdir()
 
 
 def _lock(workplace: Path) -> "BaseFileLock | None":
-    """The lock of a folder that is written in, which ends with its owner.
+    """Acquire the lock of a temporary folder; the system releases it when the process ends.
 
-    None if somebody else has it, or has just removed the folder.
+    Returns None if another process holds it, or has just removed the folder.
     """
-    from filelock import FileLock, Timeout  # takes a tenth of a second, and `rltr --help` writes nothing
+    from filelock import FileLock, Timeout  # imported here, because it takes 0.1 s, which `rltr --help` does not need
 
     lock = FileLock(workplace / LOCK)
     try:
         lock.acquire(blocking=False)
     except (Timeout, FileNotFoundError):
         return None
-    if not (workplace / LOCK).exists():  # the lock of a file that was removed keeps nobody out
+    if not (workplace / LOCK).exists():  # a lock on a file that was removed protects nothing
         lock.release()
         return None
     return lock
@@ -205,7 +209,7 @@ def _lock(workplace: Path) -> "BaseFileLock | None":
 
 @contextmanager
 def _room_for(path: Path) -> Iterator[None]:
-    """Tell by name what could not be written: neither writing nor closing a file says which one it was."""
+    """Add ``path`` to errors of failed writes: those from ``write`` and ``close`` have no file name."""
     try:
         yield
     except OSError as error:
@@ -215,7 +219,7 @@ def _room_for(path: Path) -> Iterator[None]:
 
 
 def _finish(file: Path, mode: int) -> None:
-    """Give a file the permissions of any new one (some libraries write for the owner alone), and put it on the disk."""
+    """Give a file the default permissions of a new one (some libraries restrict them to the owner), and sync it."""
     if not stat.S_ISREG(file.lstat().st_mode):
         return
     file.chmod(file.stat().st_mode | mode & 0o777)
@@ -224,7 +228,7 @@ def _finish(file: Path, mode: int) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Put the names in a folder on the disk, where the system can do that."""
+    """Sync the entries of a folder to disk, if the system supports it."""
     if not hasattr(os, "O_DIRECTORY"):
         return  # Windows
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -254,7 +258,7 @@ def _move_others(old: Path, new: Path) -> None:
 
 
 def _behind_link(path: Path) -> Path:
-    """Where a link leads; any other path as it is."""
+    """The target of a link; any other path unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 

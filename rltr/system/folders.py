@@ -1,4 +1,4 @@
-"""The folders that commands write to: what lies in them under which name, and what may be written where."""
+"""The folders that commands write to: the names of the files in them, and checks before anything is written."""
 
 import os
 from pathlib import Path
@@ -7,17 +7,17 @@ from rltr.errors import RltrError
 from rltr.system.files import UNFINISHED, recover_folder, remove, remove_unfinished
 
 RECIPE_FILE = "recipe.yaml"
-"""Every training run's folder holds its recipe under this name; that shows that the folder is a run's."""
+"""The recipe of a training run; marks a folder as a run."""
 DEMO_FILE = "made_by_rltr_demo.txt"
-"""Shows that a run is a demo's, which the next demo may replace."""
+"""Marks a run as a demo, which the next demo may replace."""
 EVALUATION_FILE = "evaluation.yaml"
-"""The recipe of a measurement; that shows that the folder is an evaluation's, which the next one may replace."""
+"""The recipe of an evaluation; marks a folder as an evaluation, which the next one may replace."""
 POLICY_FILE = "policy.safetensors"
-"""Shows that a folder is an exported policy."""
+"""The weights of a policy; marks a folder as an exported policy."""
 LATENCY_FILE = "latency.json"
 """The measured prices of a run."""
 LOCK_FILE = ".rltr.lock"
-"""Locked by whoever is at work in the folder (:mod:`rltr.system.lock`)."""
+"""Locked by the process that writes to the folder (:mod:`rltr.system.lock`)."""
 CHECKPOINT = "checkpoint"
 LOGS = "logs"
 POLICY_FOLDER = "policy"
@@ -26,7 +26,7 @@ RUN_FOLDERS = {
     LOGS: ("[0-9]*/progress.csv", "[0-9]*/events.out.tfevents.*"),
     POLICY_FOLDER: (POLICY_FILE, "config.json", "README.md"),
 }
-"""The folders of a run, and what rltr writes into each of them."""
+"""The subfolders of a run, and the files that rltr writes into each of them."""
 REPORT_FILES = (
     "report.html",
     "results.json",
@@ -38,30 +38,30 @@ REPORT_FILES = (
     "training.png",
     "overview.png",
 )
-"""Everything that a report may consist of."""
+"""All files that a report may have."""
 FORMER_REPORT_FILES = ("foretold_latency.png",)
-"""What earlier versions called files of a report; cleared like the others."""
+"""File names in reports of earlier versions, which are cleared as well."""
 
 
 def check_out(path: Path, *, marker: str = RECIPE_FILE, resume: bool = False, replace: bool = False) -> None:
-    """Refuse, before any work is done, a folder for results that cannot take them or holds something else.
+    """Check before any work is done that results may be written to a folder.
 
     Args:
         path: the folder; it need not exist.
-        marker: name of the file that shows that what the folder holds was made by the same command.
-        resume: the run in it is continued, so it must be there.
-        replace: what the same command made before may be replaced.
+        marker: name of the file that marks folders written by the same command.
+        resume: whether a run is resumed, so that the marker must exist.
+        replace: whether earlier results of the same command may be replaced.
 
     Raises:
-        RltrError: with what is there and what to do.
+        RltrError: if the folder is not writable or has other content; the message says which, and what to do.
     """
     try:
         existing, is_own, names = _look_at(path, marker)
-    except (OSError, ValueError) as error:  # no access, a name that is too long, a link to itself; a null character
+    except (OSError, ValueError) as error:  # no access, a too long name, a link to itself, or a null character
         reason = (error.strerror if isinstance(error, OSError) else str(error)) or "it cannot be looked at"
         raise RltrError(f"cannot write to {str(path)!r}: {reason.lower()}; name another folder with --out") from error
     if not existing.is_dir():
-        what = "is a file" if existing.exists() else "is a link that leads nowhere"
+        what = "is a file" if existing.exists() else "is a broken link"
         raise RltrError(f"cannot write to {str(path)!r}: {str(existing)!r} {what}; name another folder with --out")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise RltrError(f"cannot write to {str(existing)!r}: permission denied; name another folder with --out")
@@ -80,21 +80,21 @@ def check_out(path: Path, *, marker: str = RECIPE_FILE, resume: bool = False, re
 
 
 def _look_at(path: Path, marker: str) -> tuple[Path, bool, list[str]]:
-    """The nearest thing that exists at or above ``path``, whether the marker is in it, and the names in it.
+    """The nearest existing path at or above ``path``, whether it has the marker, and the names in it.
 
-    The folder is listed once, so that one that changes meanwhile is seen as it was at one time.
+    The folder is listed once, so that the results are consistent even if it changes meanwhile.
     """
     path = path.absolute()
     existing = next(parent for parent in (path, *path.parents) if _is_there(parent))
     if existing != path or not path.is_dir():
         return existing, False, []
-    # What a killed process left of a file that it was writing is nobody's result.
+    # Temporary files of killed processes are not results.
     names = [name for name in os.listdir(path) if name != LOCK_FILE and not name.endswith(UNFINISHED)]
     return existing, marker in names and (path / marker).is_file(), names
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something, be it a link that leads nowhere. Not ``lexists``, which takes any error for a no."""
+    """Whether a path exists, including broken links. Unlike ``lexists``, it raises on errors such as missing access."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -103,16 +103,16 @@ def _is_there(path: Path) -> bool:
 
 
 def clear_out(path: Path) -> None:
-    """Remove what an earlier run or evaluation left in a folder, and nothing that somebody else put there."""
+    """Remove the files of an earlier run or evaluation from a folder; all other files are kept."""
     for name, written in RUN_FOLDERS.items():
         _clear(path / name, written)
-    # The files that tell whose folder it is go last: whatever interrupts this, it can be repeated.
+    # The marker files are removed last, so that an interrupted clean-up can be repeated.
     for name in (LATENCY_FILE, *REPORT_FILES, *FORMER_REPORT_FILES, RECIPE_FILE, EVALUATION_FILE, DEMO_FILE):
         remove(path / name)
 
 
 def _clear(folder: Path, written: tuple[str, ...]) -> None:
-    """Remove the files of these patterns from a folder, then it and the folders in it, as far as they are empty."""
+    """Remove the files that match these patterns, and then the folder and its subfolders if they are empty."""
     recover_folder(folder)
     remove_unfinished(folder)
     if folder.is_symlink() or not folder.is_dir():
@@ -127,6 +127,6 @@ def _clear(folder: Path, written: tuple[str, ...]) -> None:
 
 
 def is_run_policy(policy_folder: Path) -> bool:
-    """Whether a policy's folder is still where training wrote it: in its run, beside the logs."""
+    """Whether a policy's folder is inside of a run's folder, where training wrote it."""
     folder = policy_folder.resolve()
     return folder.name == POLICY_FOLDER and (folder.parent / RECIPE_FILE).is_file()

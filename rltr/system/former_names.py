@@ -1,7 +1,7 @@
-"""What stored fields were called before: policy folders, recipes, latency tables, results and checkpoints still load.
+"""Former names of stored fields, so that old policy folders, recipes, latency tables, results and checkpoints load.
 
-Each map is from a former name to the present one. Format 4 of policy folders and format 3 of checkpoints are the first
-with the present names; other files have no format, and may have either name, but not both.
+Each map is from a former name to the present one. Policy folders have the present names since format 4, checkpoints
+since format 3. Other files have no format number, and may have either name, but not both.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ POLICY_WEIGHTS = {
 }
 """Tensors of a policy."""
 CALIBRATION = {"accuracy": "quality", "dense_accuracy": "dense_quality"}
-"""Fields of a calibrated point, from when all tasks were classifications."""
+"""Fields of a calibrated point; the former names are from when all tasks were classifications."""
 CHECKPOINT = {f"policy.network.{old}": f"policy.network.{new}" for old, new in POLICY_WEIGHTS.items()} | {
     "dense.logits": "dense.answers"
 }
@@ -60,25 +60,23 @@ def present_names(data: Mapping[str, Any], names: Mapping[str, str], where: str)
     """
     for former, present in names.items():
         if former in data and present in data:
-            raise RltrError(
-                f"{where} has both {present!r} and {former!r}, which is what it was called before: leave out {former!r}"
-            )
+            raise RltrError(f"{where} has both {present!r} and its former name {former!r}: leave out {former!r}")
     return {names.get(name, name): value for name, value in data.items()}
 
 
 def refuse_present(data: Mapping[str, Any], names: Mapping[str, str], where: str) -> None:
-    """Refuse present names in what says that it was written when they were called otherwise.
+    """Raise if data of an old format has present names.
 
     Raises:
-        RltrError: with the field.
+        RltrError: with the name of the field.
     """
     if odd := sorted(set(names.values()) & data.keys()):
         former = next(old for old, new in names.items() if new == odd[0])
-        raise RltrError(f"{where} is damaged: its format is from when {odd[0]!r} was called {former!r}")
+        raise RltrError(f"{where} is damaged: in its format {odd[0]!r} is still called {former!r}")
 
 
 def recipe_in_present_names(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A recipe, or a part of one, with the names that its fields have now.
+    """A recipe, or a part of one, with the present names of its fields.
 
     Raises:
         RltrError: if a field is there under both names.

@@ -1,11 +1,11 @@
-"""Being told to stop: what asks a process to end unwinds it as Ctrl-C does, so that nothing is left half done."""
+"""Handle SIGTERM and SIGHUP like Ctrl-C, so that the process cleans up before it ends."""
 
 import signal
 from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end by a signal."""
+    """Raised when a signal asks the process to end; ``number`` is the signal's."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -13,14 +13,14 @@ class Stopped(KeyboardInterrupt):
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """What a shell shows for a process that was ended by this: 128 and the number of the signal; 130 for Ctrl-C."""
+    """Exit code of an interrupted process: 128 plus the number of the signal, so 130 for Ctrl-C."""
     return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
 
 
 def listen() -> None:
-    """From now on SIGTERM, and SIGHUP where there is one, raise :class:`Stopped` in the main thread.
+    """Install handlers so that SIGTERM and SIGHUP raise :class:`Stopped` in the main thread.
 
-    What somebody else has decided on stays: ``nohup`` ignores SIGHUP.
+    Signals with another handler are left alone: ``nohup`` ignores SIGHUP.
     """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)

@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder of results; the lock ends with its owner, however that ends."""
+"""Locks for result folders: one process at a time writes to a folder."""
 
 import os
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ from rltr.errors import RltrError
 from rltr.system.folders import LOCK_FILE, POLICY_FOLDER, RECIPE_FILE
 
 PATIENCE = 0.5
-"""Seconds to wait: an owner that is just leaving removes the file, and who opened it before must look again."""
+"""Seconds to wait for the lock: a process that is just finishing removes the lock file, which requires a retry."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for the length of a ``with`` block; it is made, and removed in the end if it is still empty.
+    """Lock ``folder`` for a ``with`` block; it is created, and removed at the end if it is still empty.
 
-    The operating system holds the lock, so that neither a kill nor a crash leaves one behind; a file that a killed
-    process left does not matter.
+    The operating system holds the lock, and releases it if the process is killed or crashes. A lock file that a killed
+    process left behind does no harm.
 
     Raises:
-        RltrError: if somebody else holds it, in this process or another, or it is no folder.
+        RltrError: if it is locked already, by this process or another, or is not a folder.
     """
-    from filelock import FileLock, Timeout  # not at the top: `rltr --help` locks nothing
+    from filelock import FileLock, Timeout  # imported here, because `rltr --help` does not need it
 
     if folder.exists() and not folder.is_dir():
         raise RltrError(f"cannot write to {str(folder)!r}: it is a file; name another folder with --out")
@@ -33,23 +33,23 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise RltrError(
-            f"{str(folder)!r} is in use: another rltr is at work in it, and two would mix what they write. Wait until "
-            "it has ended, or name another folder with --out"
+            f"{str(folder)!r} is in use: another rltr process writes to it, and their files would mix. Wait until it "
+            "has ended, or name another folder with --out"
         ) from None
     try:
         yield
     finally:
-        if os.name != "nt":  # while it is held: afterwards it may be another's
+        if os.name != "nt":  # removed before the release, because afterwards it may be another process's lock
             (folder / LOCK_FILE).unlink(missing_ok=True)
         lock.release()
-        with suppress(OSError):  # what is not empty stays
+        with suppress(OSError):  # folders that are not empty are kept
             for place in made:
                 place.rmdir()
 
 
 @contextmanager
 def locked_policy(folder: Path) -> Iterator[None]:
-    """Hold the folder of a policy and, if it is the one in a run's folder, the run: its training writes there, too.
+    """Lock the folder of a policy and, if it is inside of a run's folder, the run, whose training also writes there.
 
     Raises:
         RltrError: as :func:`locked`.

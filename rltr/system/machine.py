@@ -1,4 +1,4 @@
-"""Where a time was measured: times hold for one device, data type and thread count, and for no other."""
+"""Describe the machine of a time measurement, which is valid only for one device, data type and thread count."""
 
 import platform
 import shutil
@@ -13,24 +13,24 @@ from rltr.errors import RltrError
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a time was measured: device, precision and threads, for which alone it holds."""
+    """The conditions of a time measurement: device, data type, threads and software versions."""
 
     device: str
     """``"cpu"``, ``"cuda"``, …"""
     processor: str
-    """The device's name as its maker spells it."""
+    """The vendor's name of the processor or GPU."""
     driver: str | None
-    """The GPU driver's version; None where there is no NVIDIA GPU in use or it does not tell."""
+    """Version of the GPU driver; None if no NVIDIA GPU is used or it is unknown."""
     torch_version: str
     """``torch.__version__``."""
     dtype: str
-    """Of the weights, such as ``"float32"``."""
+    """Data type of the weights, such as ``"float32"``."""
     threads: int
-    """Threads within one operator (``torch.get_num_threads``)."""
+    """Number of intra-op threads (``torch.get_num_threads``)."""
 
     @classmethod
     def here(cls, device: torch.device, dtype: torch.dtype, threads: int | None = None) -> "Machine":
-        """Describe this machine; ``threads`` defaults to what torch uses now."""
+        """Describe this machine; ``threads`` defaults to torch's current setting."""
         return cls(
             device=device.type,
             processor=processor_name(device),
@@ -41,10 +41,10 @@ class Machine:
         )
 
     def require(self, here: "Machine") -> None:
-        """Refuse to use a measurement of this machine on machine ``here``.
+        """Check that a measurement of this machine is valid on machine ``here``.
 
-        Another torch or driver version is let pass: it is stored to be read, and moves times far less than the rest.
-        Threads count only on a CPU.
+        Different versions of torch or the driver are accepted: they affect times far less, and are stored only for
+        information. Threads are compared only on a CPU.
 
         Raises:
             RltrError: if device, data type or thread count differ.
@@ -61,7 +61,7 @@ class Machine:
 
 
 def processor_name(device: torch.device) -> str:
-    """The name of the device's processor, as exactly as the system tells it."""
+    """The name of the GPU or CPU, as reported by the system."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -74,7 +74,7 @@ def processor_name(device: torch.device) -> str:
 
 
 def _nvidia_driver(device: torch.device) -> str | None:
-    # torch has no public call for the driver's version; nvidia-smi comes with every driver.
+    # torch has no public function for the driver's version; nvidia-smi comes with every driver.
     if device.type != "cuda" or shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]

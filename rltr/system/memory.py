@@ -1,26 +1,26 @@
-"""How the process's allocator deals with freed memory, which decides how steady measured times are."""
+"""Configure glibc's allocator to keep freed memory, which makes measured times more stable."""
 
 import ctypes
 import os
 import platform
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Settings of glibc's malloc.h: from how many bytes on free memory is given back, and a block is mapped for itself."""
+"""Parameters of glibc's mallopt: the sizes in bytes above which free memory is returned, and blocks are mapped."""
 MOST = 2**31 - 1
 """The largest value that mallopt takes, in bytes."""
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-"""What users set the same with."""
+"""Environment variables for the same parameters."""
 
 
 def keep_freed_memory() -> bool:
-    """Let the process keep freed memory for its next tensors, as allocators of servers do; for good.
+    """Let the process keep freed memory for its next tensors; this cannot be undone.
 
-    glibc gives large blocks back to the system when they are freed. Every forward pass then has tens of thousands of
-    page faults: a sixth of the time of a small ViT on a CPU, and not equally many in every process, so that times of
-    the same work disagree. What the user has set by environment variable stays.
+    By default, glibc returns large freed blocks to the system. Every forward pass then has tens of thousands of page
+    faults, which take a sixth of the time of a small ViT on a CPU. Their number differs between processes, so that
+    times of the same work differ. Environment variables set by the user have precedence.
 
     Returns:
-        Whether that was set: only glibc can do it, and only there it is needed.
+        Whether the parameters were set; only glibc has them, and only glibc needs them.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in VARIABLES):
         return False

@@ -1,4 +1,4 @@
-"""Reading files that somebody else may have made: never a device, never without end, and no JSON of two meanings."""
+"""Read files from untrusted sources safely: no devices, a size limit, and no ambiguous JSON."""
 
 import json
 import math
@@ -10,26 +10,26 @@ from typing import Any
 from rltr.errors import RltrError
 
 LARGEST_CONFIG = 2**20
-"""Bytes of a config.json; a policy's has some ten thousand."""
+"""Limit of bytes of a config.json; a policy's has about 10,000."""
 DEEPEST = 50
-"""Levels of nesting in a JSON file."""
+"""Limit of nesting levels in a JSON file."""
 LONGEST_INTEGER = 18
-"""Digits of an integer: every one of them is an int64."""
+"""Limit of digits of an integer, so that it fits into an int64."""
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The content of a regular file.
+    """Read the content of a regular file.
 
-    Devices and pipes are refused before they are opened: reading them may wait, or go on, for ever.
+    Devices and pipes are refused before they are opened, because reading them may block or never end.
 
     Args:
         path: the file, or a link to it.
-        most: bytes that it may have.
+        most: size limit in bytes.
 
     Raises:
-        RltrError: if it is no regular file, larger, or cannot be read.
+        RltrError: if it is not a regular file, is larger than the limit, or cannot be read.
     """
-    # The second look is at what was opened; it does not wait for a pipe that took the file's place meanwhile.
+    # The opened file is checked again, in case a pipe has replaced it meanwhile; O_NONBLOCK avoids waiting for one.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         _require_regular(path, os.stat(path), most)
@@ -37,7 +37,7 @@ def read_regular(path: Path, most: int) -> bytes:
             _require_regular(path, os.fstat(file.fileno()), most)
             content = file.read(most + 1) or b""
     except OSError as error:
-        fix = "; ask its owner for leave to read it" if isinstance(error, PermissionError) else ""
+        fix = "; ask its owner for permission to read it" if isinstance(error, PermissionError) else ""
         raise RltrError(f"{str(path)!r} cannot be read: {(error.strerror or str(error)).lower()}{fix}") from error
     if len(content) > most:
         raise _too_large(path, most)
@@ -46,23 +46,27 @@ def read_regular(path: Path, most: int) -> bytes:
 
 def _require_regular(path: Path, status: os.stat_result, most: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise RltrError(f"{str(path)!r} is no file (but a folder, a device or a pipe): put the file in its place")
+        raise RltrError(
+            f"{str(path)!r} is not a regular file, but a folder, a device or a pipe: replace it by the file"
+        )
     if status.st_size > most:
         raise _too_large(path, most)
 
 
 def _too_large(path: Path, most: int) -> RltrError:
-    return RltrError(f"{str(path)!r} is larger than such a file can be ({most} bytes): it is damaged, or another file")
+    return RltrError(
+        f"{str(path)!r} is larger than the limit for such files ({most} bytes): it is damaged, or another kind of file"
+    )
 
 
 def strict_json(content: bytes) -> Any:
-    """JSON in UTF-8 that means one thing to every reader.
+    """Parse JSON in UTF-8, and refuse everything that parsers read differently.
 
-    Refused are keys that are there twice, ``NaN`` and ``Infinity``, numbers beyond float64 and int64, text that cannot
-    be encoded, and nesting beyond :data:`DEEPEST`.
+    Refused are duplicate keys, ``NaN`` and ``Infinity``, numbers beyond float64 and int64, lone surrogates, and nesting
+    deeper than :data:`DEEPEST`.
 
     Raises:
-        ValueError: with what is wrong.
+        ValueError: with the reason.
     """
     try:
         data = json.loads(
@@ -76,7 +80,7 @@ def strict_json(content: bytes) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except UnicodeEncodeError:
-        raise ValueError("there is half a character in it (a lone surrogate)") from None
+        raise ValueError("it contains half of a character (a lone surrogate)") from None
     if _depth(data) > DEEPEST:
         raise _too_deep()
     return data
@@ -87,7 +91,7 @@ def _too_deep() -> ValueError:
 
 
 def _depth(data: Any) -> int:
-    """How deep lists and objects are nested in each other."""
+    """The nesting depth of lists and objects."""
     depth, level = 0, [data]
     while level := [part for part in level if isinstance(part, dict | list)]:
         level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
@@ -105,7 +109,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _finite(text: str) -> float:

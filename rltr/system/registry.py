@@ -1,6 +1,6 @@
-"""Names that recipes use, and what they mean: rltr's own, and what installed packages add through entry points.
+"""Registries from names in recipes to classes: rltr's own, and those that installed packages add as entry points.
 
-A package adds one in its ``pyproject.toml``::
+A package adds a class in its ``pyproject.toml``::
 
     [project.entry-points."rltr.selectors"]
     my_rule = "my_package.my_rule:MyRule"
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):
-    """A mapping from names to classes, which cannot be changed once it is made.
+    """A read-only mapping from names to classes.
 
-    Packages are looked for when it is first read, and one is imported when its name is first looked up.
+    Entry points are listed on first use; a package is imported when its name is first looked up.
 
     Args:
-        group: of entry points.
-        own: rltr's classes, whose names no package can take.
-        base: what every class must be a subclass of; None for a protocol, whose ``members`` are looked for instead.
+        group: the group of entry points.
+        own: rltr's classes by name; packages cannot replace them.
+        base: the base class of all classes; None for a protocol, for which ``members`` are checked instead.
         members: attributes that every class must have.
     """
 
@@ -39,13 +39,13 @@ class Registry(Mapping[str, type[T]], Generic[T]):
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
-        """What installed packages add, by name."""
+        """The entry points of installed packages, by name."""
         found: dict[str, EntryPoint] = {}
         for entry in entry_points(group=self.group):
             if entry.name in self._own:
                 raise RltrError(
-                    f"{_package(entry)} adds {entry.name!r} to {self.group}, which is the name of rltr's own: have it "
-                    "choose another name, or uninstall it"
+                    f"{_package(entry)} adds {entry.name!r} to {self.group}, but rltr's own class has this name: "
+                    "rename the entry point, or uninstall the package"
                 )
             if entry.name in found and found[entry.name].value != entry.value:
                 raise RltrError(
@@ -56,20 +56,20 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return found
 
     def __getitem__(self, name: str) -> type[T]:
-        """The class of that name.
+        """The class with this name.
 
         Raises:
             KeyError: if there is none.
-            RltrError: if the package that adds it cannot be imported, or what it adds is of another kind.
+            RltrError: if its package cannot be imported, or the entry point is not a suitable class.
         """
         if name not in self._loaded:
             entry = self._entries[name]
             try:
                 loaded = entry.load()
-            except Exception as error:  # whatever a package of somebody else raises
+            except Exception as error:  # third-party packages may raise anything
                 raise RltrError(
                     f"{name!r} of {self.group} cannot be loaded from {entry.value} of {_package(entry)}: "
-                    f"{type(error).__name__}: {error}; mend that package, or uninstall it"
+                    f"{type(error).__name__}: {error}; fix that package, or uninstall it"
                 ) from error
             self._refuse_other(loaded, name, entry)
             self._loaded[name] = loaded
@@ -85,7 +85,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         return len(self._own) + len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is such a name; nothing is imported."""
+        """Whether the name exists; imports no package."""
         return name in self._own or name in self._entries
 
     def _refuse_other(self, loaded: object, name: str, entry: EntryPoint) -> None:
@@ -95,10 +95,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 return
             wanted = f"lacks {', '.join(missing)}"
         else:
-            wanted = f"is no subclass of {self._base.__name__}" if self._base else "is no class"
+            wanted = f"is not a subclass of {self._base.__name__}" if self._base else "is not a class"
         raise RltrError(
-            f"{name!r} of {self.group} ({entry.value} of {_package(entry)}) {wanted}: have that package mend it, or "
-            "uninstall it"
+            f"{name!r} of {self.group} ({entry.value} of {_package(entry)}) {wanted}: fix that package, or uninstall it"
         )
 
 

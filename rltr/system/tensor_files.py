@@ -1,4 +1,4 @@
-"""Writing tensors, with the errors that any other file has: safetensors says what went wrong in words of its own."""
+"""Write safetensors files, with failed writes as ``OSError`` instead of safetensors' own error."""
 
 import os
 import re
@@ -14,7 +14,7 @@ def save_file(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors by name.
 
     Raises:
-        OSError: if they cannot be written: with number and path, as of any file on a full disk.
+        OSError: if the file cannot be written, with error number and path.
     """
     try:
         save({name: value.contiguous() for name, value in tensors.items()}, path)

@@ -1,4 +1,4 @@
-"""Timing one forward pass among others, fairly."""
+"""Time forward passes fairly: device synchronisation, and an order in which native passes alternate with others."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 def wait(device: torch.device) -> None:
-    """Return when the device has done all it was asked to do: accelerators run behind the caller's back."""
+    """Wait until the device has finished all queued work, because accelerators run asynchronously."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
@@ -28,10 +28,10 @@ def timed(
 
 
 def pass_order(points: int, batch: int, native_every: int) -> list[int | None]:
-    """Order of passes over one batch: every point once, the native model (None) first, last and in between.
+    """Order of the passes over one batch: every operating point once, and the native model (None) in between.
 
-    The order of the points rotates from batch to batch, so that no point always runs behind the same neighbour, or
-    always last when the processor is hot.
+    The native model is also first and last. The order rotates from batch to batch, so that no point always runs after
+    the same other point, or always last when the processor is hot.
 
     Args:
         points: number of operating points.
@@ -47,11 +47,11 @@ def pass_order(points: int, batch: int, native_every: int) -> list[int | None]:
 
 
 def native_beside(order: Sequence[int | None], seconds: Sequence[float]) -> dict[int, float]:
-    """Native seconds that belong to each point of such an order: the mean of the native passes before and after it.
+    """Native time to compare each point with: the mean of the native passes before and after it, in seconds.
 
     Args:
-        order: as :func:`pass_order` gives it, native (None) at both ends.
-        seconds: one time per pass.
+        order: as :func:`pass_order` returns it, with native passes (None) at both ends.
+        seconds: the time of each pass.
     """
     natives = [place for place, point in enumerate(order) if point is None]
     beside = {}
@@ -65,7 +65,7 @@ def native_beside(order: Sequence[int | None], seconds: Sequence[float]) -> dict
 
 @contextmanager
 def torch_threads(threads: int | None) -> Iterator[int]:
-    """Let torch use so many threads inside the block (None: as many as now), yield the number, and restore it."""
+    """Set the number of torch threads inside the block (None keeps it), yield the number, and restore it."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)

@@ -117,7 +117,7 @@ def test_numbers_are_written_as_everybody_writes_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".npz"])
 def test_files_in_a_folder_of_splits(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Copies are no splits, and what is called like none is left out, which is said."""
+    """Hidden copies are ignored, and files without the name of a split are left out with a warning."""
     data = tmp_path / "data"
     ids: dict[str, Any] = {"input_ids": np.array([[2, 5, 3]] * 20), "label": np.arange(20) % 2}
     for name in ("train", "test", "extra", "._train", ".ipynb_checkpoints/train", "~$test"):
@@ -129,7 +129,7 @@ def test_files_in_a_folder_of_splits(tmp_path: Path, suffix: str, caplog: pytest
             write(path, RECORDS if suffix == ".jsonl" else REVIEWS)
     task = load_task(bert(tmp_path / "model", ["bad", "good"]), data)
     assert size(task) == 40 and len(task.test) == 20
-    assert f"left out, since they are called like no split: extra{suffix}" in caplog.text
+    assert f"left out, because no split has this name: extra{suffix}" in caplog.text
 
 
 @pytest.mark.parametrize(
