@@ -1,4 +1,4 @@
-"""What attaching costs when nothing leaves: everything kept against the native sdpa model, in alternation.
+"""Overhead of an attached policy that keeps all tokens, against the native model with sdpa, timed in alternation.
 
 Goal: at most 1.03 times the native time, ViT-S/16 geometry at 224 pixels, batch 16 and 64.
 """

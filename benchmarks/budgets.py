@@ -1,9 +1,9 @@
-"""Is a budget kept? What `budget=` asks for, beside the measured time of the same policy on the test split.
+"""Accuracy of budgets: the requested `budget=`, and the measured time of the policy at it, on the test split.
 
-The weight of each budget is taken from each policy, and run over its test split beside the native model. By
-default that is a policy of the embedded model, trained by the quick recipe; for MiniLM, give the policy of an example
-(`examples/README.md`). --calibrate measures prices and times first, as `rltr calibrate` does: on another machine than
-the one that trained, budgets are shares of that one's time otherwise.
+For each policy and budget, the cost weight is looked up, and the policy and the native model are run on the test split.
+By default, the policy is one for the embedded model, trained by the quick recipe; for MiniLM, pass the policy of an
+example (`examples/README.md`). --calibrate measures prices and times first, as `rltr calibrate` does. Without it,
+budgets are fractions of the time on the machine of the training.
 
 Goal: within 0.03 at budgets from 0.4 to 0.9 that the policy was calibrated for.
 """

@@ -1,4 +1,4 @@
-"""What two results of a benchmark say of the same figure: how far apart they are, and how far chance may take them."""
+"""Compare the same figure in two results of a benchmark: the difference, and how large it could be by chance."""
 
 import json
 import math

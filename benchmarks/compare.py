@@ -1,8 +1,8 @@
-"""Two results of the same benchmarks side by side, before a change and after it: is a figure better, worse, or noise?
+"""Compare two results of the same benchmarks, before and after a change: is a figure better, worse, or unchanged?
 
 OLD and NEW are JSON files of benchmarks or of ``rltr evaluate``, or folders of such; in folders, files with the same
-name belong together. A difference is within the noise if it is less than both 95 % intervals together allow (the root
-of the squares of their half widths). Figures without an interval have none to be measured by, and the table says so.
+name are compared. A difference is within the noise if it is less than the combined 95 % intervals (the root of the sum
+of the squares of their half widths). Figures without an interval are marked in the table.
 
 Results of two machines, devices, precisions or numbers of threads are refused, unless --anyway. The exit status is 1 if
 a figure is worse by more than the noise and --tolerance, and 2 if the results cannot be compared.

@@ -1,8 +1,8 @@
-"""What deciding costs: policy, features, merging and packing of all decisions of a pass, over the native time.
+"""Overhead of decisions: time of policy, features, merging and packing in a pass, as a share of the native time.
 
 The parts are timed inside of the reduced forward pass. The *policy* is its network and its prices; *features* are unit
 vectors, redundancy and the pooled token's attention; *merging* is partners, averages and the new index; *packing* is
-what uneven rows and the output's grid take in index work, in the layers included (see :mod:`benchmarks.packing`).
+the index work for rows of different lengths and for the output, including that in layers (:mod:`benchmarks.packing`).
 
 The policy is an untrained one whose last layers have random weights, so that rows keep different numbers of tokens, as
 with a trained one; its threshold is moved until the pass has the wanted cost. With --policy a trained one takes its

@@ -1,4 +1,4 @@
-"""How often a drop of accuracy is promised that is really there to be promised, by several bounds.
+"""Power of several upper bounds on the drop of accuracy: how often each confirms a drop that is within the limit.
 
     python -m benchmarks.drop_bounds
 

@@ -1,4 +1,4 @@
-"""Which columns of each benchmark's rows are figures, which way they get better, and which say what was measured."""
+"""The columns of each benchmark's rows: which are figures, how they improve, and which identify a row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What giving freed memory back to the system costs: native passes of the embedded model, before and after it is kept.
+"""Cost of returning freed memory to the system: native passes of the embedded model, with and without doing so.
 
 One process, one batch, many passes each: the median time, and the page faults of a pass. Only glibc has the setting.
 """

@@ -1,4 +1,4 @@
-"""What importing `rltr.attach` costs a program that already has transformers' model classes.
+"""Time to import `rltr.attach` in a program that has already imported transformers' model classes.
 
 Each measurement is a new process. It imports what a program has that loads a model (torch, transformers' auto classes
 and one model's own class), then `rltr.attach` on top, and prints the seconds of the second part. The median counts.

@@ -1,8 +1,8 @@
-"""What merging takes in memory on long inputs: the peak of a whole process that runs one pass, against the native pass.
+"""Peak memory of merging on long inputs: the peak of a process that runs one reduced pass, against a native pass.
 
-Every measurement is a process of its own, since a process's peak never falls again. Peaks hold everything, Python and
-torch included; the share "of the pass" leaves out what the process held when the pass began. An untrained policy
-decides in two layers of four, and half of the tokens leave at each. The encoder sees everything, the decoder is causal.
+Every measurement is a separate process, because a process's recorded peak never decreases. Peaks include Python and
+torch; the share "of the pass" excludes the memory in use when the pass began. An untrained policy decides in two of
+four layers, and removes half of the tokens at each. The encoder has full attention, the decoder is causal.
 
 Goal: at most 1.3 times the native peak at 10,000 tokens.
 """

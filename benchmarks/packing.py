@@ -1,6 +1,6 @@
-"""What index work costs: packing, padding, gathering and masks, as a share of the time of the layers.
+"""Overhead of index work: packing, padding, gathering and masks, as a share of the time of the layers.
 
-A random choice leaves before layer 1, so that all later layers work on uneven rows, with sizes if dropped tokens are
+Random tokens are removed before layer 1, so that all later layers work on uneven rows, with sizes if dropped tokens are
 merged. --spread says how uneven: 0.8 at a quarter of 197 tokens is 10 to 89 of them. Timed inside of the layers:
 gathering rows into groups and back, masks, the index that the first layer works out for all of them, and gathering what
 layers are handed (rotary factors). Bringing heads behind tokens again is not counted: the native model copies what

@@ -1,4 +1,4 @@
-"""Two things timed in alternation, so that a machine that slows down over minutes slows both."""
+"""Time two functions in alternation, so that a machine that slows down over minutes affects both equally."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

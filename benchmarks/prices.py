@@ -1,8 +1,8 @@
-"""How well measured prices predict the time of whole reduced passes: the policy's choices, which no price has seen.
+"""Accuracy of measured prices: predicted and measured time of whole reduced passes that were not used to fit them.
 
-Prices are made as a training makes them: parts are timed, curves fitted, and both scaled to three passes that drop at
-random. Predicted and measured here are passes of an untrained policy with random last layers, so that rows keep
-different numbers of tokens as with a trained one, tuned to several costs.
+Prices are measured as in a training: parts are timed, curves are fitted, and both are scaled to three passes with
+random dropping. The passes that are predicted are those of an untrained policy with random last layers, tuned to
+several costs, so that rows keep different numbers of tokens, as with a trained policy.
 
 Goal: relative times within 7 % in the median and 15 % at worst, of the embedded model, MiniLM and a ViT-S.
 """

@@ -1,4 +1,4 @@
-"""A selector that costs next to nothing: it repeats choices made before, so that only the runtime is timed."""
+"""A selector that replays recorded choices at almost no cost, so that only the runtime is timed."""
 
 from collections.abc import Sequence
 

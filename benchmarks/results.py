@@ -1,4 +1,4 @@
-"""What all benchmarks share on the command line, and how they say what they found."""
+"""Command-line options and output of results that all benchmarks share."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Collecting rollouts against the bare reduced forward pass, which repeats the choices the rollouts just made.
+"""Speed of collecting rollouts, against the bare reduced forward pass with the same choices.
 
 Collecting is `TokenPPO.collect_rollouts`: environment, policy, sampling, scores and buffer, without the update. The
 bare pass gets the same inputs in the same batch and the same kept tokens, from a selector that only looks them up. The

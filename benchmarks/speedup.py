@@ -1,6 +1,6 @@
-"""How much of the promised speed-up is real, when a random ragged choice of tokens leaves a quarter of the way in.
+"""Measured speed-up against that predicted by FLOPs, with random tokens removed at a quarter of the depth.
 
-Every token stays with the same probability, independently, so rows differ in length; --equal keeps equally many in
+Every token is kept independently with the same probability, so rows differ in length; --equal keeps the same number in
 each. The promise is the dense layers' FLOPs over the reduced layers' (`FlopsCost`). The time is that of the whole
 model, with embedding, head, packing and, in mode merge, similarities, averaging and size-weighted attention. "of whole
 promise" counts the embedding's FLOPs in the promise, too: the gap that is left is the runtime's.

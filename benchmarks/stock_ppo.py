@@ -1,4 +1,4 @@
-"""Stock stable-baselines3 PPO on the environment of a finished run, with as many rollouts, beside that run's policy.
+"""Compare stock stable-baselines3 PPO with the policy of a finished run, on the same environment and rollouts.
 
 The same model, training data, decision layers, prices, score and range of cost weights; `PPO("MultiInputPolicy")` as
 it comes, but for updates after as many rollouts as the run's. Each of its rollouts has an input of its own: groups are

@@ -1,4 +1,4 @@
-"""The weights and the data of the examples: found where they lie, checked, never imported and never copied.
+"""Find the weights and data of the examples on disk and check their SHA-256; they are never imported or copied.
 
 They come from package registries, because those are reachable where a model hub is not:
 
@@ -25,14 +25,14 @@ FOLDER = Path("runs/assets")
 
 @dataclass(frozen=True)
 class Asset:
-    """One thing to be had from a package registry.
+    """A download from a package registry.
 
     Attributes:
-        what: in words.
-        path: from the folder it was downloaded or installed into.
-        checked: the file whose hash is known, from ``path``; ``.`` if that is a file itself.
-        sha256: of that file.
-        fetch: the command that gets it; ``{folder}`` stands for the folder.
+        what: its name in messages.
+        path: its path in the folder that it was downloaded or installed into.
+        checked: the file whose hash is known, relative to ``path``; ``.`` if ``path`` is a file.
+        sha256: the hash of that file.
+        fetch: the command that downloads it; ``{folder}`` stands for the folder.
     """
 
     what: str
@@ -66,14 +66,14 @@ VADER = Asset(
 
 
 def find(asset: Asset, folder: Path | None = None) -> Path:
-    """Where an asset lies on this machine, after checking that it is the right one.
+    """Find an asset on this machine, and check its hash.
 
     Args:
-        asset: which.
-        folder: look here first.
+        asset: the asset.
+        folder: the folder to search first.
 
     Raises:
-        RltrError: if it is nowhere, with the command that gets it; or if its file is another one than expected.
+        RltrError: if it is not found (the message has the command that downloads it), or its hash is wrong.
     """
     found = next((path for path in _candidates(asset, folder) if (path / asset.checked).is_file()), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""What the frozen MiniLM makes of texts: computed once, since its weights never change."""
+"""Features of texts from the frozen MiniLM, computed once and cached."""
 
 import hashlib
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Features:
 
 @torch.inference_mode()
 def compute(encoder: PreTrainedModel, texts: TextExamples, name: str = "") -> Features:
-    """Run a frozen encoder over all texts; those of like length together, for less padding."""
+    """Run a frozen encoder on all texts, batched by similar length to reduce padding."""
     lengths = texts.lengths()
     order = sorted(range(len(texts)), key=lambda i: -lengths[i])
     first = torch.empty(len(texts), encoder.config.hidden_size)
@@ -55,7 +55,7 @@ def compute(encoder: PreTrainedModel, texts: TextExamples, name: str = "") -> Fe
 def cached(
     encoder: PreTrainedModel, splits: dict[str, TextExamples], data: Path, weights: str, file: Path
 ) -> dict[str, Features]:
-    """The features of all splits, from ``file`` if it was made of the same data and weights; else computed and kept.
+    """The features of all splits: read from ``file`` if data and weights are the same, else computed and written there.
 
     Args:
         encoder: the frozen encoder.

@@ -1,4 +1,4 @@
-"""Make the data of the examples: train, validation and test, apart from one another.
+"""Build the data of the examples, with near-duplicates removed before they are split into train, validation and test.
 
     python -m examples.make_data spam     # runs/examples/spam/{train,validation,test}.jsonl
     python -m examples.make_data vader    # runs/examples/vader/{train,validation,test}.jsonl

@@ -1,4 +1,4 @@
-"""Cut the garments that rltr ships out of Fashion-MNIST.
+"""Build the embedded data of rltr, garments.npz, from Fashion-MNIST.
 
     python scripts/build_embedded_data.py --fashion-mnist FOLDER --out rltr/embedded/garments.npz
 
@@ -23,7 +23,7 @@ VALIDATION, TRAIN, TEST = 2_000, 6_000, 5_000
 
 
 def cut(folder: Path) -> dict[str, NDArray[Any]]:
-    """The arrays to ship.
+    """Select the garments and labels of each split.
 
     Returns:
         For each split ``{split}_garments (garments, 28, 28)`` and ``{split}_labels (garments,)``, uint8; and

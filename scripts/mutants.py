@@ -1,12 +1,12 @@
-"""Break the code on purpose, one line at a time, and see whether the tests notice.
+"""Mutation testing: break the code on purpose, one edit at a time, and check that tests fail.
 
     python scripts/mutants.py                      # all of scripts/mutants.toml, one after the other
-    python scripts/mutants.py 'price*' seed-unused # those of these names
+    python scripts/mutants.py 'price*' seed-unused # only mutants with these names
     python scripts/mutants.py --list
 
 Every mutant is one edit that makes the code wrong, with the tests that should fail because of it. They run in a copy of
-the repository, so the working tree is left alone. The exit status is 1 if the tests pass in spite of a mutant that has
-no ``reason``, if they do not end, or if a mutant with a reason is noticed after all.
+the repository, so the working tree is not changed. The exit status is 1 if the tests of a mutant without a ``reason``
+pass or time out, or if the tests of a mutant with a ``reason`` fail.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "scripts" / "mutants.toml"
 TIMEOUT = 600.0
-"""Seconds that the tests of one mutant may take; a loop that never ends is a mutant that nobody can judge."""
+"""Time limit for the tests of one mutant, in seconds, because a mutant may cause an endless loop."""
 PYTEST = ("-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:randomly", "-p", "no:cacheprovider")
 
 
@@ -37,13 +37,13 @@ class Mutant:
     """One edit that makes the code wrong.
 
     Attributes:
-        name: what the command line calls it.
-        file: what is edited, relative to the repository.
-        text: what is replaced; it occurs exactly once in the file.
-        becomes: what takes its place.
-        wrong: what is wrong then, in a sentence.
-        tests: what pytest is called with; these should fail.
-        reason: why no test can notice it; empty for all others.
+        name: its name on the command line.
+        file: the edited file, relative to the repository.
+        text: the replaced text, which occurs exactly once in the file.
+        becomes: the replacement.
+        wrong: a sentence that says what is wrong with the mutant.
+        tests: pytest arguments that select the tests that should fail.
+        reason: why no test can detect it; empty for all others.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Result:
-    """What the tests said of a mutant.
+    """The result of a mutant's tests.
 
     Attributes:
-        verdict: ``killed``, ``SURVIVED``, ``timed out``, or ``broken`` if no test ran because of it.
-        detail: the test that failed, or what pytest said last.
-        seconds: that they took.
+        verdict: ``killed``, ``SURVIVED``, ``timed out``, or ``broken`` if no test could run.
+        detail: the test that failed, or the end of pytest's output.
+        seconds: the duration of the tests.
     """
 
     verdict: str
@@ -94,10 +94,10 @@ def mutated(source: str, mutant: Mutant) -> str:
 
 
 def chosen(mutants: Sequence[Mutant], patterns: Sequence[str]) -> list[Mutant]:
-    """The mutants whose name fits one of the patterns; all, if there are none.
+    """The mutants whose name matches one of the patterns; all if there are no patterns.
 
     Raises:
-        ValueError: if a pattern fits no name.
+        ValueError: if a pattern matches no name.
     """
     for pattern in patterns:
         if not any(fnmatch(mutant.name, pattern) for mutant in mutants):
@@ -106,7 +106,7 @@ def chosen(mutants: Sequence[Mutant], patterns: Sequence[str]) -> list[Mutant]:
 
 
 def copy_repository(root: Path, to: Path) -> None:
-    """Copy what git tracks or would track, as it is now, changes that are not committed included."""
+    """Copy all files that are tracked by git or not ignored, including uncommitted changes."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=root, check=True, capture_output=True, text=True).stdout.split("\0")
     for name in filter(None, dict.fromkeys(names)):
@@ -138,7 +138,7 @@ async def run_tests(copy: Path, tests: Sequence[str], timeout: float) -> tuple[i
 
 
 def _end(process: asyncio.subprocess.Process) -> None:
-    """End pytest and, where there are groups of processes (not on Windows), all that its tests have started."""
+    """Kill pytest and, where process groups exist (not on Windows), all processes that its tests started."""
     with contextlib.suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -147,7 +147,7 @@ def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def judge(status: int | None, printed: str, seconds: float) -> Result:
-    """What pytest's exit status and output say of a mutant."""
+    """Derive the result of a mutant from pytest's exit status and output."""
     if status is None:
         return Result("timed out", "", seconds)
     if status == 0:
@@ -155,7 +155,7 @@ def judge(status: int | None, printed: str, seconds: float) -> Result:
     failed = [line.split(" - ")[0].split(maxsplit=1)[1] for line in printed.splitlines() if _names_a_test(line)]
     if status == 1 and failed:
         return Result("killed", failed[0], seconds)
-    # A file that cannot even be imported says nothing of what the tests see.
+    # If the file cannot be imported, the tests did not run, which proves nothing about them.
     return Result("broken", " / ".join(printed.split("\n")[-4:]).strip(" /"), seconds)
 
 
@@ -164,7 +164,7 @@ def _names_a_test(line: str) -> bool:
 
 
 async def try_out(mutant: Mutant, copy: Path, timeout: float) -> Result:
-    """Run a mutant's tests in a copy of the repository, which is as before when this returns."""
+    """Run a mutant's tests in a copy of the repository, and restore the copy afterwards."""
     file, begun = copy / mutant.file, time.monotonic()
     original = file.read_text(encoding="utf-8")
     try:
@@ -177,21 +177,21 @@ async def try_out(mutant: Mutant, copy: Path, timeout: float) -> Result:
 
 
 def _forget_bytecode(file: Path) -> None:
-    """Python takes compiled code for current if time and size of its source fit: within a second they may."""
+    """Remove a file's compiled code, which Python would reuse: an edit within a second can keep time and size."""
     for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
         compiled.unlink()
 
 
 def unexpected(mutant: Mutant, result: Result) -> bool:
-    """Whether a result needs somebody's attention."""
+    """Whether a result is not as expected."""
     return result.verdict != ("SURVIVED" if mutant.reason else "killed")
 
 
 async def try_all(mutants: Sequence[Mutant], root: Path, processes: int, timeout: float, check: bool) -> int:
-    """Try mutants out, each in one of as many copies as there are processes, and print what came of each.
+    """Test mutants in parallel, with one copy of the repository per process, and print the result of each.
 
     Returns:
-        The exit status: 0 if all is as it should be.
+        The exit status: 0 if all results are as expected.
     """
     width = max(len(mutant.name) for mutant in mutants)
     waiting, strange = list(reversed(mutants)), []
@@ -213,7 +213,7 @@ async def try_all(mutants: Sequence[Mutant], root: Path, processes: int, timeout
             tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
             status, printed = await run_tests(copies[0], tests, timeout * len(mutants))
             if status != 0:
-                print(f"tests fail without any mutant, so they tell nothing:\n{printed[-2000:]}")
+                print(f"tests fail without any mutant, so their results are meaningless:\n{printed[-2000:]}")
                 return 2
         async with asyncio.TaskGroup() as group:
             for copy in copies:

@@ -1,12 +1,12 @@
-"""Train the frozen ViT that rltr ships, on cluttered, translated Fashion-MNIST.
+"""Train the embedded ViT of rltr on cluttered, translated Fashion-MNIST.
 
     python scripts/train_embedded_vit.py --fashion-mnist FOLDER --out FOLDER [--minutes 75]
 
 FOLDER holds the four idx.gz files (Debian: package ``dataset-fashion-mnist``, /usr/share/datasets/fashion-mnist).
-Every epoch has fresh canvases. The first part of its time the ViT sees only the 8x8 patches around the garment, at
-their true positions, then those and 40 random others, then everything: fewer tokens, so more images in the same time
-(after PatchDropout, Liu et al. 2022).
-The last 12,000 training garments are never shown: the policy's training and validation sets are made of them.
+Every epoch has new canvases. In the first phase the ViT gets only the 8x8 patches around the garment, at their true
+positions, then those and 40 random others, then all patches. Fewer tokens allow more images in the same time (as in
+PatchDropout, Liu et al. 2022).
+The last 12,000 training garments are held out: the policy's training and validation sets are made of them.
 """
 
 import argparse

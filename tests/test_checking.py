@@ -83,7 +83,7 @@ def test_random_inputs_say_nothing_of_quality(
     monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
     assert run_check(folder)
     said = told()
-    assert "checking on random inputs" in said and "no verdict on its accuracy" in said
+    assert "checking on random inputs" in said and "its accuracy is not checked" in said
 
 
 def test_a_policy_without_calibration_is_measured_all_the_same(
@@ -99,7 +99,7 @@ def test_a_policy_without_calibration_is_measured_all_the_same(
     monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
     assert run_check(saved(-100.0))
     said = told()
-    assert "that it was trained for, and no verdict on its accuracy" in said and "this policy loses" not in said
+    assert "of its training, and its accuracy is not checked" in said and "this policy loses" not in said
 
 
 def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_to(
@@ -114,7 +114,7 @@ def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_t
 
     monkeypatch.setattr(checking, "measure", gentle_at_first)
     assert run_check(folder)
-    assert "run it at another one, and calibrate it first" in told()
+    assert "use another cost weight, and calibrate it first" in told()
 
 
 def test_warnings_name_the_split_that_was_measured(

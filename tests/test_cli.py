@@ -127,7 +127,7 @@ MISTAKES = [
     (["demo", "--quick", "--device", "quantum"], "not a device's name"),
     (["evaluate", "--policy", "nothing"], "is not a policy's folder: there is no such folder"),
     (["check", "."], "is not a policy's folder"),
-    (["export", "--run", "nothing", "--out", "made"], "holds no run"),
+    (["export", "--run", "nothing", "--out", "made"], "is not a run's folder"),
     (["recipe", "nothing"], "demo, quick"),
 ]
 
@@ -352,7 +352,7 @@ def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypat
     result = rltr("train")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert result.stderr == f"rltr: error: {error.filename or 'the results cannot be written'}: {error.strerror}; " + (
-        "is there room, and may you write?\n"
+        "check free space and write permission\n"
     )
 
 
@@ -380,7 +380,7 @@ def test_what_was_moved_is_asked_for(run_folder: Path, tmp_path: Path, jobs: lis
         values = {"out": run_folder, "model.source": "embedded", "data.source": "embedded", key: gone}
         save_recipe(load_recipe(values=values), run_folder / "recipe.yaml")
         result = rltr("train", "--resume", "--out", run_folder)
-        assert result.exit_code == 2 and f"is not at {gone!r} any more" in result.stderr and option in result.stderr
+        assert result.exit_code == 2 and f"is no longer at {gone!r}" in result.stderr and option in result.stderr
     assert jobs == []
     (tmp_path / "here").mkdir()
     assert rltr("train", "--resume", "--out", run_folder, "--data", tmp_path / "here").exit_code == 0

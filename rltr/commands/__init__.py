@@ -1,1 +1,1 @@
-"""The command line: what each command reads, checks and does."""
+"""The command line: one file per command."""

@@ -1,4 +1,4 @@
-"""``rltr calibrate``: a policy's prices and operating points, measured anew."""
+"""``rltr calibrate``: measure a policy's prices and operating points again."""
 
 import shlex
 from pathlib import Path
@@ -22,10 +22,10 @@ def calibrate_policy(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Measure a policy's prices and what it keeps anew: on this machine, or on data of yours.
+    """Calibrate a policy again, on this machine or on your data.
 
-    Its budgets are then shares of this machine's time. The network stays what it is; the folder is written whole or not
-    at all. Takes about a minute; a machine that is too busy to measure on is refused.
+    Budgets are then fractions of this machine's time. The network is not changed. The folder is written atomically.
+    Takes about a minute, and fails if the machine is too busy to measure times.
 
     \b
     Examples:

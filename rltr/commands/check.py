@@ -1,4 +1,4 @@
-"""``rltr check``: is a policy, or a model, exact and fast on this machine?"""
+"""``rltr check``: check that a policy, or a model, is exact and fast on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,10 +26,10 @@ def check(
 ) -> None:
     """Check a policy, or a model, on this machine: exactness and real speed.
 
-    A policy: with everything kept, the outputs must be the native ones; it is timed beside the native model, and must
-    not lose surely more than its calibration promised. Where the data it was trained on is not at hand, random inputs
-    do for all but that. A model: can rltr run it with fewer tokens, and exactly? Exit code 1 if anything is not exact
-    or a promise is broken, 2 if the model is refused, with the reason.
+    For a policy: with all tokens kept, the outputs must equal the native model's; times are compared with the native
+    model; and the loss of quality must not be significantly larger than in the calibration. If the training data is
+    not available, random inputs are used, and quality is not checked. For a model: whether rltr can run it with fewer
+    tokens, exactly. Exit code 1 if outputs are not exact or too much quality is lost, 2 if the model is refused.
 
     \b
     Examples:
@@ -42,7 +42,7 @@ def check(
 
     if target == EMBEDDED or _is_model(at_home(Path(target))):
         if model or data:
-            raise RltrError(f"--model and --data go with a policy's folder, and {target!r} is none")
+            raise RltrError(f"--model and --data are for a policy's folder, but {target!r} is a model")
         from rich.console import Console
 
         from rltr.jobs.check import run_model_check
@@ -55,7 +55,7 @@ def check(
         return
     policy = at_home(Path(target))
     if tower:
-        raise RltrError("--tower goes with a model: a policy knows which part of its model is reduced")
+        raise RltrError("--tower is for a model; leave it out, as the policy stores which part of its model is reduced")
     policy_config(policy)
     values = given({"model.source": model, "data.source": data, "device": device, "threads": threads})
     from rltr.jobs.check import run_check
@@ -66,11 +66,11 @@ def check(
 
 
 def _is_model(target: Path) -> bool:
-    """Whether this is a saved model's folder, or can only be a hub id."""
+    """Whether this is the folder of a saved model, or not a folder, and so a hub id."""
     if not target.exists():
         return True
-    # A policy's config says model_type as well, of its backbone; and what says neither was meant to be a policy.
+    # A policy's config also has a model_type, that of its backbone. A folder with neither is treated as a policy.
     config = target / "config.json"
-    # A model's config may name many thousands of classes.
+    # The limit is larger than for policies, because a model's config may list many thousands of classes.
     text = read_regular(config, 64 * LARGEST_CONFIG) if config.exists() else b""
     return b'"model_type"' in text and b'"backbone"' not in text

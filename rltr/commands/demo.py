@@ -1,4 +1,4 @@
-"""``rltr demo``: train, measure and export on what rltr ships."""
+"""``rltr demo``: train, measure and export a policy for the embedded model and data."""
 
 import sys
 from typing import Annotated
@@ -20,8 +20,8 @@ def demo(
 ) -> None:
     """Train, measure and export a policy on the built-in example.
 
-    Writes a report (report.html), the measurements and the policy to --out (default: rltr-demo), in place of an earlier
-    demo's. Needs no network.
+    Writes a report (report.html), the measurements and the policy to --out (default: rltr-demo), and replaces those of
+    an earlier demo. Needs no network.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What is refused before a model is loaded and before anything is written, since it is certain to fail later."""
+"""Early checks: errors that are certain to occur later, raised before a model is loaded or anything is written."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def policy_config(folder: Path) -> dict[str, Any]:
-    """What a policy's folder says about itself, not checked yet.
+    """Read a policy's config.json, without validating its fields.
 
     Raises:
-        RltrError: if there is none, or it cannot be read.
+        RltrError: if the file is missing or cannot be read.
     """
     file = folder / "config.json"
     if not file.exists():
-        what = "there is no such folder" if not folder.exists() else "it holds no config.json"
+        what = "there is no such folder" if not folder.exists() else "it has no config.json"
         fix = "name one that demo, train or export wrote"
         if (folder / POLICY_FOLDER / "config.json").exists():
-            fix = f"it is a run's, whose policy is {str(folder / POLICY_FOLDER)!r}"
+            fix = f"it is a run's folder; its policy is {str(folder / POLICY_FOLDER)!r}"
         raise RltrError(f"{str(folder)!r} is not a policy's folder: {what}; {fix}")
     content = read_regular(file, LARGEST_CONFIG)
     try:
@@ -31,12 +31,12 @@ def policy_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RltrError(f"{str(file)!r} is damaged ({error}); export the policy again") from None
     if not isinstance(config, dict):
-        raise RltrError(f"{str(file)!r} is not a policy's: it holds no fields; export the policy again")
+        raise RltrError(f"{str(file)!r} is not a policy's: it is not a JSON object; export the policy again")
     return config
 
 
 def refuse_early(recipe: "rltr.recipe.Recipe") -> None:
-    """Raise `RltrError` for what is certain to fail later: before a model is loaded, and before anything is written."""
+    """Raise `RltrError` if the data or the device of a recipe does not exist."""
     from rltr.recipe import EMBEDDED, is_hub_name
 
     data = recipe.data.source

@@ -1,4 +1,4 @@
-"""``rltr evaluate``: a policy beside the baselines."""
+"""``rltr evaluate``: compare a policy with the baselines."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,10 +30,10 @@ def evaluate(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
 ) -> None:
-    """Measure a policy beside the baselines, with a report.
+    """Compare a policy with the baselines, and write a report.
 
-    Accuracy, FLOPs, latency and pictures go to --out (default: runs/evaluation), in place of an earlier evaluation's.
-    Model and data are those it was trained with, unless you name others.
+    Accuracy, FLOPs, latency and pictures are written to --out (default: runs/evaluation), and replace an earlier
+    evaluation. Model and data are those of the training, unless you name others.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``rltr export``: a run's policy to a folder of its own."""
+"""``rltr export``: write the policy of a run to a separate folder."""
 
 import shlex
 from pathlib import Path
@@ -15,7 +15,7 @@ def export(
     run: Annotated[Path, typer.Option("--run", help="The folder of a training run.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the policy.", show_default=False)],
 ) -> None:
-    """Write a run's policy to a folder that rltr.attach reads.
+    """Write the policy of a run to a folder for rltr.attach.
 
     \b
     Example:
@@ -24,7 +24,7 @@ def export(
     run, out = at_home(run), at_home(out)
     if not (run / RECIPE_FILE).is_file():
         raise RltrError(
-            f"--run {str(run)!r} holds no run ({RECIPE_FILE} is not there); name a folder that train wrote to"
+            f"--run {str(run)!r} is not a run's folder ({RECIPE_FILE} is missing); name a folder that train wrote to"
         )
     check_out(out, marker=POLICY_FILE, replace=True)
     from rltr.jobs.export import run_export

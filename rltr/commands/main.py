@@ -1,6 +1,6 @@
-"""The command ``rltr``: each command reads what the user wants, refuses early what cannot work, and hands it to a job.
+"""The command ``rltr``. Each subcommand parses its options, checks them early, and calls a function of ``rltr.jobs``.
 
-Everything heavy (torch, transformers, the jobs) is imported inside the commands, so ``rltr --help`` answers at once.
+Slow imports (torch, transformers, the jobs) are inside the commands, so that ``rltr --help`` is fast.
 """
 
 import sys
@@ -66,9 +66,9 @@ app.command("recipe")(show_recipe)
 def main() -> None:
     """Run the command line; the entry point of ``rltr``."""
     if hasattr(sys.stdout, "reconfigure"):
-        # A terminal without UTF-8 must not end hours of work at an accent in a class's name.
+        # A class name with an accent must not end hours of work on a terminal without UTF-8.
         sys.stdout.reconfigure(errors="replace")
     threading.excepthook = tell_of_thread
     listen()
-    keep_freed_memory()  # the process is ours, and what it measures must not depend on when memory is given back
+    keep_freed_memory()  # so that measured times do not depend on when memory is returned to the system
     app(prog_name="rltr")

@@ -1,4 +1,4 @@
-"""What rltr's logger says, as lines of the command line: messages on stdout, warnings on stderr."""
+"""Print the messages of rltr's logger on the command line: information to stdout, warnings to stderr."""
 
 import logging
 from collections.abc import Iterator
@@ -8,19 +8,19 @@ import typer
 
 
 class Lines(logging.Handler):
-    """Prints each message as it is; libraries of ours only log."""
+    """Logging handler that prints messages without a prefix."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one."""
+        """Print one message."""
         try:
             typer.echo(self.format(record), err=record.levelno >= logging.WARNING)
-        except Exception:  # as every handler of logging does: what cannot be shown must not end the work
+        except Exception:  # as in all handlers of logging: a message that cannot be printed must not end the work
             self.handleError(record)
 
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Show what rltr's logger says, as long as this lasts."""
+    """Print the messages of rltr's logger inside the block."""
     logger = logging.getLogger("rltr")
     level, handler = logger.level, Lines()
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""Options that several commands have, each declared once."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Folder with one folder of images or sounds per class; CSV or JSONL of texts; Parquet, Arrow or .npz; "
+        help="Folder with one subfolder of images or sounds per class; CSV or JSONL of texts; Parquet, Arrow or .npz; "
         "owner/name on the hub; or 'embedded'. Without labels (data.labels=none) also .txt, or any folder.",
         show_default=False,
     ),
@@ -36,5 +36,5 @@ ThreadsOption = Annotated[int | None, typer.Option("--threads", help="Processor 
 
 
 def given(options: dict[str, Any]) -> dict[str, object]:
-    """The options that were given, by the recipe field they set."""
+    """The options that are not None, by the recipe field they set."""
     return {key: value for key, value in options.items() if value is not None}

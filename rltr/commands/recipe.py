@@ -1,4 +1,4 @@
-"""``rltr recipe``: every setting, with what it means and may be."""
+"""``rltr recipe``: print every setting with its description."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ def show_recipe(
     ] = None,
     changes: SetOption = None,
 ) -> None:
-    """Print every setting, with what it means and may be.
+    """Print every setting with its meaning and valid values.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``rltr train``: a policy for the user's model and data."""
+"""``rltr train``: train a policy for the user's model and data."""
 
 import shlex
 import sys
@@ -52,8 +52,8 @@ def train(
     chosen = {"model.source": model, "data.source": data, "learner.seed": seed}
     values = given({**chosen, "out": out, "device": device, "threads": threads})
     if resume:
-        # What was trained so far belongs to the recipe it was trained with; only where it runs and how long may change.
-        # Model and data may have been moved: their contents are compared with what it began with.
+        # A run must be resumed with its own recipe; only fields such as its length and the device may change. Model and
+        # data may have been moved: they are compared by content with those that the run began with.
         if recipe_file or "learner.seed" in values:
             raise RltrError(
                 f"--resume takes the run's own recipe; leave out {'--recipe' if recipe_file else 'learner.seed'}"
@@ -65,7 +65,7 @@ def train(
     else:
         recipe = load_recipe(recipe_file, changes or (), values)
         if recipe.model.source != EMBEDDED and "source" not in recipe.data.model_fields_set:
-            raise RltrError(f"which data is model {recipe.model.source!r} for? Name it with --data")
+            raise RltrError(f"there is no data for model {recipe.model.source!r}; name it with --data")
         check_out(recipe.out)
     refuse_early(recipe)
     from rltr.jobs.training import run_train
@@ -81,11 +81,11 @@ def train(
 
 
 def _refuse_moved(recipe: "rltr.recipe.Recipe") -> None:
-    """Say what to do where model or data of a run are no longer where they were when it began."""
+    """Raise if the model or data of a run are no longer at the stored path; the message says how to name another."""
     for what, source in (("model", recipe.model.source), ("data", recipe.data.source)):
-        # What lies in a folder is stored with its whole path; everything else is a name.
+        # Local paths are stored as absolute paths; everything else is a name.
         if Path(source).is_absolute() and not Path(source).exists():
             raise RltrError(
-                f"this run's {what} is not at {source!r} any more: if it was moved, name its new place with --{what}; "
-                "it is compared with what the run began with by content"
+                f"this run's {what} is no longer at {source!r}: if it was moved, name its new path with --{what}; its "
+                "content is compared with that at the start of the run"
             )

@@ -1,4 +1,7 @@
-"""What rltr ships, to run without any download: a small frozen ViT and its canvases. Its card is README.md here."""
+"""The model and data that come with rltr, so that it runs without downloads: a small ViT and images for it.
+
+``README.md`` in this folder is their model and data card.
+"""
 
 from pathlib import Path
 
@@ -19,11 +22,11 @@ __all__ = ["Canvases", "load_model", "load_task"]
 
 GARMENTS = Path(__file__).parent / "garments.npz"
 SEEDS = {"train": 3, "validation": 1, "test": 2}
-"""Seeds of the canvases."""
+"""Seed of the canvases of each split."""
 
 
 class Canvases(Examples):
-    """Canvases kept as bytes, a quarter of what they take as pixel values."""
+    """Examples that are canvases, stored as uint8, which takes a quarter of the memory of float32 pixel values."""
 
     def __init__(
         self, canvases: NDArray[np.uint8], labels: Int[Tensor, " examples"], split: str, classes: list[str]
@@ -45,10 +48,10 @@ class Canvases(Examples):
 
 
 def load_model() -> ViTForImageClassification:
-    """The embedded ViT, in evaluation mode and without gradients; 10 classes, 14x14 patches, ``(rows, 1, 56, 56)``.
+    """Load the embedded ViT, frozen and in evaluation mode: 10 classes, 14x14 patches, inputs ``(rows, 1, 56, 56)``.
 
     Raises:
-        RltrError: if the installed package lacks its files.
+        RltrError: if its files are missing from the installed package.
     """
     model = loading.load_model(loading.EMBEDDED)
     assert isinstance(model, ViTForImageClassification)
@@ -56,15 +59,15 @@ def load_model() -> ViTForImageClassification:
 
 
 def load_task(train: int | None = None, validation: int | None = None, test: int | None = None) -> Task:
-    """Cluttered, translated garments for the embedded ViT; the same pixels each time.
+    """Load the embedded data, cluttered and translated garments for the embedded ViT; the pixels are always the same.
 
     Args:
-        train: at most this many examples, the first ones (they are in no order); None for all 6,000.
-        validation: the same, of 2,000.
-        test: the same, of 5,000.
+        train: limit of training examples, of which the first ones are taken (they are not sorted); None for all 6,000.
+        validation: limit of validation examples; None for all 2,000.
+        test: limit of test examples; None for all 5,000.
 
     Raises:
-        RltrError: if a limit is below 1, or the installed package lacks its files.
+        RltrError: if a limit is below 1, or the files are missing from the installed package.
     """
     if not GARMENTS.is_file():
         raise RltrError(f"the embedded data is not in this installation of rltr ({GARMENTS}); install it again")
@@ -76,7 +79,7 @@ def load_task(train: int | None = None, validation: int | None = None, test: int
         garments, labels = stored[f"{split}_garments"], stored[f"{split}_labels"]
         if limit is not None and limit < 1:
             raise RltrError(f"the embedded {split} split can be limited to 1 example or more, not {limit}")
-        # All are drawn, whatever the limit: clutter comes from other garments, and must not depend on it.
+        # All canvases are drawn before the limit is applied, because their clutter is cut from other garments.
         canvases = draw_canvases(garments, SEEDS[split])[0][:limit]
         return Canvases(canvases, torch.from_numpy(labels[:limit].astype(np.int64)), split, classes)
 

@@ -1,10 +1,11 @@
-"""Cluttered, translated Fashion-MNIST: the recipe that turns 28x28 garments into 56x56 canvases.
+"""Draw cluttered, translated Fashion-MNIST: 56x56 canvases from 28x28 garments.
 
-After the cluttered, translated MNIST of Mnih et al. 2014 ("Recurrent Models of Visual Attention", section 4.1):
-one garment lies anywhere on a larger, black canvas, among small pieces cut from other garments. Most of a canvas says
-nothing about its label, and what says something lies elsewhere in each, so *which* tokens matter depends on the input.
+They follow the cluttered, translated MNIST of Mnih et al. 2014 ("Recurrent Models of Visual Attention", section 4.1):
+one garment at a random position on a larger, black canvas, among small pieces cut from other garments. Most of a canvas
+is irrelevant for its label, and the relevant part is at a different position in each, so the tokens that matter depend
+on the input.
 
-Everything is a pure function of its arguments: the same garments and seed give the same canvases, bit for bit.
+All functions are pure: the same garments and seed give the same canvases, bit for bit.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ PIECES = 8
 PIECE = 8
 """Side of a piece of clutter in pixels."""
 MEAN, STD = 0.2, 0.3
-"""What the embedded model's pixels (0 to 1) were normalised with; the same numbers stand in its processor's file."""
+"""Normalisation of the embedded model's pixels (0 to 1); the same numbers are in its preprocessor_config.json."""
 
 
 def draw_canvases(
@@ -30,7 +31,7 @@ def draw_canvases(
 
     Args:
         garments: ``(garments, 28, 28)``, grey values 0 to 255; at least one.
-        seed: any non-negative integer; decides the places and the clutter.
+        seed: seed of the positions and the clutter; any non-negative integer.
         pieces: pieces of clutter per canvas, 0 or more.
 
     Returns:
@@ -49,7 +50,7 @@ def draw_canvases(
     for _ in range(pieces):
         # A step of 1 .. count - 1 around the stack is always another garment.
         donor = garments[(index + generator.integers(1, max(count, 2), count)) % count]
-        # The outer 4 pixels of a garment are nearly always black: a piece from there would be no clutter.
+        # The outer 4 pixels of a garment are nearly always black, so pieces are not cut from there.
         piece = _crop(donor, generator.integers(4, side - PIECE - 3, (count, 2)), PIECE)
         _paste(canvases, piece, generator.integers(0, CANVAS - PIECE + 1, (count, 2)))
     corner = generator.integers(0, CANVAS - side + 1, (count, 2))

@@ -1,1 +1,1 @@
-"""What the commands do, as functions: a recipe goes in, a folder comes out."""
+"""The work of each command as a function of a recipe, which writes its results to a folder."""

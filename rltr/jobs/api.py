@@ -1,4 +1,4 @@
-"""Training and evaluation from Python: what ``rltr.train(...)`` and ``rltr.evaluate(...)`` call."""
+"""The Python functions ``rltr.train(...)`` and ``rltr.evaluate(...)``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,24 +42,24 @@ def train(
 
     Args:
         model: a folder, a hub id, ``"embedded"``, or a model in memory, in evaluation mode. Its weights do not change.
-            None takes what the recipe names.
-        data: everything that :func:`rltr.load_task` reads: a folder, a file, a hub name, an object of ``datasets``,
-            arrays, or the :class:`rltr.tasks.Task` that it returned. None takes what the recipe names.
-        out: the folder that receives everything, which must be new; ``runs/rltr`` if nothing names another.
-        recipe: a YAML file, the name of a recipe that comes with rltr, a mapping of groups, or a recipe. What it does
-            not name keeps its default: the embedded model and data, and so on.
-        resume: go on with the run in ``out``, with its own recipe; model and data must be those it began with.
-        callbacks: your own stable-baselines3 callbacks, one or several. One whose ``_on_step`` returns False ends the
-            training early; the policy learned by then is calibrated and returned.
+            None takes the recipe's model.
+        data: any data that :func:`rltr.load_task` reads (a folder, a file, a hub name, an object of ``datasets``,
+            arrays), or a :class:`rltr.tasks.Task`. None takes the recipe's data.
+        out: the folder for all results, which must be new; None takes the recipe's, by default ``runs/rltr``.
+        recipe: a YAML file, the name of a recipe that comes with rltr, a mapping of groups, or a recipe. All other
+            fields have their defaults, such as the embedded model and data.
+        resume: resume the run in ``out`` with its own recipe; model and data must be those it began with.
+        callbacks: stable-baselines3 callbacks, one or several. If an ``_on_step`` returns False, the training ends
+            early, and the current policy is calibrated and returned.
         progress: show a progress bar on stdout.
-        settings: fields of the recipe by their own names (``rollouts=20_000``) where only one group has such a field, a
-            group as a mapping (``learner={"rollouts": 20_000}``), or dotted (``**{"learner.rollouts": 20_000}``).
+        settings: fields of the recipe: by name (``rollouts=20_000``) if only one group has such a field, a group as a
+            mapping (``learner={"rollouts": 20_000}``), or by dotted key (``**{"learner.rollouts": 20_000}``).
 
     Returns:
-        The run: its folder, its policy, and what was logged. Messages go to the logger ``rltr``; none is printed.
+        The run: its folder, its policy and its log. Messages go to the logger ``rltr``; nothing is printed.
 
     Raises:
-        RltrError: if settings, model, data or folder cannot be used; before anything is written.
+        RltrError: if settings, model, data or folder cannot be used; it is raised before anything is written.
     """
     user_callbacks = _checked(callbacks)
     chosen = {**_named(model, data, out), **by_own_name(settings)}
@@ -72,7 +72,7 @@ def train(
     else:
         made = load_recipe(_plain(recipe), (), chosen)
         if made.model.source != EMBEDDED and "source" not in made.data.model_fields_set:
-            raise RltrError(f"which data is model {made.model.source!r} for? Give them as the second argument, data")
+            raise RltrError(f"there is no data for model {made.model.source!r}; pass it as the second argument, data")
         check_out(made.out)
     return run_train(
         made, resume, model=_object(model), data=_object(data), callbacks=user_callbacks, progress=progress
@@ -89,7 +89,7 @@ def evaluate(
     progress: bool = False,
     **settings: Any,
 ) -> Evaluation:
-    """Measure a policy beside the baselines on the test split, as ``rltr evaluate`` does.
+    """Compare a policy with the baselines on the test split, as ``rltr evaluate`` does.
 
     Example:
         >>> evaluation = rltr.evaluate(run, methods=["random", "tome"], keep_rates=[0.8, 0.6])
@@ -97,13 +97,13 @@ def evaluate(
 
     Args:
         policy: a policy, its folder, or the run that trained it.
-        model: the model it was trained for; None loads the one that was named in training.
-        data: everything that :func:`rltr.load_task` reads; None reads the data that were named in training.
-        out: a folder for the report, numbers and figures, in place of an earlier evaluation's; None writes nothing.
-        recipe: what is measured, as in :func:`rltr.train`; None takes the recipe of the training.
+        model: the model that the policy was trained for; None loads it by the name that was given in training.
+        data: any data that :func:`rltr.load_task` reads; None loads the data by the name that was given in training.
+        out: a folder for the report, numbers and figures, which replace an earlier evaluation; None writes nothing.
+        recipe: the settings, as in :func:`rltr.train`; None takes the recipe of the training.
         progress: show a progress bar on stderr.
         settings: fields of the recipe, as in :func:`rltr.train`; ``cost_weights``, ``keep_rates``, ``methods``,
-            ``examples`` and ``repeats`` say what is measured.
+            ``examples`` and ``repeats`` determine what is measured.
 
     Returns:
         All operating points with their quality, FLOPs, measured time and intervals.
@@ -130,20 +130,20 @@ def evaluate(
 
 
 def _checked(callbacks: "BaseCallback | Sequence[BaseCallback]") -> "list[BaseCallback]":
-    """The user's callbacks, refused before anything is loaded if stable-baselines3 could not call them."""
+    """The user's callbacks as a list, checked before anything is loaded."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     listed = callbacks if isinstance(callbacks, Sequence) else [callbacks]
     odd = [one for one in listed if not isinstance(one, BaseCallback)]
     if odd:
         raise RltrError(
-            f"callbacks must be stable-baselines3's, subclasses of BaseCallback, but one is a {type(odd[0]).__name__}"
+            f"callbacks must be subclasses of stable-baselines3's BaseCallback, but one is a {type(odd[0]).__name__}"
         )
     return list(listed)
 
 
 def _named(model: "Model | None", data: Any, out: str | Path | None) -> dict[str, Any]:
-    """What a recipe says of a model, data and a folder that were given as arguments."""
+    """The recipe fields for a model, data and a folder that were passed as arguments."""
     named = {
         "model.source": None if model is None else _model_name(model),
         "data.source": None if data is None else _data_name(data),
@@ -153,21 +153,21 @@ def _named(model: "Model | None", data: Any, out: str | Path | None) -> dict[str
 
 
 def _model_name(model: "Model") -> str:
-    """Where a model can be loaded from again; its weights may have changed since, which their fingerprint tells.
+    """The folder or hub id of a model; the weights may differ from those stored there, which a fingerprint detects.
 
     Raises:
-        RltrError: if it is no model.
+        RltrError: if it is not a model.
     """
     from transformers import PreTrainedModel
 
     if not isinstance(model, str | Path | PreTrainedModel):
         raise RltrError(
-            f"model must be a folder, a hub id, 'embedded', or a PreTrainedModel, but is a {type(model).__name__}; of "
-            "a wrapped model, give the transformers model within"
+            f"model must be a folder, a hub id, 'embedded', or a PreTrainedModel, but is a {type(model).__name__}; if "
+            "it wraps a transformers model, pass that one"
         )
     if isinstance(model, str | Path):
         return str(model)
-    # So that the embedded data go with it, as they do by name.
+    # The embedded model in memory is stored by name, so that the embedded data are its default.
     return EMBEDDED if model.name_or_path == str(EMBEDDED_MODEL) else model.name_or_path or IN_MEMORY
 
 
@@ -176,7 +176,7 @@ def _data_name(data: Any) -> str:
 
 
 def _object(given: Any) -> Any:
-    """A model or data in memory; None for the name of one."""
+    """A model or data in memory; None if a name was given."""
     return None if isinstance(given, str | Path) else given
 
 

@@ -1,4 +1,4 @@
-"""What ``rltr calibrate`` does: a policy's prices and its calibration, measured anew on this machine and this data."""
+"""The job of ``rltr calibrate``: measure a policy's prices and calibration again, on this machine and data."""
 
 import logging
 from collections.abc import Mapping
@@ -31,23 +31,23 @@ log = logging.getLogger(__name__)
 def run_calibrate(
     policy_folder: Path, out: Path, changes: Mapping[str, object] | None = None, clock: Clock = CLOCK
 ) -> Policy:
-    """Measure what a policy takes and keeps here, and write it with that to ``out``; its weights stay what they are.
+    """Calibrate a policy again, and write it with the new calibration to ``out``; its weights are not changed.
 
-    Prices that are times are measured anew, and every cost weight is run over the validation split beside the native
-    model. What was measured on the test split elsewhere is left out of the new card.
+    Latency prices are measured again, and every cost weight is run on the validation split and compared with the native
+    model. Earlier measurements on the test split are left out of the new policy card.
 
     Args:
         policy_folder: the policy.
         out: the new folder, which may be the same.
-        changes: fields of its recipe that are different here, by dotted key: where model and data are, device, threads.
+        changes: changed fields of its recipe by dotted key: model and data sources, device, threads.
         clock: replaced in tests.
 
     Raises:
-        RltrError: if model and data are not here or do not fit, the machine is too busy to measure on it, or ``out``
-            holds something else or is in use, which it is as long as its run is training.
+        RltrError: if model and data are not found or do not fit, the machine is too busy to measure times, or ``out``
+            has other content or is in use, such as by a training of its run.
     """
     check_out(out, marker=POLICY_FILE, replace=True)
-    with locked_policy(out):  # from the beginning, as it takes a minute in which another may begin
+    with locked_policy(out):  # locked before measuring, which takes a minute in which another process may start
         check_out(out, marker=POLICY_FILE, replace=True)
         found = _calibrated(policy_folder, changes, clock)
         save_policy(found, out)
@@ -57,7 +57,7 @@ def run_calibrate(
 
 
 def _calibrated(policy_folder: Path, changes: Mapping[str, object] | None, clock: Clock) -> Policy:
-    """A policy with what was measured here."""
+    """The policy with prices and calibration measured on this machine."""
     policy = load_policy(policy_folder)
     trained = stored_recipe(policy.recipe, str(policy_folder))
     recipe = load_recipe(trained.model_dump(mode="json"), (), changes)
@@ -90,7 +90,10 @@ def _calibrated(policy_folder: Path, changes: Mapping[str, object] | None, clock
 
 
 def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> CostModel:
-    """Prices of this machine, for rows as long as any that the policy has seen or will see; FLOPs are the same here."""
+    """The policy's cost model for this machine: latency is measured for rows up to the longest of all splits.
+
+    Other cost models do not depend on the machine, and are returned unchanged.
+    """
     if not isinstance(policy.cost, LatencyCost):
         return policy.cost
     samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
@@ -101,7 +104,7 @@ def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> 
         return make_cost(priced, CostGroup(kind="latency", batch_size=policy.cost.rows), clock)
     except UnreliablePrices as error:
         raise RltrError(
-            f"{error}. Nothing was written: stop what else runs on this machine, or wait, and calibrate again"
+            f"{error}. Nothing was written: stop other programs on this machine, or wait, and calibrate again"
         ) from error
 
 

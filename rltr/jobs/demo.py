@@ -1,4 +1,4 @@
-"""What ``rltr demo`` does: train, measure and export on the model and data that come with rltr."""
+"""The job of ``rltr demo``: train, measure and export a policy for the embedded model and data."""
 
 import logging
 import shlex
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def run_demo(recipe: Recipe, quick: bool = False, *, progress: bool = False) -> None:
-    """Train, measure and export in one go, and say what comes next."""
+    """Train, measure and export a policy, and print the next steps."""
     with held(recipe.out, marker=DEMO_FILE, replace=True):
         _demo(recipe, quick, progress)
 
@@ -40,7 +40,7 @@ def _demo(recipe: Recipe, quick: bool, progress: bool) -> None:
             100 * evaluation.dense_quality,
         )
     if quick:
-        log.info("A minute of training is hardly any: this run shows that everything works, not what can be learned.")
+        log.info("A minute of training is too short: this run shows that everything works, not what can be learned.")
     log.info(
         "\nNext:\n"
         "  1. look at it:      open %s\n"

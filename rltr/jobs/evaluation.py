@@ -1,4 +1,4 @@
-"""What ``rltr evaluate`` does: a policy is measured beside the baselines in one run, with a report."""
+"""The job of ``rltr evaluate``: compare a policy with the baselines in one measurement, and write a report."""
 
 import logging
 import shlex
@@ -32,18 +32,18 @@ def run_evaluate(
     data: Any = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure a policy beside the baselines; report, numbers and figures go to ``recipe.out``.
+    """Compare a policy with the baselines, and write the report, numbers and figures to ``recipe.out``.
 
     Args:
         policy: a policy, or its folder.
-        recipe: model, data, and what is measured.
-        run: the folder of the training whose curve is shown; by default the one that the policy's folder lies in.
-        model: the frozen model itself, in place of the one that the recipe names.
-        data: the data themselves, in place of those that the recipe names.
+        recipe: the model, the data and the settings of the evaluation.
+        run: the folder of the training whose curve is shown; by default the run that contains the policy's folder.
+        model: a model in memory, instead of the recipe's.
+        data: data in memory, instead of the recipe's.
         progress: show a progress bar.
 
     Raises:
-        RltrError: if policy, model and data do not fit each other, or the folder holds something else.
+        RltrError: if policy, model and data do not fit each other, or the folder has other content.
     """
     with held(recipe.out, marker=EVALUATION_FILE, replace=True):
         if isinstance(policy, Path):
@@ -65,13 +65,13 @@ def measure_policy(
     data: Any = None,
     progress: bool = False,
 ) -> tuple[Backbone, Task, Evaluation]:
-    """Measure a policy on the test split that a recipe names, or on data that are given.
+    """Measure a policy and the baselines on the test split.
 
     Args:
         policy: the policy.
-        recipe: model, data, and what is measured.
-        model: the frozen model itself, in place of the one that the recipe names.
-        data: the data themselves, in place of those that the recipe names.
+        recipe: the model, the data and the settings of the evaluation.
+        model: a model in memory, instead of the recipe's.
+        data: data in memory, instead of the recipe's.
         progress: show a progress bar.
 
     Raises:
@@ -81,8 +81,8 @@ def measure_policy(
     policy.check_fits(backbone)
     if policy.recipe.get("data", {}).get("labels", "read") != recipe.data.labels:
         log.warning(
-            "data.labels is another one than in training: data that do not come in splits are then divided in another "
-            "way, and some of these test inputs may have been trained on; give data in splits, or others"
+            "data.labels differs from that of the training: data without splits are then divided differently, and some "
+            "test inputs may have been in the training split; use data with splits, or other data"
         )
     return backbone, task, measure_points(recipe, backbone, task, policy, progress=progress)
 
@@ -90,7 +90,7 @@ def measure_policy(
 def measure_points(
     recipe: Recipe, backbone: Backbone, task: Task, policy: Policy, *, progress: bool = False
 ) -> Evaluation:
-    """Every operating point that a recipe asks for, on the test split, beside the native model."""
+    """Measure all operating points of a recipe on the test split, with the native model for comparison."""
     wanted = recipe.evaluation
     test = task.test.at_most(wanted.examples)
     points = policy_points(backbone, policy, wanted.cost_weights, untrained=evenly_spaced(wanted.cost_weights))
@@ -101,7 +101,7 @@ def measure_points(
         points,
         test,
         FlopsCost.count(backbone.layers),
-        name=policy.backbone["name"],  # as it was called in training; the recipe has its whole path
+        name=policy.backbone["name"],  # the model's name in training; the recipe has its absolute path
         batch_size=wanted.batch_size,
         repeats=wanted.repeats,
         gallery=wanted.gallery,
@@ -117,7 +117,7 @@ def report_evaluation(
     evaluation: Evaluation,
     history: list[dict[str, float]],
 ) -> None:
-    """Write the report, with pictures where the inputs are images."""
+    """Write the report, with a gallery of pictures if the inputs are images."""
     test = task.test.at_most(recipe.evaluation.examples)
     shows_images = test.picture(0) is not None
     patches = Patches.of(backbone.config, policy.network.config.grid) if shows_images else None
@@ -125,7 +125,7 @@ def report_evaluation(
 
 
 def history_of(run: Path) -> list[dict[str, float]]:
-    """What a run logged, under short names, for the report."""
+    """The log of a run for the report, with shortened column names."""
     shown = ("rltr/", "train/kl_per_token", "train/clip_fraction")
     return [
         {

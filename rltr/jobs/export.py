@@ -1,4 +1,4 @@
-"""What ``rltr export`` does: the policy of a finished run gets a folder of its own."""
+"""The job of ``rltr export``: copy the policy of a finished run to a separate folder."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from rltr.system.lock import locked_policy
 
 
 def run_export(run: Path, out: Path) -> None:
-    """Copy the policy of a finished run to a folder of its own.
+    """Copy the policy of a finished run to the folder ``out``.
 
     Raises:
         RltrError: if the training is not finished, or ``out`` cannot be written.

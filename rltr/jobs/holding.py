@@ -1,4 +1,4 @@
-"""Hold a folder for results while a job works in it."""
+"""Check and lock the result folder of a job."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from rltr.system.lock import locked
 
 @contextmanager
 def held(out: Path, **allowed: Any) -> Iterator[None]:
-    """Lock ``out``, if :func:`rltr.system.folders.check_out` allows results there.
+    """Lock ``out`` for a ``with`` block, if :func:`rltr.system.folders.check_out` accepts it.
 
-    It is checked before the folder is made and again once it is locked. It is locked from the beginning: loading and
-    measuring take minutes, in which a second job must not begin in the same folder.
+    The folder is checked before it is created, and again once it is locked. It is locked before loading and measuring,
+    which take minutes in which another job could start in the same folder.
 
     Args:
         out: the folder.
         allowed: arguments of ``check_out``.
 
     Raises:
-        RltrError: if the folder holds something else, or another process works in it.
+        RltrError: if the folder has other content, or another process writes to it.
     """
     check_out(out, **allowed)
     with locked(out):

@@ -1,4 +1,4 @@
-"""From a recipe to what every job works with: the frozen model and its data."""
+"""Load the frozen model and the data of a recipe, for all jobs."""
 
 from dataclasses import fields
 from typing import Any, cast
@@ -22,27 +22,26 @@ from rltr.tasks.models import load_model
 
 
 def prepare(recipe: Recipe, model: PreTrainedModel | None = None, data: Any = None) -> tuple[Backbone, Task]:
-    """The frozen model and the data a recipe names, or those that are given.
+    """Load the frozen model and the data of a recipe.
 
     Args:
-        recipe: what to load, and how.
-        model: a model in memory, in place of the one that the recipe names.
-        data: a :class:`rltr.tasks.Task` that is read already, or anything else that :func:`rltr.load_task` reads, in
-            place of what the recipe names.
+        recipe: the sources and options.
+        model: a model in memory, instead of the recipe's.
+        data: a loaded :class:`rltr.tasks.Task`, or anything else that :func:`rltr.load_task` reads, instead of the
+            recipe's data.
 
     Raises:
-        RltrError: if one cannot be read, or they do not fit each other.
+        RltrError: if one of them cannot be read, or they do not fit each other.
     """
     backbone = prepare_model(recipe, model)
     return backbone, prepare_data(recipe, backbone.model, data)
 
 
 def prepare_model(recipe: Recipe, model: PreTrainedModel | None = None) -> Backbone:
-    """The frozen model a recipe names, or the given one; from now on torch uses as many threads as the recipe says.
+    """Load the frozen model of a recipe, or use the given one; also sets the recipe's number of torch threads.
 
     Raises:
-        RltrError: if it cannot be loaded, or the given one is in training mode or on another device than the recipe
-            names.
+        RltrError: if the model cannot be loaded, or the given one is in training mode or not on the recipe's device.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -51,12 +50,12 @@ def prepare_model(recipe: Recipe, model: PreTrainedModel | None = None) -> Backb
         model = load_model(recipe.model.source, _kind(recipe), pick_device(recipe.device))
     else:
         _refuse_unready(model, recipe.device)
-    attention = cast(Backend, recipe.reduction.attention)  # the recipe has checked that
+    attention = cast(Backend, recipe.reduction.attention)  # validated by the recipe
     return Backbone(model, recipe.model.tower, attention=attention)
 
 
 def prepare_data(recipe: Recipe, model: PreTrainedModel, given: Any = None) -> Task:
-    """The data a recipe names, or the given ones, as ``model`` takes them.
+    """Load the data of a recipe, or the given data, as a task for ``model``.
 
     Raises:
         RltrError: if they cannot be read or do not fit the model.
@@ -69,7 +68,7 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel, given: Any = None) -> T
     elif data.source == EMBEDDED:
         task = load_embedded_task()
         _refuse_unlike(model, recipe.model.source, task)
-        if recipe.model.source != EMBEDDED:  # which is known to be good
+        if recipe.model.source != EMBEDDED:  # the embedded model needs no check
             say_implausible(model, task.train, "training")
         if data.labels == "none":
             for split in (task.train, task.validation, task.test):
@@ -78,16 +77,16 @@ def prepare_data(recipe: Recipe, model: PreTrainedModel, given: Any = None) -> T
         refuse_in_memory("data", data.source)
         task = load_task(model, data.source, kind=_kind(recipe), options=data_options(data))
     if isinstance(given, Task) or data.source == EMBEDDED:
-        task = with_goal(task, model, data.goal)  # load_task has done so for all others
-    # Which examples a limit leaves is decided by a seed of its own, too: no learner's seed moves a split.
+        task = with_goal(task, model, data.goal)  # for all other data, load_task has done this
+    # Limits draw examples with a fixed seed, so that the learner's seed does not change the splits.
     return task.at_most(data.train_limit, data.validation_limit, data.test_limit)
 
 
 def _refuse_unready(model: PreTrainedModel, device: str) -> None:
-    """Refuse a model in memory that would not answer as a frozen one, or is not where the recipe says."""
+    """Raise if a model in memory is in training mode, or is not on the recipe's device."""
     if model.training:
         raise RltrError(
-            f"this {type(model).__name__} is in training mode, in which dropout makes its answers random: call "
+            f"this {type(model).__name__} is in training mode, in which dropout makes its outputs random: call "
             "model.eval() first"
         )
     wanted = pick_device(device)
@@ -98,7 +97,7 @@ def _refuse_unready(model: PreTrainedModel, device: str) -> None:
 
 
 def data_options(data: DataGroup) -> DataOptions:
-    """What a recipe says about how its data are read: the fields that both have, and ``split_seed`` for ``seed``."""
+    """The ``DataOptions`` of a recipe: the fields that both have in common, and ``split_seed`` as ``seed``."""
     shared = [field.name for field in fields(DataOptions) if field.name != "seed"]
     return DataOptions(seed=data.split_seed, **{name: getattr(data, name) for name in shared})
 
@@ -108,7 +107,7 @@ def _kind(recipe: Recipe) -> str | None:
 
 
 def _refuse_unlike(model: PreTrainedModel, source: str, task: Task) -> None:
-    """Refuse the embedded data for a model they are not for: no processor of the model's own stands in between."""
+    """Raise if the embedded data do not fit a model, because they bypass the model's own image processor."""
     config, data = model.config, task.train
     given = tuple(data.batch([0])["pixel_values"].shape[1:])
     taken = image_shape(model)
@@ -116,21 +115,21 @@ def _refuse_unlike(model: PreTrainedModel, source: str, task: Task) -> None:
         known = by_name(data.classes, config)
         if known is not None and [known.number[name] for name in data.classes] != list(range(len(data.classes))):
             raise RltrError(
-                f"model {source!r} knows the classes of the embedded data in another order "
-                f"({', '.join(known.classes)}) than they have ({', '.join(data.classes)}); train it with that, or name "
-                "data for it with --data (data.source)"
+                f"model {source!r} has the classes of the embedded data in another order ({', '.join(known.classes)}) "
+                f"than the data ({', '.join(data.classes)}); fine-tune it with the data's order, or name data for it "
+                "with --data (data.source)"
             )
         return
     takes = f"images of {'×'.join(map(str, taken))}" if taken else model.main_input_name
     raise RltrError(
-        f"model {source!r} takes {takes} and knows {config.num_labels} classes, but the embedded data are images of "
+        f"model {source!r} takes {takes} and has {config.num_labels} classes, but the embedded data are images of "
         f"{'×'.join(map(str, given))} in {len(data.classes)} classes, made for the embedded model; name data for this "
         f"model with --data (data.source)"
     )
 
 
 def image_shape(model: PreTrainedModel) -> tuple[int, int, int] | None:
-    """Channels, height and width of a model's images; None for a model that takes something else."""
+    """Channels, height and width of a model's input images; None for models of other inputs."""
     if model.main_input_name != "pixel_values":
         return None
     size = model.config.image_size

@@ -1,4 +1,4 @@
-"""A finished training: its folder, its recipe, its policy, and what it logged."""
+"""A finished training run: its folder, recipe, policy and log."""
 
 import shlex
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """What :func:`rltr.train` returns.
+    """A finished training run, as :func:`rltr.train` returns it.
 
     Attributes:
-        folder: everything the training wrote: recipe, logs, checkpoint, measured prices, policy.
-        recipe: every setting it was trained with.
+        folder: the folder with recipe, logs, checkpoint, measured prices and policy.
+        recipe: all settings of the training.
         policy: the trained policy, for :func:`rltr.attach` and :func:`rltr.evaluate`.
     """
 
@@ -32,16 +32,16 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":
-        """The run in a folder, which ``rltr train`` or :func:`rltr.train` wrote.
+        """Load the run in a folder that ``rltr train`` or :func:`rltr.train` wrote.
 
         Raises:
-            RltrError: if there is none, or its training is not finished.
+            RltrError: if it is not a run's folder, or the training is not finished.
         """
         folder = at_home(folder)
         if not (folder / RECIPE_FILE).is_file():
             raise RltrError(
-                f"{str(folder)!r} is not a run's folder, as {RECIPE_FILE} is not there: name one that `rltr train` or "
-                "rltr.train wrote"
+                f"{str(folder)!r} is not a run's folder, because {RECIPE_FILE} is missing: name one that `rltr train` "
+                "or rltr.train wrote"
             )
         policy = finished_policy(folder)
         return cls(
@@ -50,31 +50,31 @@ class Run:
 
     @property
     def policy_folder(self) -> Path:
-        """Where the policy lies."""
+        """The folder of the policy."""
         return self.folder / POLICY_FOLDER
 
     def history(self) -> list[dict[str, Any]]:
-        """What was logged, one dictionary for each update: its columns are those of ``progress.csv``.
+        """The training log, one dictionary per update, with the columns of ``progress.csv``.
 
-        ``rltr/rollouts`` counts rollouts, ``rltr/accuracy`` (or what the task's quality is called) is of the sampled
-        policy on training inputs at random cost weights, ``rltr/cost`` in dense passes of a typical input.
+        ``rltr/rollouts`` counts rollouts. ``rltr/accuracy`` (or the name of the task's metric) is the quality of the
+        sampled policy on training inputs at random cost weights. ``rltr/cost`` is in dense passes of a typical input.
         """
         return read_progress(self.folder)
 
     def history_frame(self) -> "pandas.DataFrame":
-        """:meth:`history` as a DataFrame, one row for each update."""
+        """:meth:`history` as a DataFrame, one row per update."""
         import pandas
 
         return pandas.DataFrame(self.history())
 
 
 def finished_policy(run: Path) -> Policy:
-    """The policy of a finished run.
+    """Load the policy of a finished run.
 
     Raises:
-        RltrError: if its training is not finished, with the command that goes on.
+        RltrError: if its training is not finished; the message has the command to resume it.
     """
     if not (run / POLICY_FOLDER / POLICY_FILE).is_file():
         again = f"rltr train --resume --out {shlex.quote(str(run))}"
-        raise RltrError(f"the training in {run} is not finished: `{again}` goes on with it")
+        raise RltrError(f"the training in {run} is not finished: resume it with `{again}`")
     return load_policy(run / POLICY_FOLDER)

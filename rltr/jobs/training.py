@@ -1,4 +1,4 @@
-"""What ``rltr train`` does: a recipe goes in, a run's folder with a policy comes out."""
+"""The job of ``rltr train``: train a policy by a recipe, and write it to the folder of the run."""
 
 import logging
 from collections.abc import Sequence
@@ -39,18 +39,18 @@ def run_train(
     callbacks: "Sequence[BaseCallback]" = (),
     progress: bool = False,
 ) -> Run:
-    """Train by a recipe; the policy is in the folder ``policy`` of the run.
+    """Train a policy by a recipe, and write it to the subfolder ``policy`` of ``recipe.out``.
 
     Args:
-        recipe: how.
-        resume: go on from the checkpoint in ``recipe.out``.
-        model: the frozen model itself, in place of the one that the recipe names.
-        data: the data themselves, in place of those that the recipe names (see :func:`rltr.jobs.preparation.prepare`).
-        callbacks: stable-baselines3's, called beside rltr's own.
+        recipe: all settings.
+        resume: resume from the checkpoint in ``recipe.out``.
+        model: a model in memory, instead of the recipe's.
+        data: data in memory, instead of the recipe's (see :func:`rltr.jobs.preparation.prepare`).
+        callbacks: stable-baselines3 callbacks, in addition to rltr's own.
         progress: show a progress bar.
 
     Raises:
-        RltrError: if recipe, model, data and folder do not fit, or training diverges.
+        RltrError: if recipe, model, data and folder do not fit each other, or the training diverges.
     """
     with held(recipe.out, resume=resume):
         backbone, task = prepare(recipe, model, data)
@@ -68,21 +68,21 @@ def train_in(
     callbacks: "Sequence[BaseCallback]" = (),
     progress: bool = False,
 ) -> Policy:
-    """Train in ``recipe.out``, which the caller holds, and write the policy there.
+    """Train in ``recipe.out``, which the caller has locked, and write the policy there.
 
     Args:
-        recipe: how.
+        recipe: all settings.
         backbone: the frozen model.
         task: its data.
-        resume: go on from the checkpoint.
-        demo: mark the folder as a demo's, which the next demo may replace.
-        callbacks: stable-baselines3's, called beside rltr's own.
+        resume: resume from the checkpoint.
+        demo: mark the folder as a demo, which the next demo may replace.
+        callbacks: stable-baselines3 callbacks, in addition to rltr's own.
         progress: show a progress bar.
     """
 
     def begin() -> None:
         if resume:
-            remove(recipe.out / DEMO_FILE)  # once a user trains a demo further, no other demo may replace it
+            remove(recipe.out / DEMO_FILE)  # a demo that a user resumes must not be replaced by another demo
             for name in (CHECKPOINT, POLICY_FOLDER, LATENCY_FILE):
                 remove_unfinished(recipe.out / name)  # left by a process that was killed
         else:

@@ -178,14 +178,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rollout": 5}, "unknown key 'rollout'; did you mean 'learner.rollouts'"),
     ({"rollouts": 0}, "learner.rollouts is 0"),
     ({"recipe": "nothing.yaml"}, "no such file"),
-    ({"model": "my-vit"}, "which data is model 'my-vit' for"),
+    ({"model": "my-vit"}, "there is no data for model 'my-vit'"),
     ({"resume": True, "recipe": "demo"}, "run's own recipe"),
     ({"resume": True}, "nothing to resume"),
     ({"report_to": ["wandb", "wandb"]}, "must name each once"),
     ({"report_to": ["paper"]}, "report_to"),
     ({"report_to": "paper"}, "report_to"),
-    ({"callbacks": [object()]}, "callbacks must be stable-baselines3's.*one is a object"),
-    ({"callbacks": lambda: True}, "callbacks must be stable-baselines3's.*one is a function"),
+    ({"callbacks": [object()]}, "callbacks must be subclasses of stable-baselines3's BaseCallback.*one is a object"),
+    (
+        {"callbacks": lambda: True},
+        "callbacks must be subclasses of stable-baselines3's BaseCallback.*one is a function",
+    ),
     ({"model": 5}, "model must be a folder.*is a int"),
     ({"learner": 5}, "must be a group of fields"),
 ]
@@ -212,7 +215,7 @@ def test_what_is_no_policy_and_no_run(tmp_path: Path) -> None:
     with pytest.raises(RltrError, match="is no policy folder"):
         rltr.evaluate(tmp_path / "nothing")
     for odd in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(RltrError, match="is not a run's folder, as recipe.yaml is not there"):
+        with pytest.raises(RltrError, match="is not a run's folder, because recipe.yaml is missing"):
             rltr.Run.open(odd)
 
 

@@ -1,4 +1,4 @@
-"""A policy is calibrated anew where it shall run: prices, times and qualities change, its network does not."""
+"""A policy is calibrated again where it will run: prices, times and qualities change, its network does not."""
 
 import json
 import re

@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(folder: Path, tmp_path: Pat
     results = run(tmp_path, scenarios)
     for i, limit in enumerate(limits):
         full, resumed = results[2 * i : 2 * i + 2]
-        assert full["code"] == 2 and "is there room" in full["stderr"].splitlines()[-1], full
+        assert full["code"] == 2 and "check free space" in full["stderr"].splitlines()[-1], full
         assert "Traceback" not in full["stderr"], full
         out = tmp_path / f"full{limit}"
         if out.exists():

@@ -280,7 +280,7 @@ def test_checking_needs_no_data(
     folder: Path, trained: Path, tmp_path: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = run_train(recipe(folder, tmp_path / "text", "text")).folder
-    for run, source, where in ((trained, "some/photos", "is not loaded unasked"), (text, "gone", "is not here")):
+    for run, source, where in ((trained, "some/photos", "is loaded only if named"), (text, "gone", "is missing")):
         policy = shutil.copytree(run / POLICY_FOLDER, tmp_path / f"{run.name} policy")
         config = json.loads((policy / "config.json").read_text())
         config["recipe"]["data"]["source"] = source

@@ -304,7 +304,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"reduction.layers": [1, 9]}, "0 to 3"),
     ({"data.source": "nothing"}, "there is no data"),
     ({"model.source": "./nothing"}, "no such folder"),
-    ({"data.source": "embedded"}, "takes images of 3×16×16 and knows 2 classes, but .* 1×56×56 in 10 classes.*--data"),
+    ({"data.source": "embedded"}, "takes images of 3×16×16 and has 2 classes, but .* 1×56×56 in 10 classes.*--data"),
     ({"cost.kind": "latency", "cost.table": "nothing.json"}, "cannot read the latency table"),
     ({"device": "quantum"}, "not a device"),
 ]
@@ -320,5 +320,5 @@ def test_what_is_refused_leaves_no_folder(folder: Path, tmp_path: Path, changes:
 
 
 def test_a_text_model_is_not_for_the_embedded_data(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RltrError, match="takes input_ids and knows 2 classes"):
+    with pytest.raises(RltrError, match="takes input_ids and has 2 classes"):
         jobs.prepare(recipe(folder, tmp_path, "text", **{"data.source": "embedded"}))

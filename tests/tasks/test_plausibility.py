@@ -208,7 +208,7 @@ def test_the_embedded_data_for_other_models(tmp_path: Path, caplog: pytest.LogCa
     for number, classes in enumerate(([*own[1:], own[0]], own)):
         ViTForImageClassification(ViTConfig(**config, **head(classes))).save_pretrained(tmp_path / str(number))
     values: dict[str, Any] = {"model.source": str(tmp_path / "0"), "device": "cpu"}
-    with pytest.raises(RltrError, match="knows the classes of the embedded data in another order"):
+    with pytest.raises(RltrError, match="has the classes of the embedded data in another order"):
         prepare(load_recipe(None, (), values))
     prepare(load_recipe(None, (), {**values, "model.source": str(tmp_path / "1")}))
     assert len(of(caplog)) == 1 and "of training inputs, the whole model" in caplog.text
