@@ -78,8 +78,8 @@ def test_a_policy_folder_of_format_2_is_read(folder: Path) -> None:
     [
         (lambda config: config.update(dropped="drop"), "changed after it was written"),
         (lambda config: config["policy"].update(thrift=1.0), "changed after it was written"),
-        (lambda config: config.update(removal="merge"), "when 'removal' was called 'dropped'"),
-        (lambda config: config["policy"].update(pooled="first"), "when 'pooled' was called 'reader'"),
+        (lambda config: config.update(removal="merge"), "'removal' is still called 'dropped'"),
+        (lambda config: config["policy"].update(pooled="first"), "'pooled' is still called 'reader'"),
         (lambda config: config["calibration"][0].update(accuracy=0.5), "calibration has both 'quality' and 'accuracy'"),
         (
             lambda config: config["recipe"].update(reduction={"dropped": "drop", "removal": "drop"}),
@@ -174,5 +174,5 @@ def test_a_checkpoint_with_former_names_is_gone_on_with(learner: TokenPPO, tmp_p
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
     assert torch.equal(learner.episodes.dense.answers, answers)
     write({**old, "dense.answers": tensors["dense.answers"].clone()})
-    with pytest.raises(RltrError, match=r"when 'dense\.answers' was called 'dense\.logits'"):
+    with pytest.raises(RltrError, match=r"'dense\.answers' is still called 'dense\.logits'"):
         restore_checkpoint(tmp_path, learner)

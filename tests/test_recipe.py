@@ -141,7 +141,7 @@ def test_unknown_keys_are_named_with_the_valid_ones(key: str, wrong: str) -> Non
         ("evaluation.cost_weights=[.inf]", "finite"),
         ("evaluation.examples=1", "greater than or equal to 2"),
         ("evaluation.methods=[random, best]", "no selector 'best'; choose from random, norm, cls_attention"),
-        ("cost={kind: flops, table: t.json}", "cost: table holds measured times, but kind is 'flops'"),
+        ("cost={kind: flops, table: t.json}", "cost: table has measured times, but kind is 'flops'"),
         ("data.fractions=[0.9, 0.1, 0.1]", "sum to 1"),
         ("learner.seed", "group.field=value"),
         ("=3", "group.field=value"),
@@ -224,7 +224,7 @@ def test_stored_recipes_of_other_versions() -> None:
         ({"learner": {"gamma": 1}}, "unknown key 'learner.gamma'.*another version"),
         (3, "no recipe"),
     ):
-        with pytest.raises(RltrError, match=f"in here.*{said}|here holds {said}") as refused:
+        with pytest.raises(RltrError, match=f"in here.*{said}|here has {said}") as refused:
             stored_recipe(content, "here")
         assert "\n" not in str(refused.value)
 

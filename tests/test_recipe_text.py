@@ -55,8 +55,8 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "a key twice": ("learner: {seed: 1}\nlearner: {seed: 2}\n", "duplicate key 'learner'"),
     "a key twice, below": ("learner: {seed: 1, seed: 2}\n", "duplicate key 'seed'"),
     "a key that is no name": ("1: 2\n", "expected a name, not 1"),
-    "a key that is a list": ("? [a]\n: b\n", "a name was expected"),
-    "a group as a key": ("? {a: 1}\n: b\n", "a name was expected"),
+    "a key that is a list": ("? [a]\n: b\n", "expected a name"),
+    "a group as a key": ("? {a: 1}\n: b\n", "expected a name"),
     "merging groups": ("learner: {<<: {seed: 1}}\n", "unknown key 'learner.<<'"),
     "a tag": ("out: !!timestamp 2026-02-30\n", "tags"),
     "binary": ("out: !!binary AAAA\n", "tags"),
@@ -66,7 +66,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "two documents": ("learner: {seed: 1}\n---\nlearner: {seed: 2}\n", "another document"),
     "too much": ("# " + "x" * LONGEST + "\nlearner: {seed: 1}\n", "200,001 characters"),
     "a control character": ("out: \x07\n", "not valid YAML"),
-    "a lone surrogate": ('out: "\\ud800"\n', "written as UTF-8"),
+    "a lone surrogate": ('out: "\\ud800"\n', "encoded as UTF-8"),
 }
 
 

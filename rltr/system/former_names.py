@@ -60,7 +60,7 @@ def present_names(data: Mapping[str, Any], names: Mapping[str, str], where: str)
     """
     for former, present in names.items():
         if former in data and present in data:
-            raise RltrError(f"{where} has both {present!r} and its former name {former!r}: leave out {former!r}")
+            raise RltrError(f"{where} has both {present!r} and {former!r}, its former name: leave out {former!r}")
     return {names.get(name, name): value for name, value in data.items()}
 
 
