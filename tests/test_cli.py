@@ -261,7 +261,7 @@ def test_a_runs_folder_is_not_its_policys(run_folder: Path, policy: Path) -> Non
     shutil.copytree(policy, run_folder / "policy")
     for command in (["check"], ["evaluate", "--policy"]):
         result = rltr(*command, run_folder)
-        assert result.exit_code == 2 and f"whose policy is {str(run_folder / 'policy')!r}" in result.stderr
+        assert result.exit_code == 2 and f"its policy is {str(run_folder / 'policy')!r}" in result.stderr
 
 
 def test_what_comes_next_can_be_pasted(
