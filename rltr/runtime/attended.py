@@ -1,4 +1,4 @@
-"""What the attention before a decision layer worked on; attention weights are never computed for it."""
+"""Queries and keys of the attention layer before a decision; its full attention weights are never computed."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from rltr.runtime.tokens import Tokens
 
 @dataclass(frozen=True)
 class Attended:
-    """Queries and keys of one layer's attention over a ragged batch, as they were: nothing is copied until asked for.
+    """Queries and keys of one layer's attention over a ragged batch, not copied.
 
     Attributes:
         query: queries; ``batch`` is 1 and ``length`` all packed tokens, or rows and their tokens if all have as many.
@@ -37,9 +37,9 @@ class Attended:
 
     @property
     def from_pooled(self) -> Float[Tensor, " total"]:
-        """Attention that the token which the head reads gave to every token of its row, averaged over heads; sums to 1.
+        """Attention from the pooled token to every token of its row, averaged over heads; sums to 1 per row.
 
-        Where a layer's own attention spans a window only, this one spans the whole row all the same.
+        It spans the whole row even if the layer itself uses windowed attention.
         """
         return ragged.unpad(self.padded_from_pooled, self.tokens)
 
@@ -51,7 +51,7 @@ class Attended:
         reading = query.index_select(0, tokens.pooled(self.pooled))
         if reading.shape[1] != key.shape[1]:
             key = key.repeat_interleave(reading.shape[1] // key.shape[1], 1)
-        # A product and a sum: several times faster on a CPU than so many products of one row.
+        # A product and a sum: several times faster on a CPU than one matrix product per row.
         if tokens.uniform is not None:
             products = key.unflatten(0, (len(tokens.counts), tokens.uniform)) * reading[:, None]
         else:

@@ -1,7 +1,7 @@
 """The attention implementation ``"rltr"`` of transformers: ragged inside of a reduced forward pass, native outside.
 
 Without a ragged batch in the current context the functions are transformers' own ``sdpa``, so a model that carries them
-behaves as usual for everybody else: other threads, other greenlets, evaluations in the middle of a rollout.
+behaves as usual in other threads, in other greenlets and in evaluations during a rollout.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ class Stream:
 
     Attributes:
         tokens: the ragged batch between the first and the last layer, None outside of them.
-        allowed: who may attend to whom in the layer that runs; None where its model made no mask.
+        allowed: mask function of the layer that runs; None if the model made no mask.
         pooled: which token of a row the model's head reads.
         backend: how uneven rows are computed.
     """
@@ -67,7 +67,7 @@ class MaskRequest:
     """The mask function and the padding that a model requested, kept with the mask that it got.
 
     Attributes:
-        allowed: who may attend to whom, padding aside.
+        allowed: mask function (which query may attend to which key), without padding.
         present: which tokens are not padding; None if all are there.
     """
 
@@ -135,7 +135,7 @@ def attends_causally(module: nn.Module, said: bool | None) -> bool:
     """Whether a module attends causally where it has no mask, by transformers' rule.
 
     That rule is sdpa's: causal, unless the module says otherwise. The modules of :func:`attend_to_both_sides` were
-    written for eager attention, where without a mask everybody is seen.
+    written for eager attention, where every token is attended to if there is no mask.
     """
     if said is None:
         said = getattr(module, "is_causal", module not in _both_sides)

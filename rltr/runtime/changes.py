@@ -1,4 +1,4 @@
-"""What others change in a model while rltr is in it: layers put in or taken out, parts set to training mode.
+"""Detect changes made to a model while rltr is attached: layers put in or taken out, parts set to training mode.
 
 Looking at every module in every call would take long, so torch's registration hooks count changes, and modules are
 walked again only after one.
@@ -52,7 +52,7 @@ class Changes:
             finalize(self, handle.remove)
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching and remove the hooks."""
         for handle in self._hooks:
             handle.remove()
 

@@ -1,4 +1,4 @@
-"""What selectors and the runtime share: what a decision is about, its answer, and what was kept in the end."""
+"""Types that selectors and the runtime share: a decision's inputs, the selector's choice, the trace of kept tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Decision:
         layer: the layer about to run.
         hidden: hidden states of the packed tokens.
         tokens: the ragged batch they belong to.
-        protected: tokens that stay whatever is decided.
+        protected: tokens that are kept regardless of the choice.
         begun: tokens each row had before the first decision.
         attended: what the previous layer's attention worked on; None before the first layer.
         causal: whether tokens see only those before them; then dropped ones are merged into later ones only.
@@ -79,7 +79,7 @@ Decide: TypeAlias = Callable[[Decision], Choice]
 
 @dataclass(frozen=True)
 class Trace:
-    """Which tokens were in the stream, and when.
+    """Which tokens were in the stream before and after each decision.
 
     Attributes:
         stages: the ragged batch before the first decision, then after each.

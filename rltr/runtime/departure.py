@@ -19,7 +19,7 @@ from rltr.runtime.tokens import Tokens
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Decide as in training, whatever the caller does: no gradient is recorded, and autocast changes no precision.
+    """Disable gradients and autocast, so that decisions are computed with the same precision as in training.
 
     No greenlet may be switched inside: both are states of the thread.
     """
@@ -74,8 +74,8 @@ def remove_tokens(
         place = stands.index_select(0, into)
         stands.index_copy_(0, leave, place)
         if found is not None:
-            # Nobody takes these in, so their most similar kept token stands for them. Protected ones count here: a row
-            # always keeps one, and nothing is merged into it by this.
+            # These have no merge partner, so the output of their most similar kept token is used in their place.
+            # Protected tokens count here: a row always keeps one, and nothing is merged into it by this.
             lost = torch.zeros_like(kept).index_fill_(0, leave[~found], True)
             stands[lost] = stands[merging.nearest(decision.normalized, tokens, lost, kept)[1]]
             leave, place = leave[found], place[found]
