@@ -18,7 +18,7 @@ from rltr.tasks.goals.goal import Answers, Goal, Labels, PerRow
 
 
 def reduced_cost(cost: CostModel, trace: Trace, depth: int) -> Float[Tensor, " rows"]:
-    """Cost of a reduced pass for each row: all layers at their token counts, and all decisions at their inputs'."""
+    """Cost of a reduced pass for each row: layers and decisions, each at the number of tokens it gets."""
     counts = trace.counts_per_layer(depth).to(torch.float64)
     total = torch.stack([cost.layer(layer, counts[layer]) for layer in range(depth)]).sum(0)
     for stage in range(len(trace.layers)):

@@ -1,4 +1,4 @@
-"""An evaluation as figures, tables and one HTML page."""
+"""Report of an evaluation: figures, tables and one HTML page."""
 
 from rltr.report.gallery import Patches
 from rltr.report.html import write_report

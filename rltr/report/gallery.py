@@ -1,6 +1,6 @@
-"""Inputs as the model saw them, decision by decision, with the tokens that had left dimmed.
+"""Pictures and texts of inputs after each decision, with removed tokens dimmed.
 
-Merged and dropped tokens look the same: neither has a token of its own any more.
+Merged and dropped tokens look the same, since neither is in the sequence any more.
 """
 
 import math
@@ -17,30 +17,30 @@ from transformers import PretrainedConfig
 from rltr.evaluate.points import View
 
 TINT = (122, 132, 146)
-"""The grey-blue into which a dimmed patch fades: neither a black nor a white background hides it."""
+"""RGB of the grey-blue that dimmed patches fade to; visible on black and on white backgrounds."""
 FADE = 0.8
 """Share of the tint in a dimmed patch."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Where the tokens of an image lie: some leading ones without a place, then the patches row by row, then others."""
+    """Positions of image tokens: leading ones without a position, then the patches row by row, then any others."""
 
     rows: int
-    """Patches from top to bottom."""
+    """Number of rows of patches."""
     columns: int
-    """Patches from left to right."""
+    """Number of columns of patches."""
     leading: int = 1
-    """CLS, distillation and register tokens before the first patch."""
+    """Number of CLS, distillation and register tokens before the first patch."""
 
     @classmethod
     def of(cls, config: PretrainedConfig, grid: int) -> "Patches":
-        """Work out the places of ``grid`` tokens: from image and patch size where they fit, else the largest square."""
+        """Infer the layout of ``grid`` tokens: from image and patch size if they fit, else the largest square."""
         image, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
         if image is not None and patch is not None:
             (height, width), (patch_height, patch_width) = _pair(image), _pair(patch)
             rows, columns = height // patch_height, width // patch_width
-            # An image of another size than the config's has other patches; then their number does not fit.
+            # If the image size differs from the config's, the number of patches does not fit.
             if 0 <= grid - rows * columns <= max(rows, columns):
                 return cls(rows, columns, grid - rows * columns)
         side = math.isqrt(grid)
@@ -54,26 +54,26 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def stage_titles(view: View) -> list[str]:
-    """One caption per stage: what was left of the input's tokens."""
+    """One caption per stage: the fraction of the input's tokens that is left."""
     full = max(1, view.present[0].count("1"))
     shares = [f"{stage.count('1') / full:.0%}".replace("%", " %") for stage in view.present[1:]]
     return ["all tokens", *(f"layer {layer}: {share}" for layer, share in zip(view.layers, shares, strict=True))]
 
 
 def dim(picture: Image.Image, present: str, patches: Patches) -> Image.Image:
-    """Fade the patches whose token has left; everything else keeps its exact pixels.
+    """Fade the patches whose tokens were removed; all other pixels are unchanged.
 
     Args:
-        picture: as the model sees it.
-        present: one ``1`` (still there) or ``0`` per token; tokens that are no patches are passed over.
-        patches: the geometry.
+        picture: the image after the model's preprocessing.
+        present: one ``1`` (still there) or ``0`` per token; tokens that are not patches are ignored.
+        patches: layout of the tokens.
 
     Raises:
-        ValueError: if there are fewer tokens than the geometry says.
+        ValueError: if there are fewer tokens than the layout needs.
     """
     needed = patches.leading + patches.rows * patches.columns
     if len(present) < needed:
-        raise ValueError(f"{len(present)} tokens cannot be {patches}: that takes {needed}")
+        raise ValueError(f"{len(present)} tokens do not fit {patches}, which takes {needed}")
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
     gone = np.array([token == "0" for token in present[patches.leading : needed]])
     row = np.arange(pixels.shape[0]) * patches.rows // pixels.shape[0]
@@ -92,14 +92,14 @@ def panels(picture: Image.Image, view: View, patches: Patches, side: int = 224) 
 
 
 def text_panels(words: Sequence[str], view: View) -> list[Markup]:
-    """One piece of HTML per stage, each word in a span; those that had left have the class ``gone``.
+    """One piece of HTML per stage, with every token in a span; removed tokens have the class ``gone``.
 
     Args:
         words: one string per token, without padding.
-        view: its first stage says which places of the batch's grid hold these tokens.
+        view: its first stage marks the places of these tokens in the batch's padded grid.
 
     Raises:
-        ValueError: if there are not as many words as tokens.
+        ValueError: if the numbers of words and tokens differ.
     """
     places = [place for place, token in enumerate(view.present[0]) if token == "1"]
     if len(places) != len(words):
@@ -116,7 +116,7 @@ def text_panels(words: Sequence[str], view: View) -> list[Markup]:
 
 
 def _pieces(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Space before and text of each token, by the habits of WordPiece (##ing), BPE (Ġword), SentencePiece (▁word)."""
+    """Leading space and text of each token, for WordPiece (##ing), BPE (Ġword) and SentencePiece (▁word)."""
     marked = any(word.startswith(("Ġ", "▁")) for word in words)
     pieces = []
     for word in words:

@@ -1,4 +1,4 @@
-"""One self-contained ``report.html``, and the files beside it."""
+"""Write the report: one self-contained ``report.html``, results as JSON and CSV, and figures."""
 
 import base64
 import io
@@ -46,11 +46,11 @@ def write_report(
     """Write ``results.json``, ``results.csv``, the figures as PNG and ``report.html`` into a folder.
 
     Args:
-        evaluation: the outcome of a sweep, with at least one point.
-        folder: made if it is missing; files of the same names are replaced.
-        examples: the split that was evaluated, for the gallery; no gallery without it.
-        patches: where an image's tokens lie; without it no pictures.
-        history: logged scalars of the training (see :func:`rltr.evaluate.results.read_history`).
+        evaluation: results with at least one operating point.
+        folder: created if it is missing; files of the same names are replaced.
+        examples: the evaluated split, for the gallery; None for no gallery.
+        patches: layout of image tokens; None for no pictures.
+        history: logged scalars for the training curves (see :func:`rltr.evaluate.results.read_history`).
 
     Returns:
         The path of ``report.html``.
@@ -79,7 +79,7 @@ def render(
     patches: Patches | None = None,
     history: Sequence[Mapping[str, float]] = (),
 ) -> str:
-    """The report as HTML; arguments as for :func:`write_report`."""
+    """Render the report as HTML; arguments as for :func:`write_report`."""
     environment = Environment(
         loader=PackageLoader("rltr.report", "."),
         autoescape=True,
@@ -116,8 +116,8 @@ def render(
 
 
 def summary(evaluation: Evaluation) -> str:
-    """The outcome in plain sentences, whatever it is."""
-    # Of what the percentages are, is said once.
+    """Summarise the results in a few sentences, also if the policy is not better."""
+    # The name of the metric follows only the first percentage.
     name = "" if evaluation.quality_name == "accuracy" else f" {evaluation.quality_name}"
     native = f"the native model has {percent(evaluation.dense_quality)}{name}"
     own = [point for point in evaluation.points if point.method == POLICY]
@@ -150,7 +150,7 @@ def summary(evaluation: Evaluation) -> str:
 
 
 def tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """A few numbers to see first, each with what it means."""
+    """Numbers for the top of the report, as pairs of number and meaning."""
     native = evaluation.native_milliseconds
     found = [
         (percent(evaluation.dense_quality), f"{evaluation.quality_name} of the native model"),
@@ -175,7 +175,7 @@ def tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One input of the gallery, ready to be shown."""
+    """One input of the gallery, rendered."""
 
     name: str
     verdict: str
@@ -187,7 +187,7 @@ class Exhibit:
 
 
 def gallery(evaluation: Evaluation, examples: Examples | None, patches: Patches | None) -> list[Exhibit]:
-    """What the policy kept of each recorded input at the setting the summary speaks of."""
+    """Render what the policy kept of each recorded input, at the setting that the summary reports."""
     chosen = highlighted(evaluation.points)
     if examples is None or chosen is None:
         return []
@@ -221,7 +221,7 @@ def _exhibit(
 
 
 def inline(picture: Image.Image) -> str:
-    """A picture as a ``data:`` address: small ones without loss, photographs as JPEG."""
+    """Encode a picture as a ``data:`` URL: small ones as PNG, larger ones as JPEG."""
     buffer = io.BytesIO()
     if max(picture.size) <= _SHARP:
         picture.save(buffer, "PNG", optimize=True)

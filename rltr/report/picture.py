@@ -1,4 +1,4 @@
-"""The one picture for a README: the curve, and what the policy leaves of a few inputs."""
+"""Overview picture for a README: the curve, and the tokens that the policy keeps of a few inputs."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,16 @@ from rltr.report.wording import capital
 
 
 def readme_picture(evaluation: Evaluation, strips: Sequence[Sequence[Image.Image]], rows: int = 4) -> Figure:
-    """Curve on the left, ``rows`` inputs on the right from all tokens to what is left at the end.
+    """Draw the curve on the left and up to ``rows`` inputs on the right, from all tokens to those left at the end.
 
     Args:
-        evaluation: with at least one point.
-        strips: per input the pictures of its stages, as :func:`rltr.report.gallery.panels` makes them.
-        rows: largest number of inputs that are shown.
+        evaluation: results with at least one operating point.
+        strips: for each input, the pictures of its stages, as :func:`rltr.report.gallery.panels` makes them.
+        rows: largest number of inputs to show.
     """
     strips = list(strips)[:rows]
     stages = [0] if not strips else _stages(len(strips[0]))
-    # The picture goes on a page whose background nobody knows, so it brings its own.
+    # Not transparent, because the background of the page is unknown.
     figure = Figure(figsize=(12.5, 5.4), layout="constrained", facecolor="white")
     halves = figure.add_gridspec(1, 2, width_ratios=(1.15, 1))
     left, right = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
@@ -33,7 +33,7 @@ def readme_picture(evaluation: Evaluation, strips: Sequence[Sequence[Image.Image
         axes.annotate(
             f"{100 * chosen.quality:.1f} % at {chosen.latency:.2f}×",
             (chosen.latency, chosen.quality),
-            (-8, 12),  # a curve rises to the right: above it on the left is nothing
+            (-8, 12),  # curves rise to the right, so the space above left is empty
             textcoords="offset points",
             ha="right",
             color=ACCENT,
@@ -55,7 +55,7 @@ def readme_picture(evaluation: Evaluation, strips: Sequence[Sequence[Image.Image
 
 
 def _stages(count: int) -> list[int]:
-    """At most four stages, first and last among them."""
+    """Indices of at most four stages, evenly spaced, the first and the last included."""
     if count <= 4:
         return list(range(count))
     return sorted({round(step * (count - 1) / 3) for step in range(4)})

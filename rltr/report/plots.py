@@ -1,4 +1,4 @@
-"""The figures of an evaluation. Each function returns a matplotlib ``Figure``; nothing global is touched."""
+"""Figures of an evaluation. Each function returns a matplotlib ``Figure`` and changes no global state."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ _PERCENT = PercentFormatter(1, decimals=None, symbol=" %")  # as many decimals a
 
 
 def curve(evaluation: Evaluation, cost: str = "latency") -> Figure:
-    """Quality over relative cost, the policy in front with its 95 % band, and every baseline.
+    """Plot quality over relative cost: the policy with its 95 % band in front, and every baseline.
 
     Args:
-        evaluation: with at least one point.
+        evaluation: results with at least one operating point.
         cost: ``latency`` or ``flops``.
     """
     figure = new_figure(height=4.9)
@@ -35,7 +35,7 @@ def curve(evaluation: Evaluation, cost: str = "latency") -> Figure:
 
 
 def legend_below(figure: FigureBase, evaluation: Evaluation, columns: int) -> None:
-    """Put a legend under what :func:`draw_curve` drew: one entry per method, and what the kinds of line mean."""
+    """Add a legend below the axes of :func:`draw_curve`: one entry per method, and the meaning of the line styles."""
     style = looks([point.method for point in evaluation.points])
     present = {point.method for point in evaluation.points}
     handles = [Line2D([], [], color=INK, marker="o", linewidth=0, markersize=6, label="native")]
@@ -50,7 +50,7 @@ def legend_below(figure: FigureBase, evaluation: Evaluation, columns: int) -> No
 
 
 def draw_curve(axes: Axes, evaluation: Evaluation, cost: str, title: str = "") -> None:
-    """Draw what :func:`curve` shows into given axes."""
+    """Draw the plot of :func:`curve` into given axes."""
     name = evaluation.quality_name
     dress(axes, title or f"{capital(name)} over {AXIS_NAMES[cost].split(',')[0]}", AXIS_NAMES[cost], name)
     series = evaluation.series()
@@ -87,7 +87,7 @@ def draw_curve(axes: Axes, evaluation: Evaluation, cost: str, title: str = "") -
 
 
 def _focus(axes: Axes, evaluation: Evaluation) -> None:
-    """Let curves that fall far below the policy leave the picture: the table has them, the eye needs the top."""
+    """Limit the y axis to the range of the policy. Points far below it are cut off; the table has them all."""
     own = [point.quality for point in evaluation.points if point.method == POLICY]
     lowest = min(own, default=min(point.quality for point in evaluation.points))
     top = max(point.quality for point in evaluation.points)
@@ -98,7 +98,7 @@ def _focus(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def kept_per_layer(evaluation: Evaluation) -> Figure:
-    """Mean tokens in each layer, one line per setting of the policy (of all points, if there is no policy)."""
+    """Plot the mean tokens in each layer, one line per point of the policy, or per point if there is no policy."""
     points = [point for point in evaluation.points if point.method == POLICY] or evaluation.points
     points = sorted(points, key=lambda point: -point.latency)
     figure = new_figure()
@@ -106,7 +106,7 @@ def kept_per_layer(evaluation: Evaluation) -> Figure:
     dress(axes, "Tokens kept", "layer", "tokens per input")
     depth = len(points[0].kept)
     ends = spread([point.kept[-1] for point in points], 0.062 * evaluation.tokens)
-    # More saved, stronger colour; a step, because tokens leave before a layer and not within it.
+    # Faster points get a stronger colour. Steps, because tokens are removed before a layer and not within it.
     for number, (point, end) in enumerate(zip(points, ends, strict=True)):
         shade = 0.35 + 0.65 * (number + 1) / len(points)
         axes.stairs(point.kept, range(depth + 1), baseline=None, color=ACCENT, alpha=shade, linewidth=2)
@@ -121,12 +121,12 @@ def kept_per_layer(evaluation: Evaluation) -> Figure:
 
 
 def has_forecast(evaluation: Evaluation) -> bool:
-    """Whether a latency table predicted any point of the policy, for which alone it was measured."""
+    """Whether a latency table predicted any point of the trained or untrained policy."""
     return any(point.predicted is not None and point.method in (POLICY, UNTRAINED) for point in evaluation.points)
 
 
 def predicted_latency(evaluation: Evaluation) -> Figure:
-    """Relative latency as the cost model's table predicted it, over the measured one; on the diagonal it was right."""
+    """Plot the relative latency predicted by the latency table over the measured one; the diagonal is exact."""
     shown = [(point, point.predicted) for point in evaluation.points if point.method in (POLICY, UNTRAINED)]
     points = [(point, guess) for point, guess in shown if guess is not None]
     figure = new_figure()
@@ -146,7 +146,7 @@ def predicted_latency(evaluation: Evaluation) -> Figure:
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Move labels apart: same order as ``values``, at least ``gap`` between neighbours, none below its value."""
+    """Move labels apart: at least ``gap`` between neighbours, in the order of ``values``, each only upwards."""
     order = sorted(range(len(values)), key=lambda index: values[index])
     placed = list(values)
     for below, above in pairwise(order):
@@ -167,11 +167,11 @@ TITLES = {
 
 
 def training_curves(history: Sequence[Mapping[str, float]], x: str = "rollouts") -> Figure:
-    """Logged scalars of a training, one small panel each; columns that end in a number share one (keep rate per layer).
+    """Plot the logged scalars of a training, one panel each; columns that end in a number, one per layer, share one.
 
     Args:
         history: one mapping per logged step; a scalar may be missing where it was not logged.
-        x: the column that goes along; the number of the row if there is none.
+        x: name of the column for the x axis; the row number where it is missing.
     """
     panels: dict[str, list[str]] = {}
     for name in dict.fromkeys(key for row in history for key in row if key != x):
@@ -205,6 +205,6 @@ def _thousands(value: float, _: object) -> str:
 
 
 def _mix(share: float) -> tuple[float, ...]:
-    """From the palette's blue (0) to its accent (1): first to last layer."""
+    """Colour between the palette's blue (0, first layer) and its accent (1, last layer)."""
     first, last = to_rgb(OTHERS[0]), to_rgb(ACCENT)
     return tuple(a + share * (b - a) for a, b in zip(first, last, strict=True))

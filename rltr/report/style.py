@@ -1,4 +1,4 @@
-"""How figures look: colours that colour-blind readers can tell apart, and two backgrounds, paper and web page."""
+"""Style of figures: a palette for colour-blind readers, and output as PNG on white or as SVG for a web page."""
 
 import io
 import re
@@ -17,20 +17,20 @@ from rltr.system.files import atomic_write
 INK = "#1f2429"
 LINE = "#d3d8de"
 ACCENT = "#d55e00"
-"""Of the policy: the vermilion of Okabe and Ito's palette; its other colours are the baselines'."""
+"""Colour of the policy: vermilion of Okabe and Ito's palette, whose other colours are the baselines'."""
 PALE = "#eba16b"
-"""Of the untrained policy: the accent, paler."""
+"""Colour of the untrained policy: a paler accent."""
 OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8a6fd1", "#7a828c")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def new_figure(width: float = 5.0, height: float = 4.1) -> Figure:
-    """An empty figure of this size in inches, small enough that its 10-point letters stay readable on a phone."""
+    """Make an empty figure, sized in inches; small enough that 10-point text is readable on a phone."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="none")
 
 
 def dress(axes: Axes, title: str, x: str, y: str) -> None:
-    """Give axes a title, labels, a quiet grid and no box."""
+    """Set title and labels of axes, with a light grid and without a frame."""
     axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK)
     axes.set_xlabel(x, fontsize=10, color=INK)
     axes.set_ylabel(y, fontsize=10, color=INK)
@@ -43,29 +43,29 @@ def dress(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each method; a baseline keeps its look whatever else is drawn beside it in this report."""
+    """Colour and marker of each method, the same in all figures of a report that get the same ``methods``."""
     others = sorted({method for method in methods if method not in (POLICY, UNTRAINED)})
     styles = {name: (OTHERS[i % len(OTHERS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(others)}
     return {POLICY: (ACCENT, "o"), UNTRAINED: (PALE, "o"), **styles}
 
 
 def write_png(figure: Figure, path: Path, dpi: int = 160) -> None:
-    """Write a figure on white."""
+    """Write a figure as PNG on a white background."""
     FigureCanvasAgg(figure)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, facecolor="white")
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """A figure as an ``<svg>`` element for a web page: it takes on the page's text colour, light or dark.
+    """Convert a figure to an ``<svg>`` element that adopts the text colour of the web page, light or dark.
 
     Args:
-        figure: drawn in ``INK`` and ``LINE`` wherever it should follow the page.
-        name: of letters; keeps the ids of several figures on one page apart.
+        figure: a figure; its parts in the colours ``INK`` and ``LINE`` follow the page's.
+        name: prefix of ids, letters only; must differ between the figures of a page.
     """
     buffer = io.StringIO()
     FigureCanvasSVG(figure)
-    # Letters stay letters: smaller, sharp, searchable, and in the page's font.
+    # Text is not converted to paths: it is smaller, searchable and in the page's font.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -74,7 +74,7 @@ def to_svg(figure: Figure, name: str) -> str:
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     for mark in (' id="', 'href="#', "url(#"):
         text = text.replace(mark, f"{mark}{name}-")
-    # No fixed size, and no namespaces: inside of HTML they are known.
+    # No fixed size, and no namespaces, which HTML does not need.
     text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img">', text, count=1, flags=re.DOTALL)
     text = re.sub(r"font: ([^;\"]*?)'[^;\"]*", r"font: \1 system-ui, sans-serif", text)
     return text.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -1,13 +1,13 @@
-"""Numbers as the report prints them."""
+"""Format numbers and intervals for the report."""
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
-    """``81.2 %`` (with a space that does not break), or a dash for None."""
+    """``81.2 %`` (with a non-breaking space), or a dash for None."""
     return "–" if value is None else f"{100 * value:.{decimals}f}\u00a0%"
 
 
 def capital(name: str) -> str:
-    """The name of a quality at the beginning of a title."""
+    """Name of a metric with an upper-case first letter, for titles."""
     return name[:1].upper() + name[1:]
 
 
@@ -39,12 +39,12 @@ def signed_percent(value: float | None) -> str:
 
 
 def verdict(interval: tuple[float, float] | None) -> str:
-    """What the interval of a difference allows to say: ``above``, ``below``, ``level`` if it includes 0, or a dash."""
+    """Whether the interval of a difference is ``above`` 0, ``below`` 0 or includes it (``level``); a dash for None."""
     if interval is None:
         return "–"
     return "above" if interval[0] > 0 else "below" if interval[1] < 0 else "level"
 
 
 def colour(interval: tuple[float, float] | None) -> str:
-    """The class ``good`` or ``bad`` of a difference with such an interval: what may well be 0 is neither."""
+    """CSS class of a difference: ``good`` or ``bad`` if its interval excludes 0, else empty."""
     return {"above": "good", "below": "bad"}.get(verdict(interval), "")
