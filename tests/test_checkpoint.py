@@ -1,4 +1,4 @@
-"""Checkpoints: going on is as if one had never stopped, and a damaged one is a clear line."""
+"""Checkpoints: a resumed training equals an uninterrupted one, and a damaged checkpoint gives a clear error."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ STEPS = len(LAYERS) * ROWS
 
 @pytest.fixture
 def learner(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
-    """Makes learners, each with everything of its own but the model's weights; close their environment."""
+    """Factory of learners that share only the model's weights; their environments are closed at the end."""
     made: list[TokenSelectionVecEnv] = []
 
     def make(seed: int = 0, width: int = 8) -> TokenPPO:
@@ -47,7 +47,7 @@ def learner(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
 
 
 def state(ppo: TokenPPO) -> dict[str, Tensor]:
-    """Everything that is learned, the optimiser's memory included."""
+    """All weights and the optimiser state."""
     found = {name: value.clone() for name, value in ppo.policy.state_dict().items()}
     for index, values in ppo.policy.optimizer.state_dict()["state"].items():
         found |= {f"optimizer.{index}.{name}": value.clone() for name, value in values.items()}
@@ -55,10 +55,10 @@ def state(ppo: TokenPPO) -> dict[str, Tensor]:
 
 
 def run(ppo: TokenPPO, until: int, folder: Path | None = None, every: int = 100) -> dict[str, Tensor]:
-    """Train until there were so many updates in all, of 4 planned ones."""
+    """Train up to update ``until`` of 4 planned ones."""
 
     class Stop(Checkpoints):
-        """Stops as an interruption does: in the middle of everything, without a word."""
+        """Stops the training abruptly, as an interruption would."""
 
         def _on_rollout_start(self) -> None:
             super()._on_rollout_start()
@@ -104,7 +104,7 @@ def test_a_checkpoint_behind_the_interruption_replays_what_was_lost(learner: Any
 
 
 def test_dense_answers_are_not_computed_again(learner: Any, tmp_path: Path) -> None:
-    """Among other inputs they would differ in their last bits, and so would everything that is learned from them."""
+    """In a pass with other inputs their last bits would differ, and so would the training."""
     ppo = learner()
     run(ppo, 2, tmp_path / "checkpoint", every=2)
     again = learner()
@@ -260,4 +260,4 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(
 def test_the_learning_rate_falls_in_a_line() -> None:
     rate = falling(0.01, 0.1)
     assert [rate(1.0), rate(0.5), rate(0.0)] == pytest.approx([0.01, 0.0055, 0.001])
-    assert rate(-0.5) == rate(0.0)  # behind the end of what was planned
+    assert rate(-0.5) == rate(0.0)  # beyond the planned end

@@ -1,4 +1,4 @@
-"""Dense logits on disk: found again to the last bit, bounded, safe to share, and never a reason to fail."""
+"""Cache of dense answers: bit-exact, bounded in size, safe for concurrent processes, and never fatal."""
 
 import errno
 import logging
@@ -33,13 +33,13 @@ def cache(tmp_path: Path, most_bytes: int = LARGE) -> DenseCache:
 
 
 def rows(index: list[int], value: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Logits that tell which example they are of."""
+    """Logits that identify their example."""
     return torch.tensor(index), torch.tensor(index, dtype=torch.float32)[:, None] + torch.tensor([value, 0.5])
 
 
 @pytest.fixture
 def passes(tiny_vit: Any) -> Any:
-    """How many rows each forward pass of the model had."""
+    """Number of rows of each forward pass of the model."""
     seen: list[int] = []
     handle = tiny_vit.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(len(kwargs["pixel_values"])), with_kwargs=True
@@ -72,7 +72,7 @@ def test_a_second_run_pays_nothing_and_gets_the_same_bits(
 def test_what_was_asked_before_and_by_whom_changes_no_bit(
     tiny_vit: Any, tiny_task: Any, tmp_path_factory: pytest.TempPathFactory, asked: list[list[int]], data: Any
 ) -> None:
-    """Results of a run must not depend on what other runs have stored: that is what a resumed one relies on."""
+    """Results must not depend on what other runs have stored, or a resumed run could differ."""
     shared = tmp_path_factory.mktemp("shared")
     backbone = Backbone(tiny_vit)
     alone = DenseAnswers(backbone, tiny_task.train, cache=cache(tmp_path_factory.mktemp("alone")))(torch.arange(24))
@@ -83,7 +83,7 @@ def test_what_was_asked_before_and_by_whom_changes_no_bit(
 
 
 def test_what_a_checkpoint_says_stays(tiny_vit: Any, tiny_task: Any, tmp_path: Path) -> None:
-    """It may come from another machine, whose last bits its training has seen already."""
+    """It may come from another machine, and the training has already used its last bits."""
     backbone = Backbone(tiny_vit)
     DenseAnswers(backbone, tiny_task.train, cache=cache(tmp_path))(torch.arange(24))
     resumed = DenseAnswers(backbone, tiny_task.train, cache=cache(tmp_path))
@@ -172,7 +172,7 @@ def test_the_key_tells_apart_how_torch_computes(tiny_vit: Any, tiny_task: Any, m
 
 
 def test_the_key_sees_all_that_stands_around_a_tower(tiny_task: Any) -> None:
-    """What joins towers, and how each of them attends, has a say in the answers of the whole."""
+    """Parameters outside the towers, and the attention of every tower, affect the answers of the whole model."""
     part = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = CLIPConfig(
         vision_config={**part, "image_size": 16, "patch_size": 4},
@@ -448,7 +448,7 @@ def test_processes_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_answers_of_another_shape_are_removed_and_the_rest_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They made a folder read as empty for ever."""
+    """Regression: such files once made the whole folder read as empty."""
     own = cache(tmp_path)
     own.write(KEY, *rows([0, 1, 2]))
     own.write(KEY, torch.tensor([3]), torch.zeros(1, 5))
@@ -456,7 +456,7 @@ def test_answers_of_another_shape_are_removed_and_the_rest_is_used(
     assert found is not None and found[0].tolist() == [0, 1, 2] and found[1].shape == (3, 2)
     assert "another shape" in caplog.text and len(list((tmp_path / "dense" / KEY).iterdir())) == 1
     own.write(KEY, torch.tensor([3]), torch.zeros(1, 5))
-    found = own.read(KEY, 10, (5,))  # who knows the shape is not outvoted
+    found = own.read(KEY, 10, (5,))  # a given shape wins over the most frequent one
     assert found is not None and found[0].tolist() == [3] and found[1].shape == (1, 5)
     own.write(KEY, *rows([4]))
     assert own.read(KEY, 10, (7, 2)) is None and list((tmp_path / "dense" / KEY).iterdir()) == []

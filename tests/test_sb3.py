@@ -1,4 +1,4 @@
-"""The environment under stable-baselines3: the contract of its VecEnv, and its own PPO."""
+"""The environment in stable-baselines3: the VecEnv API, and stock PPO."""
 
 import ast
 import inspect
@@ -188,7 +188,7 @@ def test_vec_monitor_counts_episodes(env: Any) -> None:
     assert monitor.episode_count == 4
 
 
-# What is used of stable-baselines3 though it is nobody's but its own
+# Private names of stable-baselines3 that rltr uses
 
 PRIVATE = {
     PPO: {"_current_progress_remaining", "_n_updates", "_setup_learn", "_update_learning_rate"},
@@ -210,7 +210,7 @@ def private_names(*packages: Path) -> set[str]:
 
 
 def test_private_names_of_stable_baselines3_are_those_that_are_listed(env: Any) -> None:
-    """Another version may rename them: so there is an upper bound, and this says what to look at when it is raised."""
+    """Another version may rename them, so the dependency has an upper bound. Check these when raising it."""
     root = Path(rltr.__file__).parent
     ours = private_names(root / "train", root / "envs", root / "policies")
     theirs = private_names(Path(stable_baselines3.__file__).parent)
@@ -259,7 +259,7 @@ def test_stock_ppo_learns_on_it_unchanged(env: Any, monitored: bool) -> None:
     assert any(not torch.equal(before[name], after[name]) for name in before)
     ended = list(ppo.ep_info_buffer or [])
     assert len(ended) == 24
-    # A reward is paid where it was earned: returns in the buffer are what an episode's rewards to come add up to.
+    # Rewards belong to their own step: returns in the buffer are the sums of an episode's later rewards.
     buffer: Any = ppo.rollout_buffer
     assert np.array_equal(buffer.episode_starts, np.tile([[1.0], [0.0]], (2, 4)))
     earned = buffer.rewards.reshape(2, len(LAYERS), 4)  # episodes, decisions, environments

@@ -1,4 +1,4 @@
-"""TokenPPO: credit per token, ratios per token, and that it learns what it should."""
+"""TokenPPO: advantages and ratios per token, updates, saving, and that it learns."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ GRID = 17
 
 @pytest.fixture
 def build(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
-    """Makes learners on ``tiny_vit``; what they left attached is detached in the end."""
+    """Factory of learners on ``tiny_vit``; their environments are closed at the end."""
     backbone, made = Backbone(tiny_vit), []
 
     def make(rows: int = 8, env_options: dict[str, Any] | None = None, width: int = 8, **options: Any) -> TokenPPO:
@@ -41,7 +41,7 @@ def build(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
             )
         )
         made.append(env)
-        # Without price_slope the policy does not start out minding prices: what it does about them is learned.
+        # Without price_slope the initial policy ignores prices, so its reaction to them must be learned.
         config = PolicyConfig(backbone.width, backbone.depth, GRID, width=width, price_slope=0.0)
         return TokenPPO(env, config, **{"seed": 0, **options})
 
@@ -51,7 +51,7 @@ def build(tiny_vit: Any, tiny_task: Any) -> Iterator[Any]:
 
 
 def collect(ppo: TokenPPO) -> None:
-    """One batch of rollouts, and no update."""
+    """Collect one batch of rollouts without an update."""
     _, callback = ppo._setup_learn(total_timesteps=1)
     assert ppo.env is not None
     ppo.collect_rollouts(ppo.env, callback, ppo.rollout_buffer, ppo.n_steps)
@@ -65,7 +65,7 @@ def train(ppo: TokenPPO, updates: int) -> TokenPPO:
     return ppo.learn(updates * ppo.n_steps * ppo.n_envs)
 
 
-# Credit
+# Advantages
 
 
 @given(st.lists(st.lists(st.floats(-4, 1, width=32), min_size=3, max_size=3), min_size=1, max_size=4))
@@ -130,7 +130,7 @@ def test_one_deviation_serves_batches_with_and_without_a_changed_answer() -> Non
         [torch.tensor([0.0, 2.0]), torch.zeros(4), torch.tensor([1.0, 2.0])],
     )
     found = [deviation.update(batch) for batch in batches]
-    # Variances 2, 0 and 0.5; the newest weighs 1, the one before a half, and so on.
+    # Variances 2, 0 and 0.5; the newest has weight 1, the one before 1/2, and so on.
     expected = [2.0, (0 + 2.0 / 2) / 1.5, (0.5 + 0 / 2 + 2.0 / 4) / 1.75]
     assert found == pytest.approx([variance**0.5 for variance in expected])
     assert RunningDeviation().update(torch.zeros(8)) == 0
@@ -140,7 +140,7 @@ def test_one_deviation_serves_batches_with_and_without_a_changed_answer() -> Non
 
 
 def test_groups_of_one_are_refused(build: Any) -> None:
-    """They have no other rollout to be compared with."""
+    """Without another rollout of the same input there is no leave-one-out baseline."""
     with pytest.raises(RltrError, match=r"group_size=1.*at least 2"):
         build(env_options={"group_size": 1})
 
@@ -175,7 +175,7 @@ def test_the_buffer_holds_what_happened(build: Any) -> None:
         kept[step.seen.tokens.row, step.seen.tokens.position] = step.keep
         assert torch.equal(kept, after.present)
         torch.testing.assert_close(step.score_advantage, leave_one_out(outcome.score, 4), rtol=1e-4, atol=1e-5)
-    # All tokens' own costs from the first decision on are what the rows cost after it.
+    # Token costs at the first decision add up to the cost of the rows from there on.
     start = ppo.episodes.pricing
     before_first = start.before_first(outcome.trace.stages[0].count) / start.typical_cost
     own = torch.zeros(8).index_add_(0, last[0].seen.tokens.row, last[0].cost)
@@ -233,7 +233,7 @@ def test_what_saving_names_instead_gives_the_same_learner_back(build: Any, tmp_p
 
 @pytest.mark.parametrize(("rollouts", "updates"), [(1, 1), (8, 1), (9, 2), (20, 3), (24, 3), (31, 4)])
 def test_the_last_step_is_never_uphill(build: Any, rollouts: int, updates: int) -> None:
-    """Learning goes on for whole batches, and what remains falls to 0 over all of them."""
+    """``learn`` runs whole batches, and the remaining progress falls to 0 over all of them."""
     ppo = build(learning_rate=lambda remaining: 0.01 * remaining)
     train, seen = ppo.train, []
 
@@ -334,7 +334,7 @@ def test_nothing_is_clipped_in_the_first_step(build: Any, monkeypatch: pytest.Mo
 
 
 def test_protected_tokens_get_no_gradient(build: Any) -> None:
-    """Whatever protected tokens' actions are said to be worth, the update is the same."""
+    """The advantages of protected tokens do not affect the update."""
     results = []
     for worth in (0.0, 1000.0):
         collect(ppo := build(n_epochs=1, target_kl=None))
@@ -348,7 +348,7 @@ def test_protected_tokens_get_no_gradient(build: Any) -> None:
 
 
 def watched_logits(ppo: TokenPPO, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The keep logits of every gradient step to come, with their gradients."""
+    """Record the keep logits of the coming gradient steps, with their gradients."""
     logits: list[Tensor] = []
     inner = ppo.policy.network.with_baseline
 
@@ -363,7 +363,7 @@ def watched_logits(ppo: TokenPPO, monkeypatch: pytest.MonkeyPatch) -> list[Tenso
 
 
 def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient of the loss by each logit, taken from the policy gradient theorem token by token."""
+    """The gradient with respect to each logit equals that of the policy gradient theorem for its token."""
     collect(ppo := build(n_epochs=1, max_grad_norm=1e9, ent_coef=0.0))
     step = ppo.rollout_buffer.steps[0]
     generator = torch.Generator().manual_seed(0)
@@ -393,7 +393,7 @@ def test_a_token_beyond_the_clip_range_is_pushed_no_further(build: Any, monkeypa
 
 
 def test_the_gradient_of_the_actor_alone_is_bounded(build: Any) -> None:
-    """What the cost baseline does not know yet must not slow the actor down."""
+    """A large error of the cost baseline must not reduce the step of the actor."""
     norms = []
     for bound in (1e9, 1e-3):
         collect(ppo := build(n_epochs=1, max_grad_norm=bound))
@@ -427,7 +427,7 @@ def test_entropy_is_rewarded(build: Any, monkeypatch: pytest.MonkeyPatch, coeffi
 def test_advantages_are_divided_by_the_deviation_of_scores(
     build: Any, monkeypatch: pytest.MonkeyPatch, spread: float, divided_by: float | None
 ) -> None:
-    """But by no less than its floor, or prices would be the whole gradient while no answer changes."""
+    """But by no less than the lower bound, or prices alone would set the gradient while no answer changes."""
     collect(ppo := build(n_epochs=1, target_kl=None))
     steps, improve, found = ppo.rollout_buffer.steps, ppo._improve, []
     scores = spread * torch.tensor([-1.0, 0.0, 2.0, 3.0] * 2)
@@ -454,7 +454,7 @@ def test_advantages_are_divided_by_the_deviation_of_scores(
 
 
 def test_as_many_rows_as_tokens_changes_nothing(build: Any) -> None:
-    """A wrong broadcast would pass unnoticed here; no row's score may touch the advantages of another's tokens."""
+    """With equal sizes a wrong broadcast raises no error. A row's score must affect only its own tokens."""
     collect(ppo := build(rows=GRID, env_options={"group_size": GRID}))
     step = ppo.rollout_buffer.steps[0]
     row = step.seen.tokens.row
@@ -530,7 +530,7 @@ def test_a_loss_that_is_no_number_is_a_clear_line(build: Any) -> None:
 
 
 def test_steps_without_a_free_token_are_nothing_to_learn_from(build: Any) -> None:
-    """A policy may drop every token it can; what is left then is no reason for a number that is none."""
+    """If a policy drops every droppable token, later decisions have none, which must not give NaN."""
     ppo = build()
     with torch.no_grad():
         ppo.policy.network.threshold[-1].bias.fill_(-50.0)
@@ -556,7 +556,7 @@ def test_what_is_logged_is_per_token(build: Any) -> None:
 
 @pytest.mark.parametrize(("weight", "fewer"), [(30.0, True), (1e-4, False)])
 def test_it_drops_tokens_when_they_are_dear_only(build: Any, weight: float, fewer: bool) -> None:
-    """At a price above every score all tokens must go; at hardly any price the best answer is the dense model's."""
+    """At a very high price all tokens must be dropped; at almost none the dense model's answer is best."""
     ppo = build(
         rows=32,
         env_options={"cost_weight": (weight, weight), "scoring": "fidelity"},
@@ -579,7 +579,7 @@ def test_it_drops_tokens_when_they_are_dear_only(build: Any, weight: float, fewe
 
 
 def test_one_policy_serves_every_price(build: Any) -> None:
-    """Trained over a range of weights, it keeps less where tokens are dearer."""
+    """Trained over a range of cost weights, it keeps fewer tokens at higher weights."""
     options = {"cost_weight": (1e-4, 1.0), "scoring": "fidelity"}
     ppo = train(build(rows=64, env_options=options, learning_rate=0.003, width=16), 25)
     collect(ppo)

@@ -1,4 +1,4 @@
-"""Trackers beside TensorBoard: what a training sends, under which names, and what is refused."""
+"""Experiment trackers: what a training sends, under which names, and errors."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from rltr.train.trackers import refuse_missing, training_logger
 
 
 class Stub(ModuleType):
-    """A tracker's package, which writes down what it is called with."""
+    """Fake tracker package that records its calls."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

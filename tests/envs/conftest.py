@@ -1,4 +1,4 @@
-"""Tiny tasks of one model each, and environments on them."""
+"""Fixtures: a tiny image task and a tiny text task, each with a model, and environments on them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ LAYERS = (1, 2)
 
 
 TEXTS = [9, 4, 2, 7, 9, 3, 6, 5]
-"""Tokens of each text, special ones included."""
+"""Number of tokens of each text, special tokens included."""
 
 
 def image_model() -> ViTForImageClassification:
@@ -45,7 +45,7 @@ def text_model() -> BertForSequenceClassification:
 
 
 def texts() -> TensorExamples:
-    """Texts padded to 9 tokens; row ``i`` has ``TEXTS[i]`` of its own."""
+    """Texts padded to 9 tokens; text ``i`` has ``TEXTS[i]`` tokens without padding."""
     mask = (torch.arange(9) < torch.tensor(TEXTS)[:, None]).long()
     words = torch.randint(1, 30, (8, 9), generator=torch.Generator().manual_seed(1)) * mask
     names = [str(i) for i in range(8)]
@@ -57,7 +57,7 @@ KINDS = {"image": (image_model, images, 17), "text": (text_model, texts, 9)}
 
 @pytest.fixture(params=list(KINDS))
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What environments are made of: images, and texts with padding."""
+    """Keyword arguments of environments, for images and for texts with padding."""
     model, examples, _ = KINDS[request.param]
     return {"model": Backbone(model()), "examples": examples(), "layers": LAYERS}
 

@@ -1,4 +1,4 @@
-"""Gymnasium's contract."""
+"""The environments follow Gymnasium's API: spaces, termination, autoreset, and arrays that are never reused."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a policy sees, what its actions do, and what it is paid."""
+"""Observations, the effect of actions, and rewards."""
 
 from dataclasses import fields
 from typing import Any
@@ -100,7 +100,7 @@ def shared_text_environment() -> TokenSelectionVectorEnv:
 
 
 class Watched(TokenPolicy):
-    """A policy with lively weights that notes what it is shown."""
+    """A policy with random weights that records its observations."""
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
@@ -116,8 +116,8 @@ class Watched(TokenPolicy):
 
 
 @pytest.mark.parametrize("weight", [3.0, 10.0])
-def test_production_shows_a_policy_what_training_showed_it(options: dict[str, Any], weight: float) -> None:
-    """And keeps what the policy would rather keep than drop: it is asked what it has learned to answer."""
+def test_a_deployed_policy_gets_the_observations_of_training(options: dict[str, Any], weight: float) -> None:
+    """The observations are equal, and a token is kept if its keep logit is positive."""
     episodes = make_episodes(**options, rows=4, cost_weight=(weight, weight))
     backbone = episodes.backbone
     policy = Watched(PolicyConfig(backbone.width, backbone.depth, episodes.grid, width=8))
@@ -139,7 +139,9 @@ def test_production_shows_a_policy_what_training_showed_it(options: dict[str, An
         assert torch.equal(now.tokens.grid_index, before.tokens.grid_index)
         for name in (field.name for field in fields(Observation) if field.name != "tokens"):
             torch.testing.assert_close(getattr(now, name), getattr(before, name))
-    assert bool((policy.shown[1].kept < 1).any()) and trace.stages[-1].total > 4  # some left, and not all
+    assert (
+        bool((policy.shown[1].kept < 1).any()) and trace.stages[-1].total > 4
+    )  # some tokens were dropped, but not all
     episodes.close()
 
 
@@ -154,7 +156,7 @@ def test_the_score_is_the_tasks_score(options: dict[str, Any]) -> None:
     env.close()
 
 
-def test_a_score_that_is_no_number_raises(options: dict[str, Any]) -> None:
+def test_a_score_that_is_not_finite_raises(options: dict[str, Any]) -> None:
     env = TokenSelectionVectorEnv(4, **options)
     env.reset(seed=0)
     model: Any = env.episodes.backbone.model

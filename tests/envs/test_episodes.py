@@ -1,4 +1,4 @@
-"""Episodes can be left, refused, replayed, shared and read."""
+"""Episodes: closing, invalid arguments, random state, shared models, and outcomes."""
 
 import gc
 from typing import Any
@@ -26,7 +26,7 @@ def test_an_environment_can_be_left_at_any_time(options: dict[str, Any]) -> None
     env = TokenSelectionVectorEnv(4, **options)
     env.reset(seed=0)
     env.step(np.zeros((4, env.episodes.grid)))
-    assert torch.equal(backbone.model(**inputs).logits, native)  # a pause inside one pass is no other pass's business
+    assert torch.equal(backbone.model(**inputs).logits, native)  # a paused pass does not affect other passes
     env.reset(seed=0)
     env.close()
     env.close()
@@ -59,7 +59,9 @@ def test_closing_twice_and_stepping_out_of_turn(options: dict[str, Any]) -> None
         ({"layers": ()}, "rising"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(options: dict[str, Any], wrong: dict[str, Any], said: str) -> None:
+def test_invalid_arguments_are_refused_on_construction(
+    options: dict[str, Any], wrong: dict[str, Any], said: str
+) -> None:
     backbone = options["model"]
     with pytest.raises(RltrError, match=said):
         make_episodes(**options | wrong, rows=4)
@@ -111,7 +113,7 @@ def test_an_outcome_says_what_happened(options: dict[str, Any]) -> None:
     labels = episodes.examples.labels[index]
     dense = episodes.dense(index)
     assert torch.equal(outcome.dense_quality, (dense.argmax(-1) == labels).float())
-    # The same choices in one uninterrupted pass, and the score of its answers by hand.
+    # The same decisions in one uninterrupted pass, and its score computed by hand.
     forward = episodes.backbone.forward(
         lambda seen: Choice(kept[seen.index][seen.tokens.row, seen.tokens.position]), LAYERS
     )
@@ -132,7 +134,7 @@ def test_an_outcome_says_what_happened(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_models_in_half_precision_take_inputs_in_single(dtype: torch.dtype) -> None:
-    """As processors give them; what only rounding changed scores next to nothing. ViT itself would take them."""
+    """Processors return float32. Rounding alone changes the score very little. BEiT, since ViT casts its inputs."""
     model = BeitForImageClassification(BeitConfig(**SMALL, image_size=16, patch_size=4, num_channels=1)).eval()
     episodes = make_episodes(model.to(dtype), images(), rows=4, layers=LAYERS, scoring="fidelity")
     for keep, most in ((torch.ones(4, episodes.grid), 0.02), (torch.zeros(4, episodes.grid), 3.0)):
@@ -152,7 +154,7 @@ def test_default_layers_leave_the_end_alone() -> None:
 
 
 def test_environments_of_one_model_share_it(tiny_vit, tiny_task):
-    """A second environment, to evaluate with, is nothing unusual; the last one to close lets go."""
+    """Two environments can use one model, for training and evaluation. The last one to close detaches."""
     first = gymnasium.make(ENVIRONMENT, model=tiny_vit, examples=tiny_task.train)
     second = gymnasium.make_vec(ENVIRONMENT, num_envs=2, model=tiny_vit, examples=tiny_task.test)
     first.reset(seed=0)
@@ -164,7 +166,7 @@ def test_environments_of_one_model_share_it(tiny_vit, tiny_task):
     assert tiny_vit.config._attn_implementation == "sdpa"
 
 
-def test_an_environment_that_nobody_closes_lets_go_of_the_model(tiny_vit, tiny_task):
+def test_an_environment_that_is_garbage_collected_detaches(tiny_vit, tiny_task):
     env = TokenSelectionEnv(model=tiny_vit, examples=tiny_task.train)
     env.reset(seed=0)
     del env
@@ -186,7 +188,7 @@ def test_the_unit_of_prices_is_a_text_of_median_length_without_its_padding() -> 
 
 
 def test_environments_cost_what_trainings_do(options: dict[str, Any]) -> None:
-    """One home for the default: who tries an environment sees what a training would pay."""
+    """The default cost weights of environments are those of trainings."""
     episodes = make_episodes(**options, rows=4)
     assert episodes.weights == LearnerGroup().cost_weight
     plain = Episodes(episodes.dense, episodes.pricing, rows=4)

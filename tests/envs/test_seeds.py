@@ -1,4 +1,4 @@
-"""The same seeds give the same episodes, one by one or in a native batch."""
+"""The same seeds give the same episodes, in single environments and in a vector environment."""
 
 from typing import Any
 

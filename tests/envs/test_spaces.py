@@ -1,4 +1,4 @@
-"""Every observation lies in its declared space, whatever the inputs are like and whoever leaves."""
+"""Every observation lies in its declared space, for any inputs and any dropped tokens."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LAYERS = (0, 2)
 
 
 def duplicates(width: int, seed: int, dtype: torch.dtype) -> Any:
-    """A model without positions, on images of one colour: all patches are equal, up to rounding."""
+    """A model without position embeddings and images of one colour: all patches are equal up to rounding."""
     torch.manual_seed(seed)
     config = ViTConfig(**{**SMALL, "hidden_size": width}, image_size=32, patch_size=4)
     model = ViTForImageClassification(config).eval().to(dtype)
@@ -30,7 +30,7 @@ def duplicates(width: int, seed: int, dtype: torch.dtype) -> Any:
 
 
 def repeated(width: int, seed: int, dtype: torch.dtype) -> Any:
-    """The same word again and again, without positions; one text has only one token, and one half of its places."""
+    """Texts of one repeated word, without position embeddings; of 20 places they fill 20, 1, 10 and 2."""
     torch.manual_seed(seed)
     config = BertConfig(**{**SMALL, "hidden_size": width}, vocab_size=30, max_position_embeddings=24)
     model = BertForSequenceClassification(config).eval().to(dtype)
@@ -70,9 +70,9 @@ def test_observations_stay_in_their_space(
 
 
 def test_duplicates_are_recognised_as_such() -> None:
-    """What keeps observations in their space takes nothing else from them."""
+    """The clipping that keeps token features in their space does not change the cosine of duplicates."""
     model, inputs = duplicates(48, 0, torch.float32)
-    inputs["pixel_values"][3] = 1.0  # of black images nothing is left to compare
+    inputs["pixel_values"][3] = 1.0  # a black image has no hidden states to compare
     examples = TensorExamples(torch.arange(4) % 3, list("abcd"), ["x", "y", "z"], inputs)
     env = TokenSelectionVectorEnv(4, model=Backbone(model), examples=examples, layers=LAYERS)
     shown, _ = env.reset(seed=0)

@@ -1,4 +1,4 @@
-"""A tiny model with data for it, and the outcome of an evaluation: what the tests of several files start from."""
+"""Fixtures: a tiny model with data, and the results of an evaluation."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ HISTORY = [
     {"rollouts": 512.0 * step, "accuracy": 0.8, "keep_rate/1": 0.9, "keep_rate/3": 0.8, "kl": 0.01}
     for step in range(1, 5)
 ] + [{"rollouts": 3000.0, "kl": 0.02}]
-"""The scalars that a training logged."""
+"""Logged scalars of a training."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def operating_point(backbone: Backbone, keep: float = 0.5, method: str = "norm")
 
 
 def pairs(won: int, lost: int, same: int) -> tuple[np.ndarray, np.ndarray]:
-    """Answers after and before, of which so many became right, wrong, and stayed."""
+    """Answers after and before: ``won`` became right, ``lost`` became wrong, ``same`` stayed right."""
     return np.repeat([True, False, True], [won, lost, same]), np.repeat([False, True, True], [won, lost, same])
 
 

@@ -1,4 +1,4 @@
-"""How the learning benchmark judges: the mean over seeds, with its interval."""
+"""Verdicts of the learning benchmark: the mean over seeds, with its interval."""
 
 import importlib
 from dataclasses import replace
@@ -18,7 +18,7 @@ def test_the_benchmark_judges_the_mean_over_seeds(evaluation: Evaluation, monkey
     learning = importlib.import_module("benchmarks.learning")
 
     def judged(*more: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """One policy per number of answers more than the better baseline, at 0.5 and at 0.85."""
+        """Compare policies with ``more`` right answers than the better baseline, at latencies 0.5 and 0.85."""
         right = {f"policy seed {seed}": 0.8 * 2000 + extra for seed, extra in enumerate(more)}
         right |= {"norm": 0.8 * 2000, "random": 0.7 * 2000}
         points = [
@@ -36,7 +36,7 @@ def test_the_benchmark_judges_the_mean_over_seeds(evaluation: Evaluation, monkey
     assert [low[key] for key in ("lowest", "policy", "highest")] == pytest.approx([0.83, 0.832, 0.834])
     assert low["difference"] == pytest.approx(0.032) and 0 < low["95 % interval"][0] < 0.032 < low["95 % interval"][1]
     assert (low["verdict"], low["met"], high["verdict"], high["met"]) == ("above", True, "above", True)
-    # Seeds that differ as much as they are better on average say little; a mean above 0 meets the goal all the same.
+    # Seeds vary as much as their mean advantage: not significant, though a mean above 0 still meets the goal.
     low, high = judged(0, 64, 128)
     assert (low["verdict"], low["met"]) == ("level", True) and low["95 % interval"][0] < 0
     low, high = judged(-30, 5, 20)

@@ -1,4 +1,4 @@
-"""Measuring: quality, time, FLOPs and tokens are those of the real, alternating passes."""
+"""``measure``: quality, time, FLOPs and tokens come from the real passes, run in alternation."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from tests.evaluate.conftest import operating_point
 
 
 class Clock:
-    """Time passes only when someone works, and each kind of work takes its own time, growing with drift."""
+    """Fake clock that advances only by ``work``, which takes longer over time if there is drift."""
 
     def __init__(self, drift: float = 0.0) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Pareto geometry: fronts, hypervolumes, curves read off between their points, and compared there."""
+"""Pareto fronts, hypervolumes, and curves that are interpolated and compared between their points."""
 
 import time
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_accuracy_between_points_and_nothing_beyond() -> None:
         pytest.approx(0.7),
         pytest.approx(0.75),
         pytest.approx(0.8),
-        pytest.approx(0.8),  # whoever may spend 0.8 may spend 0.6
+        pytest.approx(0.8),  # a budget of 0.8 can use the point at 0.6
         pytest.approx(0.8),
         None,
     ]
@@ -68,7 +68,7 @@ def test_interpolation_stays_among_the_measured(points: list[tuple[float, float]
 
 @given(clouds, st.lists(number, min_size=1, max_size=5), st.integers(0, 99))
 def test_many_curves_are_read_off_at_once(points: list[tuple[float, float]], costs: list[float], seed: int) -> None:
-    """As each curve for itself: its Pareto front, and straight lines between its members."""
+    """The result equals linear interpolation on the Pareto front of each curve."""
     measured = [cost for cost, _ in points]
     draws = np.random.default_rng(seed).integers(0, 4, (3, len(points))) / 4  # many ties
     found = read_off(measured, draws, costs)
@@ -98,7 +98,7 @@ def test_the_interval_of_a_difference_is_that_of_paired_answers() -> None:
     assert found.best == "a" and found.difference == pytest.approx(0.02)
     assert found.interval == pytest.approx((0.02 - spread, 0.02 + spread), abs=0.002)
     assert compare(series, "policy", [0.5])[0].interval is None
-    assert compare(series, "policy", [0.4], resampled, 1000)[0].interval is None  # nobody was measured there
+    assert compare(series, "policy", [0.4], resampled, 1000)[0].interval is None  # no method was measured there
 
 
 def test_comparison_names_the_best_other() -> None:

@@ -1,4 +1,4 @@
-"""Figures: that there are some, with the panels and labels they should have."""
+"""Figures have content, and the right panels and labels."""
 
 from collections.abc import Callable
 from pathlib import Path

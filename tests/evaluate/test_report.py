@@ -1,4 +1,4 @@
-"""The report: whole, self-contained, and it says what was measured and no more."""
+"""The report is complete and self-contained, and its claims follow from the measurements."""
 
 import re
 from dataclasses import replace
@@ -20,7 +20,7 @@ from tests.evaluate.conftest import HISTORY, measurement
 
 
 def answered(evaluation: Evaluation, examples: int, difference: int) -> Evaluation:
-    """The same with two points at one latency: the policy has so many more right answers than the baseline."""
+    """Results in which the policy has ``difference`` more right answers than the baseline, at equal latency."""
     base = np.arange(examples) < 0.8 * examples
     own = np.arange(examples) < 0.8 * examples + difference
     points = [
@@ -112,7 +112,7 @@ def test_report_is_whole_and_self_contained(evaluation: Evaluation, examples: Te
     assert "b & co" in page.text and "test/<0>" in page.text
     assert sum(address.startswith("data:image/png") for address in page.loaded) == 3
     names = {file.name for file in tmp_path.iterdir()}
-    assert names == set(REPORT_FILES)  # what a fresh start clears is all that a report leaves
+    assert names == set(REPORT_FILES)  # a fresh start removes exactly the files of a report
 
 
 def test_report_needs_neither_policy_nor_extras(evaluation: Evaluation) -> None:
@@ -133,7 +133,7 @@ def test_summary_tells_the_truth(evaluation: Evaluation) -> None:
 
 
 def test_the_speed_shown_first_is_of_a_setting_that_loses_at_most_a_point(evaluation: Evaluation) -> None:
-    """Of the native model's 82.0 %; a baseline's speed is no policy's, and the fastest of all lose too much."""
+    """The native model has 82.0 %. Faster points exist, but they are baselines or lose more than one point."""
     own = [(0.5, 0.812), (0.8, 0.83), (0.25, 0.805)]
     points = [measurement("policy", latency, quality) for latency, quality in own] + [measurement("norm", 0.2, 0.82)]
     found = {meaning.split(",")[0]: number for number, meaning in tiles(replace(evaluation, points=points))}

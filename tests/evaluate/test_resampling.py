@@ -1,4 +1,4 @@
-"""Qualities of the answers one by one: packed into a text, and drawn anew."""
+"""Per-example qualities: packing as text, and bootstrap resamples."""
 
 import numpy as np
 import pytest

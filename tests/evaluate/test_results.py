@@ -1,4 +1,4 @@
-"""Results in files: what was written is read, older files too, and what is wrong is refused."""
+"""Files of results: round trips, files of older versions, and errors for invalid files."""
 
 import csv
 import json
@@ -114,7 +114,7 @@ def test_history_skips_what_was_not_logged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["[" * 100_000, '{"dense_accuracy": 1, "points": [1, null], "classes": 3}', "[]", "\xff"]
 )
-def test_results_that_are_none_are_one_line(content: str, tmp_path: Path) -> None:
+def test_invalid_results_give_a_one_line_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content, encoding="latin-1")
     with pytest.raises(RltrError) as refused:
         read_json(tmp_path / "results.json")

@@ -1,4 +1,4 @@
-"""The standard operating points: where each method decides, what it costs, what is predicted of it."""
+"""Standard operating points: decision layers, FLOPs and predicted latency of each method."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from rltr.tasks import TensorExamples
 
 
 def trained(backbone: Backbone, cost: CostModel | None = None, layers: tuple[int, ...] = (0, 1)) -> Policy:
-    """A policy that has moved away from where it started."""
+    """A policy whose weights differ from their initial values."""
     network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, grid=17, width=8))
     torch.nn.init.normal_(network.keep.weight, std=3.0, generator=torch.Generator().manual_seed(3))
     cost = cost or FlopsCost.count(backbone.layers)
@@ -76,7 +76,7 @@ def test_names_tell_schedules_apart_where_a_baseline_has_two(backbone: Backbone)
 
 @pytest.fixture(scope="module")
 def even() -> tuple[Backbone, dict[str, Tensor]]:
-    """A model with an even number of tokens, and images: the two halves that are compared are exactly as large."""
+    """A model with an even number of tokens, so that sets A and B of the redundancy search are equally large."""
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = ViTConfig(image_size=(12, 20), patch_size=4, num_channels=1, **shape)
@@ -88,7 +88,7 @@ def test_a_baselines_own_cost_is_what_torch_counts(even: tuple[Backbone, dict[st
     backbone, inputs = even
 
     def decision(point: OperatingPoint) -> tuple[int, float]:
-        """FLOPs of all but the model, counted, and as they are reported."""
+        """FLOPs of everything but the model: counted by torch, and as reported."""
         assert point.flops is not None
         # torch counts no FLOPs for the CPU's fused attention, so it gets the unfused one to count.
         math, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
@@ -100,13 +100,13 @@ def test_a_baselines_own_cost_is_what_torch_counts(even: tuple[Backbone, dict[st
         return counter.get_total_flops() - int(model), float(reduced_cost(point.flops, trace, 2).sum() - model)
 
     points = baseline_points(backbone, [method], [0.5], (1,))
-    outside, nothing = decision(points[0])  # keeping everything costs nothing; what is left are embedding and head
+    outside, nothing = decision(points[0])  # keeping everything is free; embedding and head remain
     assert nothing == 0
     for point in points[1:]:
         counted, reported = decision(point)
         if method == "cls_attention":
-            counted += 3 * 16 * 2 * 16  # a product of vectors and matrices, but written so that torch does not see it
-        # ToMe's two halves have 7 and 8 tokens: the first token is on neither.
+            counted += 3 * 16 * 2 * 16  # matrix-vector products that torch's counter misses
+        # ToMe's sets A and B have 7 and 8 tokens: the first token is in neither.
         assert counted - outside == pytest.approx(reported, rel=0.13 if method == "tome" else 0)
 
 

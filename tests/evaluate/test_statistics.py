@@ -1,4 +1,4 @@
-"""Intervals: as analysis or SciPy has them, never certain where nothing is, and true as often as they say."""
+"""Intervals: equal to analytic or SciPy's results, never of width 0, and with the stated coverage."""
 
 from collections.abc import Callable
 
@@ -47,13 +47,13 @@ def test_accuracy_interval_holds_both_known_ones_and_is_monotone(n: int, data: s
         assert 0 <= low <= other.low < other.high <= high <= 1
     worse = known(accuracy_interval(np.arange(n) >= wrong + 1))
     assert worse[0] <= low and worse[1] <= high
-    # Errors and right answers change places.
+    # Symmetric under exchange of right and wrong answers.
     assert known(accuracy_interval(np.arange(n) < wrong)) == pytest.approx((1 - high, 1 - low))
 
 
 @pytest.mark.parametrize("n", [2, 7, 50, 320])
 def test_accuracy_interval_covers_every_truth(n: int) -> None:
-    """By adding up probabilities; next to every end of an interval, where coverage jumps."""
+    """Exact coverage from binomial probabilities, also next to the ends of intervals, where coverage jumps."""
     low, high = np.array([known(accuracy_interval(np.arange(n) < k)) for k in range(n + 1)]).T
     truths = np.unique([*np.geomspace(1e-3 / n, 0.5, 100), *(low + 1e-9), *(high - 1e-9)]).clip(0, 1)
     chances = binom.pmf(np.arange(n + 1), n, truths[:, None])
@@ -130,7 +130,7 @@ def test_equal_answers_are_not_certain() -> None:
 
 @pytest.mark.parametrize(("won", "lost", "same"), [(12, 2, 36), (5, 9, 300), (1, 0, 1), (0, 7, 60), (4, 0, 0)])
 def test_change_interval_is_the_score_interval(won: int, lost: int, same: int) -> None:
-    """At its ends, the score test rejects at exactly 5 %; the likeliest share of losses is found by trying all."""
+    """At its ends the score test has p = 5 %; the maximum likelihood share of losses is found on a grid."""
     n = won + lost + same
     low, high = paired_change_interval(*pairs(won, lost, same)) or (0, 0)
     assert low <= (won - lost) / n <= high
@@ -143,7 +143,7 @@ def test_change_interval_is_the_score_interval(won: int, lost: int, same: int) -
 
 
 def test_change_interval_covers_every_truth_and_is_monotone() -> None:
-    """By adding up the probabilities of all outcomes with up to 16 wins and losses of 50; the rest counts as missed."""
+    """Exact coverage over all outcomes with up to 16 wins and losses of 50; other outcomes count as not covered."""
     n = 50
     outcomes = [(won, lost) for won in range(17) for lost in range(17)]
     found = {(won, lost): known(paired_change_interval(*pairs(won, lost, n - won - lost))) for won, lost in outcomes}
@@ -173,20 +173,20 @@ def test_resampled_interval_holds_the_truth_as_often_as_it_says(shares: tuple[fl
 
 def test_seeds_interval_covers_seeds_and_examples() -> None:
     draws, many = np.random.default_rng(0).normal(0.02, 0.01, 100_000), 10**9
-    # One policy: the examples alone, two standard errors.
+    # One policy: two standard errors over examples.
     assert seeds_interval([0.02], draws, many) == pytest.approx((0.02 - 0.0196, 0.02 + 0.0196), abs=2e-4)
     assert seeds_interval([0.02, 0.02, 0.02], draws, many) == pytest.approx(seeds_interval([0.02], draws, many))
-    # Three seeds and no doubt about the examples: a t interval with two degrees of freedom.
+    # Three seeds and no variance over examples: a t interval with two degrees of freedom.
     seeds = [0.01, 0.02, 0.03]
     exact = ttest_1samp(seeds, 0).confidence_interval(0.95)
     assert seeds_interval(seeds, np.full(100, 0.02), many) == pytest.approx((exact.low, exact.high))
-    # With both, wider than by the examples alone; more degrees of freedom than the seeds alone have.
+    # With both, wider than with examples alone, and more degrees of freedom than with seeds alone.
     one, both = seeds_interval([0.02], draws, many), seeds_interval(seeds, draws, many)
     assert one[1] < both[1] < exact.high and both[0] < 0 < one[0]
     assert seeds_interval([0.02], draws, 100)[1] > one[1]
 
 
-def test_median_ratio_shrugs_off_an_interruption() -> None:
+def test_median_ratio_is_robust_to_an_interruption() -> None:
     reference = np.linspace(1, 2, 41)
     times = 0.5 * reference
     times[7] *= 100
