@@ -117,7 +117,7 @@ MISTAKES = [
     (["train", "--set", "learner.rollout=3"], "unknown key 'learner.rollout'; did you mean 'learner.rollouts'"),
     (["train", "--recipe", "nothing.yaml"], "no such file"),
     (["train", "--data", "nothing"], "there is no data at 'nothing'"),
-    (["train", "--model", "my-vit"], "Name it with --data"),
+    (["train", "--model", "my-vit"], "there is no data for model 'my-vit'"),
     (["train", "--device", "cuda:63"], "valid here: auto, cpu"),
     (["train", "--device", "quantum"], "not a device's name"),
     (["train", "--seed", "-1"], "learner.seed is -1"),
