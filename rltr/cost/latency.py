@@ -63,11 +63,11 @@ class LatencyCost:
     outside_per_token: Annotated[float, Field(ge=0)] = 0.0
     """Seconds per token of the input that a pass takes outside of layers and decisions: embedding and head."""
     native: Annotated[float, Field(gt=0)] = 1.0
-    """How long the layers of a native pass take, over what the curves say: with all tokens, kernels take a step."""
+    """Measured time of a native pass's layers over what the curves predict: kernels differ for whole rows."""
     fit: Fit | None = None
-    """How well it predicts whole passes; None if it was never held against any."""
+    """How well it predicts the times of whole passes; None if it was not compared with any."""
     busy: str | None = None
-    """What said that something else used the machine while it was measured; None if nothing did."""
+    """Sign that other processes used the machine during the measurement, such as the load; None without a sign."""
     disagreement: Annotated[float, Field(ge=0)] = 0.0
     """How far repeats of the same work disagreed then, as a share (:attr:`rltr.cost.rounds.Rounds.disagreement`)."""
 

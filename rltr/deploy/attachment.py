@@ -98,7 +98,9 @@ def attach(
     cost_weight: float | None = None,
     attention: Backend = "auto",
 ) -> Attachment:
-    """Make ``model`` run with fewer tokens from now on: same object, same outputs, less work.
+    """Make ``model`` run with fewer tokens from now on: the same object, called in the same way, with less work.
+
+    Outputs have the same type and shape; their values are those of the model on the tokens that the policy keeps.
 
     A ``copy.deepcopy`` of the model is the native model, which a policy of its own may be attached to.
 
@@ -109,7 +111,8 @@ def attach(
             policy's calibration; a share of the dense layers' cost where prices are FLOPs or no times were calibrated.
         max_drop: quality (accuracy, for classes) that is lost at most, 0.01 for one point, as sure as the policy was
             calibrated for (90 %, unless its recipe says otherwise).
-        cost_weight: the cost weight itself, above 0 and finite. Give exactly one of the three.
+        cost_weight: the control parameter itself, above 0 and finite: the higher, the fewer tokens are kept. Give
+            exactly one of the three.
         attention: how rows of uneven length are computed, see :data:`rltr.runtime.kernels.Backend`; outputs are equal.
 
     Returns:

@@ -1,4 +1,7 @@
-"""The operating point that ``rltr.attach`` is asked for, checked before anything is done to the model."""
+"""The operating point that ``rltr.attach`` is asked for, checked before anything is done to the model.
+
+Which cost weight a budget means is in :mod:`rltr.deploy.calibration`.
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Guard an attached model: if its weights are no longer those that its policy was trained for, calls are refused."""
+"""Guard an attached model: if its weights are no longer those that its policy was trained for, calls are refused.
+
+The comparison itself is :meth:`rltr.deploy.folder.Policy.check_fits`.
+"""
 
 import logging
 import threading

@@ -50,10 +50,11 @@ class PolicyConfig:
 class TokenPolicy(nn.Module):
     """Keep logits and cost baselines, one per token.
 
-    A token is read with the one that the head reads, the mean of its row, its place, the layer, the price and how much
-    is left. Its keep logit is a learned one, which starts at 0, plus a threshold for its row, plus priors. So
-    before anything is learned, near-duplicates and tokens that the pooled token ignores leave first, and more leave
-    where tokens are dear: the cost weight works from the first update on, and what is learned is how to do better.
+    Inputs are a token's hidden state, the pooled token's, the mean of its row, its position, the layer, the price of
+    keeping it until the next decision, and the share of the row's tokens that is still there. Its keep logit is a
+    learned logit, which starts at 0, plus a threshold for its row, plus the priors of :class:`PolicyConfig`. So an
+    untrained policy first removes near-duplicates and tokens that the pooled token does not attend to, and removes
+    more where tokens cost more: the cost weight has an effect from the first update on.
 
     The cost baseline reads the actor's features but sends no gradient into them.
     """

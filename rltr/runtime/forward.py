@@ -66,7 +66,7 @@ class Forward(Stream):
     """The token stream of one reduced forward pass.
 
     Args:
-        owner: the backbone it belongs to; any other leaves it alone.
+        owner: the backbone whose layers this pass runs; layers of other models run natively.
         decide: called at every decision layer.
         layers: the decision layers, rising.
         removal: whether removed tokens are merged or dropped.
@@ -74,9 +74,10 @@ class Forward(Stream):
     Attributes:
         layer: the layer that runs or ran last; -1 before the first.
         also_protected: further tokens that must stay, or None.
-        refuses_hidden: whether a mask that hides one of these is refused, because somebody reads it all the same.
-        on_grid_between_layers: whether layers hand each other the whole grid, because somebody records or reads it
-            there; it costs a gather before and behind each of them.
+        refuses_hidden: whether a mask that hides a token of ``also_protected`` is refused, because the model's head
+            reads that token all the same.
+        on_grid_between_layers: whether each layer returns all tokens of the input, in place, because hidden states are
+            recorded there; it costs a gather before and after each layer.
     """
 
     def __init__(self, owner: Owner, decide: Decide, layers: Sequence[int], removal: Removal) -> None:
