@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class Numbering(NamedTuple):
     """A mapping from class names to class indices.
 
-    Attributes:
+    Args:
         number: the head's class index of every class name in the data.
         classes: the names of the head's classes, by index.
         guess: what is uncertain about the mapping, as a warning; empty if nothing is.
