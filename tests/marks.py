@@ -15,9 +15,9 @@ SLOW: tuple[str, ...] = (
     "tests/backbone/test_one_way_in.py::test_compiled_models_run_reduced_and_compiled_again",
     "tests/benchmarks/test_gpu.py::test_everything_in_small_is_one_file_of_finite_numbers",
     "tests/benchmarks/test_gpu.py::test_the_same_runs_where_tensors_are_on_another_device",
+    "tests/dense/test_cache_folder.py::test_processes_share_a_folder",
     "tests/deploy/test_mutations.py::test_a_damaged_folder_is_refused_or_decides_as_the_sound_one[2000-0]",
     "tests/jobs/test_interruption.py",
-    "tests/test_dense_cache.py::test_processes_share_a_folder",
 )
 ASSETS: tuple[str, ...] = (
     "tests/test_examples.py::test_real_data",

@@ -51,13 +51,14 @@ def test_scalars_and_pictures_are_sent(stub: Stub, tmp_path: Path) -> None:
     refuse_missing([stub.__name__])
     logger = training_logger(tmp_path, ["tensorboard", stub.__name__], "mine-0", settings)
     logger.record("rltr/accuracy", 0.5)
+    logger.record("mine/numpy", np.float32(0.25))
     logger.record("train/note", "words are not sent")
     logger.record("rltr/secret", 1.0, exclude=(stub.__name__,))
     logger.record("rltr/kept/0", Image(np.zeros((4, 8, 3), np.uint8), "HWC"), exclude=("csv", "stdout"))
     logger.dump(step=24)
     logger.close()
     assert stub.begun == {"project": "rltr", "name": "mine-0", "config": settings}
-    assert stub.sent == [(24, {"rltr/accuracy": 0.5, "rltr/kept/0": ("picture", (4, 8, 3))})]
+    assert stub.sent == [(24, {"rltr/accuracy": 0.5, "mine/numpy": 0.25, "rltr/kept/0": ("picture", (4, 8, 3))})]
     assert stub.finished == 1
     assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {"progress", "events"}
 

@@ -59,7 +59,8 @@ def train(
         The run: its folder, its policy and its log. Messages go to the logger ``rltr``; nothing is printed.
 
     Raises:
-        RltrError: if settings, model, data or folder cannot be used; it is raised before anything is written.
+        RltrError: if settings, model, data or folder cannot be used; it is raised before anything is written. Also if a
+            tracker does not start, or training diverges; then ``resume=True`` continues in the same folder.
     """
     user_callbacks = _checked(callbacks)
     chosen = {**_named(model, data, out), **by_own_name(settings)}

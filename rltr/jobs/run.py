@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rltr.deploy.folder import Policy, load_policy
 from rltr.errors import RltrError
-from rltr.recipe import Recipe, load_recipe, stored_recipe
+from rltr.recipe import Recipe, load_recipe
 from rltr.system.files import at_home
 from rltr.system.folders import POLICY_FILE, POLICY_FOLDER, RECIPE_FILE
 from rltr.train.run import read_progress
@@ -43,10 +43,7 @@ class Run:
                 f"{str(folder)!r} is not a run's folder, because {RECIPE_FILE} is missing: name one that `rltr train` "
                 "or rltr.train wrote"
             )
-        policy = finished_policy(folder)
-        return cls(
-            folder, stored_recipe(load_recipe(folder / RECIPE_FILE).model_dump(mode="json"), str(folder)), policy
-        )
+        return cls(folder, load_recipe(folder / RECIPE_FILE), finished_policy(folder))
 
     @property
     def policy_folder(self) -> Path:

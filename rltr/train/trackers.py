@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ class Tracker(KVWriter):
                 continue
             if isinstance(value, Image):
                 sent[key] = self.module.Image(value.image)
-            elif isinstance(value, int | float):
-                sent[key] = value
+            elif isinstance(value, Real):  # numpy's numbers, too
+                sent[key] = float(value)
         self.run.log(sent, step=step)
 
     def close(self) -> None:
