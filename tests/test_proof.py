@@ -283,7 +283,7 @@ STUMBLING = {
     ),
     "widths that differ": (
         lambda: hf.ConvNextModel(hf.ConvNextConfig(hidden_sizes=[8, 8], depths=[1, 1], num_stages=2)),
-        PIXELS, "no one hidden_size",
+        PIXELS, "no single hidden_size",
     ),
     "nothing declared": (
         lambda: hf.GPTNeoXJapaneseModel(hf.GPTNeoXJapaneseConfig(**TINY_TEXT)), WORDS, "does not declare its layers",

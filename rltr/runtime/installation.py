@@ -1,9 +1,9 @@
-"""Where rltr sits in a model: in front of each layer, and in front of the part that runs them, its base.
+"""Install rltr in a model: wrappers around the ``forward`` of each layer and of the base, the part that runs them.
 
-Both are put in as an attribute ``forward`` of the module, in front of that of its class. So everybody passes them who
-calls the module or its ``forward``, and hooks of others see what passes between layers. Whoever needs them holds them:
-the backbone that is attached, and every pass that has begun, so that detaching never changes a pass that is running.
-They are taken away when nobody holds them any more.
+A wrapper is an instance attribute ``forward``, which takes precedence over the class's method. So it runs whether the
+module or its ``forward`` is called, and other hooks still see what passes between layers. Installations are counted:
+the attached backbone holds one, and so does every running pass, so that detaching never changes a running pass. The
+last release removes the wrappers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,40 +25,40 @@ from rltr.runtime.front import PLACE, Front
 from rltr.runtime.native_copy import guard_copies, native_copy, unguard_copies
 
 LOCK = RLock()
-"""Held while a model is changed; reentrant, since the garbage collector may detach at any time."""
+"""Lock for changing a model; reentrant, since the garbage collector may detach at any time."""
 _held_configs: dict[int, tuple[int, str]] = {}
-"""Installations by the identity of a config whose attention they replaced, and what it was: models may share one."""
+"""By ``id`` of a config: number of installations, and the attention it had before. Models may share a config."""
 
 wanted: ContextVar[Forward | None] = ContextVar("rltr_wanted", default=None)
-"""The pass that the next call of its backbone's base in this thread or greenlet becomes."""
+"""Forward pass to use for the next call of its backbone's base in this thread or greenlet."""
 
 
 @runtime_checkable
 class Server(Protocol):
-    """Makes every call of a base a reduced pass: an attached policy."""
+    """An attached policy, which turns every call of a base into a reduced pass."""
 
     def begin(self) -> Forward:
-        """The pass that a call becomes."""
+        """Return the forward pass to use for a call."""
         ...
 
     def end(self, forward: Forward | None) -> None:
-        """Called after each, with None if it failed."""
+        """Called after each pass, with None if the pass failed."""
         ...
 
 
 class Installation:
-    """rltr in one part of a model.
+    """Wrappers and attention installed in one part of a model.
 
     Args:
         model: the whole model.
-        root: the part of it whose attention is replaced.
-        base: the root's part that runs the layers.
-        layers: in the order in which they run.
+        root: the part whose attention is replaced.
+        base: the part of the root that runs the layers.
+        layers: the layers in the order in which they run.
 
     Attributes:
-        owner: the backbone that is attached; None while only passes that have begun hold.
-        server: what makes a reduced pass of calls that nobody asked for; None lets them pass natively.
-        changes: what others have changed in the model since rltr was put in; None before.
+        owner: the attached backbone; None after it was detached, even if a pass is still running.
+        server: the attached policy; None runs calls natively.
+        changes: records changes to the model since the installation; None before.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Installation:
         self._native_attention: str = root.config._attn_implementation
 
     def hold(self) -> None:
-        """Keep rltr in the model until :meth:`release`."""
+        """Install, if this is the first hold, and stay installed until :meth:`release`."""
         with LOCK:
             self._holders += 1
             if self._holders == 1:
@@ -103,7 +103,7 @@ class Installation:
             self.release()
 
     def next_pass(self) -> tuple[Forward | None, Server | None]:
-        """What a call of the base becomes, and who is told when it has ended; None for a native call."""
+        """Return the forward pass for a call of the base (None: native), and the server to tell when it has ended."""
         forward = wanted.get()
         if forward is not None and forward.owner is self.owner:
             wanted.set(None)  # one call only
@@ -112,16 +112,16 @@ class Installation:
         return (None, None) if server is None else (server.begin(), server)
 
     def refuse_changes(self) -> None:
-        """Raise if others changed the model since rltr was attached so that tokens cannot leave.
+        """Raise if the model was changed since rltr was attached, so that it cannot run on fewer tokens.
 
         Raises:
-            RltrError: if another attention was set, layers were put in or taken out, or a part is in training mode.
+            RltrError: if another attention was set, layers were added or removed, or a part is in training mode.
         """
         found = self.root.config._attn_implementation
         if found != IMPLEMENTATION:
             raise RltrError(
-                f"the model's attention was set to {found!r} while rltr was attached, so tokens cannot leave: detach "
-                f"rltr before you call set_attn_implementation({found!r}), and attach again afterwards"
+                f"the model's attention was set to {found!r} while rltr was attached, so it cannot run on fewer "
+                f"tokens: detach rltr before you call set_attn_implementation({found!r}), and attach again afterwards"
             )
         assert self.changes is not None
         self.changes.refuse_other_layers()
@@ -153,7 +153,7 @@ class Installation:
         vars(self.base).pop(PLACE, None)
         config = self.root.config
         holders, _ = _held_configs.pop(id(config), (1, ""))
-        if holders > 1:  # another model with this very config still needs it
+        if holders > 1:  # another model shares this config
             _held_configs[id(config)] = (holders - 1, self._native_attention)
         elif config._attn_implementation == IMPLEMENTATION:
             self.root.set_attn_implementation(self._native_attention)
@@ -166,12 +166,12 @@ class Installation:
 
 
 def installed_in(base: nn.Module) -> Installation | None:
-    """Rltr in a base; None if it is not there."""
+    """Return the installation in a base, or None."""
     found: Installation | None = vars(base).get(PLACE)
     return found
 
 
-# What is decided depends on the input, so a compiler could only record what it decided for one.
+# Which tokens are kept depends on the input; a compiler would record the decisions for one input.
 _uncompiled = torch.compiler.disable(
     reason="rltr removes tokens depending on the input, so the part it is attached to runs uncompiled"
 )
@@ -187,11 +187,11 @@ def _through_layer(layer: nn.Module, native: Callable[..., Any], args: tuple[Any
 
 @_uncompiled
 def _through_base(base: nn.Module, native: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    place = installed_in(base)
-    if place is None:  # another thread has just detached
+    installation = installed_in(base)
+    if installation is None:  # another thread has just detached
         return native(*args, **kwargs)
-    with place.held():
-        forward, server = place.next_pass()
+    with installation.held():
+        forward, server = installation.next_pass()
         if forward is None:
             return native(*args, **kwargs)
         ended = None

@@ -1,4 +1,4 @@
-"""Finding the layers between which tokens can leave, through what transformers declares; refuses what is not sure."""
+"""Find the layers of a model through what transformers declares; raise where they cannot be found reliably."""
 
 import inspect
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from rltr.runtime.families import FAMILIES, OWN_ATTENTION, REFUSED, Family
 
 @dataclass(frozen=True)
 class Tower:
-    """The part of a model whose tokens may leave: mostly the whole.
+    """The part of a model that is run on fewer tokens: in most models the whole.
 
     Attributes:
-        root: the model, or its part.
-        family: what is known about it.
-        layers: in the order in which they run; one that runs several times (ALBERT) is listed as often.
+        root: the model or the part.
+        family: description of its family.
+        layers: the layers in the order in which they run; a layer that runs several times (ALBERT) is listed each time.
     """
 
     root: PreTrainedModel
@@ -33,97 +33,99 @@ def find_tower(model: PreTrainedModel, name: str | None = None, family: Family |
 
     Args:
         model: the model.
-        name: a part of it, such as ``vision_model`` of a CLIP; None takes what the family says, mostly the whole.
-        family: for a model type that rltr does not know. Prove it with ``rltr.check_backbone`` before you rely on it.
+        name: name of a part, such as ``vision_model`` of a CLIP; None takes the family's default, mostly the whole.
+        family: description of a model type that rltr does not know. Check it with ``rltr.check_backbone`` first.
 
     Raises:
-        RltrError: if it cannot be run with fewer tokens exactly; the message says why.
+        RltrError: if there is no such part, or if the model cannot be run exactly on fewer tokens.
     """
 
     def refuse(reason: str) -> RltrError:
         return RltrError(f"{type(model).__name__} is not supported: {reason}")
 
-    root = _part(model, name) if name else model
+    root = _named_part(model, name) if name else model
     kind = getattr(root.config, "model_type", "") or type(root).__name__
     if family is None:
         if kind in REFUSED:
             raise refuse(REFUSED[kind])
         if kind not in FAMILIES:
-            raise refuse(_unproven(kind) + _choice(root))
+            raise refuse(_unknown_type(kind) + _tower_hint(root))
         family = FAMILIES[kind]
     if reason := family.refusal(root.config):
         raise refuse(reason)
     if family.tower:
-        root = _tower(root, family.tower)
-    if reason := _misfit(root):
+        root = _family_tower(root, family.tower)
+    if reason := _unsupported_config(root):
         raise refuse(reason)
     classes = _layer_classes(root)
     if not classes:
         raise refuse(
-            "transformers does not declare its layers (no hidden_states in _can_record_outputs), so nobody can tell "
-            f"between which modules tokens may leave{_choice(root)}"
+            "transformers does not declare its layers (no hidden_states in _can_record_outputs), so it is "
+            f"unknown between which modules tokens can be removed{_tower_hint(root)}"
         )
     stacks = _stacks(root, classes)
     if len(stacks) > 1:
-        raise refuse(f"it has {len(stacks)} stacks of layers ({', '.join(stacks)}), not one{_choice(root)}")
-    layers = _in_order(root, [layer for stack in stacks.values() for layer in stack])
+        raise refuse(f"it has {len(stacks)} stacks of layers ({', '.join(stacks)}), not one{_tower_hint(root)}")
+    layers = _in_run_order(root, [layer for stack in stacks.values() for layer in stack])
     if len(layers) < 2:
-        raise refuse(f"it has {len(layers)} layers, and tokens can only leave between two{_choice(root)}")
-    if not all(part._can_set_attn_implementation() for part in _around(root, layers)):
+        raise refuse(
+            f"it has {len(layers)} layers, but tokens can only be removed between two layers{_tower_hint(root)}"
+        )
+    if not all(part._can_set_attn_implementation() for part in _models_around(root, layers)):
         raise refuse(OWN_ATTENTION)
     for layer in dict.fromkeys(layers):
         names = list(signature_of(layer).parameters)
         if "hidden_states" not in names:
-            raise refuse(f"{type(layer).__name__} takes {', '.join(names)}, and no hidden_states that could leave")
+            raise refuse(f"{type(layer).__name__} takes {', '.join(names)}, but no hidden_states")
     return Tower(root, family.with_config(root.config), layers)
 
 
 def signature_of(module: nn.Module) -> inspect.Signature:
-    """What a module's class takes, whatever somebody has put in front of this one (accelerate takes anything)."""
+    """Signature of the ``forward`` of a module's class, ignoring wrappers around it, such as accelerate's."""
     signature = inspect.signature(type(module).forward)
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-def _unproven(kind: str) -> str:
-    """What a model type that is in no table is told."""
+def _unknown_type(kind: str) -> str:
+    """Reason for refusing a model type that is in no table."""
     close = get_close_matches(kind, FAMILIES, n=3)
-    alike = f"; of these {', '.join(close)} {'is' if len(close) == 1 else 'are'} called alike" if close else ""
+    alike = f"; similar names: {', '.join(close)}" if close else ""
     return (
-        f"model type {kind!r} has not been proven exact, as {len(FAMILIES)} others have (docs/models.md lists them"
-        f"{alike}); describe it with family=, and let rltr.check_backbone(model, family=rltr.Family(...)) decide"
+        f"model type {kind!r} has not been proven exact; {len(FAMILIES)} others have (see docs/models.md{alike}); "
+        "describe it with family=, and check it with rltr.check_backbone(model, family=rltr.Family(...))"
     )
 
 
-def _misfit(root: PreTrainedModel) -> str | None:
-    """Why no model that is made like this one can work, whatever its type; None if it may."""
+def _unsupported_config(root: PreTrainedModel) -> str | None:
+    """Reason why a model with this config cannot work, whatever its type; None if there is none."""
     if getattr(root.config, "chunk_size_feed_forward", 0):
-        return "chunk_size_feed_forward cuts the token axis into equal parts; set it to 0 in the config"
+        return "chunk_size_feed_forward splits the token axis into equal chunks; set it to 0 in the config"
     if not isinstance(getattr(root.config, "hidden_size", None), int):
-        return f"its config has no one hidden_size: it has several parts, or layers of several widths{_choice(root)}"
+        return (
+            f"its config has no single hidden_size: it has several parts, or layers differ in width{_tower_hint(root)}"
+        )
     return None
 
 
-def _part(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    """The outermost part of a model that has this name and is a model itself."""
-    part = _found(model, name)
+def _named_part(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The outermost part of a model that has this name and is a ``PreTrainedModel``."""
+    part = _find_part(model, name)
     if part is None:
-        has = ", ".join(_towers(model)) or "none"
-        raise RltrError(
-            f"{type(model).__name__} has no part {name!r} that is a model; of those it has rltr knows: {has}"
-        )
+        known = ", ".join(_towers(model)) or "none"
+        raise RltrError(f"{type(model).__name__} has no part {name!r} that is a model; parts that rltr knows: {known}")
     return part
 
 
-def _tower(model: PreTrainedModel, name: str) -> PreTrainedModel:
-    """The part that a family reduces, which may be all that is there: an encoder without the decoder beside it."""
+def _family_tower(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The part that is reduced in a family; the model itself if it is that part (an encoder without a decoder)."""
     if "Decoder" in type(model).__name__:
         raise RltrError(
-            f"{type(model).__name__} is not supported: of this family rltr runs the {name}, not the decoder"
+            f"{type(model).__name__} is not supported: in this family rltr runs the {name}, not the decoder"
         )
-    return _found(model, name) or model
+    return _find_part(model, name) or model
 
 
-def _found(model: PreTrainedModel, name: str) -> PreTrainedModel | None:
+def _find_part(model: PreTrainedModel, name: str) -> PreTrainedModel | None:
     for path, module in model.named_modules():
         if isinstance(module, PreTrainedModel) and (path == name or path.endswith(f".{name}")):
             return module
@@ -131,19 +133,19 @@ def _found(model: PreTrainedModel, name: str) -> PreTrainedModel | None:
 
 
 def _towers(model: PreTrainedModel) -> list[str]:
-    """Names of the parts of a model that are of a known family."""
+    """Names of a model's parts that belong to a known family."""
     parts = [(path, module) for path, module in model.named_modules() if path and isinstance(module, PreTrainedModel)]
     return [path for path, module in parts if getattr(module.config, "model_type", "") in FAMILIES]
 
 
-def _choice(root: PreTrainedModel) -> str:
-    """What a refusal of the whole says of its parts."""
+def _tower_hint(root: PreTrainedModel) -> str:
+    """End of an error message: which parts of the model can be reduced."""
     towers = ", ".join(_towers(root))
-    return f"; of its parts these can be reduced, choose one with tower=: {towers}" if towers else ""
+    return f"; these parts of it can be reduced, choose one with tower=: {towers}" if towers else ""
 
 
 def _stacks(root: PreTrainedModel, classes: tuple[type[nn.Module], ...]) -> dict[str, list[nn.Module]]:
-    """Layers by the outermost list that holds them: ViT-MAE's decoder has one of its own beside the encoder's."""
+    """Layers by the path of their outermost ``ModuleList``: in ViT-MAE, encoder and decoder have one each."""
     modules = dict(root.named_modules())
     stacks: dict[str, list[nn.Module]] = {}
     for path, module in modules.items():
@@ -155,7 +157,7 @@ def _stacks(root: PreTrainedModel, classes: tuple[type[nn.Module], ...]) -> dict
 
 
 def _layer_classes(root: PreTrainedModel) -> tuple[type[nn.Module], ...]:
-    """Classes of layers that transformers' own recording of hidden states looks for."""
+    """Layer classes that transformers records hidden states of; empty if none are declared."""
     for module in root.modules():
         declared = (getattr(module, "_can_record_outputs", None) or {}).get("hidden_states")
         classes = declared if isinstance(declared, list) else [declared]
@@ -164,14 +166,14 @@ def _layer_classes(root: PreTrainedModel) -> tuple[type[nn.Module], ...]:
     return ()
 
 
-def _around(root: PreTrainedModel, layers: list[nn.Module]) -> list[PreTrainedModel]:
-    """The parts of a model, itself included, that are models and hold some of the layers."""
+def _models_around(root: PreTrainedModel, layers: list[nn.Module]) -> list[PreTrainedModel]:
+    """The root and its parts that are a ``PreTrainedModel`` and hold some of the layers."""
     parts = [part for part in root.modules() if isinstance(part, PreTrainedModel)]
     return [part for part in parts if any(module in layers for module in part.modules())]
 
 
-def _in_order(root: PreTrainedModel, layers: list[nn.Module]) -> list[nn.Module]:
-    """Layers as often as they run: ALBERT has groups of layers that many steps share."""
+def _in_run_order(root: PreTrainedModel, layers: list[nn.Module]) -> list[nn.Module]:
+    """Layers in the order in which they run, repeated where steps share them (ALBERT)."""
     groups = getattr(root.config, "num_hidden_groups", None)
     if groups is None:
         return layers
@@ -184,9 +186,9 @@ def _in_order(root: PreTrainedModel, layers: list[nn.Module]) -> list[nn.Module]
 
 
 def find_base(root: PreTrainedModel, layers: Sequence[nn.Module]) -> nn.Module:
-    """The innermost part of a model that runs all of its layers and takes the model's own input.
+    """Find the innermost part of a model that runs all of its layers and takes the model's main input.
 
-    It is where all names of inputs are known, whoever calls it: a head, a larger model, or a user.
+    There all inputs are known by name, whether a head, a larger model or a user calls it.
     """
     base: nn.Module = root
     for part in root.modules():

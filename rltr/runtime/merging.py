@@ -1,4 +1,4 @@
-"""Which tokens are alike, and what becomes of those that are averaged: pure functions on ragged batches."""
+"""Find the most similar tokens and average tokens: pure functions on ragged batches."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from rltr.runtime.tokens import Tokens, counted, keep, pad, precise, select, tak
 PAIRS = 2**22
 """Pairs of tokens that are compared at a time: 16 MB of similarities in single precision, however long rows are."""
 TINY_VARIANCE = 1e-12
-"""What keeps states that are constant over their width from a division by zero: far below that of any real state, since
-the usual 1e-5 would make bare embeddings shorter than 1, and the more so the smaller they are."""
+"""Epsilon of the layer norm in :func:`unit_length`. The usual 1e-5 would make small states, such as embeddings, shorter
+than 1."""
 
 
 def nearest(
@@ -23,22 +23,22 @@ def nearest(
     target: Bool[Tensor, " total"],
     later: bool = False,
 ) -> tuple[Float[Tensor, " sources"], Int[Tensor, " sources"]]:
-    """For every source token the most similar target token of its own row.
+    """Find the most similar target token in the same row for every source token.
 
     Args:
         normalized: hidden states of length 1, so that a product of two is their cosine.
-        tokens: the batch they belong to.
-        source: tokens that look for a partner.
-        target: tokens that may be one. A source that is a target itself would find itself.
-        later: whether only targets behind a source in its row count.
+        tokens: the ragged batch.
+        source: tokens to find a partner for.
+        target: tokens that may be a partner. A source that is also a target finds itself.
+        later: whether only targets behind the source in its row are considered.
 
     Returns:
-        The cosine, -1 to 1 (``-inf`` if there is no such target), and the partner's packed index (any, if it has none).
+        The cosine, -1 to 1 (``-inf`` without a target), and the partner's packed index (arbitrary without a target).
     """
     sources, targets = keep(tokens, source), keep(tokens, target)
     if sources.total == 0 or targets.total == 0:
-        lonely = normalized.new_full((sources.total,), -torch.inf)
-        return lonely, torch.zeros(sources.total, dtype=torch.long, device=normalized.device)
+        no_cosine = normalized.new_full((sources.total,), -torch.inf)
+        return no_cosine, torch.zeros(sources.total, dtype=torch.long, device=normalized.device)
     whose, whom = take(normalized, source), take(normalized, target)
     after, until = (take(tokens.slot, marked) if later else None for marked in (source, target))
     if len(tokens.counts) * sources.longest * targets.longest > PAIRS:
@@ -63,7 +63,7 @@ def _nearest_in_parts(
     after: Int[Tensor, " sources"] | None,
     until: Int[Tensor, " targets"] | None,
 ) -> tuple[Float[Tensor, " sources"], Int[Tensor, " sources"]]:
-    """:func:`nearest` row by row, :data:`PAIRS` at a time; the index counts targets."""
+    """:func:`nearest` row by row, :data:`PAIRS` at a time; returns indices into ``targets``."""
     cosine = whose.new_full((sources.total,), -torch.inf)
     index = torch.zeros(sources.total, dtype=torch.long, device=whose.device)
     first, start = 0, 0
@@ -87,23 +87,23 @@ def merge(
     leave: Int[Tensor, " merged"],
     into: Int[Tensor, " merged"],
 ) -> tuple[Float[Tensor, "kept width"], Tokens]:
-    """Average tokens that leave into kept ones, weighted by sizes (Bolya et al. 2023, ToMe, section 3).
+    """Average removed tokens into kept ones, weighted by size (Bolya et al. 2023, ToMe, section 3).
 
     Args:
         hidden: hidden states.
-        tokens: the batch they belong to.
-        stay: packed indices of those that are kept, rising.
-        leave: packed indices of those that are merged, in any order. Tokens in neither are lost.
-        into: which of the kept ones, counted from 0, takes each in.
+        tokens: the ragged batch.
+        stay: packed indices of the kept tokens, ascending.
+        leave: packed indices of the merged tokens, in any order. Tokens in neither are dropped.
+        into: for each merged token, the index in ``stay`` of the token it is merged into.
 
     Returns:
-        The kept tokens' new hidden states and their index, with sizes. Those that take nobody in keep theirs, bit for
-        bit.
+        The kept tokens' new hidden states, and their ragged batch with sizes. Kept tokens that nothing is merged into
+        keep their states bit for bit.
     """
     remaining, precision = select(tokens, stay), precise(hidden.dtype)
     average = hidden.index_select(0, stay).to(precision)
-    # An average moves towards each new member by that one's share of the whole. So only members are computed with, and
-    # not every kept token; in place, as fresh memory is most of what this costs.
+    # Each merged token moves the average by its share of the total size. So only merged tokens are computed, not every
+    # kept one. In place, because allocating memory is most of the cost.
     moved = hidden.index_select(0, leave).to(precision).sub_(average.index_select(0, into))
     if tokens.size is None or remaining.size is None:
         size, weight = average.new_ones(len(stay)), average.new_ones(len(leave))
@@ -115,7 +115,7 @@ def merge(
 
 
 def unit_length(hidden: Float[Tensor, "total width"]) -> Float[Tensor, "total width"]:
-    """Hidden states with mean 0 over their width and length 1, in :func:`precise`: one fused pass. Zeros stay zeros."""
+    """Center hidden states over their width and scale them to length 1, in at least float32. Zeros stay zeros."""
     width, precision = hidden.shape[-1], precise(hidden.dtype)
     scale = hidden.new_full((width,), width**-0.5, dtype=precision)
     return F.layer_norm(hidden.to(precision), (width,), scale, eps=TINY_VARIANCE)

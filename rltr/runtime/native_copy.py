@@ -1,7 +1,7 @@
-"""Copies of what rltr is put into: deep ones are native and stand alone, all others would run the original.
+"""Copying of modules that rltr is installed in: deep copies are native, other ways of copying raise.
 
-A shallow copy, and a replica of ``nn.DataParallel``, take over what stands in front of a module, which goes on to run
-that module and its weights. Nothing tells it who was called, so such copies are refused when they are made.
+A shallow copy, or a replica of ``nn.DataParallel``, would share the wrapper around ``forward``, which runs the original
+module with the original weights.
 """
 
 import copy
@@ -19,30 +19,30 @@ GUARDS = ("__deepcopy__", "__getstate__", "_replicate_for_data_parallel")
 
 
 def guard_copies(module: nn.Module, deep: Callable[[dict[int, Any]], nn.Module] | None = None) -> None:
-    """Let a module be copied deeply only, until :func:`unguard_copies`.
+    """Allow only deep copies of a module, until :func:`unguard_copies`.
 
     Args:
-        module: what rltr is put into.
-        deep: how it is copied deeply, given the memo of ``copy.deepcopy``; by default as :func:`native_copy` does.
+        module: the module that rltr is installed in.
+        deep: function that makes the deep copy from the memo of ``copy.deepcopy``; None uses :func:`native_copy`.
     """
     deep = deep or partial(native_copy, module)
     vars(module).update(zip(GUARDS, (deep, _refuse, _refuse_replica), strict=True))
 
 
 def unguard_copies(module: nn.Module) -> None:
-    """Let a module be copied as before."""
+    """Undo :func:`guard_copies`."""
     for name in GUARDS:
         vars(module).pop(name, None)
 
 
 def native_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Copy a module as ``copy.deepcopy`` does, without what rltr put into it.
+    """Copy a module as ``copy.deepcopy`` does, without what rltr installed in it.
 
-    The module itself is not touched: another thread may be running it.
+    The module itself is not changed, since another thread may be running it.
 
     Args:
-        module: what is copied.
-        memo: deepcopy's own, of what was copied already.
+        module: the module to copy.
+        memo: the memo of ``copy.deepcopy``.
     """
     copied = type(module).__new__(type(module))
     memo[id(module)] = copied
@@ -56,15 +56,15 @@ def native_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _refuse() -> NoReturn:
     raise RltrError(
-        "a model that rltr is attached to cannot be pickled (torch.save, multiprocessing) or copied by copy.copy, as a "
-        "copy would run this one: call rltr.detach(model) first, and attach again to what was loaded or copied. "
+        "a model that rltr is attached to cannot be pickled (torch.save, multiprocessing) or copied by copy.copy, as "
+        "the copy would run the original: call rltr.detach(model) first, then attach to the loaded or copied model. "
         "copy.deepcopy gives the native model; save_pretrained() and state_dict() work while attached"
     )
 
 
 def _refuse_replica() -> NoReturn:
     raise RltrError(
-        "nn.DataParallel makes a replica of the model for each device, and replicas of one that rltr is attached to "
-        "would run this one: call rltr.detach(model) first, and attach to a copy.deepcopy of it on each device, or use "
-        "one process for each device"
+        "nn.DataParallel replicates the model on each device, but replicas of a model that rltr is attached to would "
+        "run the original: call rltr.detach(model) first, and attach to a copy.deepcopy of it on each device, or use "
+        "one process per device"
     )

@@ -1,4 +1,4 @@
-"""Who may attend to whom within a row: causal, sliding windows, capped logits, sinks, as transformers asked for it."""
+"""Attention patterns within a row, as requested by transformers: causal, sliding window, capped logits, sinks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ Allowed: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 @dataclass(frozen=True)
 class Pattern:
-    """How tokens of a row attend to each other; the default lets everyone attend to everyone.
+    """How tokens of a row attend to each other; the default is full bidirectional attention.
 
     Attributes:
-        allowed: who may attend to whom, by *original* positions: a window of 128 tokens still spans 128 places of the
-            input after most of its tokens have left. None allows everything.
-        softcap: logits are squeezed to between minus and plus this, None leaves them (Gemma 2, section 2).
-        sinks: a logit per head that takes part in the softmax and gives no value, or None.
+        allowed: mask function on *original* positions: a window of 128 tokens still spans 128 places of the input after
+            tokens were removed. None allows everything.
+        softcap: bound of the logits' absolute values, applied through tanh; None leaves them (Gemma 2, section 2).
+        sinks: a logit per head that takes part in the softmax but has no value, or None.
     """
 
     allowed: Allowed | None = None
@@ -30,29 +30,29 @@ class Pattern:
 
     @property
     def causal(self) -> bool:
-        """Whether tokens attend to themselves and to all before them: fused kernels know that without a mask."""
+        """Whether each token attends to itself and all earlier ones, which fused kernels support without a mask."""
         return self.allowed is causal_mask_function
 
     @property
     def dense(self) -> bool:
-        """Whether everyone attends to everyone."""
+        """Whether every token attends to every token."""
         return self.allowed is None or self.allowed is bidirectional_mask_function
 
     @property
     def fused(self) -> bool:
-        """Whether ``scaled_dot_product_attention`` can compute it: it neither caps logits nor knows sinks."""
+        """Whether ``scaled_dot_product_attention`` can compute it: no capped logits, no sinks."""
         return self.softcap is None and self.sinks is None
 
 
 def visible(
     row: Int[Tensor, " rows"], position: Int[Tensor, "rows length"], allowed: Allowed
 ) -> Bool[Tensor, "rows length length"]:
-    """Which keys each query may see, in rows that have equally many places.
+    """Evaluate a mask function on rows of equal length; axes of the result are row, query, key.
 
     Args:
-        row: which rows of the batch they are.
-        position: the original place of the token at each place.
-        allowed: who may attend to whom.
+        row: index of each row in the batch.
+        position: original position of each token.
+        allowed: the mask function.
     """
     rows, length = position.shape
     here = row[:, None, None, None]

@@ -1,7 +1,7 @@
-"""A forward pass that stops at every decision layer and waits to be told which tokens to keep.
+"""A forward pass that pauses at every decision layer until it is given a choice of tokens.
 
 The model's own ``forward`` runs in a greenlet, which switches out at a decision and is switched back in with the
-answer: inside, the stack is exactly that of an ordinary call.
+choice. Within the greenlet, the call stack is that of an ordinary call.
 """
 
 import threading
@@ -19,28 +19,28 @@ from rltr.runtime.decision import Choice, Decision, Removal, Trace
 
 
 class PausedForward:
-    """One reduced forward pass, advanced a decision at a time.
+    """One reduced forward pass, advanced one decision at a time.
 
-    The backbone must stay attached while it runs. Start, resume and close it from one thread: a greenlet cannot move.
-    Gradients are never recorded. A pass that nobody holds any more closes itself.
+    The backbone must stay attached while the pass runs. Start, resume and close it in the same thread: a greenlet
+    cannot change its thread. Gradients are never recorded. A pass is closed when it is garbage collected.
 
     Args:
         backbone: an attached backbone.
         inputs: the model's inputs.
-        layers: the decision layers, rising.
+        layers: the decision layers, ascending.
         removal: whether removed tokens are merged or dropped.
 
     Attributes:
-        decision: what there is to decide now; None once the pass has ended.
-        output: the model's own output once the pass has ended.
+        decision: the current decision; None before the start and after the end.
+        output: the model's output; None until the pass has ended.
     """
 
     def __init__(
         self, backbone: Backbone, inputs: Mapping[str, Tensor], layers: Sequence[int], removal: Removal = "merge"
     ) -> None:
         self._forward = backbone.forward(_pause, layers, removal)
-        # Nothing in the greenlet refers to self: its stack is out of the garbage collector's sight, so an abandoned
-        # pass would hold itself, and its hidden states, for ever.
+        # Nothing in the greenlet refers to self: the garbage collector does not see its stack, so an abandoned pass
+        # would keep itself and its hidden states alive forever.
         self._thread = threading.get_ident()
         self._greenlet = greenlet.greenlet(partial(backbone.run, self._forward, inputs))
         self.decision: Decision | None = None
@@ -48,20 +48,21 @@ class PausedForward:
 
     @property
     def trace(self) -> Trace:
-        """What was kept so far."""
+        """Which tokens were kept so far."""
         return self._forward.trace
 
     def start(self) -> Decision:
-        """Run up to the first decision."""
+        """Run to the first decision and return it."""
         self._advance()
         assert self.decision is not None, "a forward pass has at least one decision layer"
         return self.decision
 
     def resume(self, choice: Choice) -> Decision | None:
-        """Answer the current decision and run to the next one; None means that the pass has ended.
+        """Apply a choice and run to the next decision; returns None if the pass has ended.
 
         Raises:
-            RuntimeError: if there is nothing to decide.
+            RuntimeError: if the pass has not started or has ended.
+            RltrError: if called in another thread than :meth:`start`.
         """
         if self.decision is None:
             raise RuntimeError("this forward pass has not started, or has ended: there is nothing to decide")
@@ -69,7 +70,7 @@ class PausedForward:
         return self.decision
 
     def close(self) -> None:
-        """Give the pass up: it unwinds through every ``finally`` of the model, as if it had been interrupted."""
+        """Abort the pass; its ``finally`` blocks run as after an interruption."""
         if self._greenlet:
             self._refuse_other_threads()
         self.decision = None
@@ -82,19 +83,19 @@ class PausedForward:
         if here != self._thread:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
             raise RltrError(
-                "a batch of episodes belongs to the thread that began it with reset() "
-                f"({names.get(self._thread, 'one that has ended')}), and cannot go on in {names.get(here, 'another')}: "
-                "reset, step and close an environment in one thread, and make one environment for each thread"
+                f"this batch of episodes was begun by reset() in thread {names.get(self._thread, '(ended)')!r} and "
+                f"cannot continue in thread {names.get(here, '(unknown)')!r}: reset, step and close an environment in "
+                "the same thread, and make one environment per thread"
             )
 
-    def _advance(self, *answer: Choice) -> None:
+    def _advance(self, *choice: Choice) -> None:
         self._refuse_other_threads()
         self.decision = None
         self._greenlet.parent = greenlet.getcurrent()
-        # Grad mode belongs to the thread, not to the greenlet: enter and leave it outside of the switch, never across.
-        # The caller may be in inference mode now and not at the next step, so the pass is never.
+        # Grad mode is per thread, not per greenlet, so it is entered and left outside of the switch. Inference mode is
+        # always off: a caller may be in it at one step and not at the next.
         with torch.inference_mode(False), torch.no_grad():
-            result = self._greenlet.switch(*answer)
+            result = self._greenlet.switch(*choice)
         if isinstance(result, Decision):
             self.decision = result
         else:
@@ -102,7 +103,7 @@ class PausedForward:
 
 
 def _pause(decision: Decision) -> Choice:
-    """Hand a decision to whoever runs this greenlet, and come back with the answer."""
+    """Switch to the parent greenlet with a decision, and return the choice it switches back with."""
     parent = greenlet.getcurrent().parent
     assert parent is not None
     return parent.switch(decision)

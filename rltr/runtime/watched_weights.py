@@ -1,4 +1,4 @@
-"""Whether somebody changed a model's weights: told from what torch counts, so that it costs next to nothing."""
+"""Detect cheaply whether a model's weights were changed: from version counters and addresses, without reading values."""
 
 from operator import attrgetter
 from weakref import ref
@@ -11,34 +11,34 @@ _version = attrgetter("_version")
 
 
 class WatchedWeights:
-    """The weights that a model has now, to be compared with those that it has later.
+    """Snapshot of where a model's weights are in memory and how often they were changed, to compare with later.
 
-    Noticed is what torch counts (``load_state_dict``, optimisers, whatever is computed in place), what gives a weight
-    other memory (``.to()``, ``.half()``, ``weight.data = …``), and weights that are gone. Values are not looked at, so
-    what was noticed may have left them as they were.
+    Detected are changes that increase torch's version counter (``load_state_dict``, optimisers, in-place operations),
+    new memory of a weight (``.to()``, ``.half()``, ``weight.data = …``), and deleted weights. Values are not read, so a
+    detected change may have left them equal.
 
-    Not noticed is what nobody counts: what is written in place through ``weight.data``, or to weights that were made in
-    inference mode. Nor is another weight in the place of one that somebody still holds, which
-    :attr:`rltr.runtime.changes.Changes` counts.
+    Not detected are in-place writes through ``weight.data``, and to weights made in inference mode: torch does not
+    count them. Nor is a weight replaced by another while the old tensor still exists; see
+    :class:`rltr.runtime.changes.Changes` for those.
 
     Args:
-        model: the model; what its state dict holds counts.
+        model: the model; all tensors in its state dict are watched.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        # Quantised, sharded and sparse weights may have no memory of their own.
+        # Quantised, sharded and sparse weights may have no data pointer.
         values = model.state_dict(keep_vars=True).values()
         held = [value for value in values if type(value) in PLAIN and value.layout is torch.strided]
-        # Nobody keeps weights in memory by watching them: who quantises a model, or offloads it, is in need of it.
+        # Weak references: watching must not keep the memory of a model that is quantised or offloaded.
         self._held = [ref(tensor) for tensor in held]
         self._counting = not any(tensor.is_inference() for tensor in held)
         self._state = self._look(held)
 
     def changed(self) -> bool:
-        """Whether weights were changed since this was made."""
+        """Whether weights were changed since the snapshot."""
         now = [tensor for held in self._held if (tensor := held()) is not None]
         return len(now) < len(self._held) or self._look(now) != self._state
 
     def _look(self, tensors: list[Tensor]) -> tuple[list[int], list[int]]:
-        """Where tensors are in memory, and how often they were changed in place."""
+        """Memory address and version counter of each tensor."""
         return list(map(Tensor.data_ptr, tensors)), list(map(_version, tensors)) if self._counting else []

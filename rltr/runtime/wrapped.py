@@ -1,4 +1,4 @@
-"""Refusing what is not a transformers model itself, with where the model is inside of it."""
+"""Check that an object is a transformers model; the error names the models inside of a wrapper."""
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -10,7 +10,7 @@ def refuse_wrapped(model: object) -> None:
     """Raise unless ``model`` is a model of transformers.
 
     Raises:
-        RltrError: what it is, and which part of it is such a model.
+        RltrError: if it is not a ``PreTrainedModel``; the message names its parts that are.
     """
     if isinstance(model, PreTrainedModel):
         return
@@ -24,6 +24,6 @@ def refuse_wrapped(model: object) -> None:
     outermost = [path for path in inside if not any(path.startswith(f"{above}.") for above in inside)]
     hint = f": pass its part {' or '.join(f'.{path}' for path in outermost)}" if outermost else ", and holds none"
     raise RltrError(
-        f"{type(model).__name__} is not a model of transformers (PreTrainedModel) itself{hint}. Whoever calls the "
-        "wrapper then runs the reduced part"
+        f"{type(model).__name__} is not a model of transformers (PreTrainedModel) itself{hint}. Calls of the "
+        "wrapper then run the reduced part"
     )
