@@ -62,7 +62,7 @@ class PausedForward:
 
         Raises:
             RuntimeError: if the pass has not started or has ended.
-            RltrError: if called in another thread than :meth:`start`.
+            RltrError: if this is not the thread in which the pass was created.
         """
         if self.decision is None:
             raise RuntimeError("this forward pass has not started, or has ended: there is nothing to decide")

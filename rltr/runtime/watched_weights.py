@@ -1,4 +1,4 @@
-"""Detect cheaply whether a model's weights were changed: from version counters and addresses, without reading values."""
+"""Detect cheaply whether a model's weights were changed: by version counters and addresses, without reading values."""
 
 from operator import attrgetter
 from weakref import ref
