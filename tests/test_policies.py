@@ -226,7 +226,7 @@ def test_its_flops_are_counted() -> None:
     """Per token what the linear maps of a row's tokens cost; what is done once per row is left out."""
     counted = {}
     for count in (20, 40):
-        tokens = ragged.everything(3, count)
+        tokens = ragged.full_batch(3, count)
         unit = merging.unit_length(torch.randn(tokens.total, WIDTH))
         protected = tokens.slot == 0
         similar = torch.rand(tokens.total, TOKEN_FEATURES)
@@ -308,7 +308,7 @@ def test_the_deterministic_action_is_the_likelier_one(actor: TokenActor) -> None
     seen = observation([7, 4])
     with torch.no_grad():
         actions, _, _ = actor(seen.to_grid(), deterministic=True)
-        expected = ragged.grid_of(seen.tokens, (actor.network(seen) > 0) | seen.protected)
+        expected = ragged.scatter_to_grid(seen.tokens, (actor.network(seen) > 0) | seen.protected)
     assert torch.equal(actions.bool(), expected)
     predicted, _ = actor.predict({name: value.numpy() for name, value in seen.to_grid().items()}, deterministic=True)
     assert (torch.as_tensor(predicted).bool() == expected).all()

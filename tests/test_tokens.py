@@ -46,7 +46,7 @@ def hidden_states(tokens, seed, width=3):
 
 
 def test_everything_is_the_full_grid():
-    tokens = ragged.everything(2, 3)
+    tokens = ragged.full_batch(2, 3)
     assert tokens.row.tolist() == [0, 0, 0, 1, 1, 1]
     assert tokens.position.tolist() == [0, 1, 2, 0, 1, 2]
     assert (tokens.counts, tokens.grid, tokens.uniform, tokens.size) == ((3, 3), 3, 3, None)
@@ -93,12 +93,12 @@ def test_unpad_undoes_pad_and_padding_has_the_value_asked_for(batch, seed):
 
 
 @given(BATCHES, SEEDS, st.integers(0, 3))
-def test_lay_out_pads_with_tokens_of_the_own_row(batch, seed, more):
+def test_pads_with_tokens_of_the_own_row(batch, seed, more):
     tokens = made(batch)
     values = hidden_states(tokens, seed)
     if not tokens.total:
         return
-    laid = ragged.lay_out(values, tokens, max(tokens.counts) + more)
+    laid = ragged.pad_with_own_tokens(values, tokens, max(tokens.counts) + more)
     assert laid.shape == (len(tokens.counts), max(tokens.counts) + more, 3)
     assert torch.equal(ragged.unpad(laid, tokens), values)
     for row, index in enumerate(rows_of(tokens)):
@@ -110,7 +110,7 @@ def test_lay_out_pads_with_tokens_of_the_own_row(batch, seed, more):
 def test_grid_of_puts_values_in_their_original_places(batch, seed):
     tokens = made(batch)
     values = hidden_states(tokens, seed)
-    grid = ragged.grid_of(tokens, values)
+    grid = ragged.scatter_to_grid(tokens, values)
     assert torch.equal(grid[tokens.present], values)
     assert (grid[~tokens.present] == 0).all()
 
@@ -203,7 +203,7 @@ def sizes(tokens):
 
 
 def test_merge_by_hand():
-    tokens = ragged.everything(1, 4)
+    tokens = ragged.full_batch(1, 4)
     hidden = torch.tensor([[1.0], [2.0], [4.0], [9.0]])
     kept = torch.tensor([True, True, False, False])
     merged, fewer = merge(hidden, tokens, kept, torch.tensor([1, 1]), torch.tensor([True, True]))
@@ -215,7 +215,7 @@ def test_merge_by_hand():
 
 
 def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
-    tokens = ragged.everything(1, 300)
+    tokens = ragged.full_batch(1, 300)
     kept = torch.arange(300) == 0
     into = torch.zeros(299, dtype=torch.long)
     merged, fewer = merge(torch.ones(300, 2).bfloat16(), tokens, kept, into, torch.ones(299, dtype=torch.bool))
@@ -225,7 +225,7 @@ def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
 
 
 def test_merge_computes_double_precision_in_it():
-    tokens = ragged.everything(1, 3)
+    tokens = ragged.full_batch(1, 3)
     hidden = torch.tensor([[0.0], [1.0], [1.0 + 3e-12]], dtype=torch.float64)
     kept, into, found = torch.tensor([True, True, False]), torch.tensor([1]), torch.tensor([True])
     merged, fewer = merge(hidden, tokens, kept, into, found)
@@ -237,7 +237,7 @@ def test_merge_computes_double_precision_in_it():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tokens_that_take_nobody_in_keep_their_states_bit_for_bit(dtype):
-    tokens = replace(ragged.everything(1, 4), size=torch.tensor([1.0, 3.0, 7.0, 2.0]))
+    tokens = replace(ragged.full_batch(1, 4), size=torch.tensor([1.0, 3.0, 7.0, 2.0]))
     hidden = torch.randn(4, 16, dtype=dtype)
     merged, fewer = merging.merge(hidden, tokens, torch.tensor([0, 1, 3]), torch.tensor([2]), torch.tensor([1]))
     assert torch.equal(merged[[0, 2]], hidden[[0, 3]]) and sizes(fewer) == [1, 10, 2]
@@ -264,7 +264,7 @@ def test_unit_length_does_not_depend_on_the_scale():
 
 
 def test_what_is_lost_touches_nobody_even_if_it_is_not_finite():
-    tokens = ragged.everything(2, 3)
+    tokens = ragged.full_batch(2, 3)
     hidden = torch.ones(6, 4)
     hidden[1:3] = torch.nan
     kept = torch.tensor([True, False, False, True, True, False])

@@ -74,10 +74,10 @@ class Observation:
     def to_grid(self) -> dict[str, Tensor]:
         """Undo :meth:`of_grid`."""
         return {
-            "tokens": ragged.grid_of(self.tokens, self.hidden),
-            "token_features": ragged.grid_of(self.tokens, self.token_features),
+            "tokens": ragged.scatter_to_grid(self.tokens, self.hidden),
+            "token_features": ragged.scatter_to_grid(self.tokens, self.token_features),
             "present": self.tokens.present,
-            "alive": ragged.grid_of(self.tokens, ~self.protected),
+            "alive": ragged.scatter_to_grid(self.tokens, ~self.protected),
             "layer": self.layer[:, None],
             "price": self.price[:, None],
             "kept": self.kept[:, None],

@@ -209,7 +209,7 @@ class Forward(Stream):
     def _pack(self, hidden: Tensor, present: Tensor | None) -> Tensor:
         rows, grid, _ = hidden.shape
         if present is None or bool(present.all()):
-            self.tokens = ragged.everything(rows, grid, hidden.device)
+            self.tokens = ragged.full_batch(rows, grid, hidden.device)
         else:
             if not self.family.padded:
                 raise RltrError(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rltr.runtime.tokens import Tokens, counted, keep, pad, precise, select, take, unpad, where
+from rltr.runtime.tokens import Tokens, keep, pad, precise, select, take, unpad, where, with_count
 
 PAIRS = 2**22
 """Pairs of tokens that are compared at a time: 16 MB of similarities in single precision, however long rows are."""
@@ -111,7 +111,7 @@ def merge(
         size, weight = remaining.size, tokens.size.index_select(0, leave)
     size.index_add_(0, into, weight)
     average.index_add_(0, into, moved.mul_((weight / size.index_select(0, into))[:, None]))
-    return average.to(hidden.dtype), counted(replace(remaining, size=size), remaining.count)
+    return average.to(hidden.dtype), with_count(replace(remaining, size=size), remaining.count)
 
 
 def unit_length(hidden: Float[Tensor, "total width"]) -> Float[Tensor, "total width"]:

@@ -56,8 +56,8 @@ class TokenActor(ActorCriticPolicy):
         keep = logit > 0 if deterministic else torch.rand_like(logit) < logit.sigmoid()
         keep = keep | seen.protected
         log_prob = log_probability(logit, keep).masked_fill(seen.protected, 0)
-        actions = ragged.grid_of(seen.tokens, keep)
-        return actions, self.predict_values(obs), ragged.grid_of(seen.tokens, log_prob)
+        actions = ragged.scatter_to_grid(seen.tokens, keep)
+        return actions, self.predict_values(obs), ragged.scatter_to_grid(seen.tokens, log_prob)
 
     def predict_values(self, obs: PyTorchObs) -> Tensor:
         """Return zeros ``(rows, 1)``: there is no value network, and returns are not bootstrapped."""

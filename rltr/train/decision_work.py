@@ -37,7 +37,7 @@ def decision_work(
 
     def prepare(count: int) -> tuple[Decision, Tensor]:
         """Draw hidden states and a keep mask. Done once per count, because drawing is not part of a decision."""
-        tokens = ragged.everything(rows, count, backbone.device)
+        tokens = ragged.full_batch(rows, count, backbone.device)
         hidden = torch.randn(tokens.total, backbone.width, generator=generator).to(backbone.device, backbone.dtype)
         protected = tokens.slot < backbone.family.leading_tokens(backbone.config)
         width = backbone.width // backbone.config.num_attention_heads
