@@ -24,8 +24,8 @@ from rltr.runtime import tokens as ragged
 from rltr.runtime.attention import Stream, current
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice
-from rltr.runtime.kernels import EVERYONE, Plan, packed
-from rltr.runtime.kernels.groups import similar
+from rltr.runtime.kernels import FULL_ATTENTION, Plan, packed
+from rltr.runtime.kernels.groups import groups_of_similar_length
 from rltr.runtime.pattern import Pattern
 from rltr.selectors import Selector
 from rltr.selectors.reduced_model import ReducedModel
@@ -47,7 +47,7 @@ def batch(counts, sized, seed, dtype=torch.float32):
     return tokens, [tensor.view(*shape, HEADS, WIDTH).transpose(1, 2) for tensor in packed]
 
 
-def plain(query, key, value, tokens, scaling, pattern=EVERYONE):
+def plain(query, key, value, tokens, scaling, pattern=FULL_ATTENTION):
     """Softmax attention with log(size) as a bias, a row and a pair of tokens at a time, in float64; packed."""
     precision = ragged.precise(query.dtype)
     query, key, value = (tensor.transpose(1, 2).flatten(0, 1).double() for tensor in (query, key, value))
@@ -72,7 +72,7 @@ def plain(query, key, value, tokens, scaling, pattern=EVERYONE):
 
 
 PATTERNS = {
-    "everyone": EVERYONE,
+    "full": FULL_ATTENTION,
     "causal": Pattern(causal_mask_function),
     "causal window": Pattern(sliding_window_causal_mask_function(3)),
     "window": Pattern(sliding_window_bidirectional_mask_function(2)),
@@ -144,7 +144,7 @@ def as_on_a_gpu(*kernels_there):
         yield called
 
 
-def attend(query, key, value, tokens, scaling, pattern=EVERYONE, backend="auto"):
+def attend(query, key, value, tokens, scaling, pattern=FULL_ATTENTION, backend="auto"):
     return kernels.ragged_attention(query, key, value, Plan(tokens, backend), scaling, pattern)
 
 
@@ -175,8 +175,8 @@ def test_every_pattern_equals_plain_softmax(pattern, counts, sized, shared, gaps
         assert out.shape == query.transpose(1, 2).shape
         torch.testing.assert_close(out.flatten(0, 1), expected, atol=1e-6, rtol=1e-6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels.plan, "CALL", 12 * HEADS * WIDTH)  # several groups even of rows as short as these
-        patch.setattr(kernels.ragged, "MASKED", 0)  # sizes of causal rows in extra channels, as in long ones
+        patch.setattr(kernels.plan, "CALL_COST", 12 * HEADS * WIDTH)  # several groups even of rows as short as these
+        patch.setattr(kernels.ragged, "LONGEST_MASKED", 0)  # sizes of causal rows in extra channels, as in long ones
         out = attend(query, key, value, tokens, 0.4, pattern, "sdpa-grouped")
     torch.testing.assert_close(out.flatten(0, 1), expected, atol=1e-6, rtol=1e-6)
     for there in ([], ["varlen"], ["flash"], ["varlen", "flash"]):
@@ -199,13 +199,13 @@ def test_double_precision_stays_double(pattern, sized):
 @pytest.mark.parametrize(
     ("name", "sized", "there", "backend", "kernel"),
     [
-        ("everyone", True, ["varlen", "flash"], "auto", "varlen"),
+        ("full", True, ["varlen", "flash"], "auto", "varlen"),
         ("causal", True, ["varlen", "flash"], "auto", "varlen"),
         ("causal", False, ["flash"], "auto", "flash"),
-        ("everyone", True, ["varlen", "flash"], "flash", "flash"),
-        ("everyone", True, ["varlen", "flash"], "sdpa-padded", None),
-        ("everyone", True, ["varlen", "flash"], "sdpa-per-row", None),
-        ("everyone", True, [], "auto", None),
+        ("full", True, ["varlen", "flash"], "flash", "flash"),
+        ("full", True, ["varlen", "flash"], "sdpa-padded", None),
+        ("full", True, ["varlen", "flash"], "sdpa-per-row", None),
+        ("full", True, [], "auto", None),
         ("capped", False, ["varlen", "flash"], "auto", "flash"),
         ("capped", True, ["varlen", "flash"], "auto", None),  # it would cap the sizes, too
         ("window", False, ["varlen", "flash"], "auto", None),  # windows would count packed positions
@@ -242,7 +242,7 @@ def test_head_sizes_that_kernels_do_not_take_are_padded_rows(width):
 def test_a_kernel_that_cannot_run_here_is_refused(backend, tiny_vit, image_inputs):
     with pytest.raises(RltrError, match="needs a CUDA device.*choose one of auto, sdpa"):
         Backbone(tiny_vit, attention=backend)
-    with as_on_a_gpu(), pytest.raises(RltrError, match="2.13 has|install flash-attn"):
+    with as_on_a_gpu(), pytest.raises(RltrError, match="2.13 has it|install flash-attn"):
         Backbone(tiny_vit, attention=backend)
     with as_on_a_gpu(backend):
         keep = ReducedModel(Backbone(tiny_vit, attention=backend), FirstTokens(), [1])
@@ -317,17 +317,17 @@ def test_many_small_rows_are_computed_in_few_groups_and_few_rows_as_they_lie(row
 def test_groups_hold_every_token_once_and_padding_is_of_the_own_row(counts, slack, seed):
     tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
     values = torch.randn(1, HEADS, tokens.total, WIDTH, generator=torch.Generator().manual_seed(seed))
-    groups = similar(tokens, slack)
+    groups = groups_of_similar_length(tokens, slack)
     assert torch.equal(groups.collect(groups.arrange(values)), values.transpose(1, 2))
     assert groups.gather is not None and groups.place is not None
     assert torch.equal(groups.gather[groups.place], torch.arange(tokens.total))
     assert sum(rows for rows, _ in groups.shapes) == sum(count > 0 for count in counts)
-    for (_, length), row, padded in zip(groups.shapes, groups.of_tokens(tokens.row), groups.padded, strict=True):
+    for (_, length), row, padded in zip(groups.shapes, groups.pad_with_first(tokens.row), groups.padded, strict=True):
         assert (row == row[:, :1]).all()
         own = [counts[r] for r in row[:, 0].tolist()]
         assert max(own) == length and padded == (min(own) < length)
         assert all(length**2 - count**2 <= slack for count in own)
-    marked = torch.cat([part.flatten() for part in groups.of_keys(tokens.position.float(), -1.0)])
+    marked = torch.cat([part.flatten() for part in groups.pad_with(tokens.position.float(), -1.0)])
     assert torch.equal(marked[groups.place], tokens.position.float()) and (marked >= 0).sum() == tokens.total
 
 
@@ -335,7 +335,7 @@ def test_groups_hold_every_token_once_and_padding_is_of_the_own_row(counts, slac
 def test_ragged_attention_equals_plain_softmax(counts, sized, scaling, seed):
     tokens, qkv = batch(counts, sized, seed)
     for backend in ON_CPU:
-        out = attend(*qkv, tokens, scaling, EVERYONE, backend)
+        out = attend(*qkv, tokens, scaling, FULL_ATTENTION, backend)
         torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, scaling), atol=1e-6, rtol=1e-6)
 
 
@@ -379,7 +379,7 @@ def test_in_bfloat16_only_rounding_is_lost(counts, backend):
     tokens, qkv = batch(counts, True, 0, torch.bfloat16)
     exact = plain(*qkv, tokens, 0.3)
     with nullcontext() if backend in ON_CPU else as_on_a_gpu("varlen", "flash"):
-        out = attend(*qkv, tokens, 0.3, EVERYONE, backend).flatten(0, 1)
+        out = attend(*qkv, tokens, 0.3, FULL_ATTENTION, backend).flatten(0, 1)
     assert out.dtype == torch.bfloat16
     # A step of bfloat16 is 2**-8 of the largest value; queries, keys, log(size) and the result are each rounded.
     assert (out - exact).abs().max() <= 4 * 2**-8 * exact.abs().max()

@@ -20,7 +20,7 @@ from transformers.masking_utils import causal_mask_function, sdpa_mask
 from rltr.errors import RltrError
 from rltr.runtime.attended import Attended
 from rltr.runtime.families import PooledToken
-from rltr.runtime.kernels import Backend, Plan, products, ragged_attention
+from rltr.runtime.kernels import Backend, Plan, ragged_attention, unfused
 from rltr.runtime.pattern import Allowed, Pattern
 from rltr.runtime.tokens import Tokens
 
@@ -110,7 +110,7 @@ def attention(
         # on sdpa's own way to be causal: where that would do, there is none.
         if attention_mask is None and query.shape[2] > 1 and attends_causally(module, is_causal):
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-        out = products(query, key, value, attention_mask, scale, Pattern(None, softcap, s_aux))
+        out = unfused(query, key, value, attention_mask, scale, Pattern(None, softcap, s_aux))
         return out.transpose(1, 2), None
     if kwargs.get("position_bias") is not None:
         raise RltrError(

@@ -23,7 +23,7 @@ REFUSED = {
     ),
     "chunked": (
         lambda: hf.BertForSequenceClassification(hf.BertConfig(**SMALL, chunk_size_feed_forward=2)),
-        "chunk_size_feed_forward cuts",
+        "chunk_size_feed_forward splits",
     ),
     "one layer": (
         lambda: hf.BertForSequenceClassification(hf.BertConfig(**SMALL | {"num_hidden_layers": 1})),

@@ -102,7 +102,7 @@ def test_a_kernel_that_runs_is_held_against_sdpa(benchmark: Benchmark, wrong: bo
 def test_a_kernel_that_was_asked_for_and_did_not_run_is_not_exact(benchmark: Benchmark) -> None:
     kernels = benchmark("gpu.kernels")
     with as_on_a_gpu("varlen", "flash"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels.packed, "can", lambda *args, **kwargs: False)  # so both are padded
+        patch.setattr(kernels.packed, "supports", lambda *args, **kwargs: False)  # so both are padded
         rows = kernels.measure(torch.device("cpu"), torch.bfloat16, kernels.shape(small=True))
     assert {row["backend"] for row in rows if not row["met"]} == {"varlen", "flash"}
 

@@ -1,4 +1,4 @@
-"""Which computation runs: by device, precision and pattern, unless somebody says which."""
+"""Choose the attention backend by device, precision and attention pattern."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,32 +13,35 @@ from rltr.runtime.pattern import Pattern
 
 
 def check_kernel(backend: str, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse a kernel for packed rows that does not run on this device in this precision.
+    """Raise if ``backend`` is a kernel for packed rows that cannot run on this device in this precision.
 
     Raises:
-        RltrError: if ``backend`` is one, and why.
+        RltrError: if the device, the precision or the installed packages do not allow it.
     """
     if backend not in KERNELS:
         return
     reason = packed.refusal(device, dtype)
     if reason is None and _kernel(backend) is None:
-        reason = "this torch has no such kernel, 2.13 has" if backend == "varlen" else "install flash-attn >= 2.6"
+        reason = "this torch has no such kernel, 2.13 has it" if backend == "varlen" else "install flash-attn >= 2.6"
     if reason is not None:
         usable = ", ".join(name for name in BACKENDS if name not in KERNELS)
         raise RltrError(f"attention={backend!r} cannot run here: {reason}; choose one of {usable}")
 
 
 def choose(backend: Backend, query: Tensor, sized: bool, pattern: Pattern) -> Backend:
-    """The backend for uneven rows: ``auto`` is resolved, but for a CPU, where ``plan.py`` decides by the rows.
+    """Choose the backend for rows of different lengths.
+
+    On a CPU ``auto`` is returned as it is: ``plan.py`` then decides by the lengths of the rows. A kernel that cannot
+    compute the pattern exactly is replaced by ``sdpa-padded``.
 
     Args:
-        backend: what was asked for.
-        query: queries, for their device, precision and channels per head.
+        backend: the requested backend.
+        query: queries; their device, precision and channels per head matter.
         sized: whether tokens have sizes.
-        pattern: who attends to whom.
+        pattern: the attention pattern.
 
     Raises:
-        RltrError: if a kernel was asked for that does not run here.
+        RltrError: if the requested kernel cannot run on this device in this precision.
     """
     if backend in KERNELS:
         check_kernel(backend, query.device, query.dtype)  # the model may have been moved
@@ -46,7 +49,7 @@ def choose(backend: Backend, query: Tensor, sized: bool, pattern: Pattern) -> Ba
         return backend
     if packed.refusal(query.device, query.dtype) is None:
         for name in KERNELS:
-            fits = packed.can(pattern, query.shape[-1], sized, capped=name == "flash")
+            fits = packed.supports(pattern, query.shape[-1], sized, capped=name == "flash")
             if backend in ("auto", name) and fits and _kernel(name) is not None:
                 return name
     return "sdpa-padded"

@@ -1,7 +1,7 @@
-"""Rows of a ragged batch in groups that are computed together: each padded to its own longest row, or not at all.
+"""Group the rows of a ragged batch, one attention call per group, each padded to its own longest row.
 
-A place of padding holds a copy of its own row's first token. So a group is one gather, without a tensor to be filled
-first; what is computed for padding is finite where the row is; and a row's NaN reaches no other row, as 0 × NaN would.
+Padding holds copies of the row's first token. So a group is a single gather, results for padding are finite if those of
+the row are, and a NaN stays in its row.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from rltr.system.device import on_device
 
 @dataclass(frozen=True)
 class Groups:
-    """Which rows are computed together, and where their tokens lie then.
+    """Groups of rows, and the index of their tokens. The axis ``places`` is all groups' padded rows, flattened.
 
     Attributes:
-        shapes: rows and length of each group; groups lie behind one another in ``places``.
-        padded: for each group, whether one of its rows is shorter than the others.
-        gather: the packed token at each place; None if tokens stay where they are.
-        place: where each packed token lies; None if tokens stay where they are.
+        shapes: number of rows and padded length of each group.
+        padded: for each group, whether it has padding.
+        gather: packed index of the token at each place; None if the packed order needs no change.
+        place: place of each packed token; None if the packed order needs no change.
     """
 
     shapes: tuple[tuple[int, int], ...]
@@ -33,13 +33,13 @@ class Groups:
 
     @property
     def sizes(self) -> list[int]:
-        """Places of each group."""
+        """Number of places of each group."""
         return [rows * length for rows, length in self.shapes]
 
     def arrange(self, packed: Float[Tensor, "1 heads total width"]) -> list[Float[Tensor, "_rows heads _length width"]]:
-        """The groups' rows; views, if tokens stay where they are."""
+        """Split a packed tensor into padded groups; views if the packed order needs no change."""
         if self.gather is not None:
-            # As (tokens, heads, width), which is how linear layers leave them, a token is one piece of memory.
+            # In the layout (tokens, heads, width), that of linear layers' outputs, a token is contiguous.
             packed = packed[0].transpose(0, 1).index_select(0, self.gather).transpose(0, 1)[None]
         parts = packed.split(self.sizes, 2)
         return [
@@ -50,41 +50,41 @@ class Groups:
     def collect(
         self, parts: Sequence[Float[Tensor, "_rows heads _length width"]]
     ) -> Float[Tensor, "1 total heads width"]:
-        """Undo :meth:`arrange`, with tokens before heads."""
+        """Undo :meth:`arrange`, with the token axis before the heads."""
         return self._in_order(torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts]))[None]
 
     def _in_order(self, grouped: Float[Tensor, "places heads width"]) -> Float[Tensor, "total heads width"]:
         return grouped if self.place is None else grouped.index_select(0, self.place)
 
-    def of_keys(self, values: Shaped[Tensor, " total"], padding: float) -> list[Shaped[Tensor, "_rows _length"]]:
-        """One number per token as the groups have them, ``padding`` elsewhere."""
+    def pad_with(self, values: Shaped[Tensor, " total"], padding: float) -> list[Shaped[Tensor, "_rows _length"]]:
+        """Split one number per token into groups, padded with ``padding``."""
         if self.place is not None and self.gather is not None:
             values = values.new_full(self.gather.shape, padding).index_copy_(0, self.place, values)
         return [part.view(shape) for part, shape in zip(values.split(self.sizes), self.shapes, strict=True)]
 
-    def of_tokens(self, values: Shaped[Tensor, " total"]) -> list[Shaped[Tensor, "_rows _length"]]:
-        """One number per token as the groups have them; padding has its row's first."""
+    def pad_with_first(self, values: Shaped[Tensor, " total"]) -> list[Shaped[Tensor, "_rows _length"]]:
+        """Split one number per token into groups, padded with that of the row's first token."""
         if self.gather is not None:
             values = values.index_select(0, self.gather)
         return [part.view(shape) for part, shape in zip(values.split(self.sizes), self.shapes, strict=True)]
 
 
-def one_by_one(tokens: Tokens) -> Groups:
-    """A group for every row: no padding, and no token moves."""
+def one_group_per_row(tokens: Tokens) -> Groups:
+    """Make every row a group of its own, without padding or copies."""
     return Groups(tuple((1, count) for count in tokens.counts), (False,) * len(tokens.counts))
 
 
-def together(tokens: Tokens) -> Groups:
-    """All rows in one group, padded to the longest unless they have equally many tokens."""
+def one_group(tokens: Tokens) -> Groups:
+    """Put all rows into one group, padded to the longest row."""
     if tokens.uniform is not None:
         return Groups(((len(tokens.counts), tokens.uniform),), (False,))
-    return arranged(tokens, [_by_length(tokens)])
+    return make_groups(tokens, [_by_length(tokens)])
 
 
-def similar(tokens: Tokens, slack: float) -> Groups:
-    """Rows of similar length, from the longest down: padding costs no row more than ``slack`` pairs of tokens.
+def groups_of_similar_length(tokens: Tokens, slack: float) -> Groups:
+    """Group rows of similar length, so that padding costs each row at most ``slack`` pairs of tokens.
 
-    A row of ``count`` tokens in a group whose longest has ``most`` computes ``most² - count²`` pairs for nothing.
+    A row of ``count`` tokens in a group padded to ``most`` wastes ``most² - count²`` pairs.
     """
     groups: list[list[int]] = []
     most = 0
@@ -93,17 +93,17 @@ def similar(tokens: Tokens, slack: float) -> Groups:
             groups.append([])
             most = tokens.counts[row]
         groups[-1].append(row)
-    return arranged(tokens, groups)
+    return make_groups(tokens, groups)
 
 
 def _by_length(tokens: Tokens) -> list[int]:
-    """Rows that have tokens, the longest first."""
+    """Rows that have tokens, longest first."""
     rows = [row for row, count in enumerate(tokens.counts) if count]
     return sorted(rows, key=lambda row: -tokens.counts[row])
 
 
-def arranged(tokens: Tokens, groups: Sequence[Sequence[int]]) -> Groups:
-    """The given groups of rows, the longest row of each first; rows without tokens are in none."""
+def make_groups(tokens: Tokens, groups: Sequence[Sequence[int]]) -> Groups:
+    """Make :class:`Groups` from lists of rows, each with its longest row first; rows without tokens are in none."""
     counts = tokens.counts
     shapes = tuple((len(group), counts[group[0]]) for group in groups)
     order = [row for group in groups for row in group]

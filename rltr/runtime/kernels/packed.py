@@ -1,10 +1,10 @@
-"""Fused kernels that take packed rows as they are: torch's ``varlen_attn`` and flash-attention's varlen function.
+"""Fused kernels for packed rows: torch's ``varlen_attn`` and flash-attention's varlen function.
 
-Both need a CUDA device. They are written to their documented signatures and tested through stand-ins that have these
-signatures and compute the same in plain operations: **not run on a GPU here**.
+Both need a CUDA device. The calls follow the documented signatures and are tested with stand-ins that have these
+signatures and compute the same in plain operations. **They have not been run on a GPU.**
 
-Their windows count packed positions, and so would hold tokens together that were far apart before others left. Only
-full and causal attention is asked of them.
+Only full and causal attention is delegated to them: their sliding windows count packed positions instead of original
+ones.
 """
 
 import importlib
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from rltr.runtime.kernels.plan import Plan
 
 WIDEST = 256
-"""Channels per head that both kernels can do at most."""
+"""Largest number of channels per head that both kernels support."""
 CAPABILITY = (8, 0)
-"""CUDA capability (Ampere) that both kernels need."""
+"""Lowest CUDA compute capability that both kernels support (Ampere)."""
 
 
 @cache
 def varlen_kernel() -> Callable[..., Any] | None:
-    """``torch.nn.attention.varlen.varlen_attn``, if this torch has it with all arguments that it is called with."""
+    """Return ``torch.nn.attention.varlen.varlen_attn``, or None if this torch lacks it or an argument used here."""
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return None
     from torch.nn.attention.varlen import varlen_attn
@@ -43,7 +43,7 @@ def varlen_kernel() -> Callable[..., Any] | None:
 
 @cache
 def flash_kernel() -> Callable[..., Any] | None:
-    """``flash_attn.flash_attn_varlen_func`` of flash-attention 2, if it is installed."""
+    """Return ``flash_attn.flash_attn_varlen_func``, or None if flash-attention 2 is not installed."""
     if importlib.util.find_spec("flash_attn") is None:
         return None
     kernel: Callable[..., Any] = importlib.import_module("flash_attn").flash_attn_varlen_func
@@ -52,7 +52,7 @@ def flash_kernel() -> Callable[..., Any] | None:
 
 
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why neither kernel runs on this device in this precision; None if it does."""
+    """Return why the kernels cannot run on this device in this precision, or None if they can."""
     if device.type != "cuda":
         return f"it needs a CUDA device, and the model is on {device.type}"
     if torch.cuda.get_device_capability(device) < CAPABILITY:
@@ -62,14 +62,15 @@ def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def can(pattern: Pattern, width: int, sized: bool, capped: bool) -> bool:
-    """Whether such a kernel computes a pattern exactly.
+def supports(pattern: Pattern, width: int, sized: bool, capped: bool) -> bool:
+    """Return whether such a kernel computes a pattern exactly.
 
     Args:
-        pattern: who attends to whom.
+        pattern: the attention pattern.
         width: channels per head.
-        sized: whether tokens have sizes, which then travel in extra channels.
-        capped: whether the kernel squeezes logits. It squeezes those of sizes, too, so with sizes it is of no use.
+        sized: whether tokens have sizes, which are passed in extra channels.
+        capped: whether the kernel can cap logits. It would cap the sizes' share of the logits, too, so capped patterns
+            are only supported without sizes.
     """
     if not (pattern.dense or pattern.causal) or pattern.sinks is not None:
         return False
@@ -86,7 +87,7 @@ def varlen(
     scaling: float,
     pattern: Pattern,
 ) -> Float[Tensor, "total heads width"]:
-    """Attention of packed rows by torch's kernel; not run on a GPU here."""
+    """Attention over packed rows with torch's kernel."""
     kernel = varlen_kernel()
     assert kernel is not None
     most = max(plan.tokens.counts)
@@ -94,8 +95,8 @@ def varlen(
         query,
         key,
         value,
-        plan.boundaries,
-        plan.boundaries,
+        plan.cu_seqlens,
+        plan.cu_seqlens,
         most,
         most,
         scale=scaling,
@@ -112,7 +113,7 @@ def flash(
     scaling: float,
     pattern: Pattern,
 ) -> Float[Tensor, "total heads width"]:
-    """Attention of packed rows by flash-attention's kernel; not run on a GPU here."""
+    """Attention over packed rows with flash-attention's kernel."""
     kernel = flash_kernel()
     assert kernel is not None
     most = max(plan.tokens.counts)
@@ -120,11 +121,11 @@ def flash(
         query,
         key,
         value,
-        plan.boundaries,
-        plan.boundaries,
+        plan.cu_seqlens,
+        plan.cu_seqlens,
         most,
         most,
         softmax_scale=scaling,
         causal=pattern.causal,
-        softcap=pattern.softcap or 0.0,  # which means: leave them
+        softcap=pattern.softcap or 0.0,  # 0 means no cap
     )

@@ -1,4 +1,4 @@
-"""Ragged attention: sizes, masks and groups of rows, put together for the backend that was chosen."""
+"""Ragged attention: combines sizes, masks and groups of rows for the chosen backend."""
 
 import torch
 from jaxtyping import Float
@@ -7,15 +7,15 @@ from torch import Tensor
 from rltr.runtime.kernels import packed
 from rltr.runtime.kernels.backends import choose
 from rltr.runtime.kernels.plan import Plan
-from rltr.runtime.kernels.rectangles import fused, products
+from rltr.runtime.kernels.rectangles import fused, unfused
 from rltr.runtime.kernels.sizes import with_sizes
 from rltr.runtime.pattern import Pattern
 
-EVERYONE = Pattern()
+FULL_ATTENTION = Pattern()
 """Every token attends to all tokens of its row."""
-MASKED = 512
-"""Tokens of the longest row, up to which a CPU attends causally to tokens with sizes by a mask made once per decision:
-faster there than copying queries and keys in every layer to widen them. Masks grow with the square of a row."""
+LONGEST_MASKED = 512
+"""Longest row, in tokens, for which a CPU uses a mask for causal attention to tokens with sizes. The mask is made once
+per decision, which is faster than widening queries and keys in every layer, but grows with the square of the length."""
 
 
 def ragged_attention(
@@ -24,35 +24,36 @@ def ragged_attention(
     value: Float[Tensor, "batch key_heads length width"],
     plan: Plan,
     scaling: float,
-    pattern: Pattern = EVERYONE,
+    pattern: Pattern = FULL_ATTENTION,
 ) -> Float[Tensor, "batch length heads width"]:
-    """Softmax attention of every row's tokens to each other, and to no other row's.
+    """Softmax attention within each row of a ragged batch.
 
-    Once tokens have sizes, a token of size s is attended like s equal tokens: log(size) is added to its logits (ToMe,
-    section 3). It is part of a mask where there is one, or where a mask keeps no fused kernel off, which is on a CPU;
-    else it travels in extra channels of queries and keys.
+    A token of size s is attended like s equal tokens: log(s) is added to the logits of its key (ToMe, section 3). The
+    log sizes are part of the mask if there is one, and on a CPU, whose fused kernel takes a mask. Otherwise they are
+    passed in extra channels of queries and keys.
 
     Args:
-        query: queries; ``batch`` is 1 and ``length`` all packed tokens, or rows and their tokens if all have as many.
-        key: keys; of fewer heads where queries share them.
+        query: queries. If all rows have equally many tokens, ``batch`` is the rows and ``length`` their tokens;
+            otherwise ``batch`` is 1 and ``length`` all packed tokens.
+        key: keys, with fewer heads in grouped-query attention.
         value: values, likewise.
-        plan: the ragged batch, and how it is computed.
-        scaling: factor of the products of queries and keys.
-        pattern: who may attend to whom within a row.
+        plan: the ragged batch and the backend.
+        scaling: factor of the dot products.
+        pattern: the attention pattern within a row.
 
     Raises:
-        RltrError: if the plan asks for a kernel that does not run here.
+        RltrError: if the plan's backend is a kernel that cannot run on this device in this precision.
     """
     tokens, width = plan.tokens, value.shape[-1]
     sized = tokens.size is not None
-    alike = tokens.uniform is not None and pattern.fused and (pattern.dense or pattern.causal)
-    backend = "sdpa-padded" if alike else choose(plan.backend, query, sized, pattern)
+    one_call = tokens.uniform is not None and pattern.fused and (pattern.dense or pattern.causal)
+    backend = "sdpa-padded" if one_call else choose(plan.backend, query, sized, pattern)
     kernel = {"varlen": packed.varlen, "flash": packed.flash}.get(backend)
     biased = _fused_with_bias(query.device)
-    # Fused kernels know causality without a mask. Padding lies behind its row, so nobody sees it then.
-    causal = pattern.fused and pattern.causal and not (sized and biased and max(tokens.counts) <= MASKED)
+    # Fused kernels can attend causally without a mask. Padding comes after the row's tokens, so none attends to it.
+    causal = pattern.fused and pattern.causal and not (sized and biased and max(tokens.counts) <= LONGEST_MASKED)
     maskless = kernel is not None or causal
-    widened = sized and (maskless or alike and not biased)
+    widened = sized and (maskless or one_call and not biased)
     if widened:
         query, key, value = with_sizes(query, key, value, tokens, scaling)
     if kernel is not None:
@@ -60,7 +61,7 @@ def ragged_attention(
         return kernel(q, k, v, plan, scaling, pattern).view(*query.transpose(1, 2).shape)[..., :width]
     groups = plan.groups(backend, query.shape[1] * width)
     masks = [None] * len(groups.shapes) if maskless else plan.masks(groups, pattern, query.dtype, not widened)
-    attend = fused if pattern.fused else products
+    attend = fused if pattern.fused else unfused
     if tokens.uniform is not None:
         return attend(query, key, value, masks[0], scaling, pattern).transpose(1, 2)[..., :width]
     parts = zip(*(groups.arrange(tensor) for tensor in (query, key, value)), masks, strict=True)
@@ -68,5 +69,5 @@ def ragged_attention(
 
 
 def _fused_with_bias(device: torch.device) -> bool:
-    """Whether a bias leaves the fused kernel on; a CPU's takes one, and nothing has to be copied."""
+    """Whether the fused kernel of a device takes an additive mask: a CPU's does, without copies."""
     return device.type == "cpu"

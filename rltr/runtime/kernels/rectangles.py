@@ -1,4 +1,4 @@
-"""Attention of rows that have equally many places: one fused call, or plain products for what it cannot do."""
+"""Attention of rows of equal length: fused, or unfused where the fused kernel cannot compute the pattern."""
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +17,17 @@ def fused(
     scaling: float,
     pattern: Pattern,
 ) -> Float[Tensor, "rows heads queries width"]:
-    """Fused attention, whose queries may share keys; as transformers calls it, so that results have the same bits.
+    """Compute attention with ``scaled_dot_product_attention``, called as transformers does, for bitwise equal results.
 
     Args:
         query: queries.
-        key: keys.
-        value: values.
-        mask: a number to add where a query attends to a key; broadcasts to ``(rows, heads, queries, keys)``. With one,
-            nothing but the mask says who sees whom.
-        scaling: factor of the products.
-        pattern: without a mask, whether it is causal.
+        key: keys, with fewer heads in grouped-query attention.
+        value: values, likewise.
+        mask: added to the logits; broadcasts to ``(rows, heads, queries, keys)``. It then replaces the pattern.
+        scaling: factor of the dot products.
+        pattern: only whether it is causal is used, and only without a mask.
     """
-    if mask is not None:  # accelerators have no fused kernel for both, a mask and shared keys
+    if mask is not None:  # accelerators have no fused kernel for a mask with grouped queries
         key, value = _for_every_head(key, value, query.shape[1])
     return F.scaled_dot_product_attention(
         query,
@@ -36,13 +35,13 @@ def fused(
         value,
         attn_mask=mask,
         scale=scaling,
-        # A single query may see its single key: causality would only change the kernel.
+        # A single token attends to itself in any case; is_causal would only change the kernel.
         is_causal=mask is None and pattern.causal and query.shape[2] > 1,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
-def products(
+def unfused(
     query: Float[Tensor, "rows heads queries width"],
     key: Float[Tensor, "rows key_heads keys width"],
     value: Float[Tensor, "rows key_heads keys width"],
@@ -50,24 +49,24 @@ def products(
     scaling: float,
     pattern: Pattern,
 ) -> Float[Tensor, "rows heads queries width"]:
-    """Attention in plain batched products, for what fused kernels cannot do: capped logits, sinks.
+    """Compute attention with matrix products, for what fused kernels lack: capped logits and sinks.
 
     Args:
         query: queries.
-        key: keys.
-        value: values.
-        mask: True, or a number to add, where a query may attend to a key; broadcasts to ``(rows, heads, queries,
-            keys)``.
-        scaling: factor of the products.
-        pattern: only ``softcap`` and ``sinks`` are looked at.
+        key: keys, with fewer heads in grouped-query attention.
+        value: values, likewise.
+        mask: boolean (True where a query may attend to a key) or added to the logits; broadcasts to ``(rows, heads,
+            queries, keys)``.
+        scaling: factor of the dot products.
+        pattern: only ``softcap`` and ``sinks`` are used.
     """
     key, value = _for_every_head(key, value, query.shape[1])
     logits = (query @ key.transpose(2, 3)).mul_(scaling)
     if pattern.softcap is not None:
-        # Not all in place: a gradient needs what tanh gave.
+        # The product is not in place, because the gradient needs tanh's output.
         logits = logits.div_(pattern.softcap).tanh() * pattern.softcap
     if mask is not None:
-        # Not minus infinity: a query that may attend to nobody (padding in a window) must not spread NaN.
+        # Not -inf: a query without any allowed key (padding in a window) would give NaN.
         lowest = torch.finfo(logits.dtype).min
         logits = logits.masked_fill_(~mask, lowest) if mask.dtype == torch.bool else logits.add_(mask)
     if pattern.sinks is not None:

@@ -1,4 +1,4 @@
-"""Sizes of merged tokens in extra channels of queries and keys, for fused kernels that take no bias."""
+"""Pass sizes of merged tokens in extra channels of queries and keys, for fused kernels that take no mask."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor
 from rltr.runtime.tokens import Tokens
 
 CHANNELS = 8
-"""Channels added for the sizes: kernels want head sizes that are multiples of 8."""
+"""Channels added for the sizes; kernels need a multiple of 8 channels per head."""
 
 
 def with_sizes(
@@ -21,14 +21,14 @@ def with_sizes(
     """Append channels such that scaling * q'k' = scaling * qk + log(size): q gets a 1, k gets log(size) / scaling.
 
     Args:
-        query: queries; ``batch`` is 1 and ``length`` all packed tokens, or rows and their tokens if all have as many.
+        query: queries, of all packed tokens in the order of the batch.
         key: keys.
         value: values.
         tokens: the ragged batch, with sizes.
-        scaling: factor of the products.
+        scaling: factor of the dot products.
 
     Returns:
-        The three, wider by :data:`CHANNELS`; those of the values are zeros.
+        Queries, keys and values with :data:`CHANNELS` more channels; those of the values are zeros.
     """
     batch, _, length, _ = query.shape
     one = query.new_zeros(CHANNELS)
