@@ -1,4 +1,4 @@
-"""The token policy: what it sees, and its network."""
+"""The token policy: its observations and its network."""
 
 from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.policies.observation import Observation

@@ -1,4 +1,4 @@
-"""The token policy: a tiny network that scores every token of an input, shared by all decision layers."""
+"""The token policy: a small network that gives every token a keep logit, shared by all decision layers."""
 
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -18,17 +18,17 @@ class PolicyConfig:
     """Shape of a token policy.
 
     Attributes:
-        backbone_width: width of the hidden states it reads.
-        depth: layers of the backbone.
-        grid: places of tokens it has an embedding for; later places share the last one.
-        pooled: the pooled token: which token of a row the backbone's head reads.
-        width: width of its own layers.
-        redundancy_prior: how strongly, at first, near-duplicates leave before others; 0 starts from nothing.
-        attention_prior: how strongly, at first, tokens that the pooled token attends to stay; 0 starts from nothing.
-        spread_prior: how strongly, at first, tokens stay that are spread evenly over the input; 0 starts from nothing.
-        initial_logit: keep logit that tokens start with, before the priors, where a row's tokens cost a tenth of a unit
-            of reward until the next decision.
-        price_slope: decrease of the keep logit, at first, per decade of price.
+        backbone_width: width of the backbone's hidden states.
+        depth: number of layers of the backbone.
+        grid: number of position embeddings; later positions share the last one.
+        pooled: the token of a row that the backbone's head reads, ``first`` or ``last``.
+        width: width of the policy's own layers.
+        redundancy_prior: initial weight of similarity rank, which lowers the keep logit of near-duplicates; 0 disables.
+        attention_prior: initial weight of the pooled token's attention, which raises the keep logit; 0 disables.
+        spread_prior: initial weight of the low-discrepancy order, so that tokens spread evenly are kept; 0 disables.
+        initial_logit: initial keep logit without priors, if all tokens of a row cost 0.1 units of reward until the next
+            decision.
+        price_slope: initial decrease of the keep logit per decade of price.
     """
 
     backbone_width: Annotated[int, Field(ge=1, le=2**17)]
@@ -43,20 +43,23 @@ class PolicyConfig:
     price_slope: float = 2.0
 
     def to_dict(self) -> dict[str, int | float | str]:
-        """As plain numbers, for JSON."""
+        """Return the settings as JSON types."""
         return asdict(self)
 
 
 class TokenPolicy(nn.Module):
-    """Keep logits and cost baselines, one per token.
+    """Network that computes a keep logit and a cost baseline per token.
 
-    Inputs are a token's hidden state, the pooled token's, the mean of its row, its position, the layer, the price of
-    keeping it until the next decision, and the share of the row's tokens that is still there. Its keep logit is a
-    learned logit, which starts at 0, plus a threshold for its row, plus the priors of :class:`PolicyConfig`. So an
-    untrained policy first removes near-duplicates and tokens that the pooled token does not attend to, and removes
-    more where tokens cost more: the cost weight has an effect from the first update on.
+    Its inputs are the token's hidden state, that of the pooled token, the row's mean hidden state, the token features,
+    the position, the layer, the price of keeping the token until the next decision, and the share of the row's tokens
+    that remain. The keep logit is a learned logit, which starts at 0, plus a threshold for the row, plus the priors of
+    :class:`PolicyConfig`. So an untrained policy first removes near-duplicates and tokens that the pooled token does
+    not attend to, and removes more tokens at higher prices.
 
-    The cost baseline reads the actor's features but sends no gradient into them.
+    The cost baseline uses the actor's features without a gradient into them.
+
+    Args:
+        config: shape and priors of the network.
     """
 
     def __init__(self, config: PolicyConfig) -> None:
@@ -84,21 +87,21 @@ class TokenPolicy(nn.Module):
             nn.init.zeros_(start_at_zero.weight)
             nn.init.zeros_(start_at_zero.bias)
         nn.init.constant_(row_logit.bias, config.initial_logit)
-        self.float()  # whatever torch.set_default_dtype says: scripts that load large models set it to bfloat16
+        self.float()  # independent of torch.set_default_dtype, which scripts that load large models set to bfloat16
 
     def features(self, seen: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
-        """Features of each token and the threshold logit of each row."""
+        """Compute features of each token and the threshold logit of each row."""
         tokens, grid, width = seen.tokens, self.config.grid, self.config.width
         pooled = seen.hidden.index_select(0, tokens.pooled(self.config.pooled))
         mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
-        # What all tokens that the row began with would cost: each of a long row's is worth less, as there are more.
+        # The price of all tokens that the row began with, so that the price of a token is relative to the row's length.
         price = (seen.price * tokens.count / seen.kept).log10()
         row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
         context = self._read(self.pooled, pooled) + self._read(self.mean, mean) + row
         z = self._read(self.token, seen.hidden)
-        # In place: most of what a decision costs is memory traffic. 3: they differ by tenths, the rest by ones.
+        # In place, because memory traffic is most of the cost. Times 3, because token features vary less than z.
         z.addmm_(seen.token_features, self.token_features.weight.T, alpha=3)
-        # Where all rows are whole, they have the same places.
+        # Rows with all of their tokens have the same positions.
         place = tokens.place[: tokens.uniform] if tokens.uniform == tokens.grid else tokens.place
         embedding = self.position.weight.index_select(0, place if tokens.grid <= grid else place.clamp_max(grid - 1))
         if tokens.uniform is None:
@@ -110,33 +113,36 @@ class TokenPolicy(nn.Module):
         return self.mlp(z), threshold
 
     def _read(self, layer: nn.Linear, hidden: Float[Tensor, "any width"]) -> Float[Tensor, "any out"]:
-        """Apply ``layer`` to hidden states of length 1 as if each number had variance 1."""
+        """Apply ``layer`` to hidden states of length 1, scaled so that each number has variance 1."""
         return torch.addmm(layer.bias, hidden, layer.weight.T, alpha=self.config.backbone_width**0.5)
 
     def logits(
         self, seen: Observation, z: Float[Tensor, "total width"], threshold: Float[Tensor, " rows"]
     ) -> Float[Tensor, " total"]:
-        """Keep logits from features."""
+        """Compute keep logits from the results of :meth:`features`."""
         priors = [-self.redundancy_prior, self.attention_prior, self.spread_prior]
         row = threshold + 0.5 * (self.redundancy_prior - self.spread_prior) + 3 * self.keep.bias
         logit = torch.addmv(row.index_select(0, seen.tokens.row), seen.token_features[:, 2:], torch.stack(priors))
         return torch.addmm(logit[:, None], z, self.keep.weight.T, alpha=3)[:, 0]
 
     def forward(self, seen: Observation) -> Float[Tensor, " total"]:
-        """Logit of keeping each token; meaningless for protected ones."""
+        """Compute the keep logit of each token; those of protected tokens have no meaning."""
         return self.logits(seen, *self.features(seen))
 
     def with_baseline(self, seen: Observation) -> tuple[Float[Tensor, " total"], Float[Tensor, " total"]]:
-        """Keep logits, and what each token is expected to pay from here to the end, as a share of the dense cost."""
+        """Compute keep logits and cost baselines: the expected cost of each token until the end of the pass.
+
+        Costs are shares of the dense cost.
+        """
         z, threshold = self.features(seen)
         return self.logits(seen, z, threshold), self.cost(z.detach())[:, 0]
 
 
 def decision_flops(config: PolicyConfig) -> tuple[int, int]:
-    """FLOPs of one decision, per token and per pair of tokens; a multiply-add counts as two.
+    """Count the FLOPs of one decision, per token and per pair of tokens; a multiply-add counts as two.
 
-    Per token: the policy's linear maps, and the pooled token's attention. Per pair: the similarity of set A
-    to set B, a quarter of all pairs, which serves redundancy and merging. What is done once per row is left out.
+    Per token: the policy's linear layers and the pooled token's attention. Per pair: the similarities of set A and set
+    B, a quarter of all pairs, used for token features and merging. Work per row is not counted.
     """
     per_token = (
         2 * config.width * (config.backbone_width + TOKEN_FEATURES + config.width + 1) + 2 * config.backbone_width

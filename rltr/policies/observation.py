@@ -1,4 +1,4 @@
-"""What the token policy sees at a decision, packed: the same in rollouts, in updates and in production."""
+"""Observations of the token policy as a packed batch, the same in rollouts, updates and production."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,22 +18,18 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Observation:
-    """What the policy sees at one decision: the remaining tokens of some inputs, and each input's layer and price.
+    """Observation of one decision: the remaining tokens of a batch, and each row's layer and price.
 
-    The tokens of all inputs ("rows") lie packed behind one another, without padding.
+    The tokens of all rows are packed, without padding.
 
     Attributes:
         hidden: hidden states before the decision layer, with mean 0 and length 1 each, in float32.
-        token_features: five per token, each in -1 to 1, that hint at whether it can be dropped: the cosine to its most
-            similar token of the other set, whether it is in set A, its rank by that cosine (see
-            :mod:`rltr.runtime.redundancy`), how much the pooled token attended to it in the layer before, and its
-            number in a low-discrepancy order of places: a threshold on it thins a row out evenly (see
-            :func:`low_discrepancy`).
-        tokens: the ragged batch they belong to.
-        protected: tokens that cannot leave.
-        layer: the decision layer of each row.
-        price: what keeping one token until the next decision costs, in reward units, above 0.
-        kept: share of the row's tokens that were not dropped so far, 0 to 1.
+        token_features: five features per token, each from -1 to 1; see :func:`token_features`.
+        tokens: the ragged batch.
+        protected: tokens that are always kept.
+        layer: decision layer of each row.
+        price: cost of keeping one token until the next decision, in reward units, above 0.
+        kept: share of the row's tokens that remain, 0 to 1.
     """
 
     hidden: Float[Tensor, "total width"]
@@ -48,16 +44,16 @@ class Observation:
     def of_decision(
         cls, decision: Decision, price: Float[Tensor, " rows"], kept: Float[Tensor, " rows"]
     ) -> "Observation":
-        """What there is to see at a pause of the forward pass."""
+        """Make the observation of a decision in a forward pass."""
         tokens = decision.tokens
         layer = torch.full((len(tokens.counts),), decision.layer, device=decision.hidden.device)
-        # A model may compute in double precision; policies do in single.
+        # The model may be in double precision; policies are in single precision.
         hidden, features = decision.normalized.float(), token_features(decision).float()
         return cls(hidden, features, tokens, decision.protected, layer, price, kept)
 
     @classmethod
     def of_grid(cls, grid: Mapping[str, Tensor]) -> "Observation":
-        """Pack the environment's observation, in which every original token has its place."""
+        """Pack an observation of the environment, a dict of tensors over all original tokens (see :meth:`to_grid`)."""
         present = grid["present"].bool()
         tokens = ragged.pack(present)
         index = tokens.grid_index
@@ -72,7 +68,7 @@ class Observation:
         )
 
     def to_grid(self) -> dict[str, Tensor]:
-        """Undo :meth:`of_grid`."""
+        """Scatter the observation to all original tokens, zeros elsewhere: the environment's observation dict."""
         return {
             "tokens": ragged.scatter_to_grid(self.tokens, self.hidden),
             "token_features": ragged.scatter_to_grid(self.tokens, self.token_features),
@@ -85,21 +81,22 @@ class Observation:
 
 
 def token_features(decision: Decision) -> Float[Tensor, "total features"]:
-    """Five features per token that hint at whether it can be dropped.
+    """Compute five features per token that indicate whether it can be dropped, each from -1 to 1.
 
-    That of attention is the logarithm of a token's share of what unprotected tokens got, relative to an even share of
-    that, over 4: 0 if it got as much as their average, and also before layer 0, where nothing has attended yet. Among
-    unprotected ones, because the first token of some models gives itself nine tenths and more: relative to all, every
-    other token would seem dispensable.
-
-    The last one is :func:`low_discrepancy` of original places, counted from the row's first token.
+    1. Cosine to the most similar token of the other set (see :mod:`rltr.runtime.redundancy`).
+    2. Whether it is in set A, 0 or 1.
+    3. Its rank by that cosine in set A, 0 to 1.
+    4. Attention that it got from the pooled token in the previous layer: logarithm of the attention relative to the
+       average of unprotected tokens, divided by 4; 0 before layer 0. Protected tokens are left out of the average,
+       because in some models the first token gives itself nine tenths of the attention and more.
+    5. :func:`low_discrepancy` of its position relative to the row's first token, 0 to 1.
     """
     tokens, similar = decision.tokens, decision.redundancy
     columns = similar.normalized.new_zeros(*similar.free.shape, TOKEN_FEATURES)
     similar.describe(columns)
     if decision.attended is not None:
         share, free = decision.attended.padded_from_pooled, similar.free[:, : tokens.longest]
-        # A row whose tokens are all protected has no average, and nobody to decide on.
+        # A row of protected tokens only has no average; its features are not used.
         average = (share * free).sum(1, keepdim=True) / free.sum(1, keepdim=True).clamp_min_(1)
         relative = share / average.clamp_min_(torch.finfo(share.dtype).tiny)
         columns[:, : tokens.longest, 3] = relative.log_().mul_(0.25)
@@ -109,9 +106,9 @@ def token_features(decision: Decision) -> Float[Tensor, "total features"]:
 
 
 def low_discrepancy(place: Int[Tensor, " total"]) -> Float[Tensor, " total"]:
-    """The fraction of each place times the golden ratio, 0 to 1: an order in which to thin out a row evenly.
+    """Low-discrepancy sequence over positions, 0 to 1: the fractional part of the position times the golden ratio.
 
-    Tokens above any threshold are spread evenly over the input, those above a higher one are among them, and even and
-    odd places stay about equally many (a low-discrepancy sequence; Kuipers and Niederreiter 1974, chapter 2).
+    Tokens above any threshold are spread evenly over the input, with about as many even as odd positions (Kuipers and
+    Niederreiter 1974, chapter 2).
     """
     return place.float().mul_(GOLDEN_RATIO).frac_()

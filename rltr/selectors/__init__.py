@@ -1,7 +1,7 @@
-"""Which tokens to keep: one small file per method, all run by the same ragged runtime.
+"""Selectors: rules that say which tokens to keep, one file per method.
 
-A new one is a file here and a line in ``BASELINES``, or an entry point of another package in ``rltr.selectors``. It
-sees what :class:`rltr.runtime.decision.Decision` holds.
+To add one, write a file and a line in ``BASELINES``, or an entry point ``rltr.selectors`` in another package. Its input
+is a :class:`rltr.runtime.decision.Decision`.
 """
 
 from rltr.errors import RltrError
@@ -27,14 +27,14 @@ BASELINES: Registry[KeepRate] = Registry(
     },
     base=KeepRate,
 )
-"""Baselines that take a keep rate, by the name recipes and reports use; packages add theirs by entry points."""
+"""Baselines with a keep rate, by their name in recipes and reports; other packages add theirs by entry points."""
 
 
 def baseline(name: str, keep_rate: float) -> KeepRate:
-    """The baseline ``name`` at a keep rate.
+    """Make the baseline ``name`` with a keep rate.
 
     Raises:
-        RltrError: if there is no such baseline.
+        RltrError: if there is no such baseline, or ``keep_rate`` is out of range.
     """
     if name not in BASELINES:
         raise RltrError(f"there is no selector {name!r}; choose one of {', '.join(BASELINES)}")

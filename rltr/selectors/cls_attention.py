@@ -1,4 +1,4 @@
-"""EViT's rule without its training: keep what CLS attends to (Liang et al. 2022, EViT, section 3.2)."""
+"""Keep the tokens that CLS attends to: EViT's rule without its training (Liang et al. 2022, EViT, section 3.2)."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,22 @@ from rltr.selectors.base import Ranking
 
 
 class ClsAttention(Ranking):
-    """Keeps the tokens to which CLS attended most in the layer before, averaged over heads.
+    """Keeps the tokens to which CLS attended most in the previous layer, averaged over heads.
 
-    Where no token is CLS, the first one takes its part; in causal models it is the last one, which is FastV's rule
+    Models without CLS use the pooled token: the first one, or the last one in causal models, which is FastV's rule
     (Chen et al. 2024, section 4).
     """
 
     def check(self, backbone: Backbone, layers: Sequence[int]) -> None:
-        """Before layer 0 nothing has attended yet."""
+        """Raise :class:`RltrError` for a decision before layer 0, where there is no attention yet."""
         if 0 in layers:
-            raise RltrError("cls_attention looks at the layer before a decision: choose decision layers from 1 on")
+            raise RltrError("cls_attention reads the attention of the previous layer: choose decision layers from 1 on")
 
     def decision_flops(self, backbone: Backbone, removal: Removal) -> tuple[int, int]:
-        """One query and all keys, and what merging takes."""
+        """FLOPs of one query times all keys, and of merging."""
         return 2 * backbone.width, super().decision_flops(backbone, removal)[1]
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
-        """Attention that the pooled token paid to each token in the layer before, averaged over heads."""
+        """Attention from the pooled token to each token in the previous layer, averaged over heads."""
         assert decision.attended is not None, "check() refuses layer 0"
         return decision.attended.from_pooled

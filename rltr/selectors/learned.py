@@ -8,14 +8,12 @@ from rltr.selectors.base import Selector
 
 
 class Learned(Selector):
-    """Keeps what the policy would rather keep than drop at the given price.
-
-    Deterministic: a token stays when its keep probability is above one half.
+    """Keeps the tokens whose keep probability under a policy is above one half.
 
     Args:
         policy: the token policy.
         pricing: the prices it was trained with.
-        cost_weight: reward units per dense forward pass of a typical input: the higher, the fewer tokens stay.
+        cost_weight: reward units per dense forward pass of a typical input: the higher, the fewer tokens are kept.
     """
 
     def __init__(self, policy: TokenPolicy, pricing: Pricing, cost_weight: float) -> None:
@@ -24,7 +22,7 @@ class Learned(Selector):
         self.cost_weight = cost_weight
 
     def __call__(self, decision: Decision) -> Choice:
-        """Which tokens to keep."""
+        """Return which tokens to keep."""
         if decision.hidden.device != self.policy.keep.weight.device:  # the model was moved
             self.policy.to(decision.hidden.device)
         count = decision.tokens.count

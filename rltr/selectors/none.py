@@ -1,4 +1,4 @@
-"""Keep everything: what the ragged runtime itself costs."""
+"""Keep every token: shows the overhead of the runtime, and that it is exact."""
 
 import torch
 
@@ -11,9 +11,9 @@ class KeepAll(Selector):
     """Keeps every token at every decision."""
 
     def decision_flops(self, backbone: Backbone, removal: Removal) -> tuple[int, int]:
-        """Nothing is compared."""
+        """No FLOPs."""
         return 0, 0
 
     def __call__(self, decision: Decision) -> Choice:
-        """Everyone stays."""
+        """Return all tokens."""
         return Choice(torch.ones_like(decision.protected))

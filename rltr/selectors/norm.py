@@ -1,4 +1,4 @@
-"""Keep the longest hidden states."""
+"""Keep the tokens with the largest hidden states."""
 
 from jaxtyping import Float
 from torch import Tensor

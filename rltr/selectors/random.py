@@ -1,4 +1,4 @@
-"""Random choice: what choosing is worth, is what a method has above this. With merging it is already strong."""
+"""Keep random tokens: the baseline that shows what a selection rule adds."""
 
 import torch
 from jaxtyping import Float
@@ -12,8 +12,8 @@ class RandomChoice(Ranking):
     """Keeps a random share of the tokens of each row.
 
     Args:
-        keep_rate: share of the unprotected tokens that stays at each decision, above 0 and at most 1.
-        seed: the same seed gives the same choices, call by call.
+        keep_rate: share of each row's unprotected tokens to keep at each decision, above 0 and at most 1.
+        seed: seed of the random generator.
     """
 
     def __init__(self, keep_rate: float, seed: int = 0) -> None:
@@ -21,5 +21,5 @@ class RandomChoice(Ranking):
         self._generator = torch.Generator().manual_seed(seed)
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
-        """Independent uniform numbers, drawn on the CPU so that every device chooses alike."""
+        """Independent uniform numbers, drawn on the CPU so that they are the same on every device."""
         return torch.rand(decision.tokens.total, generator=self._generator).to(decision.hidden.device)

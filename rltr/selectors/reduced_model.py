@@ -1,4 +1,4 @@
-"""A backbone run with a selector: the reduced forward pass, in one call."""
+"""Run a backbone with a selector: the reduced forward pass as one call."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from rltr.selectors.base import Selector
 
 
 class ReducedModel:
-    """A model that runs on the tokens which a selector keeps.
+    """A model that runs on the tokens that a selector keeps.
 
     Call it with model inputs while the backbone is attached::
 
@@ -23,12 +23,12 @@ class ReducedModel:
     Args:
         backbone: the frozen model; attach it before calling.
         selector: decides which tokens to keep.
-        layers: the decision layers in ascending order, each from 0 to ``backbone.depth - 1``; tokens leave before such
-            a layer runs.
+        layers: the decision layers in ascending order, each from 0 to ``backbone.depth - 1``; tokens are removed before
+            these layers run.
         removal: whether removed tokens are merged or dropped.
 
     Raises:
-        RltrError: if the layers do not exist, or the selector cannot work on this backbone at these layers.
+        RltrError: if a layer does not exist, or the selector does not work with this backbone and these layers.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ReducedModel:
         self.layers = tuple(layers)
         self.removal: Removal = removal
         selector.check(backbone, self.layers)
-        self.new_forward()  # refuses impossible layers and modes now, not at the first call
+        self.new_forward()  # raises now for impossible layers and modes, not at the first call
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Trace]:
         """Run the reduced model.
@@ -48,15 +48,15 @@ class ReducedModel:
             inputs: the model's inputs by name, on its device.
 
         Returns:
-            The model's own output, of its usual shape, and which tokens were in the stream at each stage.
+            The model's output in its usual shape, and which tokens remained at each stage.
 
         Raises:
-            RltrError: if the backbone is not attached, or the result would be wrong.
+            RltrError: if the backbone is not attached, or the model cannot be run exactly with these inputs.
         """
         return self.backbone.run(self.new_forward(), inputs)
 
     def new_forward(self) -> Forward:
-        """The token stream of one forward pass to come."""
+        """Make the state of a new forward pass."""
         return self.backbone.forward(self._decide, self.layers, self.removal)
 
     def _decide(self, decision: Decision) -> Choice:

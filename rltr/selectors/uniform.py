@@ -1,4 +1,4 @@
-"""Keep a strided grid, whatever the input shows."""
+"""Keep tokens at equal strides, independent of the input's content."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,11 +8,11 @@ from rltr.selectors.base import Ranking
 
 
 class Uniform(Ranking):
-    """Keeps tokens at equal strides of their current order."""
+    """Keeps tokens at equal strides in their current order."""
 
     def score(self, decision: Decision) -> Float[Tensor, " total"]:
-        """1 where a new stride of ``1 / keep_rate`` tokens begins, else 0."""
-        # On the CPU: not every device has double precision, and in single 0.7 * 10 may fall below 7.
+        """1 where a stride of ``1 / keep_rate`` tokens begins, else 0."""
+        # In float64, so that products that should be whole are not rounded below; on the CPU, as some devices lack it.
         slot = decision.tokens.slot.cpu().double()
         begins = (slot * self.keep_rate).floor() > ((slot - 1) * self.keep_rate).floor()
         return begins.float().to(decision.hidden.device)
