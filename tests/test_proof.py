@@ -295,7 +295,7 @@ STUMBLING = {
         lambda: hf.LayoutLMv3Model(hf.LayoutLMv3Config(**TINY_TEXT)), None, "pass inputs=|its own code",
     ),
     "another answer each time": (
-        lambda: hf.ViTMAEModel(hf.ViTMAEConfig(**TINY_IMAGE)), PIXELS, "in another way each time",
+        lambda: hf.ViTMAEModel(hf.ViTMAEConfig(**TINY_IMAGE)), PIXELS, "different answers to the same inputs",
     ),
 }  # fmt: skip
 

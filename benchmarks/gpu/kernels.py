@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import causal_mask_function
 
-from rltr.check.rounding import apart, tolerance
+from rltr.check.rounding import max_difference, tolerance
 from rltr.errors import RltrError
 from rltr.runtime import tokens as ragged
 from rltr.runtime.kernels import BACKENDS, Plan, check_kernel, packed, ragged_attention
@@ -93,12 +93,13 @@ def measure(device: torch.device, dtype: torch.dtype, wanted: Shape) -> list[dic
                             "rows": unevenness,
                             "sizes": sized,
                             "pattern": pattern_name,
-                            "from sdpa": apart(found, expected),
-                            "from float64": apart(found, exact),
-                            "sdpa from float64": apart(expected, exact),
+                            "from sdpa": max_difference(found, expected),
+                            "from float64": max_difference(found, exact),
+                            "sdpa from float64": max_difference(expected, exact),
                             "allowed": allowed,
                             # A kernel that was asked for and did not run proves nothing of itself.
-                            "met": apart(found, exact) <= allowed and (ran == backend or backend not in KERNELS),
+                            "met": max_difference(found, exact) <= allowed
+                            and (ran == backend or backend not in KERNELS),
                         }
                     )
     return rows

@@ -1,1 +1,1 @@
-"""Is it exact? Proofs by comparison with the native model, also of models that rltr does not know."""
+"""Check that reduced passes are exact, by comparison with the native model; also for unknown model types."""

@@ -1,4 +1,4 @@
-"""Does a reduced model that keeps everything answer like the native one, on this machine?"""
+"""Check on this machine that a reduced model that keeps every token gives the native model's answers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rltr.check.rounding import apart, as_its_own, in_single_precision, tolerance
+from rltr.check.rounding import in_its_precision, in_single_precision, max_difference, tolerance
 from rltr.check.sample import random_inputs
 from rltr.recipe.data_options import Pooling
 from rltr.runtime.backbone import Backbone
@@ -22,13 +22,13 @@ from rltr.tasks.goals.heads import goal_of
 
 @dataclass(frozen=True)
 class Parity:
-    """How far keeping everything is from the native model.
+    """Difference between a reduced model that keeps every token and the native model.
 
     Attributes:
-        error: largest difference in an answer: of a logit, for most tasks. In half precision, to what the same weights
-            answer in single precision.
-        tolerance: how large it may be: rounding, see :func:`rltr.check.rounding.tolerance`.
-        restored: whether the model answers bit for bit as before once it is detached.
+        error: largest absolute difference of an answer, for most tasks of a logit. A model in half precision is
+            compared with the same weights in single precision.
+        tolerance: largest error that rounding explains, see :func:`rltr.check.rounding.tolerance`.
+        restored: whether the detached model gives bit for bit the answers from before.
     """
 
     error: float
@@ -37,8 +37,8 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the model may be run reduced here."""
-        # An error of nan does not hold, and where the native model overflows nothing does.
+        """Whether the model is exact on this machine."""
+        # False for an error of NaN, and if the native model overflows, which makes the tolerance infinite or NaN.
         return self.error <= self.tolerance < math.inf and self.restored
 
 
@@ -50,42 +50,42 @@ def parity(
     removal: Removal = "merge",
     goal: Goal | None = None,
 ) -> Parity:
-    """Run ``inputs`` natively, with decisions that keep everything, and natively again.
+    """Compare the native model with a reduced model that keeps every token, and with itself after detaching.
 
-    A model in half precision is copied to single precision as well, which takes twice its memory on top.
+    A model in half precision is also copied to single precision, which takes twice its memory in addition.
 
     Args:
         backbone: the model.
-        inputs: for it, on its device.
-        layers: where to decide.
-        removal: what would happen to dropped tokens.
-        goal: which part of the output is compared; None for logits.
+        inputs: model inputs, on its device.
+        layers: the decision layers.
+        removal: mode in which the reduced model runs; no token is removed.
+        goal: goal that reads the answers from the output; None compares logits.
     """
     goal = goal or Classification()
     native = goal.read(backbone.model(**backbone.uncached(inputs)), inputs)
     exact = in_single_precision(backbone)
-    wide = as_its_own(exact, inputs)
+    wide = in_its_precision(exact, inputs)
     expected = native if exact is backbone else goal.read(exact.model(**exact.uncached(wide)), wide)
     with backbone.attached():
         output, trace = ReducedModel(backbone, KeepAll(), layers, removal)(inputs)
     kept = goal.read(output, inputs)
     after = goal.read(backbone.model(**backbone.uncached(inputs)), inputs)
-    there = expected != ABSENT
-    allowed = tolerance(native[there], expected[there], backbone.dtype)
-    return Parity(apart(kept, expected), allowed, torch.equal(native, after))
+    present = expected != ABSENT
+    allowed = tolerance(native[present], expected[present], backbone.dtype)
+    return Parity(max_difference(kept, expected), allowed, torch.equal(native, after))
 
 
 def random_examples(
     backbone: Backbone, count: int, longest: int, seed: int = 0, pooling: Pooling = "mean"
 ) -> TensorExamples:
-    """Inputs of a model's shape, for when no data is at hand; their labels are the native model's own answers.
+    """Make random examples of the shape that a model takes; their labels are the native model's answers.
 
     Args:
         backbone: the model.
-        count: how many.
-        longest: tokens of the longest text, special ones included; images have the size that the model takes.
-        seed: decides the pixels or tokens.
-        pooling: of a model without a head, which embeds.
+        count: number of examples.
+        longest: tokens of the longest text, special ones included; images have the model's size.
+        seed: seed of the random generator.
+        pooling: pooling of the embedding, for a model without a head.
     """
     model = backbone.model
     inputs = {name: value.cpu() for name, value in random_inputs(backbone, count, longest, seed).items()}

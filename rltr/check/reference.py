@@ -1,8 +1,7 @@
-"""What a reduced pass must equal: the native model on the whole grid, in which no token ever leaves.
+"""Reference that a reduced pass must equal: the native model with all tokens, in which removed ones are masked.
 
-Those that should have left are hidden from everybody's attention instead, by a plain attention function. Where they are
-merged, those that take them in become the average of the group, and attention adds the logarithm of its size. Nothing
-of the ragged runtime runs in it.
+Removed tokens stay in the batch, and a plain attention function masks them as keys. In merging, kept tokens become
+the average of their group, and attention adds the logarithm of its size. The ragged runtime is not used.
 """
 
 from collections.abc import Iterator
@@ -21,18 +20,18 @@ from rltr.runtime.backbone import Backbone
 from rltr.runtime.tokens import precise
 
 REFERENCE = "rltr-reference"
-"""Name under which transformers knows the reference's attention."""
+"""Name of the reference's attention implementation in transformers."""
 
 
 @dataclass(frozen=True)
 class Departures:
-    """Who leaves when, and into whom.
+    """Which tokens are removed at which decision, and what they are merged into.
 
     Attributes:
-        present: which original tokens are there before the first decision, then after each.
+        present: which original tokens are present before the first decision, then after each.
         layers: the decision layers.
-        into: for every decision the place of the token that each original token is merged into, its own for all that
-            do not leave; None if those that leave are lost.
+        into: for every decision, the position of the token that each original token is merged into, its own if it is
+            kept; None if tokens are dropped.
     """
 
     present: Bool[Tensor, "stages rows grid"]
@@ -41,11 +40,11 @@ class Departures:
 
 
 class Reference:
-    """One forward pass on the whole grid.
+    """State of one reference pass with all tokens.
 
     Args:
-        departures: who leaves.
-        depth: layers of the model.
+        departures: which tokens are removed when.
+        depth: number of layers of the model.
     """
 
     def __init__(self, departures: Departures, depth: int) -> None:
@@ -58,7 +57,7 @@ class Reference:
     def before_layer(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Called before each layer: at a decision, whoever leaves is averaged into who takes it in."""
+        """Pre-hook of each layer: at a decision, averages the tokens to merge."""
         self.layer += 1
         if self.layer not in self.departures.layers:
             return None
@@ -70,7 +69,7 @@ class Reference:
         return args, {**kwargs, "hidden_states": self.merged(kwargs["hidden_states"])}
 
     def merged(self, hidden: Float[Tensor, "rows grid width"]) -> Float[Tensor, "rows grid width"]:
-        """Averages in the places of those that stay; their sizes grow."""
+        """Replace kept tokens by the average of their group, and update the sizes."""
         assert self.departures.into is not None
         into = self.departures.into[self.stage - 1]
         before, after = self.departures.present[self.stage - 1], self.departures.present[self.stage]
@@ -90,7 +89,7 @@ class Reference:
         attention_mask: Bool[Tensor, "rows_or_1 1 queries keys"] | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows queries heads width"], None]:
-        """The attention function that transformers calls; parts of the model beside the layers see everyone."""
+        """Attention function for transformers; outside of the layers, no token is masked."""
         present, bias = self.departures.present[self.stage], None
         if 0 <= self.layer < self.depth and key.shape[2] == present.shape[-1]:
             bias = self.size.to(precise(query.dtype)).log().masked_fill(~present, -torch.inf)
@@ -98,8 +97,8 @@ class Reference:
 
 
 @contextmanager
-def on_the_whole_grid(backbone: Backbone, departures: Departures) -> Iterator[None]:
-    """Let the native model run as the reference, once."""
+def reference_pass(backbone: Backbone, departures: Departures) -> Iterator[None]:
+    """Make the next forward pass of the model in a ``with`` block the reference pass."""
     reference = Reference(departures, backbone.depth)
     AttentionInterface.register(REFERENCE, reference.attention)
     AttentionMaskInterface.register(REFERENCE, sdpa_mask)
@@ -127,7 +126,7 @@ def plain_attention(
     s_aux: Float[Tensor, " heads"] | None = None,
     **kwargs: Any,
 ) -> Float[Tensor, "rows queries heads width"]:
-    """Softmax attention as transformers defines it, in single precision or better; ``bias`` joins keys' logits."""
+    """Softmax attention as transformers defines it, in at least single precision; ``bias`` is added per key."""
     times = query.shape[1] // key.shape[1]
     precision = precise(query.dtype)
     key, value = key.repeat_interleave(times, 1).to(precision), value.repeat_interleave(times, 1)
@@ -142,6 +141,6 @@ def plain_attention(
         logits = logits + bias[:, None, None]
     if s_aux is not None:
         logits = torch.cat([logits, s_aux.to(precision).view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
-    # A token that has left, or is padding, may see nobody; nobody reads it either.
+    # Removed tokens and padding may have no key to attend to; their outputs are not used.
     weights = logits.softmax(-1)[..., : key.shape[2]].nan_to_num()
     return (weights.to(value.dtype) @ value).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""How far two computations of the same may be apart: as far as rounding takes them, in the precision of the model."""
+"""How much rounding may change a model's outputs, by the model's precision."""
 
 import copy
 from collections.abc import Mapping
@@ -9,14 +9,13 @@ from torch import Tensor
 from rltr.runtime.backbone import Backbone
 
 STEPS = 84
-"""Steps of a number's own precision that two orders of the same sums may differ by: 1e-5 in single precision."""
+"""Tolerance in units of machine epsilon, for sums in another order: about 1e-5 in single precision."""
 
 
 def in_single_precision(backbone: Backbone) -> Backbone:
-    """A backbone of the same weights that rounds to nothing that matters: itself, unless it is in half precision.
+    """Return the backbone, or a copy in single precision if it is in half precision.
 
-    A model in half precision is not touched. It is copied for as long as the result lives, which takes three times its
-    memory in all.
+    The copy takes twice the memory of the original.
     """
     if not _half(backbone.dtype):
         return backbone
@@ -24,30 +23,31 @@ def in_single_precision(backbone: Backbone) -> Backbone:
     return Backbone(copy.deepcopy(backbone.model).float(), path or None, backbone.family)
 
 
-def as_its_own(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs in the precision of a backbone, where they are floating-point numbers."""
+def in_its_precision(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert floating-point inputs to the dtype of a backbone."""
     return {name: value.to(backbone.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
-def apart(one: Tensor, other: Tensor) -> float:
-    """The largest difference between two tensors."""
+def max_difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest absolute difference between two tensors."""
     return float((one - other).abs().max())
 
 
 def tolerance(native: Tensor, exact: Tensor, dtype: torch.dtype) -> float:
-    """How far from ``exact`` another computation may be that rounds as the native one does.
+    """Return how much a reduced pass may differ from ``exact``.
 
-    In single precision, where both are the same, some steps of that precision at the size of the largest number. Half
-    precision is too coarse for such a bound, which nothing would exceed: there it is twice as far as the native model
-    itself is from ``exact``, or one step at that size.
+    In single and double precision, where ``exact`` is the native output itself: :data:`STEPS` times machine epsilon,
+    times the largest number of ``exact`` (at least 1). In half precision such a bound would be too wide to detect
+    errors: there it is twice the difference between ``native`` and ``exact``, and at least one epsilon of the largest
+    number.
 
     Args:
-        native: what the native model says, in its own precision.
-        exact: the same in single precision.
-        dtype: the precision of the native model.
+        native: outputs of the native model in its own precision.
+        exact: outputs of the same weights in at least single precision.
+        dtype: the native model's dtype.
     """
     size, step = float(exact.abs().max()), torch.finfo(dtype).eps
-    return max(2 * apart(native, exact), step * size) if _half(dtype) else STEPS * step * max(1.0, size)
+    return max(2 * max_difference(native, exact), step * size) if _half(dtype) else STEPS * step * max(1.0, size)
 
 
 def _half(dtype: torch.dtype) -> bool:

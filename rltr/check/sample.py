@@ -1,4 +1,4 @@
-"""Random inputs of the shape a model takes, for when no data is at hand."""
+"""Random inputs of the shape that a model takes."""
 
 import inspect
 
@@ -13,23 +13,24 @@ from rltr.system.device import move_inputs
 from rltr.system.error_context import error_context
 
 DEFAULT_LONGEST = 64
+"""Default length of random texts and sounds, in tokens."""
 
 
 def random_inputs(
     backbone: Backbone, rows: int, longest: int | None = None, seed: int = 0, ragged: bool = True
 ) -> dict[str, Tensor]:
-    """Random inputs of a model, padded to different lengths where it allows padding.
+    """Make random inputs for a model, of different lengths if the model supports padding.
 
     Args:
         backbone: the model.
-        rows: how many.
-        longest: tokens of the longest text (special ones included) or sound; None takes 64, or what the model can
-            take. Images have the size that the model takes.
-        seed: decides the numbers.
+        rows: number of inputs.
+        longest: tokens of the longest text (special ones included) or sound; None takes 64, or the model's maximum for
+            texts if it is lower. Images have the model's size.
+        seed: seed of the random generator.
         ragged: whether texts and sounds have different lengths.
 
     Raises:
-        RltrError: if the model takes something else, too; then give inputs of your own.
+        RltrError: if the model needs inputs that cannot be generated from its config.
     """
     generator = torch.Generator().manual_seed(seed)
     make = {"pixel_values": _pixels, "input_ids": _texts, "input_values": _sound, "input_features": _features}
@@ -46,7 +47,7 @@ def random_inputs(
 
 
 def _main_input(root: PreTrainedModel, known: list[str]) -> str:
-    """What a model takes: a part of a larger one may have inherited the name of the whole's input."""
+    """Name of a model's main input. A part of a larger model may declare the whole model's, which it does not take."""
     parameters = inspect.signature(root.forward).parameters
     if root.main_input_name not in known or root.main_input_name in parameters:
         return root.main_input_name
@@ -56,19 +57,24 @@ def _main_input(root: PreTrainedModel, known: list[str]) -> str:
 def _pixels(
     config: PreTrainedConfig, rows: int, longest: int | None, generator: torch.Generator, ragged: bool
 ) -> dict[str, Tensor]:
-    if hasattr(config, "num_patches"):  # SigLIP-2 takes patches of images of any shape
+    if hasattr(config, "num_patches"):  # SigLIP-2 takes patches of images of any aspect ratio
         side = int(config.num_patches**0.5)
         shapes = torch.tensor([[side, side], *[[max(1, side // 2), side]] * (rows - 1)])
         present = torch.arange(config.num_patches) < shapes.prod(1)[:, None]
         pixels = torch.randn(rows, config.num_patches, config.num_channels * config.patch_size**2, generator=generator)
         return {"pixel_values": pixels, "pixel_attention_mask": present.long(), "spatial_shapes": shapes}
-    size, channels = config.image_size, getattr(config, "num_channels", 3)  # BLIP's and CLIP-like ones do not say
+    size, channels = (
+        config.image_size,
+        getattr(config, "num_channels", 3),
+    )  # not in the configs of BLIP and similar models
     height, width = (size, size) if isinstance(size, int) else size
     frames = (config.num_frames,) if hasattr(config, "num_frames") else ()
     inputs = {"pixel_values": torch.randn(rows, *frames, channels, height, width, generator=generator)}
-    if hasattr(config, "mask_ratio"):  # ViT-MAE hides other patches in every pass, unless it is told their order
+    if hasattr(config, "mask_ratio"):  # ViT-MAE masks random patches in every pass unless given noise
         patches = (height // config.patch_size) * (width // config.patch_size)
-        inputs["noise"] = torch.rand(rows, patches, generator=generator).argsort(1)  # half precision would have ties
+        inputs["noise"] = torch.rand(rows, patches, generator=generator).argsort(
+            1
+        )  # ranks, since half precision has ties
     return inputs
 
 
@@ -79,10 +85,10 @@ def _texts(
     present = _lengths(rows, longest, generator, ragged)
     padding = config.pad_token_id or 0
     ids = torch.randint(config.vocab_size - 1, (rows, longest), generator=generator)
-    ids = ids + (ids >= padding)  # every token but the one for padding, whose place in a text means something else
+    ids = ids + (ids >= padding)  # every token but padding
     end = getattr(config, "eos_token_id", None)
     if isinstance(end, int) and 0 <= end < config.vocab_size:
-        # As tokenizers end texts: some heads look for it, and must not find it in the padding only.
+        # Some heads look for the end token, and must find it before the padding.
         ids[torch.arange(rows), present.sum(1) - 1] = end
     return {"input_ids": ids.where(present, padding), "attention_mask": present.long()}
 
@@ -95,7 +101,7 @@ def _sound(
     samples = longest or DEFAULT_LONGEST
     for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
         samples = (samples - 1) * stride + kernel
-    masked = config.feat_extract_norm == "layer"  # models with the other norm were trained without a mask
+    masked = config.feat_extract_norm == "layer"  # models with group norm were trained without a mask
     present = _lengths(rows, samples, generator, ragged and masked)
     sound = torch.randn(present.shape, generator=generator) * present
     return {"input_values": sound, "attention_mask": present.long()} if masked else {"input_values": sound}
@@ -109,7 +115,7 @@ def _features(
 
 
 def _lengths(rows: int, longest: int, generator: torch.Generator, ragged: bool) -> Bool[Tensor, "rows longest"]:
-    """Which places hold something: the first row is full, the others are shorter unless all are to be alike."""
+    """Padding mask: the first row is full, the others have random lengths if ``ragged``."""
     lengths = torch.full((rows, 1), longest)
     if ragged and rows > 1:
         lengths[1:] = torch.randint(max(1, longest // 4), longest + 1, (rows - 1, 1), generator=generator)

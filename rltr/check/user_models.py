@@ -1,4 +1,4 @@
-"""``rltr.check_backbone``: can rltr run your model exactly, and how fast? Run on the model itself, on this machine."""
+"""``rltr.check_backbone``: check on this machine whether rltr can run a user's model exactly, and how fast."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,25 +21,25 @@ from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.timing import timed
 
 ROUNDS = 9
-"""Times that each way of running the model is timed, in alternation."""
+"""Number of timed runs of each variant of the model, in alternation."""
 
 
 @dataclass(frozen=True)
 class BackboneReport:
-    """What :func:`rltr.check_backbone` found out about a model.
+    """Result of :func:`rltr.check_backbone`.
 
     Attributes:
         name: where the model came from: a hub id, a folder's name, or its class.
         model_type: transformers' name of its family.
         known: whether rltr's own tests cover this family.
-        layers: class of the layers and how many there are, in words.
-        tokens: the most and the fewest tokens that a row of the inputs had.
-        protected: tokens of a row that never leave, on average.
-        decision_layers: the layers before which tokens may leave: all of them.
-        causal: whether tokens attend only to those before them.
-        proof: the largest differences that were found, and what rounding allows.
-        kept_time: time with everything kept, relative to native sdpa.
-        half_time: time with half of the tokens from a quarter of the depth on, relative to native sdpa.
+        layers: number and class of the layers, as text.
+        tokens: most and fewest tokens of a row of the inputs.
+        protected: average number of protected tokens per row.
+        decision_layers: layers before which tokens can be removed: all of them.
+        causal: whether attention is causal.
+        proof: the differences that were found, and the tolerance.
+        kept_time: time with every token kept, relative to the native model with sdpa.
+        half_time: time with half of the tokens from a quarter of the depth on, relative to the native model with sdpa.
     """
 
     name: str
@@ -60,7 +60,7 @@ class BackboneReport:
         return self.proof.holds
 
     def table(self) -> Table:
-        """The findings as a short table."""
+        """Return the result as a table."""
         proof = self.proof
         table = Table("what", "found", title=f"{self.name} ({self.model_type})", title_justify="left")
         table.add_row("family", "proven by rltr's own tests" if self.known else "unknown to rltr, proven here only")
@@ -93,22 +93,22 @@ def check_backbone(
     With everything kept it must answer as the native model does. With tokens removed it must answer as a reference that
     shares no code with the runtime: the native model on all tokens, with the removed ones hidden from attention.
 
-    In half precision, *exact* means as near to single precision as the native model is. A copy of the model in single
-    precision is made for that, which takes three times its memory while the proof runs.
+    For a model in half precision, *exact* means about as close to the same weights in single precision as the native
+    model is. This needs a copy in single precision, so three times the model's memory in all.
 
     Args:
         model: a model in evaluation mode, or a backbone.
-        inputs: model inputs of at least two rows; None makes random ones of the model's shape. Where only a part is
-            reduced they are for that part, which is then proven alone: the whole may want other inputs beside them.
-        tower: the part whose tokens may leave; see :class:`rltr.Backbone`.
-        family: a description of a model type that rltr does not know.
+        inputs: model inputs of at least two rows; None makes random ones. If only a part of the model is reduced, the
+            random ones are for that part, which is then checked alone.
+        tower: the part to run on fewer tokens; see :class:`rltr.Backbone`.
+        family: description of a model type that rltr does not know.
 
     Returns:
-        What was found. ``report.holds`` says whether the model is exact.
+        The report; ``report.holds`` says whether the model is exact.
 
     Raises:
-        RltrError: if the model cannot be run reduced at all, or not on ``inputs`` (also where it stumbles on its way:
-            the message says what it stumbled over), or ``inputs`` are fewer than two rows.
+        RltrError: if the model cannot be run reduced, if a pass fails on ``inputs`` (the message has its error), or if
+            ``inputs`` have fewer than two rows.
     """
     backbone = model if isinstance(model, Backbone) else Backbone(model, tower, family)
     name = backbone.name
@@ -143,7 +143,7 @@ def check_backbone(
 
 
 class _Protected(KeepAll):
-    """Keeps everything, and counts what may not leave."""
+    """Keeps every token, and counts the protected ones."""
 
     count = 0
 
@@ -153,7 +153,7 @@ class _Protected(KeepAll):
 
 
 class _EverySecond(Selector):
-    """Keeps every second token, at no cost of its own."""
+    """Keeps every second token, without computing anything."""
 
     def __call__(self, decision: Decision) -> Choice:
         return Choice(decision.tokens.slot % 2 == 0)
@@ -162,7 +162,7 @@ class _EverySecond(Selector):
 def _relative_times(
     backbone: Backbone, inputs: Mapping[str, Tensor], reduced_models: list[ReducedModel]
 ) -> list[float]:
-    """Median time of each reduced pass over that of the native one just before it."""
+    """Median of each reduced pass's time divided by that of the native pass before it."""
     native = partial(backbone.model, **backbone.uncached(inputs))
     ratios: list[list[float]] = [[] for _ in reduced_models]
     for _ in range(ROUNDS + 1):
