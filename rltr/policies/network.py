@@ -89,18 +89,18 @@ class TokenPolicy(nn.Module):
         nn.init.constant_(row_logit.bias, config.initial_logit)
         self.float()  # independent of torch.set_default_dtype, which scripts that load large models set to bfloat16
 
-    def features(self, seen: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
+    def features(self, observation: Observation) -> tuple[Float[Tensor, "total width"], Float[Tensor, " rows"]]:
         """Compute features of each token and the threshold logit of each row."""
-        tokens, grid, width = seen.tokens, self.config.grid, self.config.width
-        pooled = seen.hidden.index_select(0, tokens.pooled(self.config.pooled))
-        mean = ragged.row_sum(seen.hidden, tokens) / tokens.count[:, None]
+        tokens, grid, width = observation.tokens, self.config.grid, self.config.width
+        pooled = observation.hidden.index_select(0, tokens.pooled(self.config.pooled))
+        mean = ragged.row_sum(observation.hidden, tokens) / tokens.count[:, None]
         # The price of all tokens that the row began with, so that the price of a token is relative to the row's length.
-        price = (seen.price * tokens.count / seen.kept).log10()
-        row = self.state(torch.stack([price, seen.kept], -1)) + self.layer(seen.layer)
+        price = (observation.price * tokens.count / observation.kept).log10()
+        row = self.state(torch.stack([price, observation.kept], -1)) + self.layer(observation.layer)
         context = self._read(self.pooled, pooled) + self._read(self.mean, mean) + row
-        z = self._read(self.token, seen.hidden)
+        z = self._read(self.token, observation.hidden)
         # In place, because memory traffic is most of the cost. Times 3, because token features vary less than z.
-        z.addmm_(seen.token_features, self.token_features.weight.T, alpha=3)
+        z.addmm_(observation.token_features, self.token_features.weight.T, alpha=3)
         # Rows with all of their tokens have the same positions.
         place = tokens.place[: tokens.uniform] if tokens.uniform == tokens.grid else tokens.place
         embedding = self.position.weight.index_select(0, place if tokens.grid <= grid else place.clamp_max(grid - 1))
@@ -117,25 +117,27 @@ class TokenPolicy(nn.Module):
         return torch.addmm(layer.bias, hidden, layer.weight.T, alpha=self.config.backbone_width**0.5)
 
     def logits(
-        self, seen: Observation, z: Float[Tensor, "total width"], threshold: Float[Tensor, " rows"]
+        self, observation: Observation, z: Float[Tensor, "total width"], threshold: Float[Tensor, " rows"]
     ) -> Float[Tensor, " total"]:
         """Compute keep logits from the results of :meth:`features`."""
         priors = [-self.redundancy_prior, self.attention_prior, self.spread_prior]
         row = threshold + 0.5 * (self.redundancy_prior - self.spread_prior) + 3 * self.keep.bias
-        logit = torch.addmv(row.index_select(0, seen.tokens.row), seen.token_features[:, 2:], torch.stack(priors))
+        logit = torch.addmv(
+            row.index_select(0, observation.tokens.row), observation.token_features[:, 2:], torch.stack(priors)
+        )
         return torch.addmm(logit[:, None], z, self.keep.weight.T, alpha=3)[:, 0]
 
-    def forward(self, seen: Observation) -> Float[Tensor, " total"]:
+    def forward(self, observation: Observation) -> Float[Tensor, " total"]:
         """Compute the keep logit of each token; those of protected tokens have no meaning."""
-        return self.logits(seen, *self.features(seen))
+        return self.logits(observation, *self.features(observation))
 
-    def with_baseline(self, seen: Observation) -> tuple[Float[Tensor, " total"], Float[Tensor, " total"]]:
+    def with_baseline(self, observation: Observation) -> tuple[Float[Tensor, " total"], Float[Tensor, " total"]]:
         """Compute keep logits and cost baselines: the expected cost of each token until the end of the pass.
 
         Costs are shares of the dense cost.
         """
-        z, threshold = self.features(seen)
-        return self.logits(seen, z, threshold), self.cost(z.detach())[:, 0]
+        z, threshold = self.features(observation)
+        return self.logits(observation, z, threshold), self.cost(z.detach())[:, 0]
 
 
 def decision_flops(config: PolicyConfig) -> tuple[int, int]:

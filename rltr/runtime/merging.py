@@ -39,16 +39,18 @@ def nearest(
     if sources.total == 0 or targets.total == 0:
         no_cosine = normalized.new_full((sources.total,), -torch.inf)
         return no_cosine, torch.zeros(sources.total, dtype=torch.long, device=normalized.device)
-    whose, whom = take(normalized, source), take(normalized, target)
-    after, until = (take(tokens.slot, marked) if later else None for marked in (source, target))
+    source_vectors, target_vectors = take(normalized, source), take(normalized, target)
+    source_slots, target_slots = (take(tokens.slot, marked) if later else None for marked in (source, target))
     if len(tokens.counts) * sources.longest * targets.longest > PAIRS:
-        cosine, index = _nearest_in_parts(whose, whom, sources, targets, after, until)
+        cosine, index = _nearest_in_parts(source_vectors, target_vectors, sources, targets, source_slots, target_slots)
         return cosine, where(target).index_select(0, index)
-    similarity = pad(whose, sources) @ pad(whom, targets).transpose(1, 2)
+    similarity = pad(source_vectors, sources) @ pad(target_vectors, targets).transpose(1, 2)
     if targets.uniform is None:
         similarity += pad(normalized.new_zeros(targets.total), targets, -torch.inf)[:, None]
-    if after is not None and until is not None:
-        similarity.masked_fill_(pad(until, targets)[:, None] <= pad(after, sources)[..., None], -torch.inf)
+    if source_slots is not None and target_slots is not None:
+        similarity.masked_fill_(
+            pad(target_slots, targets)[:, None] <= pad(source_slots, sources)[..., None], -torch.inf
+        )
     cosine, slot = similarity.max(-1)
     # A row without targets has no slot 0 of its own; its index is never used, but must exist.
     index = (targets.start.index_select(0, sources.row) + unpad(slot, sources)).clamp_max(targets.total - 1)
@@ -56,27 +58,27 @@ def nearest(
 
 
 def _nearest_in_parts(
-    whose: Float[Tensor, "sources width"],
-    whom: Float[Tensor, "targets width"],
+    source_vectors: Float[Tensor, "sources width"],
+    target_vectors: Float[Tensor, "targets width"],
     sources: Tokens,
     targets: Tokens,
-    after: Int[Tensor, " sources"] | None,
-    until: Int[Tensor, " targets"] | None,
+    source_slots: Int[Tensor, " sources"] | None,
+    target_slots: Int[Tensor, " targets"] | None,
 ) -> tuple[Float[Tensor, " sources"], Int[Tensor, " sources"]]:
     """:func:`nearest` row by row, :data:`PAIRS` at a time; returns indices into ``targets``."""
-    cosine = whose.new_full((sources.total,), -torch.inf)
-    index = torch.zeros(sources.total, dtype=torch.long, device=whose.device)
+    cosine = source_vectors.new_full((sources.total,), -torch.inf)
+    index = torch.zeros(sources.total, dtype=torch.long, device=source_vectors.device)
     first, start = 0, 0
-    for count, others in zip(sources.counts, targets.counts, strict=True):
-        theirs = slice(start, start + others)
-        for begin in range(first, first + count if others else first, max(1, PAIRS // max(1, others))):
-            part = slice(begin, min(begin + max(1, PAIRS // others), first + count))
-            similarity = whose[part] @ whom[theirs].T
-            if after is not None and until is not None:
-                similarity.masked_fill_(until[theirs] <= after[part, None], -torch.inf)
+    for count, target_count in zip(sources.counts, targets.counts, strict=True):
+        row_targets = slice(start, start + target_count)
+        for begin in range(first, first + count if target_count else first, max(1, PAIRS // max(1, target_count))):
+            part = slice(begin, min(begin + max(1, PAIRS // target_count), first + count))
+            similarity = source_vectors[part] @ target_vectors[row_targets].T
+            if source_slots is not None and target_slots is not None:
+                similarity.masked_fill_(target_slots[row_targets] <= source_slots[part, None], -torch.inf)
             cosine[part], place = similarity.max(1)
             index[part] = place + start
-        first, start = first + count, start + others
+        first, start = first + count, start + target_count
     return cosine, index
 
 

@@ -171,14 +171,14 @@ class Redundancy:
         self, kept: Tensor, leave: Tensor, into: Tensor, has: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Give tokens without a partner the most similar kept token of their own set."""
-        lonely = torch.zeros_like(kept)
-        lonely[leave[~has]] = True
+        unpaired = torch.zeros_like(kept)
+        unpaired[leave[~has]] = True
         cosine, partner = merging.nearest(
-            self.normalized, self.tokens, lonely & self._free, kept & self._free, self.causal
+            self.normalized, self.tokens, unpaired & self._free, kept & self._free, self.causal
         )
         # These are in packed order, ``leave`` is not.
-        of_all = torch.zeros_like(lonely, dtype=torch.long).masked_scatter_(lonely, partner)
-        found = torch.zeros_like(lonely).masked_scatter_(lonely, cosine.isfinite())
+        of_all = torch.zeros_like(unpaired, dtype=torch.long).masked_scatter_(unpaired, partner)
+        found = torch.zeros_like(unpaired).masked_scatter_(unpaired, cosine.isfinite())
         into[~has], has[~has] = of_all[leave[~has]], found[leave[~has]]
         return leave, into, has
 

@@ -27,5 +27,5 @@ class Learned(Selector):
             self.policy.to(decision.hidden.device)
         count = decision.tokens.count
         price = self.cost_weight * self.pricing.per_token(decision.index, count, decision.tokens.longest)
-        seen = Observation.of_decision(decision, price, count.float() / decision.begun)
-        return Choice(self.policy(seen) > 0)
+        observation = Observation.of_decision(decision, price, count.float() / decision.begun)
+        return Choice(self.policy(observation) > 0)
