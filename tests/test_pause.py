@@ -1,4 +1,4 @@
-"""A paused forward pass gives the bits of an uninterrupted one, and nobody else notices that it is waiting."""
+"""A paused forward pass gives bit for bit the same as an uninterrupted one, and does not affect other passes."""
 
 import gc
 import threading
@@ -21,7 +21,7 @@ modes = pytest.mark.parametrize("mode", ["merge", "drop"])
 
 
 class Draw(Selector):
-    """Random choices from a seed: the same decisions get the same answers."""
+    """Random choices from a seed: the same decisions get the same choices."""
 
     def __init__(self, seed):
         self.generator = torch.Generator().manual_seed(seed)
@@ -31,13 +31,13 @@ class Draw(Selector):
 
 
 def logits_of(paused):
-    """What a pass that has ended gave."""
+    """Logits of a pass that has ended."""
     assert paused.decision is None and paused.output is not None
     return paused.output["logits"]
 
 
 def finish(paused, decide):
-    """Answer everything there still is to decide."""
+    """Make all remaining decisions; returns the logits."""
     decision = paused.decision
     while decision is not None:
         decision = paused.resume(decide(decision))
@@ -68,8 +68,8 @@ def test_paused_and_inline_runs_give_identical_bits(case, backbone, mode):
 
 
 @modes
-def test_nobody_notices_a_paused_pass_and_it_notices_nobody(case, backbone, mode):
-    """Native, reduced, paused and from another thread: everything the same model does between two steps."""
+def test_paused_and_other_passes_do_not_affect_each_other(case, backbone, mode):
+    """Other passes of the same model between two steps: native, reduced, paused, and in another thread."""
     expected = {seed: inline(backbone, case.inputs, seed, mode)[0].logits for seed in (0, 1, 2)}
     with torch.no_grad():
         native = case.model(**case.inputs).logits
@@ -132,7 +132,7 @@ def test_a_paused_pass_may_run_inside_a_decision(case, backbone):
 
 
 def test_a_backward_pass_fits_between_two_steps(case, backbone):
-    """A policy may learn from hidden states while the pass waits; neither disturbs the other."""
+    """A policy may be trained on hidden states while the pass is paused."""
     expected = inline(backbone, case.inputs, 0)[0].logits
     weight = torch.zeros(backbone.width, requires_grad=True)
     paused, decide = PausedForward(backbone, case.inputs, LAYERS), Draw(0)
@@ -200,7 +200,7 @@ def test_a_closed_pass_leaves_nothing(case, backbone, steps):
 
 
 def test_an_abandoned_pass_closes_itself(case, backbone):
-    """Its stack lies outside of the garbage collector's sight: it must not hold what holds it."""
+    """The garbage collector does not see a greenlet's stack, so the stack must not refer to the pass."""
     with torch.no_grad():
         native = case.model(**case.inputs).logits
     paused = PausedForward(backbone, case.inputs, LAYERS)
@@ -214,7 +214,7 @@ def test_an_abandoned_pass_closes_itself(case, backbone):
 
 
 def test_a_pass_can_be_closed_from_inside_another(tiny_vit, image_inputs):
-    """It then unwinds to the one that closed it, not to the one that started it."""
+    """Control returns to the greenlet that closed it, not to the one that started it."""
     with Backbone(tiny_vit).attached() as backbone:
         waiting = PausedForward(backbone, image_inputs, LAYERS)
         waiting.start()

@@ -1,4 +1,4 @@
-"""The token policy: what it sees, what it must not depend on, and its probabilities."""
+"""The token policy: what its logits depend on, and its probabilities."""
 
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,7 @@ FEW_COUNTS = st.lists(st.integers(1, GRID), min_size=1, max_size=4)
 
 
 def lively_policy(seed: int = 0) -> TokenPolicy:
-    """A policy in which everything matters; as initialised, learned logits are 0."""
+    """A policy with random parameters, since a new one has learned logits of 0."""
     torch.manual_seed(seed)
     policy = TokenPolicy(CONFIG)
     with torch.no_grad():
@@ -40,7 +40,7 @@ def lively_policy(seed: int = 0) -> TokenPolicy:
 
 
 def observation(counts: list[int], seed: int = 0) -> Observation:
-    """Random tokens, so many in each row, the first of each protected; some places of the grid are empty."""
+    """Random tokens at random positions, ``counts`` in each row, of which the first is protected."""
     generator = torch.Generator().manual_seed(seed)
     present = torch.zeros(len(counts), GRID, dtype=torch.bool)
     for row, count in enumerate(counts):
@@ -157,7 +157,7 @@ def test_gradients_of_a_batch_are_the_sum_over_its_rows() -> None:
 
 
 @pytest.mark.parametrize("name", ["hidden", "token_features", "price", "kept", "layer"])
-def test_everything_it_sees_matters(name: str) -> None:
+def test_its_logits_depend_on_every_part_of_the_observation(name: str) -> None:
     policy, seen = lively_policy(), observation([7, 4])
     value = getattr(seen, name)
     changed = (value + 1) % DEPTH if name == "layer" else torch.rand_like(value)
@@ -165,7 +165,7 @@ def test_everything_it_sees_matters(name: str) -> None:
 
 
 def test_a_new_policy_is_its_prior() -> None:
-    """Before anything is learned, near-duplicates leave first, and more of them where tokens are dear."""
+    """Keep logits before training, computed from the priors, the price and the threshold."""
     seen = observation([9, 6])
     priors = {"redundancy_prior": 3.0, "attention_prior": 5.0, "spread_prior": 7.0}
     policy = TokenPolicy(replace(CONFIG, **priors, initial_logit=1.0, price_slope=2.0))
@@ -181,8 +181,8 @@ def test_a_new_policy_is_its_prior() -> None:
 
 @given(count=st.integers(3, 300), rate=st.floats(0.05, 0.95))
 @settings(max_examples=30)
-def test_turns_thin_a_row_evenly(count: int, rate: float) -> None:
-    """Whatever share is chosen, no part of the row has much more of it, nor one set, and fewer are among more."""
+def test_low_discrepancy_order_thins_a_row_evenly(count: int, rate: float) -> None:
+    """Tokens above any threshold are spread evenly over the row and over both sets."""
     order = low_discrepancy(torch.arange(count))
     chosen = order > 1 - rate
     so_far = chosen.float().cumsum(0) - rate * torch.arange(1, count + 1)
@@ -192,7 +192,7 @@ def test_turns_thin_a_row_evenly(count: int, rate: float) -> None:
 
 
 def test_long_rows_keep_a_smaller_share_at_the_same_price_of_a_token() -> None:
-    """A token of a long row tells less of it; at a row's price it is treated alike."""
+    """The threshold depends on the price of the whole row: at the same price of a row it is the same."""
     policy = TokenPolicy(replace(CONFIG, spread_prior=8.0))
     seen = observation([9, 3])
     seen = replace(seen, price=torch.full((2,), 0.02), kept=torch.ones(2))
@@ -209,7 +209,7 @@ def test_the_baseline_sends_no_gradient_into_the_actor() -> None:
     assert touched == {"cost.weight", "cost.bias"}
 
 
-def test_places_beyond_the_grid_share_the_last() -> None:
+def test_positions_beyond_the_grid_share_the_last_embedding() -> None:
     policy, seen = lively_policy(), observation([4])
     far = [
         policy(replace(seen, tokens=replace(seen.tokens, position=torch.tensor([0, 3, 5, last]), grid=501)))
@@ -219,11 +219,11 @@ def test_places_beyond_the_grid_share_the_last() -> None:
 
 
 IN_PLACE = {torch.ops.aten.addmm_: lambda added, left, right, **_: 2 * left[0] * left[1] * right[1]}
-"""A product that torch's counter does not know."""
+"""FLOPs of an operation that torch's counter does not know."""
 
 
 def test_its_flops_are_counted() -> None:
-    """Per token what the linear maps of a row's tokens cost; what is done once per row is left out."""
+    """Per token, the linear layers for tokens; work per row is not counted."""
     counted = {}
     for count in (20, 40):
         tokens = ragged.full_batch(3, count)
@@ -237,7 +237,7 @@ def test_its_flops_are_counted() -> None:
         counted[count] = counter.get_total_flops()
     per_token, per_pair = decision_flops(CONFIG)
     assert isinstance(per_token, int) and isinstance(per_pair, int)
-    attention = 2 * WIDTH  # of the first token, which is no part of the network
+    attention = 2 * WIDTH  # of the pooled token, which is not part of the network
     assert counted[40] - counted[20] == pytest.approx(3 * 20 * (per_token - attention), rel=0.02)
     with FlopCounterMode(display=False) as counter:
         assert len(redundancy(unit, tokens, protected).features) == tokens.total

@@ -1,4 +1,4 @@
-"""Redundancy by hand-made examples, and what an independent loop over pairs says."""
+"""Redundancy by hand-made examples, and compared with an independent loop over pairs."""
 
 import pytest
 import torch
@@ -15,19 +15,19 @@ COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
 
 def batch(*counts, leading=1):
-    """A ragged batch, and which of its tokens are protected."""
+    """A ragged batch, and a mask of its protected tokens."""
     tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
     return tokens, tokens.slot < leading
 
 
 def directions(*degrees):
-    """Unit vectors in the plane: the cosine of two is that of the angle between them."""
+    """Unit vectors in the plane by their angle, in degrees."""
     angle = torch.tensor(degrees, dtype=torch.float32).deg2rad()
     return torch.stack([angle.cos(), angle.sin()], -1)
 
 
 def partners(found, kept):
-    """Partners of the tokens that leave, in packed order."""
+    """Partners of the dropped tokens, in packed order, and whether each has one."""
     leave, into, there = found.partners(kept)
     there = torch.ones_like(leave, dtype=torch.bool) if there is None else there
     order = leave.argsort()
@@ -64,7 +64,7 @@ def test_ranks_are_even_steps_from_0_to_1():
     assert (found.rank[found.in_set_a == 0] == 0).all()
 
 
-def test_sides_go_by_the_current_order():
+def test_sets_follow_the_current_order():
     tokens, _ = batch(6)
     fewer = ragged.keep(tokens, torch.tensor([True, False, True, True, True, True]))
     found = redundancy(directions(0, 0, 0, 0, 0), fewer, fewer.slot < 1)
@@ -112,7 +112,7 @@ def test_partners_by_hand():
 @pytest.mark.parametrize("pairs", [merging.PAIRS, 3])
 @given(COUNTS, st.integers(0, 2), st.booleans(), st.integers(0, 1000))
 def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, seed):
-    """Whether all similarities are held at once or few at a time."""
+    """``pairs``: how many similarities are computed at a time."""
     tokens, protected = batch(*counts, leading=leading)
     generator = torch.Generator().manual_seed(seed)
     normalized = merging.unit_length(torch.randn(tokens.total, 6, generator=generator))
@@ -158,7 +158,7 @@ def test_everything_equals_a_loop_over_pairs(pairs, counts, leading, causal, see
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([1, 5, STEP - 1, STEP, STEP + 1, 3 * STEP + 7]))
-def test_the_highest_is_the_maximum(rows, evens, odds):
+def test_fast_amax_equals_amax(rows, evens, odds):
     values = torch.randn(rows, evens, odds)
     values[0, 0, -1] = torch.nan
     for part, dim in ((values, 1), (values, 2), (values, -1), (values[0], 0), (values[0], 1)):
@@ -166,7 +166,7 @@ def test_the_highest_is_the_maximum(rows, evens, odds):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Numbers of the largest tensor that any operation returned."""
+    """Records the number of elements of the largest tensor that any operation returned."""
 
     numbers = 0
 
@@ -179,7 +179,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_long_rows_never_hold_all_their_pairs(causal):
-    """Features, partners, those of their own set, and merging: 16 million pairs, a quarter of them at a time."""
+    """Features, partners of the other and the own set, and merging: 16 million pairs, a quarter of them at a time."""
     tokens, protected = batch(8000)
     hidden = torch.randn(8000, 4, generator=torch.Generator().manual_seed(0))
     half = torch.rand(8000, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -196,7 +196,7 @@ def test_long_rows_never_hold_all_their_pairs(causal):
 
 
 def test_long_rows_are_compared_in_parts():
-    """A row's pairs outgrow its hidden states: what is held at a time does not grow with them."""
+    """A row has more pairs than numbers in its hidden states: memory does not grow with the pairs."""
     tokens, protected = batch(9000)
     assert not redundancy(torch.zeros(9000, 8), tokens, protected).held
     tokens, protected = batch(*[300] * 8)

@@ -1,4 +1,4 @@
-"""Selectors keep exactly the share they promise, by the rule they name."""
+"""Selectors keep exactly the share of tokens given by the keep rate, by their rule."""
 
 import copy
 import math
@@ -36,7 +36,7 @@ SCORED = [name for name in BASELINES if name != "tome"]
 
 
 def decide_on(counts, leading=1, seed=0, width=6):
-    """A decision about random hidden states, with everything a selector may look at."""
+    """A decision with random hidden states and all inputs of a selector."""
     tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(tokens.total, width, generator=generator)
@@ -81,14 +81,14 @@ def test_a_share_that_is_a_whole_number_is_not_rounded_up():
             assert int(kept.sum()) == 1 + -(-hundredths * count // 100)
 
 
-def test_keep_best_of_scores_that_say_nothing_keeps_the_first():
+def test_keep_best_of_equal_scores_keeps_the_first():
     decision = decide_on([5, 3])
     for score in (torch.zeros(8), torch.full((8,), -torch.inf), torch.full((8,), torch.inf)):
         assert keep_best(score, decision, 0.5).tolist() == [True, True, True, False, False, True, True, False]
 
 
 @given(COUNTS, st.integers(1, 2), RATES, SEEDS)
-def test_tome_merges_the_most_similar_pairs_across_two_sides(counts, leading, rate, seed):
+def test_tome_merges_the_most_similar_pairs_across_two_sets(counts, leading, rate, seed):
     decision = decide_on(counts, leading, seed)
     tokens = decision.tokens
     choice = ToMe(rate)(decision)
@@ -101,12 +101,12 @@ def test_tome_merges_the_most_similar_pairs_across_two_sides(counts, leading, ra
         free = [i for i in row if not decision.protected[i]]
         evens, odds = ([i for i in free if tokens.slot[i] % 2 == first] for first in (0, 1))
         gone = [i for i in row if i in into]
-        # Never more than one set, and nobody if the other is empty; otherwise exactly what the rate says.
+        # At most all of set A, none if set B is empty, otherwise the number given by the rate.
         leave = len(row) - promised(len(row), leading, rate)
         assert len(gone) == (min(leave, len(evens)) if odds else 0)
         best = {i: max(((unit[i] @ unit[j]).item() for j in odds), default=0.0) for i in evens}
         for i in gone:
-            # The partner stays, is of the same row and the other set, and the most similar there. Never protected.
+            # The partner is kept, unprotected, in the same row and the other set, and the most similar one there.
             assert i in evens and into[i] in odds and choice.keep[into[i]]
             assert (unit[i] @ unit[into[i]]).item() == pytest.approx(best[i], abs=1e-5)
         stay = [best[i] for i in evens if i not in into]
@@ -120,11 +120,11 @@ def test_uniform_keeps_at_equal_strides(count, rate):
     strides = [after - before for before, after in zip(kept, [*kept[1:], count], strict=True)]
     assert max(strides) <= math.ceil(1 / rate - 1e-9)
     if 1 / rate == round(1 / rate) and (count - 1) % round(1 / rate) == 0:
-        # CLS in front, then one of every 1 / rate.
+        # CLS, then one of every 1 / rate tokens.
         assert kept[1:] == list(range(round(1 / rate), count, round(1 / rate)))
 
 
-def test_uniform_does_not_look_at_the_input():
+def test_uniform_does_not_depend_on_the_input():
     first, second = decide_on([9, 4], seed=0), decide_on([9, 4], seed=1)
     assert torch.equal(Uniform(0.4)(first).keep, Uniform(0.4)(second).keep)
 
@@ -182,7 +182,7 @@ def test_an_unknown_selector_is_refused_with_the_choices():
 
 
 class Spy(ClsAttention):
-    """Keeps everything and remembers the attention it was shown."""
+    """Attention scores of CLS, recorded; keeps every token."""
 
     def __init__(self):
         super().__init__(1.0)
@@ -194,7 +194,7 @@ class Spy(ClsAttention):
 
 
 def test_cls_attention_is_the_models_own(case):
-    """It equals the weights that the eager model reports for the layer before."""
+    """It equals the attention weights that the eager model returns for the previous layer."""
     layers = (1, 2, 3)
     backbone, spy = Backbone(case.model), Spy()
     with backbone.attached(), torch.no_grad():
@@ -229,7 +229,7 @@ def test_first_token_attention_counts_sizes(counts, sized, seed):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_selectors_decide_in_the_precision_of_the_model(name):
-    """In a model in double precision, differences count that single precision would not see."""
+    """In a model in double precision, differences too small for single precision change the choice."""
     decision = decide_on([12, 9])
     assert decision.attended is not None
     key, query = 1 + 1e-9 * decision.attended.key.double(), decision.attended.query.double()
@@ -247,14 +247,14 @@ def test_selectors_decide_in_the_precision_of_the_model(name):
 
 
 class Positive(Selector):
-    """Keeps what is above 0 in some channel, as a policy keeps what has a positive logit."""
+    """Keeps tokens that are above 0 in some channel, as a policy keeps tokens with a positive logit."""
 
     def __call__(self, decision: Decision) -> Choice:
         return Choice(decision.hidden[:, 3] > 0)
 
 
 @pytest.mark.parametrize("mode", ["merge", "drop"])
-def test_a_row_that_is_not_finite_touches_no_other(tiny_vit, image_inputs, mode) -> None:
+def test_a_row_that_is_not_finite_does_not_affect_others(tiny_vit, image_inputs, mode) -> None:
     # No comparison with NaN is true: all of that row that may leave does, and nobody in it is like anybody.
     broken = {"pixel_values": image_inputs["pixel_values"].clone()}
     broken["pixel_values"][0] = torch.nan

@@ -1,4 +1,4 @@
-"""What a policy is told about each token, held against a loop over tokens."""
+"""Token features of a policy, compared with a loop over tokens."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def decide_on(counts: list[int], leading: int, seed: int, sized: bool) -> tuple[
 
 
 def log_ratio(query: Tensor, key: Tensor, size: Tensor, droppable: list[int]) -> list[float]:
-    """A quarter of the logarithm of what CLS gave to each token over the mean of what it gave to droppable ones."""
+    """Log of the attention from CLS to each token relative to the mean over droppable tokens, divided by 4."""
     logits = SCALING * torch.einsum("hw,thw->ht", query[0], key) + size.log()
     share = logits.softmax(1).mean(0)
     return (0.25 * (share / share[droppable].mean()).log()).clamp(-1, 1).tolist()
@@ -67,7 +67,7 @@ def test_features_are_those_of_a_loop_over_tokens(counts: list[int], leading: in
         start += count
 
 
-def test_before_the_first_layer_attention_tells_nothing() -> None:
+def test_before_the_first_layer_the_attention_feature_is_0() -> None:
     decision, _, _ = decide_on([7, 4], 1, 0, False)
     ones = torch.ones(2)
     found = Observation.of_decision(replace(decision, attended=None), ones, ones).token_features

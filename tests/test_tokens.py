@@ -1,4 +1,4 @@
-"""The ragged batch: every function equals its plain definition, whatever the rows' lengths."""
+"""The ragged batch: every function equals its definition for rows of any length."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ ROWS = st.integers(1, 7).flatmap(
     lambda grid: st.lists(st.lists(st.booleans(), min_size=grid, max_size=grid), min_size=1, max_size=4)
 )
 BATCHES = st.tuples(ROWS, st.none() | SEEDS)
-"""What :func:`made` makes a batch of: which tokens are there, and a seed for sizes."""
+"""Arguments of :func:`made`: which tokens are present, and a seed for sizes or None."""
 
 
 def made(batch):
@@ -32,7 +32,7 @@ def made(batch):
 
 
 def rows_of(tokens):
-    """Packed indices of each row, by the plainest way there is."""
+    """Packed indices of each row, by a loop."""
     return [[i for i, row in enumerate(tokens.row.tolist()) if row == r] for r in range(len(tokens.counts))]
 
 
@@ -45,7 +45,7 @@ def hidden_states(tokens, seed, width=3):
     return torch.randn(tokens.total, width, generator=torch.Generator().manual_seed(seed))
 
 
-def test_everything_is_the_full_grid():
+def test_a_full_batch_has_every_token():
     tokens = ragged.full_batch(2, 3)
     assert tokens.row.tolist() == [0, 0, 0, 1, 1, 1]
     assert tokens.position.tolist() == [0, 1, 2, 0, 1, 2]
@@ -53,7 +53,7 @@ def test_everything_is_the_full_grid():
 
 
 def merge(hidden, tokens, kept, into, found):
-    """Merge all tokens that leave, given in packed order, but those for which nobody was found."""
+    """Merge all tokens that are not kept into ``into`` (in packed order), but those without a partner."""
     place = (kept.cumsum(0) - 1)[into[found]]
     return merging.merge(hidden, tokens, ragged.where(kept), ragged.where(~kept)[found], place)
 
@@ -81,7 +81,7 @@ def test_pack_undoes_present(batch):
 
 
 @given(BATCHES, SEEDS)
-def test_unpad_undoes_pad_and_padding_has_the_value_asked_for(batch, seed):
+def test_unpad_undoes_pad_and_padding_has_the_given_value(batch, seed):
     tokens = made(batch)
     values = hidden_states(tokens, seed)
     padded = ragged.pad(values, tokens, 7.0)
@@ -93,7 +93,7 @@ def test_unpad_undoes_pad_and_padding_has_the_value_asked_for(batch, seed):
 
 
 @given(BATCHES, SEEDS, st.integers(0, 3))
-def test_pads_with_tokens_of_the_own_row(batch, seed, more):
+def test_padding_repeats_tokens_of_the_same_row(batch, seed, more):
     tokens = made(batch)
     values = hidden_states(tokens, seed)
     if not tokens.total:
@@ -107,7 +107,7 @@ def test_pads_with_tokens_of_the_own_row(batch, seed, more):
 
 
 @given(BATCHES, SEEDS)
-def test_grid_of_puts_values_in_their_original_places(batch, seed):
+def test_scatter_to_grid_puts_values_at_their_original_positions(batch, seed):
     tokens = made(batch)
     values = hidden_states(tokens, seed)
     grid = ragged.scatter_to_grid(tokens, values)
@@ -135,7 +135,7 @@ def test_where_and_take_equal_masking(batch, seed):
 
 
 @given(BATCHES, st.data())
-def test_rank_is_the_place_in_a_stable_sort(batch, data):
+def test_rank_is_the_index_in_a_stable_sort(batch, data):
     tokens = made(batch)
     # Few distinct scores, so that ties are common; -inf must still come before the padding.
     scores = st.sampled_from([-torch.inf, -1.0, 0.0, 2.0, torch.inf])
@@ -157,7 +157,7 @@ def test_row_sum_adds_up_each_row(batch, seed):
 @pytest.mark.parametrize("pairs", [merging.PAIRS, 3])
 @given(BATCHES, SEEDS, st.booleans())
 def test_nearest_equals_brute_force(pairs, batch, seed, later):
-    """Whether all pairs are compared at once or few at a time."""
+    """``pairs``: how many pairs are compared at a time."""
     tokens = made(batch)
     unit = merging.unit_length(hidden_states(tokens, seed, width=4))
     source, other = mark(tokens, seed), mark(tokens, seed + 1)
@@ -224,7 +224,7 @@ def test_merge_counts_in_float32_and_returns_the_hidden_states_dtype():
     assert merged.dtype == torch.bfloat16 and torch.equal(merged, torch.ones(1, 2).bfloat16())
 
 
-def test_merge_computes_double_precision_in_it():
+def test_merge_computes_double_precision_in_double():
     tokens = ragged.full_batch(1, 3)
     hidden = torch.tensor([[0.0], [1.0], [1.0 + 3e-12]], dtype=torch.float64)
     kept, into, found = torch.tensor([True, True, False]), torch.tensor([1]), torch.tensor([True])
@@ -236,7 +236,7 @@ def test_merge_computes_double_precision_in_it():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tokens_that_take_nobody_in_keep_their_states_bit_for_bit(dtype):
+def test_kept_tokens_that_nothing_is_merged_into_keep_their_states_bit_for_bit(dtype):
     tokens = replace(ragged.full_batch(1, 4), size=torch.tensor([1.0, 3.0, 7.0, 2.0]))
     hidden = torch.randn(4, 16, dtype=dtype)
     merged, fewer = merging.merge(hidden, tokens, torch.tensor([0, 1, 3]), torch.tensor([2]), torch.tensor([1]))
@@ -249,9 +249,9 @@ def test_tokens_that_take_nobody_in_keep_their_states_bit_for_bit(dtype):
 def test_places_count_from_the_first_token_of_a_row():
     tokens = ragged.pack(torch.tensor([[0, 0, 1, 1, 0, 1], [1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]]).bool())
     assert tokens.place.tolist() == [0, 1, 3, 0, 1, 4, 0]
-    # Still so when others have left.
+    # Also after other tokens were removed.
     assert ragged.keep(tokens, torch.tensor([1, 0, 1, 1, 0, 1, 1]).bool()).place.tolist() == [0, 3, 0, 4, 0]
-    assert ragged.pack(torch.tensor([[1, 0, 1]]).bool()).first is None  # and then nothing is to be looked up
+    assert ragged.pack(torch.tensor([[1, 0, 1]]).bool()).first is None
 
 
 def test_unit_length_does_not_depend_on_the_scale():
@@ -263,7 +263,7 @@ def test_unit_length_does_not_depend_on_the_scale():
     assert (merging.unit_length(torch.zeros(2, 32)) == 0).all()
 
 
-def test_what_is_lost_touches_nobody_even_if_it_is_not_finite():
+def test_dropped_tokens_that_are_not_finite_have_no_effect():
     tokens = ragged.full_batch(2, 3)
     hidden = torch.ones(6, 4)
     hidden[1:3] = torch.nan
