@@ -1,4 +1,4 @@
-"""``check_backbone`` proves what is exact, and does not prove what is not."""
+"""``check_backbone`` accepts models that are exact with fewer tokens, and no others."""
 
 import copy
 import math
@@ -28,39 +28,41 @@ KINDS = (
     "vit", "dinov3_vit", "siglip2_vision_model", "wav2vec2", "bert", "albert", "modernbert", "esm", "gpt2", "llama",
     "gemma2", "qwen2", "gpt_oss", "mixtral",
 )  # fmt: skip
-"""Of each way to attend, to place and to pad one family, for what need not run with all of them."""
-MADE_UP = [name for name, entry in ZOO.items() if entry.inputs not in ("pairs", "long waves", "frames", "codec waves")]
+"""A family for each kind of attention, position encoding and padding, for tests that need not run with all."""
+GENERATED = [
+    name for name, entry in ZOO.items() if entry.inputs not in ("pairs", "long waves", "frames", "codec waves")
+]
 
 
-def made_up(name, backbone):
+def generated_inputs(name, backbone):
     inputs = random_inputs(backbone, rows=3)
     if ZOO[name].inputs == "captions":
         inputs["input_ids"][:, -1] = 2  # the end-of-text token
     return inputs
 
 
-@pytest.mark.parametrize("name", MADE_UP)
-def test_every_family_is_proven_on_made_up_inputs(name):
+@pytest.mark.parametrize("name", GENERATED)
+def test_every_family_is_proven_on_random_inputs(name):
     backbone = Backbone(ZOO[name].build())
-    assert prove(backbone, made_up(name, backbone), (1, 3)).holds
+    assert prove(backbone, generated_inputs(name, backbone), (1, 3)).holds
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name not in MADE_UP])
-def test_every_other_family_is_proven_on_inputs_of_ones_own(name):
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in GENERATED])
+def test_every_other_family_is_proven_on_given_inputs(name):
     entry = ZOO[name]
     assert prove(Backbone(entry.build()), batch(entry, entry.paddings[-1]), (1, 3)).holds
 
 
 PRECISE = [(name, torch.bfloat16) for name in KINDS]
-# Torch has no double products of groups, and Gemma 2 itself answers nan to padding in double precision.
+# Torch lacks grouped matrix products in double precision, and Gemma 2 itself gives NaN for padding in it.
 PRECISE += [(name, torch.float64) for name in KINDS if not ZOO[name].experts and name != "gemma2"]
 
 
 @pytest.mark.parametrize(("name", "dtype"), PRECISE, ids=str)
 def test_every_kind_of_family_is_proven_in_every_precision(name, dtype):
-    """In double precision sums are as exact as the model: tolerances shrink with it."""
+    """Tolerances follow the precision of the model."""
     backbone = Backbone(ZOO[name].build().to(dtype))
-    proof = prove(backbone, made_up(name, backbone), (1, 3))
+    proof = prove(backbone, generated_inputs(name, backbone), (1, 3))
     assert proof.holds
     if dtype == torch.float64 and backbone.root._supports_sdpa:
         assert proof.tolerance < 1e-11
@@ -76,7 +78,7 @@ def test_the_report_says_what_was_found(tiny_bert, capsys):
     assert "exact" in shown and "BertLayer" in shown and "of native" in shown and "tokens merged" in shown
 
 
-def test_inputs_of_ones_own_are_taken(tiny_vit, image_inputs):
+def test_given_inputs_are_used(tiny_vit, image_inputs):
     assert rltr.check_backbone(tiny_vit, image_inputs).tokens == (17, 17)
 
 
@@ -87,7 +89,7 @@ def rows_see_each_other(query, key, value, plan, scaling, *pattern):
 
 
 def sizes_are_lost(query, key, value, plan, scaling, *pattern):
-    """Tokens that others were merged into are attended like any other."""
+    """Attention without the sizes of merged tokens."""
     plan = kernels.Plan(replace(plan.tokens, size=None), plan.backend)
     return kernels.ragged_attention(query, key, value, plan, scaling, *pattern)
 
@@ -97,14 +99,14 @@ def logits_are_scaled(query, key, value, plan, scaling, *pattern):
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_a_row_without_batch_mates_proves_nothing(tiny_vit, image_inputs, rows):
+def test_fewer_than_two_rows_are_refused(tiny_vit, image_inputs, rows):
     with pytest.raises(RltrError, match="give at least two rows"):
         rltr.check_backbone(tiny_vit, {name: value[:rows] for name, value in image_inputs.items()})
 
 
 @PRECISIONS
 def test_sizes_that_get_lost_are_found_out(tiny_bert, monkeypatch, dtype):
-    """Only merging, which is the default, has sizes."""
+    """Only the difference in merging exceeds the tolerance: only merged tokens have sizes."""
     backbone = Backbone(copy.deepcopy(tiny_bert).to(dtype))
     inputs = random_inputs(backbone, rows=4)
     monkeypatch.setattr("rltr.runtime.attention.ragged_attention", sizes_are_lost)
@@ -115,8 +117,8 @@ def test_sizes_that_get_lost_are_found_out(tiny_bert, monkeypatch, dtype):
 
 @PRECISIONS
 @pytest.mark.parametrize("wrong", [rows_see_each_other, logits_are_scaled])
-def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, text_inputs, monkeypatch, wrong, dtype):
-    """The proof must be able to fail, in half precision as well, where rounding hides much."""
+def test_a_wrong_runtime_is_detected(tiny_bert, text_inputs, monkeypatch, wrong, dtype):
+    """Proof and parity fail for a wrong runtime, in half precision, too."""
     model = copy.deepcopy(tiny_bert).to(dtype)
     assert rltr.check_backbone(model).holds
     backbone = Backbone(model)
@@ -126,7 +128,7 @@ def test_a_runtime_that_is_wrong_is_found_out(tiny_bert, text_inputs, monkeypatc
     assert not parity(backbone, text_inputs, [1]).holds
 
 
-def test_a_slip_of_a_hundredth_is_found_out_in_single_precision(tiny_bert, monkeypatch):
+def test_an_error_of_one_percent_is_detected_in_single_precision(tiny_bert, monkeypatch):
     def wrong(query, key, value, plan, scaling, *pattern):
         return kernels.ragged_attention(query, key, value, plan, 1.01 * scaling, *pattern)
 
@@ -134,8 +136,8 @@ def test_a_slip_of_a_hundredth_is_found_out_in_single_precision(tiny_bert, monke
     assert not rltr.check_backbone(tiny_bert).holds
 
 
-def test_a_model_in_half_precision_stays_as_it_is(tiny_bert):
-    """What it is compared with is a copy."""
+def test_a_model_in_half_precision_is_not_changed(tiny_bert):
+    """It is compared with a copy in single precision."""
     model = copy.deepcopy(tiny_bert).bfloat16()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with Backbone(model).attached() as backbone:
@@ -148,13 +150,13 @@ def test_a_model_in_half_precision_stays_as_it_is(tiny_bert):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_native_model_that_overflows_proves_nothing():
+def test_a_proof_does_not_hold_if_the_native_model_overflows():
     proof = Proof(kept=math.inf, dropped=0.0, merged=0.0, alone=0.0, tolerance=math.inf, restored=True)
     assert not proof.holds
 
 
-def test_a_family_of_ones_own_can_be_proven():
-    """A model type that is not listed: refused, unless its family is described; then the proof decides."""
+def test_a_described_family_can_be_proven():
+    """An unknown model type is refused unless its family is described."""
     model = hf.AlignTextModel(hf.AlignTextConfig(**TINY_TEXT)).eval()
     with pytest.raises(RltrError, match="has not been proven exact"):
         rltr.check_backbone(model)
@@ -162,8 +164,8 @@ def test_a_family_of_ones_own_can_be_proven():
     assert report.holds and not report.known
 
 
-def test_a_wrong_family_is_found_out():
-    """Rotary factors for patches only, which the description does not tell: the model stumbles, and says so."""
+def test_a_wrongly_described_family_is_refused():
+    """Without ``patches_only``, the rotary factors do not fit the tokens, and the pass fails with an error."""
     model = ZOO["dinov3_vit"].build()
     with pytest.raises((RltrError, RuntimeError)):
         rltr.check_backbone(model, family=rltr.Family(leading=3))
@@ -224,7 +226,7 @@ def test_of_two_stacks_of_layers_the_encoder_can_be_reduced(tower):
     if tower == "vit":
         inputs = random_inputs(backbone, rows=3)
     else:
-        with pytest.raises(RltrError, match="takes bool_masked_pos, which rltr cannot make up"):
+        with pytest.raises(RltrError, match="takes bool_masked_pos, which rltr cannot generate"):
             random_inputs(backbone, rows=3)
         hidden = torch.arange(32).expand(3, -1) % 2 == 1
         inputs = {"pixel_values": torch.randn(3, 4, 3, 16, 16), "bool_masked_pos": hidden}
@@ -237,7 +239,7 @@ def test_of_two_stacks_of_layers_the_encoder_can_be_reduced(tower):
     assert torch.equal(model(**inputs).logits, before)
 
 
-def test_what_cannot_be_made_up_is_asked_for(tiny_vit, monkeypatch):
+def test_inputs_that_cannot_be_generated_are_refused(tiny_vit, monkeypatch):
     backbone = Backbone(tiny_vit)
     monkeypatch.setattr(type(tiny_vit), "main_input_name", "tactile_values")
     with pytest.raises(RltrError, match="pass inputs="):
@@ -256,12 +258,12 @@ TINY_TEXT = {
 }  # fmt: skip
 PIXELS = {"pixel_values": torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))}
 WORDS = {"input_ids": torch.randint(3, 50, (3, 12), generator=torch.Generator().manual_seed(1))}
-STUMBLING = {
-    "its mask is given by name": (lambda: hf.Blip2VisionModel(hf.Blip2VisionConfig(**TINY_IMAGE)), PIXELS, None),
-    "its layers look outside of the stream": (
+UNUSUAL = {
+    "a mask passed by name": (lambda: hf.Blip2VisionModel(hf.Blip2VisionConfig(**TINY_IMAGE)), PIXELS, None),
+    "layers that use the whole input": (
         lambda: hf.XmodModel(hf.XmodConfig(**TINY_TEXT, default_language="en_XX")), WORDS, "with fewer tokens ended in",
     ),
-    "it does not run natively": (
+    "the native model fails": (
         lambda: hf.XmodModel(hf.XmodConfig(**TINY_TEXT)), WORDS, "native forward pass.*language unknown.*pass inputs=",
     ),
     "layers without hidden_states": (
@@ -288,21 +290,21 @@ STUMBLING = {
     "nothing declared": (
         lambda: hf.GPTNeoXJapaneseModel(hf.GPTNeoXJapaneseConfig(**TINY_TEXT)), WORDS, "does not declare its layers",
     ),
-    "inputs that cannot be made up": (
+    "inputs that cannot be generated": (
         lambda: hf.BrosModel(hf.BrosConfig(**TINY_TEXT)), None, "attention in its own code",
     ),
-    "inputs it wants beside them": (
+    "more inputs are needed": (
         lambda: hf.LayoutLMv3Model(hf.LayoutLMv3Config(**TINY_TEXT)), None, "pass inputs=|its own code",
     ),
-    "another answer each time": (
+    "a random model": (
         lambda: hf.ViTMAEModel(hf.ViTMAEConfig(**TINY_IMAGE)), PIXELS, "different answers to the same inputs",
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", STUMBLING)
-def test_a_model_that_stumbles_gets_a_verdict_or_a_reason(what):
-    make, inputs, reason = STUMBLING[what]
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_an_unusual_model_gets_a_verdict_or_a_reason(what):
+    make, inputs, reason = UNUSUAL[what]
     model = build_of(make)
     family = rltr.Family(trailing=1, causal=True, cached=True) if "MiniMax" in type(model).__name__ else rltr.Family()
     if reason is None:

@@ -36,13 +36,13 @@ def random_inputs(
     make = {"pixel_values": _pixels, "input_ids": _texts, "input_values": _sound, "input_features": _features}
     config, name = backbone.config, _main_input(backbone.root, list(make))
     if name not in make:
-        raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot make up: pass inputs=")
-    with error_context(f"making up {name} by the config of {type(backbone.model).__name__}", "pass inputs="):
+        raise RltrError(f"{type(backbone.model).__name__} takes {name}, which rltr cannot generate: pass inputs=")
+    with error_context(f"generating {name} from the config of {type(backbone.model).__name__}", "pass inputs="):
         inputs = make[name](config, rows, longest, generator, ragged and backbone.family.padded)
     parameters = inspect.signature(backbone.model.forward).parameters.values()
     needed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     if missing := ", ".join(name for name in needed if name not in inputs):
-        raise RltrError(f"{type(backbone.model).__name__} takes {missing}, which rltr cannot make up: pass inputs=")
+        raise RltrError(f"{type(backbone.model).__name__} takes {missing}, which rltr cannot generate: pass inputs=")
     return move_inputs(inputs, backbone.device, backbone.dtype)
 
 
