@@ -181,7 +181,7 @@ def test_an_interrupted_pass_is_forgotten(model, tiny_bert, text_inputs, error, 
 
 
 def in_another_thread(work):
-    """What ``work`` raises there, or None."""
+    """The error that ``work`` raises in another thread, or None."""
     raised = []
 
     def run():
@@ -204,7 +204,7 @@ def test_an_environment_belongs_to_the_thread_that_began_it(model, how):
     actions = {"reset": episodes.reset, "step": lambda: episodes.step(keep), "close": episodes.close}
     error = in_another_thread(actions[how])
     assert isinstance(error, RltrError), error
-    assert "MainThread" in str(error) and "worker" in str(error) and "one environment for each thread" in str(error)
+    assert "MainThread" in str(error) and "worker" in str(error) and "one environment per thread" in str(error)
     following, _, _ = episodes.step(keep)  # nothing was lost
     assert following.layer[0] == LAYERS[1] and seen.layer[0] == LAYERS[0]
     episodes.close()
@@ -309,7 +309,7 @@ STORED: dict[str, Any] = {
 @pytest.mark.parametrize("how", STORED)
 @pytest.mark.parametrize("attached", ["policy", "backbone"])
 def test_an_attached_model_is_not_pickled_and_not_copied_shallowly(model, how, attached, monkeypatch):
-    """What stands in front of its modules would go along, and run the model itself."""
+    """A copy would share the wrappers, which run the original."""
     replicas_without_devices(monkeypatch)
     backbone = Backbone(model)
     with rltr.attach(model, policy_for(model), cost_weight=3.0) if attached == "policy" else backbone.attached():
