@@ -22,8 +22,6 @@ def refuse_wrapped(model: object) -> None:
         )
     inside = [path for path, part in model.named_modules() if isinstance(part, PreTrainedModel)]
     outermost = [path for path in inside if not any(path.startswith(f"{above}.") for above in inside)]
-    hint = f": pass its part {' or '.join(f'.{path}' for path in outermost)}" if outermost else ", and holds none"
-    raise RltrError(
-        f"{type(model).__name__} is not a model of transformers (PreTrainedModel) itself{hint}. Calls of the "
-        "wrapper then run the reduced part"
-    )
+    parts = " or ".join(f".{path}" for path in outermost)
+    hint = f": pass its part {parts}. Calls of the wrapper then run the reduced part" if parts else ", and holds none"
+    raise RltrError(f"{type(model).__name__} is not a model of transformers (PreTrainedModel) itself{hint}")

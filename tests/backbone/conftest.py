@@ -1,4 +1,4 @@
-"""Selectors to test with, and the reduced forward pass of one row, as plain and slow as possible."""
+"""Selectors for tests, and a simple reference of the reduced forward pass, one row at a time."""
 
 from contextlib import contextmanager
 
@@ -24,7 +24,7 @@ def selector(name, keep_rate=0.5):
 
 
 class Replay(Selector):
-    """Keeps what masks over the original tokens say, one mask for each decision."""
+    """Keeps tokens by masks over the original tokens, one mask per decision."""
 
     def __init__(self, masks):
         self.masks = masks
@@ -34,7 +34,7 @@ class Replay(Selector):
 
 
 class Recorder(Selector):
-    """Another selector, whose choices it writes down in terms of original tokens."""
+    """Runs another selector and records its choices by original position."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -66,13 +66,13 @@ class Boom(Selector):
 
 
 def random_masks(case, seed=0, share=0.5, decisions=2):
-    """A mask for each decision; protected tokens are sometimes told to leave."""
+    """A random mask for each decision; it may also remove protected tokens."""
     return torch.rand(decisions, *case.present.shape, generator=torch.Generator().manual_seed(seed)) < share
 
 
 @contextmanager
 def last_hidden_state(model):
-    """Catch the base model's ``last_hidden_state``, the grid that the head gets."""
+    """Record the base model's ``last_hidden_state``, the input of the head."""
     caught = []
     handle = model.base_model.register_forward_hook(lambda module, args, out: caught.append(out.last_hidden_state))
     try:

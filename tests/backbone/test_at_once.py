@@ -1,4 +1,4 @@
-"""Threads, interruptions, copies and policies that meet on one model: every pass ends as what it began as."""
+"""Threads, interruptions, copies and policies on one model: a running pass does not change."""
 
 import copy
 import gc
@@ -51,7 +51,7 @@ def untouched(model):
 
 
 class Held:
-    """A thread that runs ``work`` and stops inside of a layer until it is let go on."""
+    """A thread that runs ``work`` and stops inside of a layer until it is released."""
 
     def __init__(self, layer, work):
         self.inside, self.go, self.answers = threading.Event(), threading.Event(), []
@@ -111,7 +111,7 @@ def test_a_pass_ends_as_it_began_when_another_thread_detaches(model, rows, layer
 
 
 def test_a_native_pass_of_an_eager_model_keeps_its_attention_when_another_thread_detaches(model):
-    """Eager attention adds masks that sdpa's are not; a pass must not change from one to the other."""
+    """Eager attention takes additive masks, sdpa boolean ones; a running pass must not change from one to the other."""
     other = build(hf.BertForSequenceClassification, hf.BertConfig(**TEXT))
     other.set_attn_implementation("eager")
     ids = torch.randint(5, 50, (2, 12))
@@ -127,7 +127,7 @@ def test_a_native_pass_of_an_eager_model_keeps_its_attention_when_another_thread
     assert other.config._attn_implementation == "eager"
 
 
-def test_of_two_threads_that_attach_at_once_one_is_refused(model):
+def test_one_of_two_threads_that_attach_at_once_is_refused(model):
     for _ in range(30):
         barrier = threading.Barrier(2)
         done: list[Backbone] = []
@@ -151,7 +151,7 @@ def test_of_two_threads_that_attach_at_once_one_is_refused(model):
 
 
 class Stop(BaseException):
-    """As KeyboardInterrupt, but of nobody's."""
+    """An interruption like KeyboardInterrupt that no library handles."""
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Stop, ZeroDivisionError])
@@ -232,7 +232,7 @@ def test_an_environment_that_has_not_begun_may_be_used_anywhere(model):
     ids=["episodes", "env", "vec env", "shared", "backbone", "check", "dense", "attach"],
 )
 @pytest.mark.parametrize("inner", [False, True], ids=["whole", "base"])
-def test_nobody_takes_a_policys_answers_for_the_native_models(model, use, inner):
+def test_uses_that_need_native_answers_refuse_an_attached_policy(model, use, inner):
     rltr.attach(model, policy_for(model), cost_weight=3.0)
     with pytest.raises(RltrError, match=r"rltr\.detach\(model\)"):
         use(model.base_model if inner else model)
@@ -320,7 +320,7 @@ def test_an_attached_model_is_not_pickled_and_not_copied_shallowly(model, how, a
 
 
 def replicas_without_devices(monkeypatch):
-    """``replicate``, as DataParallel uses it, with weights copied on the CPU in place of between devices."""
+    """Patch ``replicate``, which DataParallel uses, to copy weights on the CPU instead of to other devices."""
     module = importlib.import_module("torch.nn.parallel.replicate")  # a function has that name, too
     monkeypatch.setattr(module, "_get_device_index", lambda device, _: device)
     monkeypatch.setattr(
@@ -369,7 +369,7 @@ def test_copies_of_any_part_are_native_and_use_their_own_weights(model, part):
                 assert torch.equal(copied["inner"](**inputs).logits, logits) and untouched(copied["inner"])
 
 
-def test_a_forgotten_pass_lets_go_of_the_model(model):
+def test_an_abandoned_pass_releases_the_model(model):
     episodes = make_episodes(model, examples(), rows=2, layers=LAYERS)
     episodes.reset()
     del episodes

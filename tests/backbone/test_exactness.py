@@ -1,4 +1,4 @@
-"""The reduced forward pass is exact, whatever leaves, and no row depends on its batch mates."""
+"""The reduced forward pass is exact for any kept tokens, and no row depends on the other rows of its batch."""
 
 import copy
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_keeping_everything_equals_the_native_forward(case, name, mode):
 
 @modes
 def test_a_decision_that_keeps_everything_leaves_the_batch_as_it_is(case, mode):
-    """No token gets a size, and the plan of attention is not made again."""
+    """No token gets a size, and the attention plan is not made again."""
     everyone = torch.ones_like(case.present)
     _, _, trace = reduced(case, Replay([everyone] * len(LAYERS)), mode)
     assert all(stage is trace.stages[0] for stage in trace.stages) and trace.stages[0].size is None
@@ -47,7 +47,7 @@ def test_a_decision_that_keeps_everything_leaves_the_batch_as_it_is(case, mode):
 
 @matrix
 def test_every_selector_is_exact_and_independent_of_batch_mates(case, name, mode):
-    """A row's result is that of the row-by-row reference, and that of the row alone."""
+    """A row's result equals that of the row-by-row reference, and that of the row alone."""
     recorder, row = Recorder(selector(name)), 1
     logits, states, trace = reduced(case, recorder, mode)
     expected, grid = reference(case, row, recorder.masks, mode, recorder.into if name == "tome" else None)
@@ -120,7 +120,7 @@ def test_holes_in_the_attention_mask_are_padding_too(request, text_inputs, model
 
 @modes
 def test_a_place_holds_the_final_state_of_the_token_that_stands_for_it(case, mode):
-    """Tokens leave at two decisions, some into tokens that leave later: no place keeps a state of an earlier layer."""
+    """Tokens are removed at two decisions; no place keeps a state of an earlier layer."""
     masks = random_masks(case)
     _, grid, trace = reduced(case, Replay(masks), mode)
     last = trace.stages[-1].present
@@ -132,7 +132,7 @@ def test_a_place_holds_the_final_state_of_the_token_that_stands_for_it(case, mod
 
 @pytest.mark.parametrize("name", ["norm", "uniform", "redundancy", "tome"])
 def test_a_mean_over_places_is_the_mean_of_remaining_tokens_by_their_sizes(case, name):
-    """Merged tokens count for all they stand for, through chains of merges; padding aside."""
+    """Merged tokens count by their size, also through chains of merges; padding is excluded."""
     _, grid, trace = reduced(case, selector(name), "merge")
     left = trace.stages[-1]
     for row in range(len(grid)):
@@ -142,7 +142,7 @@ def test_a_mean_over_places_is_the_mean_of_remaining_tokens_by_their_sizes(case,
 
 
 @modes
-def test_protected_tokens_stay_whatever_the_selector_says(case, mode):
+def test_protected_tokens_are_always_kept(case, mode):
     nobody = torch.zeros(len(LAYERS), *case.present.shape, dtype=torch.bool)
     logits, _, trace = reduced(case, Replay(nobody), mode)
     leading = torch.arange(case.present.shape[1]) < case.leading
@@ -173,7 +173,7 @@ def test_the_trace_counts_what_each_layer_worked_on(case):
 
 @modes
 def test_recorded_hidden_states_are_whole_grids(case, mode):
-    """Whoever asks for hidden states gets one grid per layer: in each place the token that stands for it by then."""
+    """Recorded hidden states have every place in every layer, with the state of the token that stands for it there."""
     model = copy.deepcopy(case.model)  # transformers leaves hooks of its own on a model that once recorded
     masks, backbone = random_masks(case), Backbone(model)
     with torch.no_grad():
@@ -203,7 +203,7 @@ def test_recorded_hidden_states_are_whole_grids(case, mode):
 
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters", "DINOv3ViT", "Beit"])
 def test_feature_maps_of_backbone_classes_are_whole_grids(kind):
-    """They ask for hidden states themselves, inside of their own forward."""
+    """Backbone classes record hidden states in their own forward."""
     shape = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
     config = getattr(hf, f"{kind}Config")(**shape, image_size=16, patch_size=4, out_indices=[2, 4])
     model = build(getattr(hf, f"{kind}Backbone"), config)

@@ -1,4 +1,4 @@
-"""However a model is called, the same tokens are protected, the same stay, and the answer is the same."""
+"""Every way to call a model protects the same tokens, keeps the same tokens and gives the same answer."""
 
 import copy
 import functools
@@ -35,7 +35,7 @@ DECODERS = {
 
 
 class Wrapper(nn.Module):
-    """A larger model around a model, as users write them."""
+    """A user's module around a model."""
 
     def __init__(self, inner, how):
         super().__init__()
@@ -62,7 +62,7 @@ def logits(output):
 
 
 def texts(padding):
-    """Texts that end with the padding token, which is there for the end of a text, too; masked as ``padding`` says."""
+    """Texts whose end token is also the padding token; the attention mask follows ``padding``."""
     ids = torch.randint(5, 50, (4, 12), generator=torch.Generator().manual_seed(3))
     length = torch.tensor([[12], [9], [7], [5]])
     real = torch.arange(12) < length - 1
@@ -119,7 +119,7 @@ def test_forward_of_the_model_itself_is_reduced(outer, text_inputs):
 
 
 def test_the_signature_of_an_attached_model_is_its_own(tiny_bert):
-    """Trainers and pipelines look at it."""
+    """Trainers and pipelines inspect it."""
     import inspect
 
     wanted = [inspect.signature(part.forward) for part in tiny_bert.modules()]
@@ -146,7 +146,7 @@ def test_a_part_in_training_mode_is_refused(tiny_bert, text_inputs, position):
         ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
 
 
-def test_attention_that_was_set_meanwhile_is_refused_and_stays(tiny_vit, image_inputs):
+def test_attention_that_was_set_while_attached_is_refused_and_kept(tiny_vit, image_inputs):
     model = copy.deepcopy(tiny_vit)
     backbone = Backbone(model)
     with backbone.attached():
@@ -157,19 +157,19 @@ def test_attention_that_was_set_meanwhile_is_refused_and_stays(tiny_vit, image_i
 
 
 def replaced(model):
-    """As accelerate does: keep the forward, and put one in front that calls it."""
+    """Wrap the forward as accelerate does: keep the old one, and call it from the new one."""
     for layer in model.vit.layers:
         before = layer.forward
         layer.forward = functools.partial(lambda inner, *args, **kwargs: inner(*args, **kwargs), before)
 
 
 def bypassed(model):
-    """Put the class's own forward back in front, as tools do that undo what they never did."""
+    """Set the class's own forward as an attribute, as tools do to remove wrappers."""
     layer = model.vit.layers[2]
     layer.forward = type(layer).forward.__get__(layer)
 
 
-def test_a_forward_that_others_put_in_front_before_is_called_and_comes_back(tiny_vit, image_inputs):
+def test_a_wrapper_from_before_attaching_is_called_and_restored(tiny_vit, image_inputs):
     model = copy.deepcopy(tiny_vit)
     calls = []
 
@@ -188,7 +188,7 @@ def test_a_forward_that_others_put_in_front_before_is_called_and_comes_back(tiny
     assert [layer.forward for layer in model.vit.layers] == fronts
 
 
-def test_a_forward_that_others_put_in_front_later_stays_and_passes_on(tiny_vit, image_inputs):
+def test_a_wrapper_from_after_attaching_stays_and_is_called(tiny_vit, image_inputs):
     model = copy.deepcopy(tiny_vit)
     with torch.no_grad():
         native = model(**image_inputs).logits
@@ -258,7 +258,7 @@ def test_jit_traces_are_refused(tiny_vit, image_inputs):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", ["around", "in place", "base", "layers", "after"])
 def test_compiled_models_run_reduced_and_compiled_again(tiny_vit, image_inputs, what):
-    """The part that is attached to runs uncompiled; whoever compiled before has the compiled model back afterwards."""
+    """The attached part runs uncompiled; a model compiled before is compiled again after detaching."""
     model = copy.deepcopy(tiny_vit)
     policy = policy_for(model)
     with torch.no_grad():
@@ -303,7 +303,7 @@ def test_wrapped_models_are_refused_with_where_the_model_is(tiny_vit, name):
 
 
 def test_the_vision_tower_of_a_llava_is_reduced():
-    """LLaVA reads the hidden states before the last layer, and asks for no others."""
+    """LLaVA reads the hidden states before the last layer only."""
     vision = hf.CLIPVisionConfig(
         hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=4
     )
@@ -326,7 +326,7 @@ def test_the_vision_tower_of_a_llava_is_reduced():
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("how", ["embeddings", "another padding token"])
 def test_a_mask_that_hides_what_the_head_reads_is_refused(name, how):
-    """Transformers' classifiers go by input_ids, or read the last place, whatever the mask says."""
+    """Transformers' classifiers find the last token by input_ids or take the last position, without the mask."""
     model = build(*DECODERS[name])
     ids = torch.randint(5, 50, (3, 12))
     inputs = {"attention_mask": (torch.arange(12) < torch.tensor([[12], [7], [3]])).long()}
@@ -361,7 +361,7 @@ def test_a_head_whose_tokens_are_named_outside_is_refused():
         Backbone(model)
 
 
-def test_dropout_that_is_put_in_later_is_refused(tiny_bert, text_inputs):
+def test_dropout_that_is_added_later_is_refused(tiny_bert, text_inputs):
     model = copy.deepcopy(tiny_bert)
     with Backbone(model).attached() as backbone:
         ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
@@ -391,7 +391,7 @@ def test_layers_that_change_while_attached_are_refused(tiny_vit, image_inputs, c
 
 
 def test_models_that_share_a_config_are_attached_to_one_by_one(tiny_vit, image_inputs):
-    """``from_config(other.config)`` copies none."""
+    """``from_config(other.config)`` does not copy the config."""
     first = copy.deepcopy(tiny_vit)
     second = hf.ViTForImageClassification(first.config).eval()
     assert second.config is first.config

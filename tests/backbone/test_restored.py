@@ -119,7 +119,7 @@ def test_a_selector_may_run_the_same_model(case, mode):
 
 
 def test_threads_do_not_see_each_other(case):
-    """Native and reduced runs of one model at once, each stopped in its first decision until all are there."""
+    """Concurrent native and reduced runs of one model, each waiting in its first decision for the others."""
     before, _ = native(case)
     backbone = Backbone(case.model)
     results, gate = {}, threading.Barrier(3, timeout=60)
