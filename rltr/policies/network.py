@@ -23,9 +23,9 @@ class PolicyConfig:
         grid: number of position embeddings; later positions share the last one.
         pooled: the token of a row that the backbone's head reads, ``first`` or ``last``.
         width: width of the policy's own layers.
-        redundancy_prior: initial weight of similarity rank, which lowers the keep logit of near-duplicates; 0 disables.
-        attention_prior: initial weight of the pooled token's attention, which raises the keep logit; 0 disables.
-        spread_prior: initial weight of the low-discrepancy order, so that tokens spread evenly are kept; 0 disables.
+        redundancy_prior: initial weight of the similarity rank, which lowers the keep logit of near-duplicates.
+        attention_prior: initial weight of the pooled token's attention, which raises the keep logit.
+        spread_prior: initial weight of the low-discrepancy order, which keeps tokens that are spread evenly.
         initial_logit: initial keep logit without priors, if all tokens of a row cost 0.1 units of reward until the next
             decision.
         price_slope: initial decrease of the keep logit per decade of price.

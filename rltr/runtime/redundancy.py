@@ -24,7 +24,7 @@ from rltr.runtime import tokens as ragged
 from rltr.runtime.tokens import Tokens
 
 STEP = 32
-"""Block of the last axis that torch's maximum on a CPU vectorises."""
+"""Numbers of the last axis that torch's maximum processes at once, with the widest registers of a CPU."""
 _Found: TypeAlias = tuple[Int[Tensor, " some"], Int[Tensor, " some"], Float[Tensor, " some"]]
 """Packed indices of dropped tokens and of their partners, and the cosine of each pair."""
 
