@@ -14,12 +14,13 @@ from rltr.runtime.tokens import Tokens
 
 @dataclass(frozen=True)
 class Attended:
-    """Queries and keys of one layer's attention over a ragged batch, not copied.
+    """Queries and keys of one layer's attention over a ragged batch, without a copy.
 
     Attributes:
-        query: queries; ``batch`` is 1 and ``length`` all packed tokens, or rows and their tokens if all have as many.
-        key: keys; of fewer heads where queries share them.
-        scaling: factor of their product.
+        query: queries. ``batch`` is the number of rows and ``length`` the tokens per row if all rows have the same
+            number of tokens; otherwise ``batch`` is 1 and ``length`` the number of packed tokens.
+        key: keys in the same layout; fewer heads with grouped-query attention.
+        scaling: factor of the product of query and key.
         tokens: the ragged batch.
         pooled: which token of a row the model's head reads.
     """
@@ -45,7 +46,7 @@ class Attended:
 
     @cached_property
     def padded_from_pooled(self) -> Float[Tensor, "rows longest"]:
-        """:attr:`from_pooled`, 0 behind a row's last token."""
+        """:attr:`from_pooled`, padded with 0 to the length of the longest row."""
         tokens = self.tokens
         query, key = self.query.transpose(1, 2).flatten(0, 1), self.key.transpose(1, 2).flatten(0, 1)
         reading = query.index_select(0, tokens.pooled(self.pooled))
@@ -59,5 +60,5 @@ class Attended:
         logits = products.sum(-1).view(tokens.total, -1).to(ragged.precise(key.dtype)) * self.scaling
         if tokens.size is not None:
             logits = logits + tokens.log_size[:, None]
-        # Tokens last and next to each other: a softmax over any other axis is several times slower.
+        # Contiguous, with tokens as the last axis: a softmax over any other axis is several times slower.
         return ragged.pad(logits, tokens, -torch.inf).transpose(1, 2).contiguous().softmax(-1).mean(1)

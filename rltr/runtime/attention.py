@@ -1,7 +1,7 @@
-"""The attention implementation ``"rltr"`` of transformers: ragged inside of a reduced forward pass, native outside.
+"""The attention implementation ``"rltr"`` for transformers: ragged inside a reduced forward pass, ``sdpa`` elsewhere.
 
-Without a ragged batch in the current context the functions are transformers' own ``sdpa``, so a model that carries them
-behaves as usual in other threads, in other greenlets and in evaluations during a rollout.
+The ragged batch is in a context variable. Where it is not set, the functions call transformers' own ``sdpa``. So a
+model with this implementation behaves as usual in other threads, other greenlets, and evaluations during a rollout.
 """
 
 from collections.abc import Iterable
@@ -25,20 +25,20 @@ from rltr.runtime.pattern import Allowed, Pattern
 from rltr.runtime.tokens import Tokens
 
 IMPLEMENTATION = "rltr"
-"""Name under which transformers knows this attention."""
-_NOTE = "rltr_request"
-_both_sides: WeakSet[nn.Module] = WeakSet()
+"""Name under which this attention is registered with transformers."""
+_REQUEST_ATTRIBUTE = "rltr_request"
+_bidirectional: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass
 class Stream:
-    """The token stream of one forward pass, as its layers see it.
+    """What attention needs to know about one reduced forward pass.
 
     Attributes:
-        tokens: the ragged batch between the first and the last layer, None outside of them.
-        allowed: mask function of the layer that runs; None if the model made no mask.
+        tokens: the ragged batch between the first and the last layer; None before and after.
+        allowed: mask function of the current layer; None if the model made no mask.
         pooled: which token of a row the model's head reads.
-        backend: how uneven rows are computed.
+        backend: attention backend for rows of different lengths.
     """
 
     tokens: Tokens | None = None
@@ -48,27 +48,27 @@ class Stream:
     _plan: Plan | None = field(default=None, repr=False)
 
     def plan(self) -> Plan:
-        """How attention of the tokens is computed: worked out by the first layer after a decision, for all of them."""
+        """The attention plan for the current tokens. It is made once per decision and shared by the layers after it."""
         assert self.tokens is not None
         if self._plan is None or self._plan.tokens is not self.tokens:
             self._plan = Plan(self.tokens, self.backend)
         return self._plan
 
     def on_attention(self, attended: Attended) -> None:
-        """Called with what every ragged attention works on."""
+        """Receive queries and keys of every ragged attention; the base class ignores them."""
 
 
 current: ContextVar[Stream | None] = ContextVar("rltr_stream", default=None)
-"""The forward pass of this thread or greenlet that rltr runs; None lets layers and attention pass everything on."""
+"""The reduced forward pass that runs in this thread or greenlet; if None, layers and attention run natively."""
 
 
 @dataclass(frozen=True)
 class MaskRequest:
-    """The mask function and the padding that a model requested, kept with the mask that it got.
+    """The mask function and padding mask with which a model requested an attention mask.
 
     Attributes:
         allowed: mask function (which query may attend to which key), without padding.
-        present: which tokens are not padding; None if all are there.
+        present: padding mask, True for tokens; None if there is no padding.
     """
 
     allowed: Allowed
@@ -76,8 +76,8 @@ class MaskRequest:
 
 
 def request_of(mask: Any) -> MaskRequest | None:
-    """What was requested of a mask that :func:`mask` made; None for any other mask."""
-    return getattr(mask, _NOTE, None)
+    """The request from which :func:`mask` made ``mask``; None for a mask made elsewhere."""
+    return getattr(mask, _REQUEST_ATTRIBUTE, None)
 
 
 def attention(
@@ -93,21 +93,25 @@ def attention(
     s_aux: Float[Tensor, " heads"] | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch length heads value_width"], None]:
-    """The attention function that transformers calls.
+    """Compute attention; transformers calls this function.
 
-    With a ragged batch, ``batch`` is 1 and ``length`` its packed tokens, or, when all rows have equally many,
-    the rows and their tokens. No attention weights are computed where a fused kernel can do without.
+    Inside a reduced forward pass, ``batch`` is 1 and ``length`` the number of packed tokens; if all rows have the same
+    number of tokens, they are the number of rows and the tokens per row. Attention weights are computed only for models
+    that need softcapping or sinks and have no fused kernel for them.
+
+    Raises:
+        RltrError: if the module passes a bias, a mask of its own, or attention dropout.
     """
     stream = current.get()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if stream is None or stream.tokens is None:
         if softcap is None and s_aux is None:
-            is_causal = False if module in _both_sides else is_causal
+            is_causal = False if module in _bidirectional else is_causal
             return sdpa_attention_forward(
                 module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
             )
-        # sdpa can do neither, so models that need them have no native sdpa path to fall back to. The native mask relies
-        # on sdpa's own way to be causal: where that would do, there is none.
+        # sdpa supports neither softcapping nor sinks, so these models have no native sdpa path to fall back to. The mask
+        # is None where sdpa's ``is_causal`` would be enough, so it is made here.
         if attention_mask is None and query.shape[2] > 1 and attends_causally(module, is_causal):
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         out = unfused(query, key, value, attention_mask, scale, Pattern(None, softcap, s_aux))
@@ -119,7 +123,7 @@ def attention(
         )
     if attention_mask is not None:
         raise RltrError(
-            f"{type(module).__name__} gives attention a mask or a bias of its own making, which cannot follow tokens "
+            f"{type(module).__name__} passes attention a mask or a bias of its own, which cannot follow tokens "
             "that leave: this model is not supported"
         )
     if dropout:
@@ -132,19 +136,23 @@ def attention(
 
 
 def attends_causally(module: nn.Module, said: bool | None) -> bool:
-    """Whether a module attends causally where it has no mask, by transformers' rule.
+    """Whether a module without a mask attends causally, by the rule of transformers' sdpa attention.
 
-    That rule is sdpa's: causal, unless the module says otherwise. The modules of :func:`attend_to_both_sides` were
-    written for eager attention, where every token is attended to if there is no mask.
+    By that rule it does, unless its attribute ``is_causal`` is False. Modules passed to :func:`attend_to_both_sides`
+    are exceptions: they were written for eager attention, which without a mask attends to every token.
+
+    Args:
+        module: the attention module.
+        said: the argument ``is_causal`` of the call; None if it was not given.
     """
     if said is None:
-        said = getattr(module, "is_causal", module not in _both_sides)
+        said = getattr(module, "is_causal", module not in _bidirectional)
     return bool(said)
 
 
 def attend_to_both_sides(modules: Iterable[nn.Module]) -> None:
-    """Note that those of ``modules`` which do not say whether they are causal are not."""
-    _both_sides.update(module for module in modules if not hasattr(module, "is_causal"))
+    """Mark those of ``modules`` that have no attribute ``is_causal`` as bidirectional."""
+    _bidirectional.update(module for module in modules if not hasattr(module, "is_causal"))
 
 
 def mask(
@@ -157,17 +165,18 @@ def mask(
     attention_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor | None:
-    """The mask function that goes with :func:`attention`: native sdpa's mask, with a note of the :class:`MaskRequest`.
+    """Make sdpa's mask, with the :class:`MaskRequest` as an attribute; transformers calls this function.
 
-    The native mask, because other parts of a model (a decoder beside the encoder that is reduced) use it as it is.
+    The mask itself is still needed by parts of the model that are not reduced, such as the decoder of an encoder-decoder
+    model.
     """
     native = sdpa_mask(
         batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask=attention_mask, **kwargs
     )
     if native is not None and current.get() is not None:
-        # A tensor of its own: an attribute on one that others share would outlive this pass.
+        # A new view, because sdpa_mask may return a shared tensor, on which the attribute would outlive this pass.
         native = native.view(native.shape)
-        setattr(native, _NOTE, MaskRequest(mask_function, attention_mask))
+        setattr(native, _REQUEST_ATTRIBUTE, MaskRequest(mask_function, attention_mask))
     return native
 
 

@@ -1,4 +1,4 @@
-"""A frozen Hugging Face model: its layers, what is protected, and running it with tokens leaving on the way."""
+"""A frozen Hugging Face model, and how it is run while tokens are removed between its layers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,34 +27,34 @@ from rltr.runtime.wrapped import refuse_wrapped
 class Backbone:
     """A frozen model that can run on fewer tokens: its layers, and what rltr must know of its family.
 
-    To run a policy, :func:`rltr.attach` is all you need. A backbone is for selectors of your own
-    (:class:`rltr.ReducedModel`), for environments and for measuring. It inspects the model once, and refuses a model
+    To run a policy, :func:`rltr.attach` is all you need. A backbone is for your own selectors
+    (:class:`rltr.ReducedModel`), for environments and for measurements. It inspects the model once, and refuses a model
     that it cannot run exactly.
 
-    Nothing of the model changes until :meth:`attach`, and :meth:`detach` restores it bit for bit. Calls are counted:
-    the model is restored after as many calls of :meth:`detach` as of :meth:`attach`, once every pass that had begun
-    by then has ended. While attached, a forward that rltr does not run itself passes through untouched, on
-    transformers' ``sdpa`` attention. ``copy.deepcopy`` of an attached model is the native model.
+    The model is not changed before :meth:`attach`, and :meth:`detach` restores it bit for bit. Calls are counted: the
+    model is restored once :meth:`detach` has been called as often as :meth:`attach`, and every forward pass that had
+    begun by then has ended. While attached, calls that do not come from rltr run natively, on transformers' ``sdpa``
+    attention. ``copy.deepcopy`` of an attached model is the native model.
 
     Args:
         model: a model of a supported family, in evaluation mode.
-        tower: the part whose tokens may leave, such as ``vision_model`` of a CLIP; None takes the whole, or what the
-            family says (the encoder of a Whisper).
-        family: for a model type that rltr does not know. Prove it with ``rltr.check_backbone`` before you rely on it.
-        attention: how uneven rows are computed, see :data:`rltr.runtime.kernels.Backend`; ``auto`` is the best for the
-            device. A kernel is checked against the device and the precision that the model has now.
+        tower: name of the submodule whose tokens may leave, such as ``vision_model`` of a CLIP. None takes the family's
+            default: the encoder of a Whisper, the whole model for most families.
+        family: description of a model type that rltr does not know. Test it with ``rltr.check_backbone`` first.
+        attention: attention backend for rows of different lengths, see :data:`rltr.runtime.kernels.Backend`; ``auto``
+            takes the fastest for the device. It is checked against the model's current device and precision.
 
     Attributes:
         tower: the argument ``tower``.
-        root: the part whose tokens may leave; mostly the model itself.
-        config: the root's configuration.
+        root: the submodule whose tokens may leave; mostly the model itself.
+        config: the root's config.
         layers: the root's layers in the order in which they run; a layer that runs several times is listed as often.
-        family: what rltr knows about the root's family.
-        width: channels of the hidden states.
+        family: the description of the root's family.
+        width: width of the hidden states.
 
     Raises:
-        RltrError: if the model cannot be run with fewer tokens exactly, or ``attention`` not at all; the message says
-            why.
+        RltrError: if the model cannot be run exactly with fewer tokens, or cannot be run with ``attention``; the message
+            says why.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Backbone:
         self.base = find_base(self.root, self.layers)
         if "mc_token_ids" in signature_of(model).parameters:
             raise RltrError(
-                f"{type(model).__name__} is not supported: its head reads the tokens that mc_token_ids names, of which "
-                "the part whose tokens leave never hears"
+                f"{type(model).__name__} is not supported: its head reads the tokens that mc_token_ids names, but "
+                "mc_token_ids is not passed to the submodule whose tokens leave, so they cannot be protected"
             )
         self._names = {layer: list(signature_of(layer).parameters) for layer in self.layers}
         self._signature = signature_of(self.base)
@@ -91,10 +91,10 @@ class Backbone:
 
     @classmethod
     def shared(cls, model: PreTrainedModel, tower: str | None = None, attention: Backend = "auto") -> "Backbone":
-        """The backbone that is attached to this part of a model by now, or a new one: for environments that share it.
+        """The backbone that is already attached to this model, or a new one: environments share it.
 
         Raises:
-            RltrError: if one is attached that computes attention otherwise, or a policy is.
+            RltrError: if the attached backbone has another attention backend, or a policy is attached.
         """
         new = cls(model, tower, attention=attention)
         place = installed_in(new.base)
@@ -110,12 +110,12 @@ class Backbone:
         return known
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
-        """Itself: one model has one backbone. Gymnasium copies the arguments that environments are made of."""
+        """Itself, because one model has one backbone, and Gymnasium copies the arguments of environments."""
         return self
 
     @property
     def name(self) -> str:
-        """Where the model came from: a hub id, a folder's name, or its class if it was never saved."""
+        """The model's hub id or folder, or the name of its class if it was never saved."""
         return self.model.name_or_path or type(self.model).__name__
 
     @property
@@ -135,7 +135,7 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of all weights and what the config does with them; see :mod:`rltr.runtime.fingerprint`."""
+        """Digest of the weights and of how the config uses them; see :mod:`rltr.runtime.fingerprint`."""
         return fingerprint(self.model, self.config)
 
     @cached_property
@@ -144,12 +144,12 @@ class Backbone:
         return fingerprint(self.model, self.config, torch.float16)
 
     def forget_fingerprints(self) -> None:
-        """Read the weights again when somebody asks for a fingerprint: they were changed."""
+        """Compute fingerprints again at the next access, because the weights were changed."""
         for name in ("fingerprint", "fingerprint_in_float16"):
             vars(self).pop(name, None)
 
     def attach(self) -> None:
-        """Put rltr in front of the layers and its attention into them; until a pass is run, all behaves as before.
+        """Wrap the model's layers and set its attention implementation. Calls still run natively until :meth:`serve`.
 
         Raises:
             RltrError: if another backbone or a policy is attached to the same part of the model.
@@ -166,7 +166,7 @@ class Backbone:
             self._attached += 1
 
     def detach(self) -> None:
-        """Undo one :meth:`attach`; the last one restores the model, once the passes that have begun have ended.
+        """Undo one :meth:`attach`. The last one restores the model, once all forward passes that have begun have ended.
 
         Raises:
             RltrError: if the backbone is not attached.
@@ -181,20 +181,20 @@ class Backbone:
                 self._installation = None
 
     def serve(self, server: Server | None) -> None:
-        """Let every call of the attached model become a reduced pass; None lets calls pass natively again."""
+        """Make every call of the attached model a reduced forward pass; with None, calls run natively again."""
         with LOCK:
             assert self._installation is not None, "attach first"
             self._installation.server = server
 
     def refuse_policy(self) -> None:
-        """Raise if a policy is attached, whose answers would be taken for the native model's.
+        """Raise if a policy is attached, because the model's outputs would be taken for the native ones.
 
         Raises:
-            RltrError: what to do.
+            RltrError: if one is.
         """
         if self._installation is not None and self._installation.server is not None:
             raise RltrError(
-                "a policy is attached to this model, so it does not answer as the native one: call rltr.detach(model) "
+                "a policy is attached to this model, so its outputs are not the native ones: call rltr.detach(model) "
                 "first, or use a copy.deepcopy of it, which is native"
             )
 
@@ -208,23 +208,28 @@ class Backbone:
             self.detach()
 
     def forward(self, decide: Decide, layers: Sequence[int], removal: Removal = "merge") -> Forward:
-        """A token stream for one forward pass of this model.
+        """Prepare one reduced forward pass of this model; :meth:`run` runs it.
+
+        Args:
+            decide: the selector, called at every decision layer.
+            layers: the decision layers in ascending order.
+            removal: whether removed tokens are merged or dropped.
 
         Raises:
-            RltrError: if a decision layer does not exist or they do not rise.
+            RltrError: if ``layers`` is empty, not in ascending order, or has a layer that does not exist.
         """
         if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= self.depth:
             raise RltrError(
-                f"decision layers {list(layers)} do not fit this model: name layers in rising order, "
+                f"decision layers {list(layers)} do not fit this model: name layers in ascending order, "
                 f"each from 0 to {self.depth - 1} (tokens leave before the layer runs)"
             )
         return Forward(self, decide, layers, removal)
 
     def run(self, forward: Forward, inputs: Mapping[str, Any]) -> tuple[ModelOutput, Trace]:
-        """Run the model on ``inputs`` with the token stream ``forward``; the output is the model's own.
+        """Run the model on ``inputs`` as the reduced pass ``forward``; the output is the model's own.
 
         Raises:
-            RltrError: if the backbone is not attached, or the result would be wrong: see :meth:`run_base`.
+            RltrError: if the backbone is not attached, or the result would be wrong (see :meth:`run_base`).
         """
         if self._attached == 0:
             raise RltrError("the backbone is not attached: use `with backbone.attached():` or backbone.attach()")
@@ -235,24 +240,26 @@ class Backbone:
             wanted.reset(token)
         if not forward.stages:
             raise RltrError(
-                f"{type(self.model).__name__} did not run the part whose tokens leave ({type(self.base).__name__}) on "
-                f"these inputs ({', '.join(inputs)}): give it inputs for that part"
+                f"{type(self.model).__name__} did not run the submodule whose tokens leave ({type(self.base).__name__}) "
+                f"on these inputs ({', '.join(inputs)}): give it inputs for that submodule"
             )
         return output, forward.trace
 
     def run_base(
         self, forward: Forward, native: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Run the base with the token stream ``forward``: the one way in, whoever calls.
+        """Run the base as the reduced pass ``forward``. Every reduced pass, whoever started it, comes through here.
 
         Args:
-            forward: the token stream.
+            forward: the reduced pass.
             native: the base's own forward.
-            args: what it was called with.
-            kwargs: what it was called with by name.
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
 
         Raises:
-            RltrError: if the result would be wrong, with the reason.
+            RltrError: if the result would be wrong: because of the inputs (see
+                :func:`rltr.runtime.calls.refuse_unsound`), because the model was changed while attached, or because a
+                layer was not run through rltr.
         """
         inputs = named_inputs(self._signature, args, kwargs)
         if self._installation is not None:
@@ -260,11 +267,11 @@ class Backbone:
         refuse_unsound(inputs, self.config, self.family.cached)
         if self.family.also_protected is not None:
             forward.also_protected = self.family.also_protected(inputs, self.config)
-            # A decoder without a head reads none itself.
+            # A decoder without a head reads no token by itself.
             forward.refuses_hidden = (
                 self.model.base_model is not self.model or self.family.also_protected is not last_word
             )
-        # Whoever looks at hidden states between layers gets those of a whole grid.
+        # Hidden states between layers are recorded for all original tokens.
         forward.on_grid_between_layers = wants_hidden_states(inputs, self.config) or isinstance(
             self.base, BackboneMixin
         )
@@ -278,13 +285,13 @@ class Backbone:
         if forward.layer + 1 != self.depth:
             raise RltrError(
                 f"only {forward.layer + 1} of {self.depth} layers of {type(self.base).__name__} ran with fewer tokens: "
-                "something passes rltr by, such as a forward that was replaced after rltr was attached. Detach, and "
-                "attach again once the model is as it should be"
+                "something bypasses rltr, such as a forward that was replaced after rltr was attached. Detach, and "
+                "attach again when the model is complete"
             )
         return output
 
     def runs(self, layer: nn.Module) -> bool:
-        """Whether ``layer`` is one of this backbone's, and not of a copy."""
+        """Whether ``layer`` belongs to this backbone, not to a copy of the model."""
         return layer in self._names
 
     def run_layer(
@@ -295,21 +302,21 @@ class Backbone:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> Any:
-        """Run the next layer on what ``forward`` leaves of the tokens.
+        """Run the next layer on the tokens that are left.
 
         Args:
-            forward: the token stream.
-            layer: about to run.
+            forward: the reduced pass.
+            layer: the layer.
             native: its own forward.
-            args: what it was called with.
-            kwargs: what it was called with by name.
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
 
         Raises:
             RltrError: if the layer cannot be run with fewer tokens.
         """
         if forward.layer + 1 >= self.depth or self.layers[forward.layer + 1] is not layer:
             raise RltrError(
-                f"{type(self.model).__name__} runs its layers in another order than they are listed in: not supported"
+                f"{type(self.model).__name__} is not supported: it does not run its layers in the order in which it lists them"
             )
         names = self._names[layer]
         named = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -330,14 +337,14 @@ class Backbone:
         return forward.after_layer(output)
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """``inputs`` for a pass that keeps no keys and values: what a native pass is compared with keeps none."""
+        """``inputs`` with ``use_cache=False`` if the model has a KV cache, as reduced passes, to compare with, fill none."""
         return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
 
     def _request_of(self, mask: Any) -> MaskRequest:
         request = request_of(mask)
         if request is None:
             raise RltrError(
-                f"{type(self.base).__name__} makes an attention mask of its own, past transformers' mask functions; it "
+                f"{type(self.base).__name__} makes an attention mask without transformers' mask functions, which "
                 "cannot follow tokens that leave: this model is not supported"
             )
         return request

@@ -1,4 +1,4 @@
-"""A call of the part whose tokens leave: its inputs by name, and what would give a wrong result."""
+"""Check a call of the reduced part of a model: name its inputs, and refuse those that would give a wrong result."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from rltr.errors import RltrError
 
 
 def named_inputs(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a function is called with, by name; what its ``**kwargs`` take in is named, too.
+    """The arguments of a call by name, including those that ``**kwargs`` of the function takes.
 
     Raises:
-        TypeError: as calling the function would, if they do not fit it.
+        TypeError: if the arguments do not fit the signature, as calling the function would.
     """
     bound = signature.bind(*args, **kwargs)
     inputs = dict(bound.arguments)
@@ -26,36 +26,37 @@ def named_inputs(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Ma
 
 
 def refuse_unsound(inputs: Mapping[str, Any], config: PreTrainedConfig, cached: bool) -> None:
-    """Refuse a call whose result would be wrong with fewer tokens.
+    """Refuse a call that cannot be computed correctly with fewer tokens.
 
     Args:
-        inputs: by name.
-        config: of the part whose tokens leave.
-        cached: whether the model can keep keys and values for later calls.
+        inputs: the call's inputs by name.
+        config: config of the reduced part.
+        cached: whether the model has a KV cache.
 
     Raises:
-        RltrError: with the reason, and what to do.
+        RltrError: if the call is traced or exported, asks for attention weights or a KV cache, or has an attention mask
+            that is not a ``(rows, tokens)`` padding mask.
     """
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         raise RltrError(
-            "a trace or an export would record which tokens leave for one input, and drop the same places of every "
-            "other: detach rltr before torch.jit.trace or torch.export"
+            "a trace or an export would record which tokens leave for one input, and remove the same positions from "
+            "every other: detach rltr before torch.jit.trace or torch.export"
         )
     if inputs.get("output_attentions", getattr(config, "output_attentions", False)):
         raise RltrError(
-            "output_attentions=True asks for weights between all tokens, but tokens leave between layers, and no "
-            "weights are computed: switch it off, or detach rltr for this call"
+            "output_attentions=True asks for attention weights between all tokens, but tokens leave between layers, and "
+            "no weights are computed: switch it off, or detach rltr for this call"
         )
     if inputs.get("past_key_values") is not None or (cached and inputs.get("use_cache")):
         raise RltrError(
-            "a cache of keys and values was asked for (generate() does), but tokens that leave have none: rltr "
-            "runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
+            "a KV cache was requested (generate() does so), but later layers have no keys and values of the removed "
+            "tokens: rltr runs this model on whole sequences only; pass use_cache=False, or detach rltr to generate"
         )
     mask = inputs.get("attention_mask")
     if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
         found = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
         raise RltrError(
-            f"attention_mask {found}: rltr takes a (rows, tokens) mask of padding; any other mask would be lost "
+            f"attention_mask {found}: rltr takes a (rows, tokens) padding mask; any other mask would be lost "
             "when tokens leave"
         )
 

@@ -1,7 +1,7 @@
-"""Detect changes made to a model while rltr is attached: layers put in or taken out, parts set to training mode.
+"""Detect changes to a model while rltr is attached: layers added, removed or replaced, modules in training mode.
 
-Looking at every module in every call would take long, so torch's registration hooks count changes, and modules are
-walked again only after one.
+Inspecting every module in every call would take long. So torch's registration hooks count changes, and the modules are
+inspected again only after a change.
 """
 
 from weakref import WeakMethod, WeakSet, finalize
@@ -19,14 +19,14 @@ from rltr.errors import RltrError
 
 
 class Changes:
-    """Watches a model from when it is made until :meth:`stop`.
+    """Watch a model for changes, from construction until :meth:`stop`.
 
     Args:
         model: the whole model.
-        base: its part that runs the layers.
+        base: its submodule that runs the layers.
 
     Attributes:
-        count: how often a module of the whole model was given a part, such as another layer or another weight.
+        count: number of submodules and parameters registered in the model so far, such as a new layer or weight.
     """
 
     def __init__(self, model: nn.Module, base: nn.Module) -> None:
@@ -37,7 +37,7 @@ class Changes:
         self._known = WeakSet(model.modules())
         held = [part for part in base.modules() if isinstance(part, nn.ModuleList)]
         self._lists = [(part, list(part._modules.values())) for part in held]
-        # Torch calls the hooks for every module of every model, and keeps them, so they must not keep this model.
+        # The hooks are global: torch calls them for every module of every model. They must not keep this model alive.
         note = WeakMethod(self._note)
 
         def changed(module: nn.Module, _: str, part: nn.Module | nn.Parameter | None) -> None:
@@ -57,30 +57,30 @@ class Changes:
             handle.remove()
 
     def refuse_training(self) -> None:
-        """Raise if the base, or a part of it, is in training mode, parts that were put in since included.
+        """Raise if a module of the base, including one that was added later, is in training mode.
 
         Raises:
-            RltrError: what to do.
+            RltrError: if one is, and its result may be different in training mode.
         """
         if self.count != self._parts_at:
             self._parts_at = self.count
             self._parts = [part for part in self._base.modules() if _differs_in_training(part)]
         if any(part.training for part in self._parts):
             raise RltrError(
-                "the model, or a part of it, is in training mode, where dropout makes it another model: call "
+                "the model, or a part of it, is in training mode, in which dropout changes its outputs: call "
                 "model.eval()"
             )
 
     def refuse_other_layers(self) -> None:
-        """Raise if layers were put in, taken out or replaced.
+        """Raise if layers were added, removed or replaced.
 
         Raises:
-            RltrError: what to do.
+            RltrError: if any was.
         """
         if any(list(held._modules.values()) != before for held, before in self._lists):
             raise RltrError(
-                "layers were put in, taken out or replaced while rltr was attached, so decision layers are not where "
-                "they were: detach rltr, and attach again once the model is as it should be"
+                "layers were added, removed or replaced while rltr was attached, so the decision layers are no longer "
+                "the same: detach rltr, and attach again when the model is complete"
             )
 
     def _note(self, module: nn.Module, part: nn.Module | nn.Parameter | None) -> None:
@@ -90,7 +90,7 @@ class Changes:
 
 
 def _differs_in_training(part: nn.Module) -> bool:
-    """Whether a module may compute something else in training mode: of torch's own, dropout and batch norms do."""
+    """Whether a module's result may depend on training mode: of torch's modules, only that of dropout and batch norm."""
     if type(part).__module__.startswith("torch.nn.modules"):
         return isinstance(part, _DropoutNd | _NormBase)
     return True

@@ -16,22 +16,22 @@ from rltr.runtime.redundancy import Redundancy, redundancy
 from rltr.runtime.tokens import Tokens
 
 Removal: TypeAlias = Literal["merge", "drop"]
-"""What happens to a dropped token: ``merge`` averages it into its most similar kept one, ``drop`` loses it."""
+"""What happens to a removed token: ``merge`` averages it into its most similar kept token, ``drop`` discards it."""
 
 
 @dataclass
 class Decision:
-    """A pause of the forward pass before a layer: everything a selector may look at.
+    """The state of a forward pass before a decision layer: everything a selector may read.
 
     Attributes:
-        index: which decision of this forward pass, from 0.
-        layer: the layer about to run.
+        index: number of this decision in the forward pass, from 0.
+        layer: index of the layer that runs next.
         hidden: hidden states of the packed tokens.
         tokens: the ragged batch they belong to.
         protected: tokens that are kept regardless of the choice.
-        begun: tokens each row had before the first decision.
-        attended: what the previous layer's attention worked on; None before the first layer.
-        causal: whether tokens see only those before them; then dropped ones are merged into later ones only.
+        begun: number of tokens of each row before the first decision.
+        attended: queries and keys of the previous layer's attention; None before the first layer.
+        causal: whether attention is causal; then removed tokens are merged only into later ones.
     """
 
     index: int
@@ -50,12 +50,12 @@ class Decision:
 
     @cached_property
     def normalized(self) -> Float[Tensor, "total width"]:
-        """Hidden states with mean 0 and length 1, at least in float32: for cosines, and what policies read."""
+        """Hidden states with mean 0 and length 1, in float32 or more: cosines need them, and policies read them."""
         return merging.unit_length(self.hidden)
 
     @cached_property
     def redundancy(self) -> Redundancy:
-        """Which tokens have near-duplicates: computed once, for the selector and for merging."""
+        """Which tokens have near-duplicates. The selector and merging share the result."""
         return redundancy(self.normalized, self.tokens, self.protected, self.causal)
 
 
@@ -64,10 +64,10 @@ class Choice:
     """A selector's answer.
 
     Attributes:
-        keep: which packed tokens stay; protected ones stay anyway.
-        into: for each dropped token, in packed order, the packed index of the kept token it is merged into; None means
-            the most similar kept one of the other set (see :mod:`rltr.runtime.redundancy`). Unused when tokens are
-            dropped, not merged.
+        keep: which packed tokens to keep; protected ones are kept anyway.
+        into: for each removed token, in packed order, the packed index of the kept token it is merged into. None merges
+            it into the most similar kept token of the other set (see :mod:`rltr.runtime.redundancy`). If tokens are
+            dropped instead of merged, the output of that kept token is used in place of the removed one's.
     """
 
     keep: Bool[Tensor, " total"]
@@ -79,10 +79,10 @@ Decide: TypeAlias = Callable[[Decision], Choice]
 
 @dataclass(frozen=True)
 class Trace:
-    """Which tokens were in the stream before and after each decision.
+    """Which tokens were left before and after each decision.
 
     Attributes:
-        stages: the ragged batch before the first decision, then after each.
+        stages: the ragged batch before the first decision, and after each one.
         layers: the decision layers.
     """
 
@@ -96,10 +96,10 @@ class Trace:
 
     @cached_property
     def present(self) -> Bool[Tensor, "stages rows grid"]:
-        """Which original tokens were in the stream before the first decision, then after each."""
+        """Which original tokens were left before the first decision, and after each one."""
         return torch.stack([stage.present for stage in self.stages])
 
     def counts_per_layer(self, depth: int) -> Int[Tensor, "layers rows"]:
-        """Tokens that each of ``depth`` layers worked on, per row."""
+        """Number of tokens per row in each of the model's ``depth`` layers."""
         stage = [sum(decision <= layer for decision in self.layers) for layer in range(depth)]
         return torch.tensor([self.stages[i].counts for i in stage])

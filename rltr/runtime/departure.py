@@ -1,6 +1,7 @@
-"""Apply a decision: dropped tokens are deleted, or averaged into kept ones.
+"""Apply a decision: delete removed tokens, or average them into kept ones.
 
-For every dropped token some kept one is noted whose output is used in its place, because heads may read all places.
+Each removed token gets a representative: a kept token whose output is used in its place, because heads may read the
+outputs of all original tokens.
 """
 
 from collections.abc import Iterator
@@ -21,10 +22,10 @@ from rltr.runtime.tokens import Tokens
 def undisturbed(device: torch.device) -> Iterator[None]:
     """Disable gradients and autocast, so that decisions are computed with the same precision as in training.
 
-    No greenlet may be switched inside: both are states of the thread.
+    Do not switch greenlets inside: both are thread state.
     """
     with ExitStack() as stack:
-        # Neither is entered where it would change nothing: the second takes as long as several operations.
+        # Each is entered only if it changes something: entering autocast takes as long as several operations.
         if torch.is_grad_enabled():
             stack.enter_context(torch.no_grad())
         if torch.is_autocast_enabled(device.type):
@@ -34,32 +35,32 @@ def undisturbed(device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is left after a decision.
+    """The tokens that are left after a decision.
 
     Attributes:
-        hidden: hidden states of the tokens that stay.
-        tokens: the ragged batch of those.
-        stay: their packed indices before.
-        stands: for each token that was there before, which of those that stay stands for it, counted from 0; its own
-            place for one that stays. Some token does whatever happens to those that leave: heads may read all places.
+        hidden: hidden states of the kept tokens.
+        tokens: the ragged batch of the kept tokens.
+        kept: packed indices of the kept tokens before the decision.
+        representative: for each token before the decision, the packed index, after it, of the token whose output is
+            used in its place; for a kept token, its own. Dropped tokens have one, too.
     """
 
     hidden: Float[Tensor, "kept width"]
     tokens: Tokens
-    stay: Int[Tensor, " kept"]
-    stands: Int[Tensor, " total"]
+    kept: Int[Tensor, " kept"]
+    representative: Int[Tensor, " total"]
 
 
 def remove_tokens(
     decision: Decision, kept: Bool[Tensor, " total"], into: Int[Tensor, " dropped"] | None, removal: Removal
 ) -> Remaining | None:
-    """Remove or merge the tokens that are not kept; None if all of them are.
+    """Drop or merge the tokens that are not kept. Returns None if all are kept.
 
     Args:
-        decision: what was decided about.
-        kept: which tokens stay; all protected ones do.
+        decision: the state of the forward pass.
+        kept: which tokens to keep, protected ones included.
         into: see :class:`rltr.runtime.decision.Choice`.
-        removal: what happens to the others.
+        removal: whether the others are merged or dropped.
     """
     tokens, hidden = decision.tokens, decision.hidden
     with undisturbed(hidden.device):
@@ -70,15 +71,15 @@ def remove_tokens(
             leave, into, found = decision.redundancy.partners(kept)
         else:
             leave = ragged.where(~kept)
-        stands = kept.cumsum(0).sub_(1)
-        place = stands.index_select(0, into)
-        stands.index_copy_(0, leave, place)
+        representative = kept.cumsum(0).sub_(1)
+        partner = representative.index_select(0, into)
+        representative.index_copy_(0, leave, partner)
         if found is not None:
-            # These have no merge partner, so the output of their most similar kept token is used in their place.
-            # Protected tokens count here: a row always keeps one, and nothing is merged into it by this.
+            # Tokens without a merge partner are represented by their most similar kept token. It may be a protected
+            # one, because nothing is merged into it, and a row always has one.
             lost = torch.zeros_like(kept).index_fill_(0, leave[~found], True)
-            stands[lost] = stands[merging.nearest(decision.normalized, tokens, lost, kept)[1]]
-            leave, place = leave[found], place[found]
+            representative[lost] = representative[merging.nearest(decision.normalized, tokens, lost, kept)[1]]
+            leave, partner = leave[found], partner[found]
     if removal == "drop":
-        return Remaining(hidden.index_select(0, stay), ragged.select(tokens, stay), stay, stands)
-    return Remaining(*merging.merge(hidden, tokens, stay, leave, place), stay, stands)
+        return Remaining(hidden.index_select(0, stay), ragged.select(tokens, stay), stay, representative)
+    return Remaining(*merging.merge(hidden, tokens, stay, leave, partner), stay, representative)

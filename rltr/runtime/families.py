@@ -1,4 +1,4 @@
-"""What cannot be found by looking at a model: per family, the tokens that must stay, and what keeps it from working.
+"""What cannot be read from a model itself: per family, which tokens must stay, and why some families are refused.
 
 Layers, widths and attention are found through transformers' own declarations (see :mod:`rltr.runtime.layers`). A family
 is listed once its tests pass (``tests/families``); everything else is refused.
@@ -25,20 +25,19 @@ class Family:
     """A family of models.
 
     Attributes:
-        leading: tokens at the start of each row that must stay, at least 1, or how to tell from the config. Where no
-            token is special the first one stays all the same: a row is never empty.
-        trailing: tokens at the end of each row that must stay.
-        causal: whether tokens see only those before them, if the config does not say otherwise (EmbeddingGemma's does).
-            Then the last token is what a head reads, dropped tokens are merged into later ones only, and forward passes
-            keep no cache.
-        tower: name of the part of a larger model whose tokens may leave, where it is not the whole.
-        cached: whether the forward pass fills a cache of keys and values unless told otherwise.
-        padded: whether rows may be padded, by a mask that hides the padding. False where nobody has proven it, or where
-            the head reads what is hidden.
+        leading: number of tokens at the start of each row that must stay, at least 1, or a function that computes it
+            from the config. In families without special tokens it is 1, so that a row is never empty.
+        trailing: number of tokens at the end of each row that must stay.
+        causal: whether attention is causal, unless the config says otherwise (EmbeddingGemma's does). Then the head
+            reads the last token, removed tokens are merged only into later ones, and no KV cache is filled.
+        tower: name of the submodule whose tokens may leave, if it is not the whole model.
+        cached: whether a forward pass fills a KV cache by default.
+        padded: whether rows may be padded and the padding masked. False if this is untested, or if the head reads
+            masked positions.
         left_padding: whether padding may be at the start of a row.
-        also_protected: from the model's inputs, further tokens that must stay; it may give None for none.
-        patches_only: whether rotary embeddings come for the tokens behind the leading ones only.
-        refusal: why a model of this config cannot work; None if it can.
+        also_protected: computes from the model's inputs further tokens that must stay; None for none.
+        patches_only: whether the model passes rotary embeddings only for the tokens after the leading ones.
+        refusal: computes from the config why this model cannot be reduced; None if it can.
     """
 
     leading: int | Callable[[Config], int] = 1
@@ -53,11 +52,11 @@ class Family:
     refusal: Callable[[Config], str | None] = lambda config: None
 
     def leading_tokens(self, config: Config) -> int:
-        """``leading`` of a model of this config."""
+        """Number of leading tokens that must stay in a model with this config."""
         return self.leading if isinstance(self.leading, int) else self.leading(config)
 
     def with_config(self, config: Config) -> "Family":
-        """What is true of a model of this config: a decoder may be told to attend to both sides."""
+        """This family for a model with this config, which may make a decoder bidirectional."""
         both_sides = getattr(config, "use_bidirectional_attention", False)
         return replace(self, causal=False) if self.causal and both_sides else self
 
@@ -74,7 +73,7 @@ def _registers(config: Config) -> int:
 def _weighted_layers(config: Config) -> str | None:
     if not getattr(config, "use_weighted_layer_sum", False):
         return None
-    return "its head sums the outputs of all layers (use_weighted_layer_sum), but tokens leave between them"
+    return "its head sums the outputs of all layers (use_weighted_layer_sum), but tokens leave between layers"
 
 
 def _relative_positions(config: Config) -> str | None:
@@ -92,39 +91,39 @@ def _as_encoder(config: Config) -> str | None:
 def _shared_keys(config: Config) -> str | None:
     if not getattr(config, "num_kv_shared_layers", 0):
         return None
-    return "layers attend to keys of earlier ones (num_kv_shared_layers), of tokens that have left in between"
+    return "layers attend to keys of earlier layers (num_kv_shared_layers), some of whose tokens have left since"
 
 
 def _counted_places(config: Config) -> str | None:
     if not config.attn_temperature_tuning or all(config.no_rope_layers):
         return None
-    return "layers count places themselves (attn_temperature_tuning), where tokens before have left"
+    return "layers count positions themselves (attn_temperature_tuning), which is wrong once earlier tokens have left"
 
 
 def _upcast(config: Config) -> str | None:
-    return "reorder_and_upcast_attn computes attention in a way of its own" if config.reorder_and_upcast_attn else None
+    return "reorder_and_upcast_attn computes attention in its own code" if config.reorder_and_upcast_attn else None
 
 
 def end_of_text(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
-    """CLIP's text tower reads the first end-of-text token of each row, wherever it is."""
-    # Old configs say 2, which was never true; the end-of-text token has the largest number then.
+    """The end-of-text token of each row that CLIP's text tower reads: the first one."""
+    # eos_token_id=2 in old configs is wrong; transformers then reads the token with the largest id, and so do we.
     return largest_word(inputs, config) if config.eos_token_id == 2 else first_end(inputs, config)
 
 
 def first_end(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
-    """The first end-of-text token of each row; where a text has none, its first token, which such heads read then."""
+    """The first end-of-text token of each row, or the row's first token if there is none, as such heads read it."""
     return _at((_words(inputs) == config.eos_token_id).int().argmax(-1), _words(inputs))
 
 
 def largest_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
-    """The token with the largest number of each row, as which OWL-ViT looks for the end of a text."""
+    """The token with the largest id of each row, which OWL-ViT takes as the end of the text."""
     return _at(_words(inputs).argmax(-1), _words(inputs))
 
 
 def _words(inputs: Mapping[str, Any]) -> Tensor:
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor):
-        raise RltrError("pass input_ids by name: rltr must know where each text ends, which is what the head reads")
+        raise RltrError("pass input_ids by name: the head reads the token at which each text ends, and rltr finds it in input_ids")
     return ids
 
 
@@ -135,12 +134,12 @@ def _at(place: Int[Tensor, " rows"], ids: Int[Tensor, "rows grid"]) -> Bool[Tens
 def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
     """The last token of each row that is not the padding token.
 
-    Transformers' sequence classifiers read that one, whatever the mask says: it is not the row's last token if a text
-    itself ends with the token that stands for padding, or if padding is not masked.
+    Transformers' sequence classifiers read it regardless of the mask. It is not the row's last token if the text itself
+    ends with the padding token, or if padding is not masked.
     """
     ids, padding = inputs.get("input_ids"), getattr(config, "pad_token_id", None)
     if not isinstance(ids, Tensor) or padding is None:
-        # Then they read the last place, padding or not.
+        # Then they read the last position, even if it is padding.
         given = inputs.get("attention_mask")
         return (
             None
@@ -152,7 +151,7 @@ def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows g
 
 
 def question(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
-    """Splinter's question tokens, which its head compares all others with."""
+    """Splinter's question tokens, with which its head compares all other tokens."""
     ids = inputs.get("input_ids")
     return ids == config.question_token_id if isinstance(ids, Tensor) else None
 
@@ -162,10 +161,10 @@ DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True, also_p
 CAPTION = Family(trailing=1, causal=True, also_protected=end_of_text)
 IMAGE = Family(padded=False)
 CLASSLESS = IMAGE
-"""No token is special, and the first one stays so that no row is empty."""
+"""Has no special token; the first token stays so that no row is empty."""
 SOUND = Family(refusal=_weighted_layers)
 BESIDE_A_DECODER = Family(tower="encoder")
-"""An encoder whose every token another part of the model attends to."""
+"""The encoder of an encoder-decoder model; the decoder attends to all its outputs."""
 
 FAMILIES: dict[str, Family] = {
     # images and video
@@ -181,7 +180,7 @@ FAMILIES: dict[str, Family] = {
     "tipsv2_vision_model": Family(leading=_registers, padded=False),
     "beit": Family(padded=False, refusal=_relative_positions),
     "janus_vision_model": CLASSLESS,
-    # no token is special here either, but small images are padded
+    # no special token here either, but small images are padded
     **dict.fromkeys(("siglip2_vision_model", "idefics2_vision", "idefics3_vision", "smolvlm_vision"), Family()),
     # sound
     "audio-spectrogram-transformer": Family(leading=2, padded=False),
@@ -192,7 +191,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2_audio_encoder": Family(padded=False),
     "voxtral_encoder": Family(padded=False),
     "pe_audio_encoder": Family(),
-    # text, read as a whole
+    # text, bidirectional
     **dict.fromkeys(
         ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "ernie"), ENCODER
     ),
@@ -206,9 +205,9 @@ FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("clip_text_model", "clipseg_text_model"), CAPTION),
     "metaclip_2_text_model": replace(CAPTION, also_protected=first_end),
     **dict.fromkeys(("owlvit_text_model", "owlv2_text_model"), replace(CAPTION, also_protected=largest_word)),
-    # these heads read the last place, padding or not
+    # these heads read the last position, even if it is padding
     **dict.fromkeys(("siglip_text_model", "siglip2_text_model"), Family(trailing=1, padded=False)),
-    # text, read from left to right
+    # text, causal
     "gpt2": replace(DECODER, refusal=_upcast),
     **dict.fromkeys(("gpt_bigcode", "gpt_neox", "gpt_oss", "opt", "biogpt", "phi", "phi3", "phimoe"), DECODER),
     **dict.fromkeys(("llama", "arcee", "apertus", "mistral", "ministral", "ministral3", "mixtral"), DECODER),
@@ -225,8 +224,8 @@ FAMILIES: dict[str, Family] = {
 }
 """Families by ``config.model_type``, of the tower's config where only a tower is reduced."""
 
-WINDOWS = "it attends within windows of a grid that must be full; tokens that leave would break it"
-GRID = "its layers work on a grid of places or on several streams at once, not on a row of tokens"
+WINDOWS = "it attends within windows of a complete grid, which tokens that leave would break"
+GRID = "its layers work on a 2-D grid or on several streams at once, not on a row of tokens"
 PAIRWISE = "it adds a bias for every pair of positions inside of its attention, which cannot follow tokens that leave"
 OWN_ATTENTION = "it computes attention in its own code, past transformers' attention interface"
 OWN_MASK = (
@@ -272,7 +271,7 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("lfm2", "lfm2_moe", "olmo_hybrid", "recurrent_gemma"), NOT_ONLY_ATTENTION),
     **dict.fromkeys(("wav2vec2-bert", "wav2vec2-conformer"), NOT_ONLY_ATTENTION),
     "yolos": "it adds position embeddings between its layers, which cannot follow tokens that leave",
-    "aimv2_text_model": "it is causal where rows are padded and only there, so a text's answer depends on its batch",
-    "llama4_vision_model": "transformers does not declare its layers, so nobody can tell where tokens may leave",
+    "aimv2_text_model": "it is causal only if rows are padded, so the output for a text depends on its batch",
+    "llama4_vision_model": "transformers does not declare its layers, so rltr cannot find them",
 }
-"""Families that are known not to work, and why."""
+"""Families that are refused, and why."""

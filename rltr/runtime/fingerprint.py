@@ -13,32 +13,32 @@ COMPUTED = (
     "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "activation_function", "layer_norm_eps",
     "rms_norm_eps", "patch_size", "image_size", "sliding_window", "rope_parameters",
 )  # fmt: skip
-"""Fields of a config that decide how weights are used, and that no weight's shape tells."""
+"""Config fields that change a model's outputs and do not follow from the shapes of its weights."""
 ALSO_COMPUTED = (
     "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "layer_types", "local_attention",
     "layer_norm_epsilon", "norm_eps",
 )  # fmt: skip
-"""More of them, which count only where a config has them: the fingerprints of all other models stay what they were."""
+"""More such fields, hashed only if a config has them, so that the fingerprints of all other models stay the same."""
 
 
 class Unreadable(RltrError):
-    """Weights that cannot be compared: quantised, offloaded, spread over processes. What to do is in the message."""
+    """Weights that cannot be compared, because they are quantised, offloaded or sharded; the message says the fix."""
 
 
 def fingerprint(model: PreTrainedModel, config: PreTrainedConfig, through: torch.dtype | None = None) -> str:
-    """SHA-256 over all weights and what the config does with them: the same on every machine.
+    """SHA-256 of a model's weights and of the config fields that decide how they are used; equal on every machine.
 
-    Names, shapes and values count; values are rounded to bfloat16 first, so that a checkpoint has one fingerprint in
-    float32 and in bfloat16. In float16 it has another, since rounding twice is not rounding once: ``through`` gives
-    that one in advance. Of the config counts what changes answers without changing a weight.
+    It covers the names, shapes and values of the weights. Values are rounded to bfloat16 first, so that a checkpoint
+    loaded in float32 or in bfloat16 has the same fingerprint. Loaded in float16 it has another one, because its values
+    are rounded twice; ``through=torch.float16`` computes that one from the float32 weights.
 
     Args:
         model: the whole model.
-        config: of the part that is reduced.
-        through: a precision that values are rounded to before.
+        config: config of the reduced part.
+        through: precision to which values are rounded before they are rounded to bfloat16.
 
     Raises:
-        Unreadable: if the weights cannot be read: quantised, offloaded, spread over processes.
+        Unreadable: if the weights are quantised, offloaded or sharded.
     """
     computed = [[name, getattr(config, name, None)] for name in COMPUTED]
     also = [[name, getattr(config, name, None)] for name in ALSO_COMPUTED]
@@ -55,17 +55,17 @@ def fingerprint(model: PreTrainedModel, config: PreTrainedConfig, through: torch
 
 
 def refuse_unreadable(name: str, value: object) -> None:
-    """Raise if an entry of a state dict is no plain tensor with data of its own.
+    """Raise if an entry of a state dict is not a plain dense tensor with data.
 
     Raises:
-        Unreadable: what it is, and what to do.
+        Unreadable: if it is quantised, a tensor subclass, on the device ``meta``, or sparse.
     """
     plain = isinstance(value, Tensor) and type(value) in (Tensor, torch.nn.Parameter)
     if not isinstance(value, Tensor) or not plain or value.is_quantized:
         raise Unreadable(
             f"the weights of this model are packed ({name} is a {type(value).__module__}.{type(value).__name__}), so "
             "they cannot be compared with those a policy was trained for. If they are quantised or sharded, attach to "
-            "the model as it was before, then quantise it in place: the attachment stays"
+            "the model before that, then quantise it in place: it stays attached"
         )
     if value.is_meta:
         raise Unreadable(

@@ -1,6 +1,6 @@
-"""One reduced forward pass: pack tokens before the first layer, let some go at decision layers, unpack after the last.
+"""One reduced forward pass: pack tokens before the first layer, remove some at decision layers, unpack after the last.
 
-The model's own ``forward`` runs, unedited; :class:`Forward` is called in front of its layers and behind them.
+The model's own ``forward`` runs, unedited; :class:`Forward` is called before and after each layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from rltr.runtime.tokens import Tokens
 
 @runtime_checkable
 class Owner(Protocol):
-    """What a forward pass belongs to: a :class:`rltr.Backbone`."""
+    """The interface of :class:`rltr.Backbone` that a forward pass uses."""
 
     family: Family
     config: PreTrainedConfig
@@ -37,13 +37,13 @@ class Owner(Protocol):
         ...
 
     def runs(self, layer: nn.Module) -> bool:
-        """Whether a layer is one of the owner's."""
+        """Whether ``layer`` belongs to this backbone."""
         ...
 
     def run_base(
         self, forward: "Forward", native: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Run the part that runs the layers."""
+        """Run the submodule that runs the layers."""
         ...
 
     def run_layer(
@@ -54,7 +54,7 @@ class Owner(Protocol):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> Any:
-        """Run a layer."""
+        """Run one layer."""
         ...
 
     def refuse_policy(self) -> None:
@@ -68,16 +68,16 @@ class Forward(Stream):
     Args:
         owner: the backbone whose layers this pass runs; layers of other models run natively.
         decide: called at every decision layer.
-        layers: the decision layers, rising.
+        layers: the decision layers in ascending order.
         removal: whether removed tokens are merged or dropped.
 
     Attributes:
         layer: the layer that runs or ran last; -1 before the first.
         also_protected: further tokens that must stay, or None.
-        refuses_hidden: whether a mask that hides a token of ``also_protected`` is refused, because the model's head
-            reads that token all the same.
-        on_grid_between_layers: whether each layer returns all tokens of the input, in place, because hidden states are
-            recorded there; it costs a gather before and after each layer.
+        refuses_hidden: whether to refuse an attention mask that hides a token of ``also_protected``, because the
+            model's head reads that token despite the mask.
+        on_grid_between_layers: whether each layer returns hidden states for all original tokens, because the call
+            records them. It costs a gather before and after each layer.
     """
 
     def __init__(self, owner: Owner, decide: Decide, layers: Sequence[int], removal: Removal) -> None:
@@ -98,19 +98,24 @@ class Forward(Stream):
         self.attended: Attended | None = None
         self.stages: list[Tokens] = []
         self._protected: Bool[Tensor, " total"] | None = None
-        self._stands: Int[Tensor, " begun"] | None = None
+        self._representative: Int[Tensor, " begun"] | None = None
         self._attention_ran = False
         self._followed: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def trace(self) -> Trace:
-        """What was kept; complete once the forward pass has ended."""
+        """Which tokens were kept; complete once the forward pass has ended."""
         return Trace(tuple(self.stages), self.layers)
 
     def before_layer(
         self, hidden: Float[Tensor, "batch length width"], mask: MaskRequest | None
     ) -> Float[Tensor, "batch_ length_ width"]:
-        """Edit the stream before the next layer runs; ``mask`` is what the model masks there, None for nothing."""
+        """Return the next layer's input: pack before the first layer, and apply a decision before a decision layer.
+
+        Args:
+            hidden: the hidden states that the model passes to the layer.
+            mask: the mask that the model requested for the layer; None for no mask.
+        """
         self.layer += 1
         self.allowed = None if mask is None else mask.allowed
         if self.layer == 0:
@@ -124,19 +129,18 @@ class Forward(Stream):
         return hidden
 
     def on_attention(self, attended: Attended) -> None:
-        """Remember what the coming decision may look at, and nothing longer than that."""
+        """Keep queries and keys if the next layer is a decision layer, whose selector may read them."""
         self._attention_ran = True
         self.attended = attended if self.layer + 1 in self.layers else None
 
     def after_layer(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "batch_ length_ width"]:
-        """What goes on to the next layer; behind the last one, the whole grid.
+        """Return the layer's output; after the last layer, hidden states for all original tokens.
 
-        Every original place of the grid holds the state of the token that stands for it. A head that reads all places
-        then reads every remaining token as often as the tokens it stands for. So a mean over places is the mean over
-        the remaining tokens weighted by their sizes.
+        A removed token gets the hidden state of its representative. So a mean over all original tokens is the mean
+        over the kept tokens, weighted by how many original tokens each represents.
 
         Raises:
-            RltrError: if the layer computed attention elsewhere than here.
+            RltrError: if the layer did not call transformers' attention interface.
         """
         if not self._attention_ran:
             raise RltrError(
@@ -152,21 +156,25 @@ class Forward(Stream):
         return hidden
 
     def _on_grid(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
-        """The current states in original places: one gather."""
+        """Hidden states of all original tokens, each from its representative."""
         tokens = self._tokens()
         if tokens.uniform == tokens.grid:
             return hidden
-        begun, stands = self.stages[0], self._stands
-        if stands is None:
-            stands = torch.arange(tokens.total, device=hidden.device)
+        begun, source = self.stages[0], self._representative
+        if source is None:
+            source = torch.arange(tokens.total, device=hidden.device)
         if begun.uniform != begun.grid:
-            # Padding stands for nothing. A copy of its row's pooled token is finite, and of the same layer as the rest.
+            # Padding gets the hidden state of its row's pooled token, which is finite and of the same layer.
             padding = tokens.pooled(self.pooled).repeat_interleave(begun.grid)
-            stands = padding.index_copy_(0, begun.grid_index, stands)
-        return hidden.flatten(0, 1).index_select(0, stands).view(len(tokens.counts), tokens.grid, -1)
+            source = padding.index_copy_(0, begun.grid_index, source)
+        return hidden.flatten(0, 1).index_select(0, source).view(len(tokens.counts), tokens.grid, -1)
 
     def follow(self, value: Any) -> Any:
-        """Gather every tensor in ``value`` that has a token axis, tuples included; leave everything else alone."""
+        """Gather the kept tokens from every tensor in ``value`` that has a token axis; return all else unchanged.
+
+        Args:
+            value: an argument of a layer; tensors in tuples are gathered, too.
+        """
         if isinstance(value, tuple):
             return tuple(self.follow(part) for part in value)
         tokens = self._tokens()
@@ -179,7 +187,7 @@ class Forward(Stream):
     def follow_patches(
         self, cosine: Float[Tensor, "patches width"], sine: Float[Tensor, "patches width"]
     ) -> tuple[Tensor, Tensor]:
-        """Rotary factors that come for patches only: those of the leading tokens, which are not turned, in front."""
+        """Gather rotary embeddings that the model made for patches only; leading tokens are not rotated."""
         if self._tokens().uniform == self._tokens().grid:
             return cosine, sine
         front = (0, 0, self.leading, 0)
@@ -189,21 +197,21 @@ class Forward(Stream):
         )
 
     def _once(self, value: Tensor, gather: Callable[[], Tensor]) -> Tensor:
-        """Layers are called with the same tensors again and again: gather each once per decision."""
+        """Gather ``value`` once per decision, because all layers are called with the same tensor."""
         known = self._followed.get(id(value))
         if known is None or known[0] is not value:
             known = self._followed[id(value)] = (value, gather())
         return known[1]
 
     def _gather(self, values: Shaped[Tensor, "rows_or_1 grid *rest"]) -> Shaped[Tensor, "batch length *rest"]:
-        """Bring something that has one entry per original token into the shape of the stream."""
+        """Select the kept tokens from ``values`` with one entry per original token, in the layout of the layers."""
         tokens = self._tokens()
         if len(values) == 1:
             return self._shaped(values[0].index_select(0, tokens.position))
         return self._shaped(values.flatten(0, 1).index_select(0, tokens.grid_index))
 
     def _tokens(self) -> Tokens:
-        assert self.tokens is not None, "the stream is only edited between the first and the last layer"
+        assert self.tokens is not None, "there is a ragged batch only between the first and the last layer"
         return self.tokens
 
     def _pack(self, hidden: Tensor, present: Tensor | None) -> Tensor:
@@ -213,17 +221,17 @@ class Forward(Stream):
         else:
             if not self.family.padded:
                 raise RltrError(
-                    f"attention_mask hides tokens, but {self.model_type} runs on rows of one length: its head may read "
-                    "what is hidden, as SigLIP's reads the last place, padding or not; leave attention_mask out, and "
-                    "pad texts to the length it was trained with (padding='max_length')"
+                    f"attention_mask hides tokens, but {self.model_type} takes rows of one length only: its head may "
+                    "read masked positions, as SigLIP's reads the last one; leave attention_mask out, and pad texts to "
+                    "the length the model was trained with (padding='max_length')"
                 )
             present = present.bool()
             self.tokens = ragged.pack(present)
             if self.also_protected is not None and self.refuses_hidden and bool((self.also_protected & ~present).any()):
                 raise RltrError(
-                    "attention_mask hides a token that the model's head reads: it goes by input_ids and the config's "
-                    "padding token (without input_ids, it reads the last place), not by the mask. Pad with "
-                    "config.pad_token_id, pass input_ids rather than inputs_embeds, or pad on the left"
+                    "attention_mask hides a token that the model's head reads: the head finds its token by input_ids and "
+                    "the config's padding token (without input_ids, it reads the last position), not by the mask. Pad "
+                    "with config.pad_token_id, pass input_ids rather than inputs_embeds, or pad on the left"
                 )
             begins = present.any(1) if self.family.left_padding else present[:, : self.leading]
             if not bool(begins.all()):
@@ -233,12 +241,12 @@ class Forward(Stream):
                     if not self.family.left_padding
                     else "attention_mask hides a whole row: leave out inputs without any token"
                 )
-            hidden = self._gather(hidden)  # by its index: a mask would make an accelerator wait once more
+            hidden = self._gather(hidden)  # by index: a boolean mask would synchronise an accelerator once more
         self.stages.append(self.tokens)
         return hidden
 
-    def _never_leave(self) -> Bool[Tensor, " total"]:
-        """Tokens that stay whatever is decided, of those that are there before the first decision."""
+    def _first_protected(self) -> Bool[Tensor, " total"]:
+        """Protected tokens before the first decision."""
         tokens = self._tokens()
         protected = tokens.slot < self.leading
         if self.family.trailing:
@@ -249,7 +257,7 @@ class Forward(Stream):
 
     def _decide(self, hidden: Float[Tensor, "total width"]) -> Tensor:
         tokens = self._tokens()
-        protected = self._never_leave() if self._protected is None else self._protected
+        protected = self._first_protected() if self._protected is None else self._protected
         decision = Decision(
             index=len(self.stages) - 1,
             layer=self.layer,
@@ -260,7 +268,7 @@ class Forward(Stream):
             attended=self.attended,
             causal=self.family.causal,
         )
-        # Whatever a selector runs, this very model included, is not part of this forward pass.
+        # A selector may run models, even this one; those calls are not part of this forward pass.
         outside = current.set(None)
         try:
             choice = self.decide(decision)
@@ -270,15 +278,16 @@ class Forward(Stream):
         left = remove_tokens(decision, kept, choice.into, self.removal)
         if left is not None:
             hidden, self.tokens = left.hidden, left.tokens
-            self._stands = left.stands if self._stands is None else left.stands.index_select(0, self._stands)
-            protected = protected.index_select(0, left.stay)
+            new, old = left.representative, self._representative
+            self._representative = new if old is None else new.index_select(0, old)
+            protected = protected.index_select(0, left.kept)
             self._followed.clear()
         self._protected = protected
         self.stages.append(self._tokens())
         return self._shaped(hidden)
 
     def _shaped(self, packed: Shaped[Tensor, "total *rest"]) -> Shaped[Tensor, "batch length *rest"]:
-        """Rows of equal length as a batch, all others packed behind one another in a batch of one."""
+        """Give packed tokens the layers' layout: ``(rows, tokens)`` if all rows have the same length, else one row."""
         tokens = self._tokens()
         if tokens.uniform is not None:
             return packed.view(len(tokens.counts), tokens.uniform, *packed.shape[1:])

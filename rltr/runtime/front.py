@@ -1,4 +1,4 @@
-"""A removable wrapper around one module's ``forward``: how rltr gets at a model's calls without editing the model."""
+"""A removable wrapper around one module's ``forward``, which lets rltr intercept a model's calls."""
 
 import copy
 from collections.abc import Callable
@@ -9,20 +9,20 @@ from torch import nn
 from rltr.runtime.layers import signature_of
 
 Through: TypeAlias = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""Called with the module, its own forward, and what it was called with, in order and by name."""
+"""Called with the module, its own forward, and the positional and keyword arguments of the call."""
 PLACE = "_rltr_installation"
 """Attribute of a module that rltr is installed in."""
 
 
 class Front:
-    """Puts itself in front of a module's ``forward``, as an attribute of the module.
+    """A wrapper around a module's ``forward``, set as an instance attribute of the module.
 
-    Others may have put something there before (accelerate does), which is called as the module's own and comes back.
-    Others may put something in front of this one later: then it stays where it is, and only passes on.
+    The module may have such a wrapper already, as accelerate sets one: it is called as the module's own forward, and
+    restored at the end. If another library wraps this wrapper later, it cannot be removed; then it only forwards calls.
 
     Args:
         module: the module.
-        through: what every call goes through.
+        through: receives every call.
     """
 
     def __init__(self, module: nn.Module, through: Through) -> None:
@@ -34,11 +34,11 @@ class Front:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
-        through = self.through  # another thread may take it away
+        through = self.through  # read once: another thread may set it to None
         return self.native(*args, **kwargs) if through is None else through(self.module, self.native, args, kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Front":
-        """A copy of the module gets one that only passes on, to the copy."""
+        """A wrapper of the copied module that only forwards calls."""
         copied = Front.__new__(Front)
         memo[id(self)] = copied
         copied.module, copied.through = copy.deepcopy(self.module, memo), None
@@ -47,12 +47,12 @@ class Front:
 
     @property
     def native(self) -> Callable[..., Any]:
-        """The forward that this one is in front of."""
+        """The wrapped forward."""
         forward: Callable[..., Any] = type(self.module).forward.__get__(self.module)
         return forward if self.before is None else self.before
 
     def take_away(self) -> None:
-        """Restore the module, or, under something that was put in front later, only pass on."""
+        """Restore the module's forward; if another wrapper was set later, only forward calls from now on."""
         self.through = None
         if vars(self.module).get("forward") is self:
             del vars(self.module)["forward"]
