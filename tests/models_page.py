@@ -22,11 +22,11 @@ def page() -> str:
         "fails if it is out of date.",
         "",
         f"**{len(FAMILIES)} families** of transformers are tested one by one with tiny models: everything kept equals "
-        "the native forward in float32 and bfloat16; dropped and merged tokens equal a reference on the whole grid, in "
-        "which nothing leaves and those that left are hidden, up to what the model's own head answers, also where it "
-        "reads every token; a row does not depend on its batch mates; causal masks and sliding windows count original "
-        "positions; `rltr.attach` serves what evaluation measures, called by name, in order or from another module, "
-        "with padding masked and unmasked; the model is bit for bit what it was after detaching.",
+        "the native forward in float32 and bfloat16; with dropped and merged tokens, the output of the model's own head "
+        "equals a reference in which all tokens stay and those that left are masked, also if the head reads every token; "
+        "a row does not depend on the other rows of its batch; causal masks and sliding windows count original "
+        "positions; an attached model gives the outputs that evaluation measured, whether it is called with positional "
+        "or keyword arguments or by another module, with and without padding; detaching restores the model bit for bit.",
         "",
         "| model type | takes | attention | always stay | padding |",
         "|---|---|---|---|---|",
@@ -34,10 +34,10 @@ def page() -> str:
     lines += sorted({_row(entry) for entry in ZOO.values()})
     lines += [
         "",
-        "*Causal* models are scorers of whole sequences here: they keep no cache, so `generate()` is refused, and "
-        "dropped tokens are merged into later ones only. Where no token is special, the first one stays, so that no "
-        "row is ever empty. Where padding is *none*, a mask that hides tokens is refused. Of larger models one part is "
-        'reduced: the encoder of a Whisper, or the part you name with `rltr.Backbone(model, tower="vision_model")`.',
+        "*Causal* models score whole sequences: they fill no KV cache, so `generate()` is refused, and removed tokens "
+        "are merged only into later ones. In models without special tokens the first one stays, so that no row is "
+        "empty. If padding is *none*, a mask that hides tokens is refused. One submodule of larger models is reduced: "
+        'the encoder of a Whisper, or the one you name with `rltr.Backbone(model, tower="vision_model")`.',
         "",
         "## Refused, with the reason",
         "",
@@ -48,10 +48,10 @@ def page() -> str:
         "## Any other",
         "",
         "A model type that is in neither table is refused as well. If its layers are declared to transformers "
-        "(`_can_record_outputs`) and its attention goes through transformers' attention interface, it may work all the "
-        "same. [Add a family](extend/family.md) says how to describe it, and let a proof on your own model decide.",
+        "(`_can_record_outputs`) and its attention goes through transformers' attention interface, it may still work. "
+        "[Add a family](extend/family.md) says how to describe it, and how to test it on your own model.",
         "",
-        "`rltr check MODEL` runs the same proof on a known family and prints what it found, with the speed.",
+        "`rltr check MODEL` runs the same test on a known family and prints the result and the speed.",
         "",
     ]
     return "\n".join(lines)
@@ -70,7 +70,7 @@ def _row(entry: Entry) -> str:
     if family.also_protected is not None:
         stay += ", the last but padding" if family.also_protected is last_word else ", end of text"
     padding = " or ".join(side for side in entry.paddings if side != "none") or "none"
-    attention = "causal" if family.causal else "to both sides"
+    attention = "causal" if family.causal else "bidirectional"
     part = f" ({family.tower})" if family.tower else ""
     return f"| `{config.model_type}`{part} | {KINDS[entry.inputs]} | {attention} | {stay} | {padding} |"
 

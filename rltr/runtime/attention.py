@@ -110,8 +110,8 @@ def attention(
             return sdpa_attention_forward(
                 module, query, key, value, attention_mask, dropout, scaling, is_causal=is_causal, **kwargs
             )
-        # sdpa supports neither softcapping nor sinks, so these models have no native sdpa path to fall back to. The mask
-        # is None where sdpa's ``is_causal`` would be enough, so it is made here.
+        # sdpa supports neither softcapping nor sinks, so these models have no native sdpa path to fall back to. The
+        # mask is None where sdpa's ``is_causal`` would be enough, so it is made here.
         if attention_mask is None and query.shape[2] > 1 and attends_causally(module, is_causal):
             attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         out = unfused(query, key, value, attention_mask, scale, Pattern(None, softcap, s_aux))
@@ -167,8 +167,8 @@ def mask(
 ) -> Tensor | None:
     """Make sdpa's mask, with the :class:`MaskRequest` as an attribute; transformers calls this function.
 
-    The mask itself is still needed by parts of the model that are not reduced, such as the decoder of an encoder-decoder
-    model.
+    The mask itself is still needed by parts of the model that are not reduced, such as the decoder beside a reduced
+    encoder.
     """
     native = sdpa_mask(
         batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask=attention_mask, **kwargs

@@ -53,8 +53,7 @@ class Backbone:
         width: width of the hidden states.
 
     Raises:
-        RltrError: if the model cannot be run exactly with fewer tokens, or cannot be run with ``attention``; the message
-            says why.
+        RltrError: if the model cannot be run exactly with fewer tokens, or not with ``attention``.
     """
 
     def __init__(
@@ -240,8 +239,8 @@ class Backbone:
             wanted.reset(token)
         if not forward.stages:
             raise RltrError(
-                f"{type(self.model).__name__} did not run the submodule whose tokens leave ({type(self.base).__name__}) "
-                f"on these inputs ({', '.join(inputs)}): give it inputs for that submodule"
+                f"{type(self.model).__name__} did not run the submodule whose tokens leave "
+                f"({type(self.base).__name__}) on these inputs ({', '.join(inputs)}): give it inputs for that submodule"
             )
         return output, forward.trace
 
@@ -316,7 +315,8 @@ class Backbone:
         """
         if forward.layer + 1 >= self.depth or self.layers[forward.layer + 1] is not layer:
             raise RltrError(
-                f"{type(self.model).__name__} is not supported: it does not run its layers in the order in which it lists them"
+                f"{type(self.model).__name__} is not supported: it does not run its layers in the order in which it "
+                "lists them"
             )
         names = self._names[layer]
         named = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -337,7 +337,7 @@ class Backbone:
         return forward.after_layer(output)
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """``inputs`` with ``use_cache=False`` if the model has a KV cache, as reduced passes, to compare with, fill none."""
+        """``inputs``, with ``use_cache=False`` if the model has a KV cache, because reduced passes fill none."""
         return {**inputs, "use_cache": False} if self.family.cached else dict(inputs)
 
     def _request_of(self, mask: Any) -> MaskRequest:

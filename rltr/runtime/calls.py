@@ -44,8 +44,8 @@ def refuse_unsound(inputs: Mapping[str, Any], config: PreTrainedConfig, cached: 
         )
     if inputs.get("output_attentions", getattr(config, "output_attentions", False)):
         raise RltrError(
-            "output_attentions=True asks for attention weights between all tokens, but tokens leave between layers, and "
-            "no weights are computed: switch it off, or detach rltr for this call"
+            "output_attentions=True asks for attention weights of all tokens, but tokens leave between layers, and no "
+            "weights are computed: switch it off, or detach rltr for this call"
         )
     if inputs.get("past_key_values") is not None or (cached and inputs.get("use_cache")):
         raise RltrError(

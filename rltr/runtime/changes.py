@@ -90,7 +90,7 @@ class Changes:
 
 
 def _differs_in_training(part: nn.Module) -> bool:
-    """Whether a module's result may depend on training mode: of torch's modules, only that of dropout and batch norm."""
+    """Whether a module's result may depend on training mode; of torch's, only dropout and batch norm do."""
     if type(part).__module__.startswith("torch.nn.modules"):
         return isinstance(part, _DropoutNd | _NormBase)
     return True

@@ -123,7 +123,9 @@ def largest_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "row
 def _words(inputs: Mapping[str, Any]) -> Tensor:
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor):
-        raise RltrError("pass input_ids by name: the head reads the token at which each text ends, and rltr finds it in input_ids")
+        raise RltrError(
+            "pass input_ids by name: the head reads the token at which each text ends, and rltr finds it in input_ids"
+        )
     return ids
 
 
@@ -227,10 +229,8 @@ FAMILIES: dict[str, Family] = {
 WINDOWS = "it attends within windows of a complete grid, which tokens that leave would break"
 GRID = "its layers work on a 2-D grid or on several streams at once, not on a row of tokens"
 PAIRWISE = "it adds a bias for every pair of positions inside of its attention, which cannot follow tokens that leave"
-OWN_ATTENTION = "it computes attention in its own code, past transformers' attention interface"
-OWN_MASK = (
-    "it makes attention masks of its own, past transformers' mask functions, which cannot follow tokens that leave"
-)
+OWN_ATTENTION = "it computes attention in its own code, without transformers' attention interface"
+OWN_MASK = "it makes attention masks without transformers' mask functions, which cannot follow tokens that leave"
 NO_ATTENTION = "it mixes tokens by a recurrence, a convolution or a fixed transform, not by attention"
 NOT_ONLY_ATTENTION = (
     "some of its layers mix tokens by a recurrence or a convolution, beside attention or in place of it"

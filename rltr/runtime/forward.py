@@ -229,8 +229,8 @@ class Forward(Stream):
             self.tokens = ragged.pack(present)
             if self.also_protected is not None and self.refuses_hidden and bool((self.also_protected & ~present).any()):
                 raise RltrError(
-                    "attention_mask hides a token that the model's head reads: the head finds its token by input_ids and "
-                    "the config's padding token (without input_ids, it reads the last position), not by the mask. Pad "
+                    "attention_mask hides a token that the model's head reads: the head finds it by input_ids and the "
+                    "config's padding token (without input_ids, it reads the last position), not by the mask. Pad "
                     "with config.pad_token_id, pass input_ids rather than inputs_embeds, or pad on the left"
                 )
             begins = present.any(1) if self.family.left_padding else present[:, : self.leading]

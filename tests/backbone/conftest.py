@@ -122,16 +122,16 @@ def most_similar(value, p, others):
 
 
 def reference(case, row, masks, mode, into=None, layers=LAYERS):
-    """One row's reduced forward pass, as plain and slow as possible: native layers on a batch of one kept token set.
+    """A plain, slow reduced forward pass of one row: native layers on the kept tokens of that row alone.
 
-    Tokens are plain dictionary entries by original position; sizes weigh the attention by a bias mask. In the end every
-    place holds the state of the token that stands for it.
+    Tokens are dictionary entries by original position; a bias mask adds the logarithm of sizes to attention logits. At
+    the end every original token gets the hidden state of its representative.
     """
     model, modules = case.model, Backbone(case.model).layers
     inputs = {name: value[row : row + 1] for name, value in case.inputs.items()}
     grid = before_layer(model, 0, inputs)[0].clone()
     there = case.present[row].nonzero()[:, 0].tolist()
-    at_first, stands = list(there), {}
+    at_first, representative = list(there), {}
     value = {p: grid[p] for p in there}
     size = dict.fromkeys(there, 1.0)
     for index, layer in enumerate(modules):
@@ -142,13 +142,13 @@ def reference(case, row, masks, mode, into=None, layers=LAYERS):
             groups = {p: [p] for p in stay}
             for p in (p for p in there if p not in groups):
                 if into is not None and p in into[layers.index(index)][row]:
-                    stands[p] = into[layers.index(index)][row][p]
+                    representative[p] = into[layers.index(index)][row][p]
                 elif others := [q for q in stay[case.leading :] if side[q] != side[p]] or stay[case.leading :]:
-                    stands[p] = most_similar(value, p, others)
-                else:  # nobody may take it in, but somebody stands for it
-                    stands[p] = most_similar(value, p, stay)
+                    representative[p] = most_similar(value, p, others)
+                else:  # it has no merge partner, but still a representative
+                    representative[p] = most_similar(value, p, stay)
                     continue
-                groups[stands[p]].append(p)
+                groups[representative[p]].append(p)
             if mode == "merge":
                 merged = {q: sum(size[p] * value[p] for p in group) for q, group in groups.items()}
                 size = {q: sum(size[p] for p in group) for q, group in groups.items()}
@@ -161,8 +161,8 @@ def reference(case, row, masks, mode, into=None, layers=LAYERS):
         value = dict(zip(there, (out[0] if isinstance(out, tuple) else out)[0], strict=True))
     for p in range(len(grid)):
         place = p if p in at_first else at_first[0]  # padding: the pooled token
-        while place in stands:
-            place = stands[place]
+        while place in representative:
+            place = representative[place]
         grid[p] = value[place]
     handle = modules[-1].register_forward_hook(
         lambda module, args, out: (grid[None], *out[1:]) if isinstance(out, tuple) else grid[None]

@@ -173,7 +173,7 @@ def test_the_trace_counts_what_each_layer_worked_on(case):
 
 @modes
 def test_recorded_hidden_states_are_whole_grids(case, mode):
-    """Recorded hidden states have every place in every layer, with the state of the token that stands for it there."""
+    """Recorded hidden states of every layer have all original tokens, each with the state of its representative."""
     model = copy.deepcopy(case.model)  # transformers leaves hooks of its own on a model that once recorded
     masks, backbone = random_masks(case), Backbone(model)
     with torch.no_grad():

@@ -1,8 +1,7 @@
-"""What a reduced pass must equal: the model's own forward pass on the whole grid, in which tokens never leave.
+"""The reference for a reduced pass: the model's own forward pass on all tokens, none of which leaves.
 
-Those that should have left are hidden from everybody's attention instead, by a plain attention of its own. After the
-last layer they take the state of the token that stands for them, as the size-weighted reference of a head that reads
-all tokens has it. Nothing of rltr runs in it.
+A plain attention function masks the keys of tokens that should have left. After the last layer these tokens take the
+hidden state of their representative. Nothing of rltr's runtime runs in it.
 """
 
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ LAYERS = (1, 3)
 
 
 class Replay(Selector):
-    """Keeps what masks over the original tokens say, one mask for each decision."""
+    """Keeps the tokens in given masks over the original tokens, one mask for each decision."""
 
     def __init__(self, masks):
         self.masks = masks
@@ -55,7 +54,7 @@ class Protected(Selector):
 
 
 class Reference:
-    """Who has left, and how many tokens each of the others stands for, in a forward pass on the whole grid."""
+    """Which tokens have left, and the sizes and representatives of tokens, in a forward pass on all tokens."""
 
     def __init__(self, trace, causal, mode):
         self.present = trace.present
@@ -66,10 +65,10 @@ class Reference:
         self.stage = 0
         self.size = torch.ones(self.present.shape[1:])
         rows, grid = self.size.shape
-        self.stands_for = torch.arange(grid).repeat(rows, 1)  # the place whose final state each place gets
+        self.representative = torch.arange(grid).repeat(rows, 1)
 
     def before(self, module, args, kwargs):
-        """Let tokens leave: find for each who stands for it, and average them where they are merged."""
+        """Apply the decision before a layer: find representatives of the tokens that leave, and average merged tokens."""
         self.layer += 1
         if self.layer not in self.layers:
             return None
@@ -95,9 +94,9 @@ class Reference:
                 continue
             possible = [q for q in takers if q > p or not self.causal]
             possible = [q for q in possible if side[q] != side[p]] or possible
-            # Where nobody takes it in, the most similar token stands for it all the same.
+            # A token without a merge partner is represented by its most similar token.
             nearest = max(possible or staying, key=lambda q: float(unit[q] @ unit[p]))
-            self.stands_for[row][self.stands_for[row] == p] = nearest
+            self.representative[row][self.representative[row] == p] = nearest
             if possible:
                 groups[nearest].append(p)
         hidden, size = hidden.clone(), self.size[row].clone()
@@ -107,12 +106,12 @@ class Reference:
         return hidden
 
     def after(self, module, args, output):
-        """Behind the last layer every place gets the state of the token that stands for it."""
+        """After the last layer, give every token the hidden state of its representative."""
         if self.layer + 1 < self.depth:
             return None
-        self.layer += 1  # what comes behind the layers sees all places
+        self.layer += 1  # the head sees all tokens
         hidden = output[0] if isinstance(output, tuple) else output
-        hidden = torch.stack([state[stands] for state, stands in zip(hidden, self.stands_for, strict=True)])
+        hidden = torch.stack([state[place] for state, place in zip(hidden, self.representative, strict=True)])
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     def attention(self, module, query, key, value, attention_mask, scaling=None, is_causal=None, **kwargs):
@@ -133,12 +132,12 @@ class Reference:
             logits = logits + bias.masked_fill(~there, -torch.inf)[:, None, None]
         if (sinks := kwargs.get("s_aux")) is not None:
             logits = torch.cat([logits, sinks.view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], -1)
-        weights = logits.softmax(-1)[..., : key.shape[2]].nan_to_num()  # padding may see nobody
+        weights = logits.softmax(-1)[..., : key.shape[2]].nan_to_num()  # a padding query may have no key
         return (weights @ value).transpose(1, 2), None
 
     @contextmanager
     def on(self, backbone, protected):
-        """Run the model's layers with this attention; ``protected`` tokens take nothing in."""
+        """Run the model's layers with this attention; nothing is merged into ``protected`` tokens."""
         self.depth, self.protected = backbone.depth, protected
         AttentionInterface.register("reference", self.attention)
         AttentionMaskInterface.register("reference", sdpa_mask)
@@ -157,7 +156,7 @@ class Reference:
 
 @contextmanager
 def final_grid(backbone):
-    """Catch what the last layer gives, with every token in its place; where it runs several times, the last counts."""
+    """Catch the output of the last layer for all tokens; if the layer runs several times, of its last call."""
     caught = []
 
     def catch(module, args, output):

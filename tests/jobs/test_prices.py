@@ -198,7 +198,7 @@ def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
 def test_a_timed_decision_does_what_a_forward_pass_does(
     priced: Priced, removal: Removal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever leaves, in either mode somebody is looked for who stands for it, and that is timed."""
+    """Each removed token gets a representative in either mode, and the search for it is timed."""
     given: list[tuple[Decision, torch.Tensor]] = []
     searched: list[torch.Tensor] = []
     partners = Redundancy.partners
@@ -220,7 +220,7 @@ def test_a_timed_decision_does_what_a_forward_pass_does(
     assert len(searched) == 2 and all(torch.equal(kept, chosen) for chosen in searched)
     assert torch.equal(timed.hidden, hidden.flatten(0, 1))
     assert timed.tokens.counts == forward.stages[-1].counts
-    assert torch.equal(timed.stands, forward._stands) and len(timed.stay) == int(kept.sum())
+    assert torch.equal(timed.representative, forward._representative) and len(timed.kept) == int(kept.sum())
 
 
 def test_prices_are_measured_twice_before_they_are_refused(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
