@@ -22,11 +22,12 @@ def page() -> str:
         "fails if it is out of date.",
         "",
         f"**{len(FAMILIES)} families** of transformers are tested one by one with tiny models: everything kept equals "
-        "the native forward in float32 and bfloat16; with dropped and merged tokens, the output of the model's own head "
-        "equals a reference in which all tokens stay and those that left are masked, also if the head reads every token; "
-        "a row does not depend on the other rows of its batch; causal masks and sliding windows count original "
-        "positions; an attached model gives the outputs that evaluation measured, whether it is called with positional "
-        "or keyword arguments or by another module, with and without padding; detaching restores the model bit for bit.",
+        "the native forward in float32 and bfloat16; with dropped and merged tokens, the output of the model's own "
+        "head equals a reference in which all tokens stay and those that left are masked, also if the head reads every "
+        "token; a row does not depend on the other rows of its batch; causal masks and sliding windows count original "
+        "positions; an attached model gives the outputs that evaluation measured, whether it is called with "
+        "positional or keyword arguments or by another module, with and without padding; detaching restores the model "
+        "bit for bit.",
         "",
         "| model type | takes | attention | always stay | padding |",
         "|---|---|---|---|---|",
