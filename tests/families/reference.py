@@ -68,7 +68,7 @@ class Reference:
         self.representative = torch.arange(grid).repeat(rows, 1)
 
     def before(self, module, args, kwargs):
-        """Apply the decision before a layer: find representatives of the tokens that leave, and average merged tokens."""
+        """Apply the decision before a layer: find representatives of removed tokens, and average merged tokens."""
         self.layer += 1
         if self.layer not in self.layers:
             return None
