@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rltr.runtime.families import FAMILIES, REFUSED, last_word
+from rltr.runtime.families import FAMILIES, REFUSED, last_text_token
 from tests.zoo import ZOO, Entry
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
@@ -69,7 +69,7 @@ def _row(entry: Entry) -> str:
     if family.trailing:
         stay += ", the last"
     if family.also_protected is not None:
-        stay += ", the last but padding" if family.also_protected is last_word else ", end of text"
+        stay += ", the last but padding" if family.also_protected is last_text_token else ", end of text"
     padding = " or ".join(side for side in entry.paddings if side != "none") or "none"
     attention = "causal" if family.causal else "bidirectional"
     part = f" ({family.tower})" if family.tower else ""

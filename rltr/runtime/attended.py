@@ -49,14 +49,14 @@ class Attended:
         """:attr:`from_pooled`, padded with 0 to the length of the longest row."""
         tokens = self.tokens
         query, key = self.query.transpose(1, 2).flatten(0, 1), self.key.transpose(1, 2).flatten(0, 1)
-        reading = query.index_select(0, tokens.pooled(self.pooled))
-        if reading.shape[1] != key.shape[1]:
-            key = key.repeat_interleave(reading.shape[1] // key.shape[1], 1)
+        pooled_query = query.index_select(0, tokens.pooled(self.pooled))
+        if pooled_query.shape[1] != key.shape[1]:
+            key = key.repeat_interleave(pooled_query.shape[1] // key.shape[1], 1)
         # A product and a sum: several times faster on a CPU than one matrix product per row.
         if tokens.uniform is not None:
-            products = key.unflatten(0, (len(tokens.counts), tokens.uniform)) * reading[:, None]
+            products = key.unflatten(0, (len(tokens.counts), tokens.uniform)) * pooled_query[:, None]
         else:
-            products = reading.index_select(0, tokens.row).mul_(key)
+            products = pooled_query.index_select(0, tokens.row).mul_(key)
         logits = products.sum(-1).view(tokens.total, -1).to(ragged.precise(key.dtype)) * self.scaling
         if tokens.size is not None:
             logits = logits + tokens.log_size[:, None]

@@ -130,27 +130,27 @@ def attention(
         raise RltrError(f"{type(module).__name__} drops attention weights at random: call model.eval()")
     allowed = stream.allowed
     if allowed is None and attends_causally(module, is_causal):
-        allowed = causal_mask_function  # what sdpa does without a mask
+        allowed = causal_mask_function  # as sdpa does without a mask
     stream.on_attention(Attended(query, key, scale, stream.tokens, stream.pooled))
     return ragged_attention(query, key, value, stream.plan(), scale, Pattern(allowed, softcap, s_aux)), None
 
 
-def attends_causally(module: nn.Module, said: bool | None) -> bool:
+def attends_causally(module: nn.Module, is_causal: bool | None) -> bool:
     """Whether a module without a mask attends causally, by the rule of transformers' sdpa attention.
 
-    By that rule it does, unless its attribute ``is_causal`` is False. Modules passed to :func:`attend_to_both_sides`
+    By that rule it does, unless its attribute ``is_causal`` is False. Modules passed to :func:`mark_bidirectional`
     are exceptions: they were written for eager attention, which without a mask attends to every token.
 
     Args:
         module: the attention module.
-        said: the argument ``is_causal`` of the call; None if it was not given.
+        is_causal: the argument of the attention call; None if it was not given.
     """
-    if said is None:
-        said = getattr(module, "is_causal", module not in _bidirectional)
-    return bool(said)
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", module not in _bidirectional)
+    return bool(is_causal)
 
 
-def attend_to_both_sides(modules: Iterable[nn.Module]) -> None:
+def mark_bidirectional(modules: Iterable[nn.Module]) -> None:
     """Mark those of ``modules`` that have no attribute ``is_causal`` as bidirectional."""
     _bidirectional.update(module for module in modules if not hasattr(module, "is_causal"))
 

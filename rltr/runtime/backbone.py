@@ -12,10 +12,10 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.utils import ModelOutput
 
 from rltr.errors import RltrError
-from rltr.runtime.attention import MaskRequest, attend_to_both_sides, current, request_of
+from rltr.runtime.attention import MaskRequest, current, mark_bidirectional, request_of
 from rltr.runtime.calls import named_inputs, refuse_unsound, wants_hidden_states
 from rltr.runtime.decision import Decide, Removal, Trace
-from rltr.runtime.families import GRID, Family, last_word
+from rltr.runtime.families import GRID, Family, last_text_token
 from rltr.runtime.fingerprint import fingerprint
 from rltr.runtime.forward import Forward
 from rltr.runtime.installation import LOCK, Installation, Server, installed_in, wanted
@@ -75,7 +75,7 @@ class Backbone:
         self.layers = found.layers
         self.family = found.family
         if not self.root._supports_sdpa and not self.family.causal:
-            attend_to_both_sides(self.root.modules())
+            mark_bidirectional(self.root.modules())
         self.width: int = self.config.hidden_size
         self.base = find_base(self.root, self.layers)
         if "mc_token_ids" in signature_of(model).parameters:
@@ -96,17 +96,17 @@ class Backbone:
             RltrError: if the attached backbone has another attention backend, or a policy is attached.
         """
         new = cls(model, tower, attention=attention)
-        place = installed_in(new.base)
-        known = None if place is None else place.owner
-        if not isinstance(known, Backbone):
+        installation = installed_in(new.base)
+        attached = None if installation is None else installation.owner
+        if not isinstance(attached, Backbone):
             return new
-        known.refuse_policy()
-        if known.attention != attention:
+        attached.refuse_policy()
+        if attached.attention != attention:
             raise RltrError(
-                f"a backbone with attention={known.attention!r} is attached to this model, so it cannot be shared as "
-                f"one with attention={attention!r}: detach it first, or ask for the same"
+                f"a backbone with attention={attached.attention!r} is attached to this model, so it cannot be shared "
+                f"as one with attention={attention!r}: detach it first, or pass attention={attached.attention!r}"
             )
-        return known
+        return attached
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Backbone":
         """Itself, because one model has one backbone, and Gymnasium copies the arguments of environments."""
@@ -156,12 +156,14 @@ class Backbone:
         with LOCK:
             self.refuse_policy()
             if self._attached == 0:
-                place = installed_in(self.base) or Installation(self.model, self.root, self.base, self.layers)
-                if place.owner is not None:
-                    place.owner.refuse_policy()
+                installation = installed_in(self.base)
+                if installation is None:
+                    installation = Installation(self.model, self.root, self.base, self.layers)
+                if installation.owner is not None:
+                    installation.owner.refuse_policy()
                     raise RltrError("another rltr.Backbone is attached to this model: detach it first, or share it")
-                place.hold()
-                place.owner, self._installation = self, place
+                installation.hold()
+                installation.owner, self._installation = self, installation
             self._attached += 1
 
     def detach(self) -> None:
@@ -189,7 +191,7 @@ class Backbone:
         """Raise if a policy is attached, because the model's outputs would be taken for the native ones.
 
         Raises:
-            RltrError: if one is.
+            RltrError: if a policy is attached.
         """
         if self._installation is not None and self._installation.server is not None:
             raise RltrError(
@@ -247,7 +249,7 @@ class Backbone:
     def run_base(
         self, forward: Forward, native: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Run the base as the reduced pass ``forward``. Every reduced pass, whoever started it, comes through here.
+        """Run the base as the reduced pass ``forward``. Every reduced pass goes through this method.
 
         Args:
             forward: the reduced pass.
@@ -266,9 +268,9 @@ class Backbone:
         refuse_unsound(inputs, self.config, self.family.cached)
         if self.family.also_protected is not None:
             forward.also_protected = self.family.also_protected(inputs, self.config)
-            # A decoder without a head reads no token by itself.
+            # A decoder without a head reads no particular token.
             forward.refuses_hidden = (
-                self.model.base_model is not self.model or self.family.also_protected is not last_word
+                self.model.base_model is not self.model or self.family.also_protected is not last_text_token
             )
         # Hidden states between layers are recorded for all original tokens.
         forward.on_grid_between_layers = wants_hidden_states(inputs, self.config) or isinstance(
@@ -326,9 +328,9 @@ class Backbone:
             raise RltrError(f"{type(self.model).__name__} is not supported: {GRID} ({hidden.ndim} dimensions)")
         named["hidden_states"] = forward.before_layer(hidden, None if mask is None else self._request_of(mask))
         if self.family.patches_only:
-            named["position_embeddings"] = forward.follow_patches(*named["position_embeddings"])
+            named["position_embeddings"] = forward.gather_rotary(*named["position_embeddings"])
         for name in named.keys() - {"hidden_states", "attention_mask"}:
-            named[name] = forward.follow(named[name])
+            named[name] = forward.gather_kept(named[name])
         if "attention_mask" in named:
             named["attention_mask"] = None
         output = native(*(named[name] for name in names[: len(args)]), **{name: named[name] for name in kwargs})

@@ -35,14 +35,14 @@ class Changes:
         self._parts: list[nn.Module] = []
         self._parts_at = -1
         self._known = WeakSet(model.modules())
-        held = [part for part in base.modules() if isinstance(part, nn.ModuleList)]
-        self._lists = [(part, list(part._modules.values())) for part in held]
+        lists = [part for part in base.modules() if isinstance(part, nn.ModuleList)]
+        self._lists = [(part, list(part._modules.values())) for part in lists]
         # The hooks are global: torch calls them for every module of every model. They must not keep this model alive.
-        note = WeakMethod(self._note)
+        reference = WeakMethod(self._count_change)
 
         def changed(module: nn.Module, _: str, part: nn.Module | nn.Parameter | None) -> None:
-            if (change := note()) is not None:
-                change(module, part)
+            if (count_change := reference()) is not None:
+                count_change(module, part)
 
         self._hooks: list[RemovableHandle] = [
             register_module_module_registration_hook(changed),
@@ -60,7 +60,7 @@ class Changes:
         """Raise if a module of the base, including one that was added later, is in training mode.
 
         Raises:
-            RltrError: if one is, and its result may be different in training mode.
+            RltrError: if a module whose result may depend on training mode is in it.
         """
         if self.count != self._parts_at:
             self._parts_at = self.count
@@ -75,15 +75,15 @@ class Changes:
         """Raise if layers were added, removed or replaced.
 
         Raises:
-            RltrError: if any was.
+            RltrError: if a module list in the base has other modules than before.
         """
-        if any(list(held._modules.values()) != before for held, before in self._lists):
+        if any(list(part._modules.values()) != before for part, before in self._lists):
             raise RltrError(
                 "layers were added, removed or replaced while rltr was attached, so the decision layers are no longer "
                 "the same: detach rltr, and attach again when the model is complete"
             )
 
-    def _note(self, module: nn.Module, part: nn.Module | nn.Parameter | None) -> None:
+    def _count_change(self, module: nn.Module, part: nn.Module | nn.Parameter | None) -> None:
         if module in self._known:
             self._known.update(part.modules() if isinstance(part, nn.Module) else [])
             self.count += 1

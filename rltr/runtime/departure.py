@@ -19,7 +19,7 @@ from rltr.runtime.tokens import Tokens
 
 
 @contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
+def without_grad_or_autocast(device: torch.device) -> Iterator[None]:
     """Disable gradients and autocast, so that decisions are computed with the same precision as in training.
 
     Do not switch greenlets inside: both are thread state.
@@ -63,7 +63,7 @@ def remove_tokens(
         removal: whether the others are merged or dropped.
     """
     tokens, hidden = decision.tokens, decision.hidden
-    with undisturbed(hidden.device):
+    with without_grad_or_autocast(hidden.device):
         stay, found = ragged.where(kept), None
         if len(stay) == tokens.total:
             return None

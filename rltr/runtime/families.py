@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from rltr.errors import RltrError
 
 PooledToken: TypeAlias = Literal["first", "last"]
-"""Which token of a row is the pooled token: the one that the model's head reads, or would."""
+"""Place in the row of the pooled token, which heads read: ``last`` with causal attention, otherwise ``first``."""
 Config: TypeAlias = PreTrainedConfig
 
 
@@ -70,7 +70,7 @@ def _registers(config: Config) -> int:
     return 1 + int(config.num_register_tokens)
 
 
-def _weighted_layers(config: Config) -> str | None:
+def _weighted_layer_sum(config: Config) -> str | None:
     if not getattr(config, "use_weighted_layer_sum", False):
         return None
     return "its head sums the outputs of all layers (use_weighted_layer_sum), but tokens leave between layers"
@@ -82,19 +82,19 @@ def _relative_positions(config: Config) -> str | None:
     return PAIRWISE
 
 
-def _as_encoder(config: Config) -> str | None:
+def _used_as_decoder(config: Config) -> str | None:
     if not (getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False)):
         return None
     return "it attends causally or to another model's output; rltr runs this family as an encoder only"
 
 
-def _shared_keys(config: Config) -> str | None:
+def _shared_kv_layers(config: Config) -> str | None:
     if not getattr(config, "num_kv_shared_layers", 0):
         return None
     return "layers attend to keys of earlier layers (num_kv_shared_layers), some of whose tokens have left since"
 
 
-def _counted_places(config: Config) -> str | None:
+def _attention_temperature(config: Config) -> str | None:
     if not config.attn_temperature_tuning or all(config.no_rope_layers):
         return None
     return "layers count positions themselves (attn_temperature_tuning), which is wrong once earlier tokens have left"
@@ -107,20 +107,20 @@ def _upcast(config: Config) -> str | None:
 def end_of_text(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
     """The end-of-text token of each row that CLIP's text tower reads: the first one."""
     # eos_token_id=2 in old configs is wrong; transformers then reads the token with the largest id, and so do we.
-    return largest_word(inputs, config) if config.eos_token_id == 2 else first_end(inputs, config)
+    return largest_id(inputs, config) if config.eos_token_id == 2 else first_end_of_text(inputs, config)
 
 
-def first_end(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
+def first_end_of_text(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
     """The first end-of-text token of each row, or the row's first token if there is none, as such heads read it."""
-    return _at((_words(inputs) == config.eos_token_id).int().argmax(-1), _words(inputs))
+    return _mark((_input_ids(inputs) == config.eos_token_id).int().argmax(-1), _input_ids(inputs))
 
 
-def largest_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
+def largest_id(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"]:
     """The token with the largest id of each row, which OWL-ViT takes as the end of the text."""
-    return _at(_words(inputs).argmax(-1), _words(inputs))
+    return _mark(_input_ids(inputs).argmax(-1), _input_ids(inputs))
 
 
-def _words(inputs: Mapping[str, Any]) -> Tensor:
+def _input_ids(inputs: Mapping[str, Any]) -> Tensor:
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor):
         raise RltrError(
@@ -129,11 +129,11 @@ def _words(inputs: Mapping[str, Any]) -> Tensor:
     return ids
 
 
-def _at(place: Int[Tensor, " rows"], ids: Int[Tensor, "rows grid"]) -> Bool[Tensor, "rows grid"]:
+def _mark(place: Int[Tensor, " rows"], ids: Int[Tensor, "rows grid"]) -> Bool[Tensor, "rows grid"]:
     return torch.arange(ids.shape[-1], device=ids.device) == place[:, None]
 
 
-def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
+def last_text_token(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
     """The last token of each row that is not the padding token.
 
     Transformers' sequence classifiers read it regardless of the mask. It is not the row's last token if the text itself
@@ -152,26 +152,26 @@ def last_word(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows g
     return place == (place * (ids != padding)).argmax(-1, keepdim=True)
 
 
-def question(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
+def question_tokens(inputs: Mapping[str, Any], config: Config) -> Bool[Tensor, "rows grid"] | None:
     """Splinter's question tokens, with which its head compares all other tokens."""
     ids = inputs.get("input_ids")
     return ids == config.question_token_id if isinstance(ids, Tensor) else None
 
 
-ENCODER = Family(refusal=_as_encoder)
-DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True, also_protected=last_word)
-CAPTION = Family(trailing=1, causal=True, also_protected=end_of_text)
+ENCODER = Family(refusal=_used_as_decoder)
+DECODER = Family(trailing=1, causal=True, cached=True, left_padding=True, also_protected=last_text_token)
+CLIP_TEXT = Family(trailing=1, causal=True, also_protected=end_of_text)
 IMAGE = Family(padded=False)
-CLASSLESS = IMAGE
+NO_SPECIAL_TOKEN = IMAGE
 """Has no special token; the first token stays so that no row is empty."""
-SOUND = Family(refusal=_weighted_layers)
-BESIDE_A_DECODER = Family(tower="encoder")
+SOUND = Family(refusal=_weighted_layer_sum)
+ENCODER_DECODER = Family(tower="encoder")
 """The encoder of an encoder-decoder model; the decoder attends to all its outputs."""
 
 FAMILIES: dict[str, Family] = {
     # images and video
     **dict.fromkeys(("vit", "dinov2", "vit_mae", "vit_msn", "vivit", "dpt", "pixio"), IMAGE),
-    **dict.fromkeys(("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model"), CLASSLESS),
+    **dict.fromkeys(("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model"), NO_SPECIAL_TOKEN),
     **dict.fromkeys(("clip_vision_model", "altclip_vision_model", "chinese_clip_vision_model"), IMAGE),
     **dict.fromkeys(("clipseg_vision_model", "metaclip_2_vision_model", "owlvit_vision_model"), IMAGE),
     **dict.fromkeys(("owlv2_vision_model", "git_vision_model"), IMAGE),
@@ -181,15 +181,15 @@ FAMILIES: dict[str, Family] = {
     "dinov3_vit": Family(leading=_registers, padded=False, patches_only=True),
     "tipsv2_vision_model": Family(leading=_registers, padded=False),
     "beit": Family(padded=False, refusal=_relative_positions),
-    "janus_vision_model": CLASSLESS,
+    "janus_vision_model": NO_SPECIAL_TOKEN,
     # no special token here either, but small images are padded
     **dict.fromkeys(("siglip2_vision_model", "idefics2_vision", "idefics3_vision", "smolvlm_vision"), Family()),
     # sound
     "audio-spectrogram-transformer": Family(leading=2, padded=False),
     **dict.fromkeys(("wav2vec2", "hubert", "data2vec-audio", "sew", "unispeech", "unispeech-sat"), SOUND),
-    "whisper": Family(tower="encoder", padded=False, refusal=_weighted_layers),
-    "moonshine": BESIDE_A_DECODER,
-    "speech_to_text": BESIDE_A_DECODER,
+    "whisper": Family(tower="encoder", padded=False, refusal=_weighted_layer_sum),
+    "moonshine": ENCODER_DECODER,
+    "speech_to_text": ENCODER_DECODER,
     "qwen2_audio_encoder": Family(padded=False),
     "voxtral_encoder": Family(padded=False),
     "pe_audio_encoder": Family(),
@@ -198,15 +198,15 @@ FAMILIES: dict[str, Family] = {
         ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "ernie"), ENCODER
     ),
     **dict.fromkeys(("roberta-prelayernorm", "esm", "data2vec-text", "mobilebert", "xlm-roberta-xl"), ENCODER),
-    "splinter": replace(ENCODER, also_protected=question),
+    "splinter": replace(ENCODER, also_protected=question_tokens),
     **dict.fromkeys(("roc_bert", "bert-generation", "jina_embeddings_v3"), ENCODER),
     **dict.fromkeys(("chinese_clip_text_model", "dpr"), ENCODER),
     "altclip_text_model": Family(tower="roberta"),
     **dict.fromkeys(("modernbert", "nomic_bert", "eurobert", "gte", "esmc"), Family()),
-    **dict.fromkeys(("bart", "mbart", "plbart", "m2m_100", "marian", "pegasus", "blenderbot"), BESIDE_A_DECODER),
-    **dict.fromkeys(("clip_text_model", "clipseg_text_model"), CAPTION),
-    "metaclip_2_text_model": replace(CAPTION, also_protected=first_end),
-    **dict.fromkeys(("owlvit_text_model", "owlv2_text_model"), replace(CAPTION, also_protected=largest_word)),
+    **dict.fromkeys(("bart", "mbart", "plbart", "m2m_100", "marian", "pegasus", "blenderbot"), ENCODER_DECODER),
+    **dict.fromkeys(("clip_text_model", "clipseg_text_model"), CLIP_TEXT),
+    "metaclip_2_text_model": replace(CLIP_TEXT, also_protected=first_end_of_text),
+    **dict.fromkeys(("owlvit_text_model", "owlv2_text_model"), replace(CLIP_TEXT, also_protected=largest_id)),
     # these heads read the last position, even if it is padding
     **dict.fromkeys(("siglip_text_model", "siglip2_text_model"), Family(trailing=1, padded=False)),
     # text, causal
@@ -221,8 +221,8 @@ FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("ernie4_5", "ernie4_5_moe", "hunyuan_v1_dense", "hunyuan_v1_moe"), DECODER),
     **dict.fromkeys(("stablelm", "helium", "bitnet", "diffllama", "nanochat", "modernbert-decoder"), DECODER),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "dots1", "minimax_m2", "cwm", "jais2"), DECODER),
-    "gemma4_text": replace(DECODER, refusal=_shared_keys),
-    "llama4_text": replace(DECODER, refusal=_counted_places),
+    "gemma4_text": replace(DECODER, refusal=_shared_kv_layers),
+    "llama4_text": replace(DECODER, refusal=_attention_temperature),
 }
 """Families by ``config.model_type``, of the tower's config where only a tower is reduced."""
 

@@ -9,12 +9,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from rltr.errors import RltrError
 
-COMPUTED = (
+CONFIG_FIELDS = (
     "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "activation_function", "layer_norm_eps",
     "rms_norm_eps", "patch_size", "image_size", "sliding_window", "rope_parameters",
 )  # fmt: skip
 """Config fields that change a model's outputs and do not follow from the shapes of its weights."""
-ALSO_COMPUTED = (
+OPTIONAL_FIELDS = (
     "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "layer_types", "local_attention",
     "layer_norm_epsilon", "norm_eps",
 )  # fmt: skip
@@ -22,34 +22,34 @@ ALSO_COMPUTED = (
 
 
 class Unreadable(RltrError):
-    """Weights that cannot be compared, because they are quantised, offloaded or sharded; the message says the fix."""
+    """Weights that cannot be compared, because they are quantised, offloaded or sharded."""
 
 
-def fingerprint(model: PreTrainedModel, config: PreTrainedConfig, through: torch.dtype | None = None) -> str:
+def fingerprint(model: PreTrainedModel, config: PreTrainedConfig, loaded_as: torch.dtype | None = None) -> str:
     """SHA-256 of a model's weights and of the config fields that decide how they are used; equal on every machine.
 
     It covers the names, shapes and values of the weights. Values are rounded to bfloat16 first, so that a checkpoint
     loaded in float32 or in bfloat16 has the same fingerprint. Loaded in float16 it has another one, because its values
-    are rounded twice; ``through=torch.float16`` computes that one from the float32 weights.
+    are rounded twice; ``loaded_as=torch.float16`` computes that one from the float32 weights.
 
     Args:
         model: the whole model.
         config: config of the reduced part.
-        through: precision to which values are rounded before they are rounded to bfloat16.
+        loaded_as: compute the fingerprint that the same weights have when loaded in this dtype; None takes them as is.
 
     Raises:
         Unreadable: if the weights are quantised, offloaded or sharded.
     """
-    computed = [[name, getattr(config, name, None)] for name in COMPUTED]
-    also = [[name, getattr(config, name, None)] for name in ALSO_COMPUTED]
-    computed += [[name, value] for name, value in also if value is not None]
-    digest = hashlib.sha256(json.dumps([config.model_type, computed], default=str).encode())
+    fields = [[name, getattr(config, name, None)] for name in CONFIG_FIELDS]
+    optional = [[name, getattr(config, name, None)] for name in OPTIONAL_FIELDS]
+    fields += [[name, value] for name, value in optional if value is not None]
+    digest = hashlib.sha256(json.dumps([config.model_type, fields], default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         refuse_unreadable(name, value)
         digest.update(json.dumps([name, list(value.shape)]).encode())
         rounded = value.detach()
         if value.is_floating_point():
-            rounded = (rounded if through is None else rounded.to(through)).to(torch.bfloat16)
+            rounded = (rounded if loaded_as is None else rounded.to(loaded_as)).to(torch.bfloat16)
         digest.update(rounded.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
@@ -64,8 +64,8 @@ def refuse_unreadable(name: str, value: object) -> None:
     if not isinstance(value, Tensor) or not plain or value.is_quantized:
         raise Unreadable(
             f"the weights of this model are packed ({name} is a {type(value).__module__}.{type(value).__name__}), so "
-            "they cannot be compared with those a policy was trained for. If they are quantised or sharded, attach to "
-            "the model before that, then quantise it in place: it stays attached"
+            "they cannot be compared with those a policy was trained for. If they are quantised or sharded, attach "
+            "the policy before that, then quantise the model in place: the policy stays attached"
         )
     if value.is_meta:
         raise Unreadable(
@@ -73,4 +73,4 @@ def refuse_unreadable(name: str, value: object) -> None:
             "model without device_map offloading, attach, and then call accelerate.cpu_offload or disk_offload"
         )
     if value.layout is not torch.strided:
-        raise Unreadable(f"the weights of this model are stored sparsely ({name}): attach before it is made sparse")
+        raise Unreadable(f"the weights of this model are stored sparsely ({name}): attach before they are made sparse")

@@ -100,7 +100,7 @@ class Forward(Stream):
         self._protected: Bool[Tensor, " total"] | None = None
         self._representative: Int[Tensor, " begun"] | None = None
         self._attention_ran = False
-        self._followed: dict[int, tuple[Tensor, Tensor]] = {}
+        self._gathered: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def trace(self) -> Trace:
@@ -152,7 +152,7 @@ class Forward(Stream):
             hidden = self._on_grid(hidden)
         if last:
             self.tokens = None
-            self._followed.clear()
+            self._gathered.clear()
         return hidden
 
     def _on_grid(self, hidden: Float[Tensor, "batch length width"]) -> Float[Tensor, "rows grid width"]:
@@ -169,38 +169,38 @@ class Forward(Stream):
             source = padding.index_copy_(0, begun.grid_index, source)
         return hidden.flatten(0, 1).index_select(0, source).view(len(tokens.counts), tokens.grid, -1)
 
-    def follow(self, value: Any) -> Any:
+    def gather_kept(self, value: Any) -> Any:
         """Gather the kept tokens from every tensor in ``value`` that has a token axis; return all else unchanged.
 
         Args:
             value: an argument of a layer; tensors in tuples are gathered, too.
         """
         if isinstance(value, tuple):
-            return tuple(self.follow(part) for part in value)
+            return tuple(self.gather_kept(part) for part in value)
         tokens = self._tokens()
         if not isinstance(value, Tensor) or value.ndim < 2 or tokens.uniform == tokens.grid:
             return value
         if value.shape[1] == tokens.grid and value.shape[0] in (1, len(tokens.counts)):
-            return self._once(value, lambda: self._gather(value))
+            return self._gather_once(value, lambda: self._gather(value))
         return value
 
-    def follow_patches(
+    def gather_rotary(
         self, cosine: Float[Tensor, "patches width"], sine: Float[Tensor, "patches width"]
     ) -> tuple[Tensor, Tensor]:
         """Gather rotary embeddings that the model made for patches only; leading tokens are not rotated."""
         if self._tokens().uniform == self._tokens().grid:
             return cosine, sine
-        front = (0, 0, self.leading, 0)
+        leading = (0, 0, self.leading, 0)
         return (
-            self._once(cosine, lambda: self._gather(F.pad(cosine, front, value=1.0)[None]).unsqueeze(1)),
-            self._once(sine, lambda: self._gather(F.pad(sine, front, value=0.0)[None]).unsqueeze(1)),
+            self._gather_once(cosine, lambda: self._gather(F.pad(cosine, leading, value=1.0)[None]).unsqueeze(1)),
+            self._gather_once(sine, lambda: self._gather(F.pad(sine, leading, value=0.0)[None]).unsqueeze(1)),
         )
 
-    def _once(self, value: Tensor, gather: Callable[[], Tensor]) -> Tensor:
+    def _gather_once(self, value: Tensor, gather: Callable[[], Tensor]) -> Tensor:
         """Gather ``value`` once per decision, because all layers are called with the same tensor."""
-        known = self._followed.get(id(value))
+        known = self._gathered.get(id(value))
         if known is None or known[0] is not value:
-            known = self._followed[id(value)] = (value, gather())
+            known = self._gathered[id(value)] = (value, gather())
         return known[1]
 
     def _gather(self, values: Shaped[Tensor, "rows_or_1 grid *rest"]) -> Shaped[Tensor, "batch length *rest"]:
@@ -281,7 +281,7 @@ class Forward(Stream):
             new, old = left.representative, self._representative
             self._representative = new if old is None else new.index_select(0, old)
             protected = protected.index_select(0, left.kept)
-            self._followed.clear()
+            self._gathered.clear()
         self._protected = protected
         self.stages.append(self._tokens())
         return self._shaped(hidden)

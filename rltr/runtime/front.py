@@ -8,13 +8,13 @@ from torch import nn
 
 from rltr.runtime.layers import signature_of
 
-Through: TypeAlias = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+Handler: TypeAlias = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Called with the module, its own forward, and the positional and keyword arguments of the call."""
-PLACE = "_rltr_installation"
+INSTALLATION = "_rltr_installation"
 """Attribute of a module that rltr is installed in."""
 
 
-class Front:
+class ForwardWrapper:
     """A wrapper around a module's ``forward``, set as an instance attribute of the module.
 
     The module may have such a wrapper already, as accelerate sets one: it is called as the module's own forward, and
@@ -22,26 +22,26 @@ class Front:
 
     Args:
         module: the module.
-        through: receives every call.
+        handler: receives every call.
     """
 
-    def __init__(self, module: nn.Module, through: Through) -> None:
+    def __init__(self, module: nn.Module, handler: Handler) -> None:
         self.module = module
-        self.through: Through | None = through
+        self.handler: Handler | None = handler
         self.before: Callable[..., Any] | None = vars(module).get("forward")
         self.__signature__ = signature_of(module)  # trainers and pipelines look at it
         vars(module)["forward"] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
-        through = self.through  # read once: another thread may set it to None
-        return self.native(*args, **kwargs) if through is None else through(self.module, self.native, args, kwargs)
+        handler = self.handler  # read once: another thread may set it to None
+        return self.native(*args, **kwargs) if handler is None else handler(self.module, self.native, args, kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Front":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ForwardWrapper":
         """A wrapper of the copied module that only forwards calls."""
-        copied = Front.__new__(Front)
+        copied = ForwardWrapper.__new__(ForwardWrapper)
         memo[id(self)] = copied
-        copied.module, copied.through = copy.deepcopy(self.module, memo), None
+        copied.module, copied.handler = copy.deepcopy(self.module, memo), None
         copied.before, copied.__signature__ = copy.deepcopy(self.before, memo), self.__signature__
         return copied
 
@@ -51,9 +51,9 @@ class Front:
         forward: Callable[..., Any] = type(self.module).forward.__get__(self.module)
         return forward if self.before is None else self.before
 
-    def take_away(self) -> None:
+    def remove(self) -> None:
         """Restore the module's forward; if another wrapper was set later, only forward calls from now on."""
-        self.through = None
+        self.handler = None
         if vars(self.module).get("forward") is self:
             del vars(self.module)["forward"]
             if self.before is not None:

@@ -21,7 +21,7 @@ from rltr.runtime.attention import IMPLEMENTATION, current
 from rltr.runtime.changes import Changes
 from rltr.runtime.families import OWN_ATTENTION
 from rltr.runtime.forward import Forward, Owner
-from rltr.runtime.front import PLACE, Front
+from rltr.runtime.front import INSTALLATION, ForwardWrapper
 from rltr.runtime.native_copy import guard_copies, native_copy, unguard_copies
 
 LOCK = RLock()
@@ -71,7 +71,7 @@ class Installation:
         self.owner: Owner | None = None
         self.server: Server | None = None
         self._holders = 0
-        self._fronts: list[Front] = []
+        self._wrappers: list[ForwardWrapper] = []
         self.changes: Changes | None = None
         self._native_attention: str = root.config._attn_implementation
 
@@ -135,9 +135,9 @@ class Installation:
         if self.root.config._attn_implementation != IMPLEMENTATION:  # transformers only warns
             raise RltrError(f"{type(self.root).__name__} is not supported: {OWN_ATTENTION}")
         self.changes = Changes(self.model, self.base)
-        self._fronts = [Front(layer, _through_layer) for layer in self.layers]
-        vars(self.base)[PLACE] = self
-        self._fronts.append(Front(self.base, _through_base))
+        self._wrappers = [ForwardWrapper(layer, _through_layer) for layer in self.layers]
+        vars(self.base)[INSTALLATION] = self
+        self._wrappers.append(ForwardWrapper(self.base, _through_base))
         for module in (self.base, *self.layers):
             guard_copies(module)
         guard_copies(self.root, self._copy_root)
@@ -147,10 +147,10 @@ class Installation:
             self.changes.stop()
         for module in (self.root, self.base, *self.layers):
             unguard_copies(module)
-        for front in reversed(self._fronts):
-            front.take_away()
-        self._fronts.clear()
-        vars(self.base).pop(PLACE, None)
+        for wrapper in reversed(self._wrappers):
+            wrapper.remove()
+        self._wrappers.clear()
+        vars(self.base).pop(INSTALLATION, None)
         config = self.root.config
         holders, _ = _held_configs.pop(id(config), (1, ""))
         if holders > 1:  # another model shares this config
@@ -167,7 +167,7 @@ class Installation:
 
 def installed_in(base: nn.Module) -> Installation | None:
     """Return the installation in a base, or None."""
-    found: Installation | None = vars(base).get(PLACE)
+    found: Installation | None = vars(base).get(INSTALLATION)
     return found
 
 

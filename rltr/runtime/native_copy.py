@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from torch import nn
 
 from rltr.errors import RltrError
-from rltr.runtime.front import PLACE, Front
+from rltr.runtime.front import INSTALLATION, ForwardWrapper
 
 GUARDS = ("__deepcopy__", "__getstate__", "_replicate_for_data_parallel")
 """Attributes by which a module is copied: copy.deepcopy, copy.copy and pickle, nn.DataParallel look them up on it."""
@@ -47,10 +47,10 @@ def native_copy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     copied = type(module).__new__(type(module))
     memo[id(module)] = copied
     state: dict[str, Any] = type(module).__getstate__(module)
-    native = {name: value for name, value in state.items() if name not in (*GUARDS, PLACE)}
+    native = {name: value for name, value in state.items() if name not in (*GUARDS, INSTALLATION)}
     copied.__setstate__(copy.deepcopy(native, memo))
-    if isinstance(front := vars(copied).get("forward"), Front):
-        front.take_away()
+    if isinstance(wrapper := vars(copied).get("forward"), ForwardWrapper):
+        wrapper.remove()
     return copied
 
 

@@ -7,7 +7,7 @@ from transformers.utils import ModelOutput
 
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice, Decision, Removal, Trace
-from rltr.runtime.departure import undisturbed
+from rltr.runtime.departure import without_grad_or_autocast
 from rltr.runtime.forward import Forward
 from rltr.selectors.base import Selector
 
@@ -60,5 +60,5 @@ class ReducedModel:
         return self.backbone.forward(self._decide, self.layers, self.removal)
 
     def _decide(self, decision: Decision) -> Choice:
-        with undisturbed(decision.hidden.device):
+        with without_grad_or_autocast(decision.hidden.device):
             return self.selector(decision)
