@@ -274,7 +274,7 @@ UNUSUAL = {
         lambda: hf.SamVisionModel(
             hf.SamVisionConfig(**TINY_IMAGE, output_channels=8, mlp_dim=64, window_size=2, global_attn_indexes=[1, 3])
         ),
-        PIXELS, "work on a grid",
+        PIXELS, "work on a 2-D grid",
     ),
     "attention of its own": (
         lambda: hf.BlipVisionModel(hf.BlipVisionConfig(**TINY_IMAGE)), None, "attention in its own code",
