@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pytest
 
 SLOW: tuple[str, ...] = (
-    "tests/backbone/test_one_way_in.py::test_compiled_models_run_reduced_and_compiled_again",
+    "tests/backbone/test_replaced_parts.py::test_compiled_models_run_reduced_and_compiled_again",
     "tests/benchmarks/test_gpu.py::test_everything_in_small_is_one_file_of_finite_numbers",
     "tests/benchmarks/test_gpu.py::test_the_same_runs_where_tensors_are_on_another_device",
     "tests/dense/test_cache_folder.py::test_processes_share_a_folder",
@@ -20,8 +20,8 @@ SLOW: tuple[str, ...] = (
     "tests/jobs/test_interruption.py",
 )
 ASSETS: tuple[str, ...] = (
-    "tests/test_examples.py::test_real_data",
-    "tests/test_examples.py::test_the_real_minilm_is_unchanged_and_exact",
+    "tests/examples/test_real_data.py::test_real_data",
+    "tests/examples/test_real_data.py::test_the_real_minilm_is_unchanged_and_exact",
 )
 MARKS: Mapping[str, Sequence[str]] = {"slow": SLOW, "assets": ASSETS}
 UNKNOWN = pytest.StashKey[list[str]]()

@@ -16,8 +16,8 @@ from rltr.runtime.kernels import packed
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduced_model import ReducedModel
 from rltr.system.device import move_inputs
+from tests.attention.gpu_kernels import as_on_a_gpu
 from tests.pretended_gpu import DEVICE, Elsewhere, pretended_gpu
-from tests.test_attention import as_on_a_gpu
 
 
 def uneven(backbone: Backbone, layers: tuple[int, ...] = (0, 2)) -> ReducedModel:

@@ -1,14 +1,20 @@
 """Selectors for tests, and a simple reference of the reduced forward pass, one row at a time."""
 
+import copy
 from contextlib import contextmanager
 
 import pytest
 import torch
+import transformers as hf
+from torch import nn
 
+from rltr.runtime.attention import current
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.decision import Choice
 from rltr.selectors import BASELINES, KeepAll, Selector, baseline
 from rltr.selectors.reduced_model import ReducedModel
+from rltr.tasks import TensorExamples
+from tests.conftest import TEXT
 
 LAYERS = (1, 3)
 DEPTH = 4
@@ -175,3 +181,50 @@ def reference(case, row, masks, mode, into=None, layers=LAYERS):
 
 def close(actual, expected, tolerance=1e-5):
     torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+SMALL = {"num_key_value_heads": 1, "head_dim": 8}
+DECODERS = {
+    "llama": (hf.LlamaForSequenceClassification, hf.LlamaConfig(**TEXT, num_key_value_heads=1)),
+    "qwen2": (hf.Qwen2ForSequenceClassification, hf.Qwen2Config(**TEXT, num_key_value_heads=1)),
+    "gemma2": (hf.Gemma2ForSequenceClassification, hf.Gemma2Config(**TEXT, **SMALL, sliding_window=5)),
+    "opt": (
+        hf.OPTForSequenceClassification,
+        hf.OPTConfig(**{k: v for k, v in TEXT.items() if k != "intermediate_size"}, ffn_dim=64, word_embed_proj_dim=32),
+    ),
+    "gpt_neox": (hf.GPTNeoXForSequenceClassification, hf.GPTNeoXConfig(**TEXT)),
+}
+
+
+class Wrapper(nn.Module):
+    """A user's module around a model."""
+
+    def __init__(self, inner, how):
+        super().__init__()
+        self.inner, self.how = inner, how
+
+    def forward(self, **inputs):
+        return self.how(self.inner, inputs)
+
+
+PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def model(tiny_vit):
+    return copy.deepcopy(tiny_vit)
+
+
+def examples():
+    return TensorExamples(
+        torch.arange(4) % 3, list("abcd"), ["a", "b", "c"], {"pixel_values": torch.randn(4, 3, 16, 16)}
+    )
+
+
+def untouched(model):
+    return (
+        current.get() is None
+        and model.config._attn_implementation == "sdpa"
+        and not any("forward" in vars(module) for module in model.modules())
+        and not any(name.startswith("_rltr") for module in model.modules() for name in vars(module))
+    )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.attention.gpu_kernels import as_on_a_gpu
 from tests.pretended_gpu import DEVICE, pretended_gpu
-from tests.test_attention import as_on_a_gpu
 
 Benchmark = Callable[[str], ModuleType]
 PARTS = ["kernels", "proofs", "training", "native", "attach overhead", "speed-up", "decisions", "prices"]

@@ -1,10 +1,12 @@
 """Tiny models without a network, and the same few reviews and photos for every kind of source."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+from PIL import Image
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -64,3 +66,23 @@ def splits(task: Task) -> list[Any]:
 
 def sizes(task: Task) -> list[int]:
     return [len(split) for split in splits(task)]
+
+
+def reviews(rows: int = 20, names: list[str] | None = None) -> datasets.Dataset:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names or ["bad", "good"])}
+    )
+    texts = [f"a {('poor', 'fine')[i % 2]} film" for i in range(rows)]
+    return datasets.Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(rows)]}, features=features)
+
+
+def photo(grey: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (grey, grey, grey)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def photos(rows: int = 20) -> datasets.Dataset:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dark", "light"])})
+    images = [{"bytes": photo((50, 200)[i % 2] + i), "path": None} for i in range(rows)]
+    return datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(rows)]}, features=features)

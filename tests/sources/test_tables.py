@@ -1,8 +1,6 @@
-"""``datasets``, Parquet and Arrow: tables here and on the hub."""
+"""Tables as ``datasets`` objects, Parquet and Arrow files: texts, images, splits and fingerprints."""
 
 import ast
-import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +13,9 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
-from rltr.jobs.preparation import prepare_data
-from rltr.recipe import is_hub_name, load_recipe
 from rltr.tasks import DataOptions, load_task
 from tests.conftest import heard
-from tests.sources.conftest import HALVES, sizes, splits
-
-
-def reviews(rows: int = 20, names: list[str] | None = None) -> datasets.Dataset:
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names or ["bad", "good"])}
-    )
-    texts = [f"a {('poor', 'fine')[i % 2]} film" for i in range(rows)]
-    return datasets.Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(rows)]}, features=features)
-
-
-def photo(grey: int) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (grey, grey, grey)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def photos(rows: int = 20) -> datasets.Dataset:
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dark", "light"])})
-    images = [{"bytes": photo((50, 200)[i % 2] + i), "path": None} for i in range(rows)]
-    return datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(rows)]}, features=features)
+from tests.sources.conftest import HALVES, photos, reviews, sizes, splits
 
 
 @pytest.mark.parametrize("form", ["object", "saved", "parquet", "folder", "arrow"])
@@ -108,55 +84,6 @@ def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel, caplo
     assert "(neg, pos) are not the model's: the class indices 0 to 1 are used instead" in caplog.text
 
 
-def test_hidden_labels_are_explained(bert: PreTrainedModel) -> None:
-    hidden = datasets.Dataset.from_dict({"text": ["a film"], "label": [-1]}, features=reviews().features)
-    data = datasets.DatasetDict(train=reviews(), validation=reviews(4), test=hidden)
-    with pytest.raises(RltrError, match=r"-1 marks examples without a label: .*data\.test_split=validation"):
-        load_task(bert, data)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"text_column": "review"}, r"no column 'review'; there are 'text', 'label'; .*data\.text_column"),
-        ({"text_column": "label"}, r"'label' holds ClassLabel.*, not texts"),
-        ({"label_column": "stars"}, r"no column 'stars'; .*data\.label_column"),
-    ],
-)
-def test_wrong_columns_are_said(bert: PreTrainedModel, options: dict[str, str], said: str) -> None:
-    with pytest.raises(RltrError, match=said):
-        load_task(bert, reviews(), options=DataOptions(**options))
-
-
-def test_a_table_without_images_is_said(vit: PreTrainedModel) -> None:
-    with pytest.raises(RltrError, match="no column 'image'"):
-        load_task(vit, reviews())
-    with pytest.raises(RltrError, match=r"'text' holds .*, not images"):
-        load_task(vit, reviews(), options=DataOptions(image_column="text"))
-
-
-def test_bad_records_are_named_and_left_out_if_asked(
-    bert: PreTrainedModel, vit: PreTrainedModel, caplog: pytest.LogCaptureFixture
-) -> None:
-    skip = DataOptions(fractions=(0.5, 0.25, 0.25), bad_inputs="skip")
-    texts = [*reviews(20)["text"], None, " "]
-    data = datasets.Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(22)]})
-    with pytest.raises(RltrError, match=r"row\[20\]: 'text' is empty; .*data\.bad_inputs=skip"):
-        load_task(bert, data)
-    assert sum(sizes(load_task(bert, data, options=skip))) == 20 and "row[21] is empty" in caplog.text
-    images = [{"bytes": photo(9 * i), "path": None} for i in range(20)] + [{"bytes": b"none", "path": None}, None]
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    data = datasets.Dataset.from_dict({"image": images, "label": [i % 2 for i in range(22)]}, features=features)
-    task = load_task(vit, data, options=HALVES)
-    with pytest.raises(RltrError, match=r"row\[2[01]\] cannot be read as an image"):
-        for split in splits(task):
-            split.batch(range(len(split)))
-    task = load_task(vit, data, options=skip)
-    assert sum(sizes(task)) == 20 and "row[20]" in caplog.text and "row[21]" in caplog.text
-    for split in splits(task):
-        split.batch(range(len(split)))
-
-
 def test_tables_have_fingerprints_that_follow_their_content(
     bert: PreTrainedModel, vit: PreTrainedModel, tmp_path: Path
 ) -> None:
@@ -169,76 +96,6 @@ def test_tables_have_fingerprints_that_follow_their_content(
     paths = {"image": [str(tmp_path / "x.png")] * 20, "label": [0, 1] * 10}
     outside = load_task(vit, datasets.Dataset.from_dict(paths, features=features), options=HALVES).train
     assert outside.fingerprint() is None and outside.batch([0])["pixel_values"].shape == (1, 3, 8, 8)
-
-
-def test_labels_that_are_none_are_said(bert: PreTrainedModel) -> None:
-    data = datasets.Dataset.from_dict({"text": ["a", "fine"], "label": [0.5, 1.0]})
-    with pytest.raises(RltrError, match=r"classes \(0\.5, 1\.0\) do not fit the model's 2"):
-        load_task(bert, data)
-    data = datasets.Dataset.from_dict({"text": ["a", "fine"], "label": ["bad", None]})
-    with pytest.raises(RltrError, match=r"\[1\]: 'label' must be a string or a number, or a list of them, not null"):
-        load_task(bert, data)
-
-
-def test_a_damaged_table_is_one_line(bert: PreTrainedModel, tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(RltrError, match=r"x\.parquet.* cannot be read") as error:
-        load_task(bert, tmp_path / "x.parquet")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        (["dataset_info.json"], "holds no train, validation and test file"),
-        (["state.json"], "holds no train, validation and test file"),
-        (["dataset_info.json", "state.json"], "cannot be read"),
-        (["dataset_dict.json"], "cannot be read"),
-    ],
-)
-def test_a_folder_without_the_table_it_describes(
-    bert: PreTrainedModel, tmp_path: Path, names: list[str], said: str
-) -> None:
-    (tmp_path / "data").mkdir()
-    for name in names:
-        (tmp_path / "data" / name).write_text("{}")
-    with pytest.raises(RltrError, match=f"data.* {said}") as error:
-        load_task(bert, tmp_path / "data")
-    assert "\n" not in str(error.value)
-
-
-def test_a_hub_name_that_cannot_be_reached_is_one_line(bert: PreTrainedModel) -> None:
-    with pytest.raises(
-        RltrError, match=r"'nobody/nothing' \(looked for '.*nobody.nothing'\) cannot be read: .*HF_HUB_OFFLINE"
-    ) as error:
-        load_task(bert, "nobody/nothing")
-    assert "\n" not in str(error.value)
-
-
-def test_a_hub_name_is_asked_for_as_it_was_said(bert: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def load_dataset(*arguments: Any, **options: Any) -> Any:
-        asked.append((*arguments, options))
-        whole = datasets.DatasetDict(train=reviews(20), test=reviews(4))
-        streams = {name: split.to_iterable_dataset() for name, split in whole.items()}
-        return datasets.IterableDatasetDict(streams) if options["streaming"] else whole
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    base = {"data.source": "owner/name", "data.subset": "small", "data.validation_limit": 1}
-    task = prepare_data(load_recipe(None, (), base), bert)
-    assert sizes(task) == [18, 1, 4]
-    task = prepare_data(load_recipe(None, (), {**base, "data.stream_examples": 10}), bert)
-    assert sizes(task) == [9, 1, 4]
-    assert asked == [("owner/name", "small", {"streaming": False}), ("owner/name", "small", {"streaming": True})]
-
-
-def test_what_is_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos" / "cats").mkdir(parents=True)
-    assert is_hub_name("owner/name-1.0") and is_hub_name("nyu-mll/glue")
-    for path in ("photos/cats", "photos", "./a/b", "/a/b", "~/a", "a/b/c", "../a", "a/.b", ""):
-        assert not is_hub_name(path)
 
 
 def test_datasets_is_imported_only_where_it_is_used() -> None:
@@ -280,90 +137,3 @@ def test_texts_of_every_arrow_type(bert: PreTrainedModel, tmp_path: Path, kind: 
     assert sum(sizes(task)) == 20
     for split in splits(task):
         assert [name == "a fine film" for name in split.names] == split.labels.bool().tolist()
-
-
-@pytest.mark.parametrize(
-    "name", ["photos [2024]", "r*x", "r?", "r[!a]", "{a,b}", "a [b] [[c]", "~x", "a b", "ünï", "-x"]
-)
-@pytest.mark.parametrize("layout", ["file", "whole", "splits", "data", "folders", "saved", "csv"])
-def test_a_path_is_no_pattern(bert: PreTrainedModel, tmp_path: Path, name: str, layout: str) -> None:
-    """``datasets`` takes paths for patterns: it finds nothing, or the data of a neighbour that the pattern fits."""
-    for place, word in ((name, "fine"), ("rAx", "poor"), ("rA", "poor"), ("rb", "poor"), ("a", "poor")):
-        folder = tmp_path / layout / place
-        folder.mkdir(parents=True)
-        own = datasets.Dataset.from_dict({"text": [f"a {word} film"] * 20, "label": [0, 1] * 10})
-        if layout in ("file", "whole"):
-            own.to_parquet(folder / "x.parquet")
-        elif layout == "saved":
-            own.save_to_disk(folder)
-        elif layout == "csv":
-            own.to_csv(folder / "train.csv", index=False)
-            own.to_csv(folder / "test.csv", index=False)
-        else:
-            for split in ("train", "validation", "test"):
-                file = {
-                    "splits": folder / f"{split}.parquet",
-                    "data": folder / "data" / f"{split}-00000-of-00001.parquet",
-                    "folders": folder / split / "x [1].parquet",
-                }[layout]
-                file.parent.mkdir(exist_ok=True)
-                own.to_parquet(file)
-    data = tmp_path / layout / name
-    task = load_task(bert, data / "x.parquet" if layout == "file" else data, options=HALVES)
-    assert {text for split in splits(task) for text in split.names} == {"a fine film"}
-    assert sum(sizes(task)) == {"splits": 60, "data": 60, "folders": 60, "csv": 40}.get(layout, 20)
-
-
-def test_hidden_tables_do_not_make_a_folder_of_images_a_table(vit: PreTrainedModel, tmp_path: Path) -> None:
-    for i in range(10):
-        for name, grey in (("dark", 10 + i), ("light", 200 + i)):
-            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
-            (tmp_path / "data" / name / f"{i}.png").write_bytes(photo(grey))
-    for place in (".cache/x.parquet", "._x.parquet", "__MACOSX/x.arrow"):
-        (tmp_path / "data" / place).parent.mkdir(exist_ok=True)
-        (tmp_path / "data" / place).write_bytes(b"PAR1")
-    assert sum(sizes(load_task(vit, tmp_path / "data"))) == 20
-
-
-def test_two_columns_of_one_name_are_said(bert: PreTrainedModel, tmp_path: Path) -> None:
-    column, names = pa.array(["a"] * 20), ["text", "text", "label"]
-    pq.write_table(pa.table([column, column, pa.array([0, 1] * 10)], names=names), tmp_path / "x.parquet")
-    with pytest.raises(RltrError, match=r"x\.parquet' cannot be read: .*text") as error:
-        load_task(bert, tmp_path / "x.parquet")
-    assert "\n" not in str(error.value)
-
-
-def test_a_changed_table_is_read_anew_whatever_its_time(bert: PreTrainedModel, tmp_path: Path) -> None:
-    """``datasets`` keeps a copy, and tells a changed file by its time of change alone, which archives restore."""
-    for word in ("fine", "poor"):
-        table = datasets.Dataset.from_dict({"text": [f"a {word} film"] * 20, "label": [0, 1] * 10})
-        table.to_parquet(tmp_path / "x.parquet")
-        os.utime(tmp_path / "x.parquet", (1e9, 1e9))
-        task = load_task(bert, tmp_path / "x.parquet", options=HALVES)
-        assert {name for split in splits(task) for name in split.names} == {f"a {word} film"}
-
-
-def test_a_changed_table_of_images_has_another_fingerprint(vit: PreTrainedModel, tmp_path: Path) -> None:
-    """The dense model's answers to them are kept under it."""
-    prints = []
-    for dark in ([0, 1], [1, 0]):
-        photos().add_column("own", dark * 10).to_parquet(tmp_path / "x.parquet")
-        os.utime(tmp_path / "x.parquet", (1e9, 1e9))
-        prints.append(load_task(vit, tmp_path / "x.parquet", options=HALVES).train.fingerprint())
-        prints.append(load_task(vit, tmp_path / "x.parquet", options=HALVES).train.fingerprint())
-    assert prints[0] == prints[1] != prints[2] == prints[3]
-
-
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_a_cache_that_cannot_be_written_is_not_needed(
-    bert: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    data = tmp_path / "x.parquet"
-    if form == "parquet":
-        reviews().to_parquet(data)
-    else:
-        reviews().save_to_disk(tmp_path / "saved")
-        data = next((tmp_path / "saved").glob("*.arrow"))
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
-    assert sum(sizes(load_task(bert, data, options=HALVES))) == 20
