@@ -1,4 +1,4 @@
-"""Cost models: what keeping tokens costs, in FLOPs or in measured seconds."""
+"""Cost models: the cost of a forward pass by tokens per row, in FLOPs or in measured seconds."""
 
 from typing import Any
 
@@ -39,15 +39,15 @@ COST_MODELS: Registry[CostModel] = Registry(
 )
 """Cost models by name; packages add theirs by entry points in ``rltr.cost_models``.
 
-A new one here: copy ``flops.py``, add the class here and one to the tests' ``cost`` fixture.
+To add one to rltr, copy ``flops.py``, and add the class here and to the fixture ``cost`` of the tests.
 """
 
 
 def from_dict(data: dict[str, Any]) -> CostModel:
-    """Rebuild any cost model from its ``to_dict``.
+    """Rebuild a cost model of any kind from its ``to_dict``.
 
     Raises:
-        RltrError: if ``data["name"]`` is no known cost model, or the rest does not fit it.
+        RltrError: if ``data["name"]`` is not a known cost model, or the other fields do not fit it.
     """
     name = data.get("name")
     if not isinstance(name, str) or name not in COST_MODELS:

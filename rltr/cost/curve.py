@@ -1,4 +1,4 @@
-"""A fitted curve: seconds per row as a fixed part, a part per token and a part per pair of tokens."""
+"""A latency curve: seconds per row as a polynomial of degree 2 in the number of tokens."""
 
 import math
 from collections.abc import Sequence
@@ -12,34 +12,34 @@ from torch import Tensor
 from rltr.errors import RltrError
 
 FLOOR = 0.05
-"""Times below this share of the longest's count as if they were as long: nobody saves anything on one token."""
+"""Residuals of times below this fraction of the longest time are taken relative to it, because they matter little."""
 LONGEST = 3.0
-"""How often the longest count counts: all savings are shares of it, and kernels take a step there that no curve has."""
+"""Weight of the largest token count in the fit. Savings are relative to it, and kernels are faster or slower there."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Seconds per row: ``fixed + linear * n + quadratic * n**2``. More tokens are never cheaper.
+    """Seconds per row for ``n`` tokens: ``fixed + linear * n + quadratic * n**2``, with coefficients of at least 0.
 
-    Three numbers for a whole curve leave noise no room: a single slow measurement moves them little, and shows as a
-    residual. Layers have such a form by nature: calls, linear maps, attention.
+    The three terms are the cost of calls, of linear maps and of attention. With so few coefficients a single slow
+    measurement changes the curve little, and shows as a residual.
     """
 
     fixed: float
     linear: float
     quadratic: float
     longest: int
-    """The most tokens it was measured with; beyond, the same form goes on."""
+    """Largest measured number of tokens; the curve is extrapolated beyond it."""
     residual: float
-    """How far measured times are from it: root mean square, as a share of each; 0.05 is usual, kernels have steps."""
+    """Root mean square of the relative residuals; 0.05 is usual, because the time of kernels rises in steps."""
 
     def __post_init__(self) -> None:
-        """Refuse a curve that would make more tokens cheaper, or everything free."""
+        """Refuse a curve that falls as tokens are added, or is zero everywhere."""
         parts = (self.fixed, self.linear, self.quadratic, self.residual)
         if not all(0 <= part < math.inf for part in parts) or not any(parts[:3]) or self.longest < 1:
             raise RltrError(
-                "a latency curve needs finite parts of at least 0, one of them above, and a longest count of at least "
-                f"1, got {self}. Measure it again"
+                "a latency curve needs finite coefficients of at least 0, one of them above 0, and a longest count of "
+                f"at least 1, got {self}. Measure it again"
             )
 
     def __call__(self, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
@@ -47,23 +47,23 @@ class Curve:
         return self.fixed + (self.linear + self.quadratic * counts) * counts
 
     def times(self, factor: float) -> "Curve":
-        """The same curve, everything so many times as dear."""
+        """The curve multiplied by ``factor``."""
         return Curve(self.fixed * factor, self.linear * factor, self.quadratic * factor, self.longest, self.residual)
 
 
 def fit(counts: Sequence[int], seconds: Sequence[float]) -> Curve:
-    """The curve closest to measured times, in relative error.
+    """Fit a curve to measured times by least squares of the relative error.
 
     Args:
-        counts: tokens per row, rising.
-        seconds: per row, each above 0.
+        counts: tokens per row, in ascending order.
+        seconds: measured seconds per row, each above 0.
     """
     tokens, measured = np.array(counts, dtype=float), np.array(seconds, dtype=float)
     scale = np.maximum(measured, FLOOR * measured.max())
     weight = 1 / scale
     weight[-1] *= math.sqrt(LONGEST)
     powers = np.stack([np.ones_like(tokens), tokens, tokens**2], axis=1)
-    # Columns of one size: nnls loses small ones otherwise.
+    # Columns scaled to equal norms, because nnls otherwise sets small ones to 0.
     size = np.linalg.norm(powers * weight[:, None], axis=0)
     parts = nnls(powers * weight[:, None] / size, measured * weight)[0] / size
     residual = math.sqrt(float(np.mean(((powers @ parts - measured) / scale) ** 2)))

@@ -1,8 +1,8 @@
-"""Measured time of layers, decisions and whole passes on the device in use.
+"""Measured time of layers, decisions and whole passes on the current device.
 
-A row's time inside a batch cannot be told from its neighbours', and single timings are noisy; so each kind of layer is
-timed at a few token counts, curves of three numbers are fitted, and rewards read these. Curves of parts are then held
-against whole passes (:mod:`rltr.cost.scaling`), and ``rltr.evaluate`` reports how well they predict.
+The time of one row in a batch cannot be measured, and single timings are noisy. So each kind of layer is timed at a few
+token counts, and rewards use curves fitted to these times. The curves are then compared with the times of whole passes
+(:mod:`rltr.cost.scaling`), and ``rltr.evaluate`` reports how well they predict.
 """
 
 import json
@@ -37,9 +37,9 @@ from rltr.system.timing import torch_threads
 
 @dataclass(frozen=True)
 class LatencyCost:
-    """Seconds per row, by curves measured on ``machine`` in batches of ``rows``.
+    """Seconds per row, from curves measured on ``machine`` in batches of ``rows`` rows.
 
-    Make one with :meth:`measure`.
+    Create one with :meth:`measure`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -51,25 +51,25 @@ class LatencyCost:
     machine: Machine
     """Where it was measured."""
     rows: Annotated[int, Field(ge=1)]
-    """Rows per batch that it was measured with."""
+    """Rows per batch during the measurement."""
     date: str
     """When it was measured (UTC, ISO 8601)."""
     layers: tuple[str, ...]
     """The kind of each layer (:func:`layer_kind`)."""
     tables: dict[str, Curve | Table]
-    """Seconds per row of each kind of layer. Earlier versions wrote points, which are still read."""
+    """Seconds per row of each kind of layer. Earlier versions wrote a :class:`Table`, which is still read."""
     overhead: Curve | Table | None = None
-    """Seconds per row of one decision; None where it was not measured, and then counted as 0."""
+    """Seconds per row of one decision; None if it was not measured, and then counted as 0."""
     outside_per_token: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds per token of the input that a pass takes outside of layers and decisions: embedding and head."""
+    """Seconds per input token outside of layers and decisions: embedding and head."""
     native: Annotated[float, Field(gt=0)] = 1.0
-    """Measured time of a native pass's layers over what the curves predict: kernels differ for whole rows."""
+    """Measured time of the layers of a native pass, relative to the curves' prediction; its kernels differ."""
     fit: Fit | None = None
-    """How well it predicts the times of whole passes; None if it was not compared with any."""
+    """How well the times of whole passes are predicted; None if none were measured."""
     busy: str | None = None
     """Sign that other processes used the machine during the measurement, such as the load; None without a sign."""
     disagreement: Annotated[float, Field(ge=0)] = 0.0
-    """How far repeats of the same work disagreed then, as a share (:attr:`rltr.cost.rounds.Rounds.disagreement`)."""
+    """Relative disagreement of repeated timings (:attr:`rltr.cost.rounds.Rounds.disagreement`)."""
 
     @classmethod
     def measure(
@@ -85,24 +85,27 @@ class LatencyCost:
         limit: float = 20.0,
         clock: Clock = CLOCK,
     ) -> "LatencyCost":
-        """Time every kind of layer of ``backbone`` (and a decision) at ``points`` token counts from 1 to ``tokens``.
+        """Time every kind of layer, and decisions, at ``points`` token counts from 1 to ``tokens``.
 
-        Takes about ``passes * points`` times as long as the dense model needs for one batch, over the number of layers
-        that are alike; more where rounds disagree, within bounds.
+        It takes about ``passes * points / n`` native passes of one batch, with ``n`` layers of each kind, and more if
+        rounds disagree.
 
         Args:
-            backbone: its layers run as they are: own device, own data type, plain sdpa.
-            tokens: the most tokens a row will ever have (at least 2).
-            rows: rows per batch, as later in use; a batch of another size takes another time per row.
+            backbone: the model, on the device and with the dtype of later use.
+            tokens: the largest number of tokens of a row, at least 2.
+            rows: rows per batch, as in later use; the time per row depends on it.
             decision: ``decision(n)`` makes one whole decision (selector, redundancy, merging, packing) for ``rows``
                 rows of ``n`` tokens. Without it decisions are counted as free.
-            inputs: of the model, one row with ``tokens`` tokens: shows what layers are called with beside hidden states
-                (rotary factors, positions). Without it they are called with hidden states alone.
-            points: token counts to measure at, evenly spaced.
-            passes: rounds over all counts, layers and decisions; the fastest of each counts.
-            threads: threads within one operator; by default as many as torch uses now.
-            limit: seconds after which rounds that disagree are not repeated any more.
+            inputs: model inputs of one row with ``tokens`` tokens. They show which arguments layers get in addition to
+                hidden states (rotary embeddings, positions). Without it layers are called with hidden states alone.
+            points: number of token counts, evenly spaced.
+            passes: minimum number of rounds over all counts, layers and decisions; the fastest one counts.
+            threads: intra-op threads; by default as many as torch uses now.
+            limit: seconds after which rounds that disagree are not repeated.
             clock: replaced in tests.
+
+        Raises:
+            RltrError: if ``tokens`` is below 2 or ``rows`` below 1.
         """
         if tokens < 2 or rows < 1:
             raise RltrError(f"a latency table needs at least 2 tokens and 1 row, got tokens={tokens} and rows={rows}")
@@ -110,7 +113,7 @@ class LatencyCost:
         machine = Machine.here(backbone.device, backbone.dtype, threads)
         counts = sorted({round(count) for count in np.linspace(1, tokens, points)})
         kinds = tuple(layer_kind(layer) for layer in backbone.layers)
-        # One layer of each kind stands for all of them.
+        # One layer of each kind is timed.
         tasks: dict[str | None, Callable[[int], object]] = {
             kind: layer_task(layer, called.get(layer, {}), backbone, rows, tokens)
             for kind, layer in zip(reversed(kinds), reversed(backbone.layers), strict=True)
@@ -131,20 +134,20 @@ class LatencyCost:
 
     @property
     def longest(self) -> int:
-        """The most tokens that every kind of layer was measured with."""
+        """Largest number of tokens with which every kind of layer was measured."""
         return min(table.longest for table in self.tables.values())
 
     @property
     def depth(self) -> int:
-        """Number of layers that it prices."""
+        """Number of layers."""
         return len(self.layers)
 
     def layer(self, layer: int, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Seconds per row of one layer; beyond the measured counts the curve goes on."""
+        """Seconds per row of one layer, extrapolated beyond the measured counts."""
         return self.tables[self.layers[layer]](counts)
 
     def decision(self, counts: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Seconds per row of one decision; beyond the measured counts the curve goes on."""
+        """Seconds per row of one decision, extrapolated beyond the measured counts."""
         return torch.zeros_like(counts) if self.overhead is None else self.overhead(counts)
 
     def outside(self, grid: int) -> float:
@@ -156,14 +159,14 @@ class LatencyCost:
         return self.outside(grid) + self.native * dense(self, self.depth, grid)
 
     def check(self, backbone: Backbone, threads: int | None = None) -> None:
-        """Refuse to be used for another model or under other conditions than measured.
+        """Raise if the times do not hold for a model on its current device.
 
         Args:
-            backbone: what the table is to be used with, where it is now.
+            backbone: the model.
             threads: as in :meth:`measure`.
 
         Raises:
-            RltrError: if layers, device, data type or thread count differ; the message has both and the fix.
+            RltrError: if layers, device, dtype or thread count differ from those measured.
         """
         kinds = tuple(layer_kind(layer) for layer in backbone.layers)
         if kinds != self.layers:
@@ -179,10 +182,10 @@ class LatencyCost:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "LatencyCost":
-        """Rebuild from :meth:`to_dict`, on any machine (to show it, say): :meth:`check` before pricing anything.
+        """Rebuild from :meth:`to_dict`, on any machine; call :meth:`check` before using it for prices.
 
         Raises:
-            RltrError: if ``data`` is something else.
+            RltrError: if ``data`` does not describe a latency table.
         """
         cost = restore(cls, _in_present_names(data))
         if missing := set(cost.layers) - set(cost.tables):
@@ -190,16 +193,16 @@ class LatencyCost:
         return cost
 
     def save(self, path: Path) -> None:
-        """Write JSON, whole or not at all."""
+        """Write it to a JSON file, atomically."""
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path, backbone: Backbone, threads: int | None = None) -> "LatencyCost":
-        """Read what :meth:`save` wrote and :meth:`check` it.
+        """Read a file that :meth:`save` wrote, and :meth:`check` it.
 
         Raises:
-            RltrError: if the file is not there or no latency table, or does not fit ``backbone`` where it is now.
+            RltrError: if the file does not exist, is not a latency table, or does not hold for ``backbone``.
         """
         try:
             data = strict_json(read_regular(path, LARGEST_CONFIG))
@@ -214,7 +217,7 @@ class LatencyCost:
 
 
 def _in_present_names(data: dict[str, Any]) -> dict[str, Any]:
-    """A table of an earlier version with the names that its fields have now."""
+    """``data`` with current field names, if an earlier version wrote it."""
     fit = data.get("fit")
     if not isinstance(fit, dict):
         return data

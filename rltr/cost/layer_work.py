@@ -1,4 +1,4 @@
-"""One layer, alone: what kind it is, what it is called with, and how to run it on so many tokens."""
+"""Run single layers to time them: find their kind and their arguments, and call them on a given number of tokens."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ from rltr.runtime.layers import signature_of
 
 
 def layer_kind(layer: nn.Module) -> str:
-    """Layers of one kind take one time: same class, same names and shapes of parameters. Same string, same kind."""
+    """Identifier of a layer's class, parameter names and shapes; layers with the same one take the same time."""
     shapes = [f"{name}{tuple(parameter.shape)}" for name, parameter in layer.named_parameters()]
     return f"{type(layer).__name__}-{hashlib.sha256(' '.join(shapes).encode()).hexdigest()[:8]}"
 
 
 @torch.no_grad()
 def arguments(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[nn.Module, dict[str, Any]]:
-    """What each layer is called with beside hidden states and mask, in a native forward pass."""
+    """Arguments of each layer in a native forward pass, without hidden states and mask."""
     called: dict[nn.Module, dict[str, Any]] = {}
 
     def catch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ def layer_task(
     layer: nn.Module, named: Mapping[str, Any], backbone: Backbone, rows: int, tokens: int
 ) -> Callable[[int], object]:
     """A function that runs one layer on the first ``n`` of ``tokens`` random hidden states per row."""
-    # Made on the CPU, so that every device gets the same numbers.
+    # Drawn on the CPU, so that every device gets the same values.
     hidden = torch.randn(rows, tokens, backbone.width, generator=torch.Generator().manual_seed(0))
     hidden = hidden.to(backbone.device, backbone.dtype)
     patches = tokens - backbone.family.leading_tokens(backbone.config) if backbone.family.patches_only else None

@@ -1,4 +1,4 @@
-"""Timed passes of the whole model, dense and reduced, and how well the prices of parts predicted them."""
+"""Timed passes of the whole model, native and reduced, and how well prices predict their times."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from rltr.errors import RltrError
 
 @dataclass(frozen=True)
 class ReducedPass:
-    """A whole reduced pass that was timed beside native ones.
+    """A reduced pass that was timed in alternation with native ones.
 
     Attributes:
-        ratio: its time over the native pass's.
-        counts: tokens that each layer worked on.
-        seen: tokens before each decision.
+        ratio: its time relative to the native pass's.
+        counts: number of tokens of each row in each layer.
+        seen: number of tokens of each row before each decision.
     """
 
     ratio: float
@@ -33,10 +33,10 @@ class WholePasses:
     Attributes:
         grid: tokens per row, padding included.
         native: seconds per row of the native pass.
-        around: share of it that is spent before the first and behind the last layer.
-        reduced: at several keep rates.
-        busy: what said that something else used the machine meanwhile; None if nothing did.
-        disagreement: how far repeats of the same pass disagreed, as a share.
+        around: fraction of it that is spent before the first and after the last layer.
+        reduced: reduced passes at several keep rates.
+        busy: sign that other processes used the machine during the measurement; None without a sign.
+        disagreement: relative disagreement of repeated timings.
     """
 
     grid: int
@@ -49,18 +49,18 @@ class WholePasses:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well prices predicted whole reduced passes, each as a share of the native pass's time.
+    """Measured and predicted times of reduced passes at several keep rates, relative to the native pass.
 
     Attributes:
-        measured: relative times of passes at several keep rates.
-        predicted: what the prices say of them.
+        measured: measured relative times.
+        predicted: the same times predicted by the prices.
     """
 
     measured: tuple[float, ...]
     predicted: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what could not have been measured."""
+        """Refuse times that are not positive and finite, or not in pairs."""
         sound = all(0 < time < math.inf for time in (*self.measured, *self.predicted))
         if not self.measured or len(self.measured) != len(self.predicted) or not sound:
             raise RltrError(
@@ -70,7 +70,7 @@ class Fit:
 
     @property
     def errors(self) -> list[float]:
-        """How far each is off, as a share of the measured time."""
+        """Relative error of each predicted time."""
         return [abs(said / true - 1) for said, true in zip(self.predicted, self.measured, strict=True)]
 
     @property

@@ -1,4 +1,4 @@
-"""What keeping tokens costs, in dense passes: the bridge from a cost model to prices and rewards."""
+"""Prices per token and costs of passes, from a cost model, in units of a dense pass over a typical input."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,18 +12,18 @@ from rltr.cost import CostModel, dense, span
 class Pricing:
     """Prices of one backbone with one set of decision layers.
 
-    The unit is the dense model's cost for an input of typical length, the same for all rows: a second is a second,
-    whatever input it was spent on. Shares of a row's *own* dense cost would let a short text, whose tokens save next to
-    nothing, pay as much as one of ten times its length.
+    The unit is the dense model's cost for an input of typical length, the same for all rows. With each row's *own*
+    dense cost as the unit, a token of a short text would have a higher price than one of a long text, although removing
+    it saves less time.
 
     Args:
         cost: the cost model.
-        layers: the decision layers, rising.
+        layers: the decision layers in ascending order.
         depth: number of layers of the backbone.
         typical: tokens of a typical input, padding excluded.
 
     Attributes:
-        typical_cost: the dense model's cost for such an input, in the cost model's unit.
+        typical_cost: the dense model's cost for a typical input, in the cost model's unit.
     """
 
     def __init__(self, cost: CostModel, layers: Sequence[int], depth: int, typical: int) -> None:
@@ -35,20 +35,20 @@ class Pricing:
         self._tables: dict[str, Tensor] = {}
 
     def dense(self, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Cost of the dense model for rows with so many tokens, in the cost model's unit."""
+        """Cost of the dense model for rows of ``counts`` tokens, in the cost model's unit."""
         return self._look_up("dense", counts, lambda tokens: span(self.cost, 0, self.depth, tokens))
 
     def until_next(self, decision: int, counts: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        """Cost of ``counts`` tokens from a decision up to and including the next one, in the cost model's unit."""
+        """Cost of ``counts`` tokens from one decision up to and including the next, in the cost model's unit."""
         return self._look_up(f"decision {decision}", counts, lambda tokens: self._span(decision, tokens))
 
     def per_token(self, decision: int, counts: Int[Tensor, " rows"], most: int | None = None) -> Float[Tensor, " rows"]:
-        """What each of a row's ``counts`` tokens costs until the next decision, in typical dense passes.
+        """Cost of one token of a row of ``counts`` tokens until the next decision, in typical dense passes.
 
         Args:
             decision: index of the decision.
             counts: tokens of each row, at least 1.
-            most: the largest of them, if the caller knows it: then an accelerator need not be waited for.
+            most: the largest count, if known; without it an accelerator must synchronise.
         """
         return self._look_up(
             f"token {decision}", counts, lambda tokens: self._span(decision, tokens) / tokens / self.typical_cost, most
@@ -66,7 +66,7 @@ class Pricing:
         """Cost of a whole reduced forward pass in the cost model's unit, selector included.
 
         Args:
-            counts_per_stage: tokens before the first decision, then after each.
+            counts_per_stage: tokens before the first decision, and after each one.
         """
         total = self.before_first(counts_per_stage[0])
         for decision, counts in enumerate(counts_per_stage[1:]):
@@ -83,7 +83,7 @@ class Pricing:
     def _look_up(
         self, name: str, counts: Int[Tensor, " rows"], compute: Callable[[Tensor], Tensor], most: int | None = None
     ) -> Tensor:
-        """The cost of each row from a table over all counts so far: a decision must not interpolate layer by layer."""
+        """Look up each row's cost in a cached table over all counts, because computing it layer by layer is slow."""
         longest = int(counts.max()) if most is None else most
         table = self._tables.get(name)
         if table is None or len(table) <= longest or table.device != counts.device:

@@ -1,7 +1,7 @@
-"""Timing many small things at once, so that a burst of other work spoils a round and not a result.
+"""Time many short calls in rounds, so that a short disturbance affects one round and not the result.
 
-Every round runs everything once, so that a machine that slows down slows all; of the rounds the fastest counts, because
-other work can only add time. A fastest time that no other round confirms is measured again.
+Every round times each call, so that a machine that slows down slows all of them alike. The fastest round counts,
+because other processes only add time. If no second round is about as fast, the call is timed again.
 """
 
 import os
@@ -15,39 +15,39 @@ import torch
 from rltr.system.timing import wait
 
 AGREEMENT = 0.03
-"""How far the two fastest rounds may be apart."""
+"""Largest accepted relative difference between the two fastest rounds."""
 SHORT = 0.5e-3
-"""Seconds: shorter calls are repeated until they take so long together, for the clock's sake."""
+"""Minimum duration of one timing in seconds; shorter calls are repeated within a timing."""
 VISIT = 4e-3
-"""Seconds that a round repeats one thing for, at least once."""
+"""Seconds for which a round repeats the timing of one call; it is timed at least once."""
 UNSTEADY = 0.5
-"""Times that disagree by more (:attr:`Rounds.disagreement`) tell that something else runs, and are not trained on.
+"""Largest accepted :attr:`Rounds.disagreement`; beyond it the machine is busy, and a training is refused.
 
-A quiet virtual machine's reach a third, of the shortest calls; beside one other process they were 0.6 to 1.5.
+Up to 0.33 was measured for the shortest calls on a quiet virtual machine, and 0.6 to 1.5 beside one other process.
 """
 STARVED = 0.85
-"""A processor that works for us less than this share of the time works for somebody else."""
+"""If the process gets a processor for less than this fraction of the time, the machine is busy."""
 
 
 def load_average() -> float:
-    """Processes that want a processor, over the last minute; 0 where the system does not tell."""
+    """Load average over the last minute; 0 on systems that have none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Clock:
-    """What tells the time, and who else uses the machine; called, it tells the time. Replaced in tests.
+    """Sources of time and load; calling it returns the wall time. Replaced in tests.
 
     Attributes:
-        wall: seconds.
-        cpu: processor seconds of this process.
-        load: processes that want a processor.
-        processors: how many there are for them.
+        wall: returns the wall time in seconds.
+        cpu: returns the processor time of this process in seconds.
+        load: returns the load average.
+        processors: returns the number of processors.
     """
 
     wall: Callable[[], float] = time.perf_counter
@@ -56,21 +56,21 @@ class Clock:
     processors: Callable[[], int] = processors
 
     def __call__(self) -> float:
-        """Seconds."""
+        """Wall time in seconds."""
         return self.wall()
 
 
 CLOCK = Clock()
-"""This machine's."""
+"""The clock of this machine."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """What was measured, and how busy the machine was meanwhile.
+    """Results of timing, and how busy the machine was.
 
     Attributes:
-        times: of each thing that was timed, the seconds of one call in each round.
-        cpu: processor seconds of this process per second, over the whole measurement.
+        times: for each call, its seconds in each round.
+        cpu: processor seconds of this process per second of the measurement.
     """
 
     times: list[list[float]]
@@ -78,14 +78,14 @@ class Rounds:
 
     @property
     def fastest(self) -> list[float]:
-        """Seconds of one call of each thing, in its fastest round."""
+        """Seconds of each call in its fastest round."""
         return [min(own) for own in self.times]
 
     @property
     def disagreement(self) -> float:
-        """How much longer than the fastest of the same work a quarter of all rounds took at least, as a share.
+        """Upper quartile, over all calls and rounds, of the time relative to the call's fastest round, minus 1.
 
-        So a machine that is slow all the time agrees with itself, and so does one that is disturbed now and then.
+        It is small for a machine that is slow all the time, and for one that is disturbed only now and then.
         """
         longer = [np.array(own) / max(min(own), 1e-12) - 1 for own in self.times]
         return float(np.quantile(np.concatenate(longer), 0.75))
@@ -99,14 +99,14 @@ def rounds(
     limit: float = 20.0,
     clock: Clock = CLOCK,
 ) -> Rounds:
-    """Time every call, in alternation.
+    """Time calls in alternation.
 
     Args:
-        calls: what to time; each runs once before, untimed.
-        device: that it runs on, waited for.
-        least: rounds in any case.
-        most: rounds at most; those after ``least`` only run what is not confirmed yet.
-        limit: seconds after which no round begins beyond ``least``.
+        calls: the functions to time; each runs once before, untimed.
+        device: the device on which they run; timing synchronises it.
+        least: minimum number of rounds.
+        most: maximum number of rounds. Rounds after ``least`` only time calls whose fastest time is not confirmed.
+        limit: seconds after which no further round begins, except for the first ``least``.
         clock: replaced in tests.
     """
     times: list[list[float]] = [[] for _ in calls]
@@ -118,7 +118,7 @@ def rounds(
         open_ones = [i for i, own in enumerate(times) if number < least or not _confirmed(own)]
         if not open_ones or (number >= least and clock() - begun > limit):
             break
-        # There and back: nothing is always timed behind the same neighbour.
+        # In alternating order, so that a call is not always timed after the same other call.
         for i in open_ones if number % 2 == 0 else reversed(open_ones):
             times[i].append(_visit(calls[i], repeats[i], device, clock))
     took = max(clock() - begun, 1e-9)
@@ -126,11 +126,11 @@ def rounds(
 
 
 def busy(measured: Rounds, device: torch.device, clock: Clock = CLOCK) -> str | None:
-    """What says that something else used the machine while it was measured; None if nothing does.
+    """Signs that other processes used the machine during a measurement; None without a sign.
 
     Args:
-        measured: what was found.
-        device: that was measured.
+        measured: the measurement.
+        device: the device that was measured.
         clock: replaced in tests.
     """
     signs = []
@@ -157,13 +157,13 @@ def _confirmed(times: Sequence[float]) -> bool:
 
 
 def _repeats(call: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> int:
-    """Calls that make up one timing."""
+    """Number of calls per timing."""
     once = _seconds(call, 1, device, clock)
     return max(1, min(1000, round(SHORT / max(once, 1e-9))))
 
 
 def _visit(call: Callable[[], object], repeats: int, device: torch.device, clock: Callable[[], float]) -> float:
-    """Seconds of one call: the fastest of the timings that fit into a visit."""
+    """Seconds of one call: the fastest timing within :data:`VISIT` seconds."""
     begun, fastest = clock(), float("inf")
     while True:
         fastest = min(fastest, _seconds(call, repeats, device, clock) / repeats)

@@ -1,4 +1,4 @@
-"""Prices of parts held against whole passes: scaled until they add up, or found not to."""
+"""Compare prices of layers and decisions with the times of whole passes, and scale them to fit."""
 
 from dataclasses import replace
 
@@ -12,23 +12,23 @@ from rltr.cost.latency import LatencyCost
 from rltr.cost.passes import Fit, WholePasses
 
 SCALES = (0.25, 4.0)
-"""How much dearer layers may be in a pass than alone (caches are colder there): beyond, something else was measured."""
+"""Bounds of the factor between a layer's time in a pass and alone, where caches are warmer."""
 DECISION_SCALES = (0.1, 10.0)
-"""The same for decisions, which are short, so that what surrounds them weighs more."""
+"""The same for decisions, whose time depends more on the surrounding work because they are short."""
 
 PULL = 0.01
-"""How strongly factors stay near 1: where passes hardly differ, they cannot tell layers from decisions."""
+"""Weight of a penalty that keeps factors near 1, because similar passes do not determine both."""
 
 
 def predict(
     cost: LatencyCost, counts: Int[Tensor, "layers rows"], seen: Int[Tensor, "decisions rows"], grid: int
 ) -> float:
-    """Relative time of a reduced pass, as a share of the native pass over ``grid`` tokens, by the prices.
+    """Predicted time of a reduced pass, relative to the native pass over ``grid`` tokens.
 
     Args:
         cost: the prices.
-        counts: tokens that each layer works on.
-        seen: tokens before each decision.
+        counts: number of tokens of each row in each layer.
+        seen: number of tokens of each row before each decision.
         grid: tokens per row, padding included.
     """
     layers, decisions = _parts(cost, counts, seen)
@@ -36,20 +36,20 @@ def predict(
 
 
 def compare(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
-    """The same prices, with how well they predict ``passes``."""
+    """Return the prices with :attr:`LatencyCost.fit` set by comparison with ``passes``."""
     predicted = tuple(predict(cost, one.counts, one.seen, passes.grid) for one in passes.reduced)
     return replace(cost, fit=Fit(tuple(one.ratio for one in passes.reduced), predicted))
 
 
 def scaled(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
-    """Prices whose layers and decisions are scaled, each by one factor, to what whole passes took.
+    """Scale the prices of layers and of decisions, each by one factor, to fit the times of whole passes.
 
-    Layers that run alone find warm caches, and decisions are timed on made-up tokens; one factor for each corrects the
-    level and leaves the form. The factors are bounded: prices that need more are of something else, and stay wrong.
+    A layer that runs alone finds warm caches, and decisions are timed on random tokens; the factors correct for both.
+    They are bounded, so that prices that are wrong for another reason stay wrong and are noticed.
 
     Args:
-        cost: measured in parts.
-        passes: whole ones, at least two of them reduced.
+        cost: prices from timings of single layers and decisions.
+        passes: timed whole passes, at least two of them reduced.
     """
     around = passes.around * passes.native
     taken = np.array([one.ratio * passes.native for one in passes.reduced])
@@ -66,7 +66,7 @@ def scaled(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
 
 
 def _parts(cost: LatencyCost, counts: Tensor, seen: Tensor) -> tuple[float, float]:
-    """Seconds per row of a pass's layers and of its decisions."""
+    """Predicted seconds per row of a pass's layers, and of its decisions."""
     layers = torch.stack([cost.layer(i, own.to(torch.float64)) for i, own in enumerate(counts)]).sum(0)
     decisions = torch.stack([cost.decision(own.to(torch.float64)) for own in seen])
     return float(layers.mean()), float(decisions.sum(0).mean())

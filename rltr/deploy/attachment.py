@@ -1,4 +1,4 @@
-"""Running a policy in production: ``rltr.attach`` makes a model cheaper in place, ``rltr.detach`` undoes it."""
+"""Run a policy in production: ``rltr.attach`` makes a model's calls reduced passes, ``rltr.detach`` restores it."""
 
 import copy
 import threading
@@ -23,13 +23,13 @@ from rltr.selectors.reduced_model import ReducedModel
 
 
 class Attachment:
-    """A policy that is attached to a model: until it is detached, every call of the model runs on fewer tokens.
+    """A policy attached to a model: until it is detached, every call of the model is a reduced forward pass.
 
-    :func:`rltr.attach` makes one. It is a context manager that detaches at the end of its block.
+    :func:`rltr.attach` returns one. It is a context manager that detaches at the end of its block.
 
     Attributes:
-        reduced_model: the reduced forward pass that every call of the model now is.
-        cost_weight: the operating point: the cost weight at which the policy decides.
+        reduced_model: the model with the policy as its selector.
+        cost_weight: the operating point, the cost weight at which the policy decides.
     """
 
     def __init__(self, policy: Policy, reduced_model: ReducedModel, cost_weight: float) -> None:
@@ -48,15 +48,16 @@ class Attachment:
     def kept(self) -> Tokens | None:
         """The tokens that reached the last layer in this thread's last call; None before the first.
 
-        ``kept.counts`` has how many there are in each row, ``kept.present`` which ones, ``(rows, grid)``.
+        ``kept.counts`` is their number in each row, and ``kept.present`` a mask ``(rows, grid)`` of the original
+        tokens.
         """
         last: Tokens | None = getattr(self._last, "kept", None)
         return last
 
     def detach(self) -> None:
-        """Restore the model, bit for bit; detaching again does nothing, so that a block may end with a detached one.
+        """Restore the model bit for bit. If it is already detached, do nothing.
 
-        Passes that other threads have begun end as the reduced ones they are. Calls after this one are native.
+        Reduced passes that other threads have begun finish as such. Later calls are native.
         """
         with LOCK:
             if not self._attached:
@@ -66,7 +67,7 @@ class Attachment:
             self.reduced_model.backbone.detach()
 
     def __enter__(self) -> "Attachment":
-        """Nothing more to do: the model is attached already."""
+        """Return itself; the model is already attached."""
         return self
 
     def __exit__(
@@ -76,16 +77,16 @@ class Attachment:
         self.detach()
 
     def begin(self) -> Forward:
-        """The reduced pass that a call of the model becomes.
+        """Start the reduced pass for one call of the model.
 
         Raises:
-            RltrError: if the model has other weights by now than those the policy was trained for.
+            RltrError: if the weights were changed, and are no longer those the policy was trained for.
         """
         self._weights.refuse_others()
         return self.reduced_model.new_forward()
 
     def end(self, forward: Forward | None) -> None:
-        """Note what a pass of this thread kept; None if it failed."""
+        """Store which tokens this thread's pass kept; ``forward`` is None if it failed."""
         self._last.kept = None if forward is None else forward.stages[-1]
 
 
@@ -98,29 +99,30 @@ def attach(
     cost_weight: float | None = None,
     attention: Backend = "auto",
 ) -> Attachment:
-    """Make ``model`` run with fewer tokens from now on: the same object, called in the same way, with less work.
+    """Make ``model`` run with fewer tokens from now on. It stays the same object and is called in the same way.
 
     Outputs have the same type and shape; their values are those of the model on the tokens that the policy keeps.
 
-    A ``copy.deepcopy`` of the model is the native model, which a policy of its own may be attached to.
+    A ``copy.deepcopy`` of an attached model is the native model; a policy can be attached to it separately.
 
     Args:
         model: the model the policy was trained for, in evaluation mode.
         policy: a policy, or its folder.
-        budget: time to aim for, as a share of the native model's over the same batches, padding included, by the
-            policy's calibration; a share of the dense layers' cost where prices are FLOPs or no times were calibrated.
-        max_drop: quality (accuracy, for classes) that is lost at most, 0.01 for one point, as sure as the policy was
-            calibrated for (90 %, unless its recipe says otherwise).
-        cost_weight: the control parameter itself, above 0 and finite: the higher, the fewer tokens are kept. Give
+        budget: target time as a fraction of the native model's for the same batches, padding included, by the policy's
+            calibration. If prices are FLOPs or no times were calibrated, a fraction of the dense layers' cost.
+        max_drop: largest loss of mean quality (accuracy, for classes), 0.01 for one point, at the confidence of the
+            policy's calibration (90 % by default).
+        cost_weight: weight of the cost against quality, above 0 and finite: the higher, the fewer tokens are kept. Give
             exactly one of the three.
-        attention: how rows of uneven length are computed, see :data:`rltr.runtime.kernels.Backend`; outputs are equal.
+        attention: attention backend for rows of different lengths, see :data:`rltr.runtime.kernels.Backend`; outputs
+            are equal.
 
     Returns:
         The attachment; ``with rltr.attach(...):`` detaches at the end of the block.
 
     Raises:
-        RltrError: if the policy is for another model (with both fingerprints), the operating point is outside of its
-            calibration, or the model is attached already.
+        RltrError: if the policy was trained for another model, the operating point is outside its calibration, or a
+            policy is attached to the model already.
     """
     if attachments(model):
         raise RltrError("a policy is attached to this model already: call rltr.detach(model) first")
@@ -130,20 +132,20 @@ def attach(
     backbone = Backbone(model, policy.backbone.get("tower"), attention=attention)
     policy.check_fits(backbone)
     say_if_measured_elsewhere(policy, backbone)
-    # A network of its own: the same policy may be attached to another model on another device.
+    # A copy of the network, because the same policy may be attached to another model on another device.
     learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, weight)
     return Attachment(policy, ReducedModel(backbone, learned, policy.layers, policy.removal), weight)
 
 
 def detach(model: nn.Module) -> None:
-    """Undo :func:`attach`: the model is bit for bit what it was.
+    """Undo :func:`attach`, and restore the model bit for bit.
 
     Args:
-        model: what a policy was attached to, or anything that shares the part it is attached to: a larger model around
-            it, or one of several towers' wrappers. All policies attached to parts of it are detached.
+        model: the model a policy was attached to, or a module that contains it or its reduced submodule. All policies
+            attached to parts of it are detached.
 
     Raises:
-        RltrError: if nothing is attached to it.
+        RltrError: if no policy is attached to it.
     """
     found = attachments(model)
     if not found:
@@ -153,7 +155,7 @@ def detach(model: nn.Module) -> None:
 
 
 def attachments(model: object) -> list[Attachment]:
-    """The policies that are attached to a model or to parts of it; none to what is no module."""
+    """All policies attached to a model or its submodules; an empty list for anything that is not a module."""
     if not isinstance(model, nn.Module):
         return []
     places = [installed_in(part) for part in model.modules()]

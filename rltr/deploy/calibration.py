@@ -1,4 +1,4 @@
-"""From what a user wants (a budget, a bound on the loss of quality) to the cost weight that gives it."""
+"""Calibration: from a budget or a bound on the loss of quality to the cost weight that gives it."""
 
 import math
 from collections.abc import Sequence
@@ -12,31 +12,31 @@ from scipy.optimize import isotonic_regression
 from rltr.errors import RltrError
 
 MOST_BUDGET = 2.0
-"""Above the dense cost everything is kept; far above, somebody meant percent."""
+"""Largest accepted budget. With 1 everything is kept; larger numbers are likely meant as percent."""
 
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-20, 1e20
-"""Cost weights with which prices are numbers in single precision, far from its ends."""
+"""Range of cost weights for which prices neither overflow nor underflow in single precision."""
 
 ROUNDING = 1e-12
-"""Means that are equal on paper may differ by this."""
+"""Tolerance for rounding errors of means."""
 
 
 @dataclass(frozen=True)
 class CalibrationPoint:
-    """What a cost weight gives on the validation split.
+    """Cost, time and quality at one cost weight, on the validation split.
 
     Attributes:
         cost_weight: weight of the cost in the reward.
-        cost: cost of the reduced layers as a share of the dense layers', by the cost model, selector included. The
-            native model computes padding, too, so the dense layers' cost is that of the padded batch.
-        quality: mean quality of the answers, at most 1 (see :class:`rltr.tasks.goals.Goal`): for classes, accuracy.
-        dense_quality: the dense model's, on the same inputs.
-        drop_bound: mean quality lost at most, as sure as ``confidence``, on inputs like these (see
-            :mod:`rltr.deploy.drop_bound`); None in calibrations from before there were bounds.
-        confidence: of the bound.
-        inputs: how many inputs it comes from.
-        time: measured time of whole passes as a share of native passes over the same batches, padding, embedding and
-            head included; None where prices are counted, and in calibrations from before times were measured.
+        cost: cost of the reduced layers, decisions included, relative to the dense layers', by the cost model. The
+            dense layers' cost is that of the padded batch, because the native model computes padding.
+        quality: mean quality of the answers, at most 1 (see :class:`rltr.tasks.goals.Goal`); for classes, accuracy.
+        dense_quality: mean quality of the dense model on the same inputs.
+        drop_bound: upper confidence bound of the loss of mean quality (see :mod:`rltr.deploy.drop_bound`); None in
+            calibrations of earlier versions.
+        confidence: confidence of the bound.
+        inputs: number of inputs.
+        time: measured time of whole passes relative to native passes over the same batches, padding, embedding and
+            head included; None if prices are counted, and in calibrations of earlier versions.
     """
 
     cost_weight: Annotated[float, Field(ge=SMALLEST_WEIGHT, le=LARGEST_WEIGHT)]
@@ -50,7 +50,7 @@ class CalibrationPoint:
 
     @property
     def share(self) -> float:
-        """What a budget is a share of: measured time where there is one, the cost model's cost otherwise."""
+        """The value that a budget refers to: relative measured time, or relative cost if no time was measured."""
         return self.cost if self.time is None else self.time
 
     def to_dict(self) -> dict[str, float | None]:
@@ -59,13 +59,14 @@ class CalibrationPoint:
 
 
 def weight_for_budget(table: Sequence[CalibrationPoint], budget: float) -> float:
-    """The cost weight at which the validation split took ``budget``, interpolated in the logarithm of the weight.
+    """The cost weight for a budget, by linear interpolation of the calibration in the logarithm of the weight.
 
-    A budget is a share of the native model's measured time where times were calibrated, and of the dense layers' cost
-    by the cost model elsewhere (:attr:`CalibrationPoint.share`).
+    Args:
+        table: the calibration.
+        budget: target relative time, or relative cost if no times were calibrated (:attr:`CalibrationPoint.share`).
 
     Raises:
-        RltrError: if the budget lies outside of what was calibrated.
+        RltrError: if the budget is outside the calibrated range.
     """
     of = "native time" if table and all(point.time is not None for point in table) else "dense cost"
     if not 0 < budget <= MOST_BUDGET:
@@ -91,15 +92,15 @@ def weight_for_budget(table: Sequence[CalibrationPoint], budget: float) -> float
 
 
 def weight_for_drop(table: Sequence[CalibrationPoint], max_drop: float) -> float:
-    """The cheapest calibrated cost weight that is sure to lose at most ``max_drop`` (0.01: one point) of quality.
+    """The cheapest calibrated cost weight that loses at most ``max_drop`` (0.01: one point) of mean quality.
 
-    Sure as the table's confidence: of ten calibrations at 0.9, at most one promises a weight that loses more. One bound
-    alone keeps that promise, but the best of many would not. So the weights are tested one after the other, in an order
-    that no data decides: from the gentlest up, until the first whose bound is too high; what comes after it is not
-    looked at (fixed-sequence testing, as in "Learn then Test", Angelopoulos et al. 2021).
+    This holds at the confidence of the calibration: at 0.9, at most one of ten calibrations returns a weight that loses
+    more. Taking the best of many bounds would not keep that confidence. So weights are tested in a fixed order, from
+    the lowest, until the first bound above ``max_drop`` (fixed-sequence testing, as in "Learn then Test", Angelopoulos
+    et al. 2021).
 
     Raises:
-        RltrError: if not even the gentlest weight is sure to be that good, or the table is empty or has no bounds.
+        RltrError: if the bound of the lowest weight is above ``max_drop``, or the table is empty or has no bounds.
     """
     if not 0 <= max_drop < 1:
         raise RltrError(f"max_drop must be at least 0 and below 1 (0.01 means one point of quality), got {max_drop}")
@@ -107,8 +108,8 @@ def weight_for_drop(table: Sequence[CalibrationPoint], max_drop: float) -> float
     rising = sorted(table, key=lambda point: point.cost_weight)
     if any(point.drop_bound is None for point in rising):
         raise RltrError(
-            f"max_drop={max_drop} cannot be promised: this policy was calibrated by an older rltr, which kept only "
-            "estimates of what is lost. `rltr calibrate` measures it anew; or pass budget= or cost_weight="
+            f"max_drop={max_drop} cannot be guaranteed: an older rltr calibrated this policy, and stored only "
+            "estimates of the loss. Calibrate again with `rltr calibrate`, or pass budget= or cost_weight="
         )
     sure = list(takewhile(lambda point: _bound(point) <= max_drop + ROUNDING, rising))
     if not sure:
@@ -121,31 +122,31 @@ def _bound(point: CalibrationPoint) -> float:
 
 
 def _unsure(gentlest: CalibrationPoint, max_drop: float) -> str:
-    """Why not even the gentlest weight is sure to lose at most ``max_drop``, and what would help."""
+    """The error if the bound of the lowest weight is above ``max_drop``: the reason, and how to fix it."""
     assert gentlest.drop_bound is not None and gentlest.confidence is not None and gentlest.inputs is not None
     seen = gentlest.dense_quality - gentlest.quality
     reason = (
-        f"max_drop={max_drop} cannot be promised: at the gentlest weight this policy was calibrated with "
-        f"({gentlest.cost_weight:.2g}) {seen:.4f} was lost on {gentlest.inputs} validation inputs, which with "
-        f"{gentlest.confidence:.0%} confidence is at most {gentlest.drop_bound:.4f}. Accept that much"
+        f"max_drop={max_drop} cannot be guaranteed: at the lowest calibrated weight ({gentlest.cost_weight:.2g}) "
+        f"{seen:.4f} was lost on {gentlest.inputs} validation inputs, which means at most {gentlest.drop_bound:.4f} "
+        f"with {gentlest.confidence:.0%} confidence. Accept that much"
     )
-    if min(max_drop, max_drop - seen) > ROUNDING:  # no number of inputs is sure of no loss at all
-        # Twice as sure takes about four times the inputs; where next to nothing changes, twice.
+    if min(max_drop, max_drop - seen) > ROUNDING:  # no number of inputs can guarantee a loss of 0
+        # Halving the margin takes about four times the inputs, or twice if no answer changes.
         power = 1 if seen == 0 else 2
         about = gentlest.inputs * ((gentlest.drop_bound - seen) / (max_drop - seen)) ** power
-        # Here, because scipy's statistics take twice as long to import as all the rest that attaching needs.
+        # Imported here, because scipy.stats takes twice as long to import as all else that attaching needs.
         from rltr.deploy.drop_bound import fewest_inputs
 
         needed = max(math.ceil(about), fewest_inputs(max_drop, gentlest.confidence))
-        reason += f"; or calibrate on about {needed:,} inputs (data.validation_limit), if they answer as well"
+        reason += f"; or calibrate on about {needed:,} inputs (data.validation_limit), if the loss on them is the same"
     return f"{reason}; or pass a cost_weight= below {gentlest.cost_weight:.2g} and measure it"
 
 
 def monotone(table: Sequence[CalibrationPoint]) -> list[CalibrationPoint]:
-    """The points in order of their weight, without those whose share is no less than that of one before them.
+    """The points in ascending order of weight, without those whose share is not below all earlier ones.
 
-    Measured times are first smoothed, on the grounds that they fall as the weight grows: the lowest of many noisy
-    numbers is lower than what it stands for, and would hide all behind it.
+    Measured times are smoothed first by isotonic regression. Otherwise one time that noise made too low would remove
+    all later points.
 
     Raises:
         RltrError: if the table is empty.

@@ -1,4 +1,4 @@
-"""The card of a policy folder: what it is, what it was measured to do, how to use it."""
+"""The model card of a policy folder: what the policy is for, how to use it, and its measured trade-off."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ import yaml
 
 
 def card(config: Mapping[str, Any]) -> str:
-    """The text of a policy folder's README.md.
+    """Render the model card, README.md of a policy folder, as Markdown.
 
     Args:
-        config: what ``config.json`` holds.
+        config: content of ``config.json``.
     """
     backbone, recipe, facts = config["backbone"], config["recipe"], config["facts"]
     learner = recipe.get("learner", {})
@@ -28,8 +28,8 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         f"# Token selection for {in_one_line(backbone['name'])}",
         "",
-        f"A policy that decides which tokens the frozen {backbone['model_type']} model can do without. It works with "
-        f"the weights it was trained for and no others (fingerprint `{backbone['fingerprint'][:16]}`).",
+        f"A policy that decides which tokens the frozen {backbone['model_type']} model can do without. It works only "
+        f"with the weights it was trained for (fingerprint `{backbone['fingerprint'][:16]}`).",
         "",
         "```python",
         "import rltr",
@@ -56,16 +56,16 @@ def card(config: Mapping[str, Any]) -> str:
         lines += ["| " + " | ".join(in_one_line(row[column]) for column in columns) + " |" for row in facts["table"]]
     lines += [
         "",
-        "Times are measured shares of the native model's over the same batches, padding, embedding and head included, "
-        "and what a budget is a share of; a dash where prices are counted. Costs are shares of the dense layers' cost "
-        "on the same padded batches, by the cost model. Both include the policy's own.",
+        "Times are measured, relative to the native model for the same batches, padding, embedding and head included; "
+        "budgets refer to them. A dash means that no times were measured. Costs are relative to the dense layers' cost "
+        "for the same padded batches, by the cost model. Both include the cost of the policy.",
         "",
     ]
     return "\n".join(lines)
 
 
 def lost_at_most(point: Mapping[str, Any]) -> str:
-    """The bound of what a calibrated weight loses, and how sure it is: ``0.45%, 90% sure``; a dash if there is none.
+    """The bound of the loss of a calibration point and its confidence, as ``0.45%, 90% sure``, or a dash.
 
     Args:
         point: the fields of an :class:`rltr.deploy.CalibrationPoint`.
@@ -80,5 +80,5 @@ def _time(point: Mapping[str, Any]) -> str:
 
 
 def in_one_line(value: object) -> str:
-    """Text or a number as it may stand in a heading or a table: nothing in it ends the line or the cell."""
+    """Format text or a number for a Markdown heading or table cell, without line breaks and unescaped bars."""
     return " ".join(str(value).split()).replace("|", "\\|")

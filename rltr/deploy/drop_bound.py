@@ -1,11 +1,12 @@
-"""How much quality is lost at most: one-sided bounds from paired answers. Pure functions on arrays.
+"""One-sided confidence bounds of the mean loss of quality, from paired answers. Pure functions on arrays.
 
-Each input's loss is the dense model's quality minus the reduced one's. Inputs are taken as drawn independently from
-what the model will see. A bound at a confidence of 0.9 is below the true mean loss in at most one of ten draws.
+The loss of an input is the dense model's quality minus the reduced model's. Inputs are assumed to be drawn
+independently from those of later use. A bound with confidence 0.9 is below the true mean loss in at most one of ten
+draws.
 
-Which bound it is depends on what losses can be. Answers that are right or wrong have losses of -1, 0 and 1, and an
-exact bound. Chosen by power, the share of 1,000 draws in which a drop of one point is promised at a confidence of 0.9,
-where 1 % of the answers become wrong and 0.5 % right (``python -m benchmarks.drop_bounds`` has more):
+If answers are right or wrong, losses are -1, 0 or 1, and there is an exact bound. It was chosen for its power: the
+fraction of 1,000 draws in which a loss of at most one point is guaranteed with confidence 0.9, if 1 % of the answers
+become wrong and 0.5 % become right (``python -m benchmarks.drop_bounds`` has more):
 
 ======  =====  ==========================  =======  =================
 inputs  exact  two Clopper-Pearson bounds  betting  Hoeffding-Bentkus
@@ -15,8 +16,8 @@ inputs  exact  two Clopper-Pearson bounds  betting  Hoeffding-Bentkus
 5,000   0.94   0.69                        0.69     0
 ======  =====  ==========================  =======  =================
 
-The normal approximation promises more, and does not keep it where few answers change. Betting holds for all bounded
-losses, so it serves where answers are more or less right.
+The normal approximation has more power, but its bounds fail too often if few answers change. The betting bound holds
+for all bounded losses, so it is used for all other goals.
 """
 
 import math
@@ -30,17 +31,17 @@ from scipy.stats import binom, binomtest, norm
 from rltr.errors import RltrError
 
 LARGEST_LOSS = 1.0
-"""What one input can lose at most, from perfect to worthless. A quality without a lower end (D², or a cosine below 0)
-would need a bound on what can be lost, so more than this counts as this."""
+"""Largest loss of one input; larger ones are clipped. A quality without a lower bound (D², or a cosine below 0) has no
+largest loss, but the betting bound needs one."""
 
 SPARE = 0.01
-"""Share of the risk that is spent on leaving out shares of gains that are not in accord with those seen."""
+"""Fraction of the risk (1 - confidence) for the confidence interval of the fraction of answers that become right."""
 
 Losses = Float[NDArray[np.float64], " inputs"]
 
 
 def drop_bound(losses: Losses, confidence: float, right_or_wrong: bool) -> float:
-    """The mean loss that is not exceeded, as sure as ``confidence``: exact, or by betting.
+    """Upper bound of the mean loss with confidence ``confidence``: exact, or by betting.
 
     Args:
         losses: quality of the dense model's answer minus that of the reduced one's; at least one.
@@ -66,16 +67,16 @@ def drop_bound(losses: Losses, confidence: float, right_or_wrong: bool) -> float
 def paired_bound(inputs: int, lost: int, won: int, confidence: float) -> float:
     """Exact upper bound of a loss of accuracy, from the number of answers that became wrong and that became right.
 
-    It is Buehler's bound (Buehler 1957; Lloyd and Kabaila 2003): possible outcomes are put in order of a first guess at
-    the bound, and the bound is the largest loss with which an outcome no higher than the one seen has a probability
-    above ``1 - confidence``. That probability depends on how common gains are, too: it is the largest over all shares
-    of gains that are in accord with those seen, and the risk that the true share is none of them is added (Berger and
-    Boos 1994). Without a gain seen it is about Clopper's and Pearson's bound of the share that is lost.
+    It is Buehler's bound (Buehler 1957; Lloyd and Kabaila 2003). Possible outcomes are ordered by an approximate bound.
+    The exact bound is the largest mean loss for which an outcome that is not above the observed one has a probability
+    of more than ``1 - confidence``. This probability also depends on the fraction of gains, a nuisance parameter: its
+    maximum over a confidence interval of that fraction is taken, and the interval's risk is added (Berger and Boos
+    1994). Without an observed gain it is close to the Clopper-Pearson bound of the fraction of losses.
 
     Args:
-        inputs: how many were answered by both models, at least 1.
-        lost: how many only the dense model got right.
-        won: how many only the reduced model got right.
+        inputs: number of inputs, at least 1.
+        lost: number of inputs that only the dense model answered correctly.
+        won: number of inputs that only the reduced model answered correctly.
         confidence: above 0, below 1.
     """
     if lost == inputs:
@@ -84,20 +85,22 @@ def paired_bound(inputs: int, lost: int, won: int, confidence: float) -> float:
     spare = SPARE * risk
     fewest, most = binomtest(won, inputs).proportion_ci(1 - spare)
     z = float(norm.isf(risk))
-    extra = max(1.0, z * z / 4)  # with it, the first guess rises with every loss and falls with every gain
+    extra = max(1.0, z * z / 4)  # makes the approximate bound rise with every loss and fall with every gain
     guess = lost - won + z * math.sqrt(lost + won + extra)
     gains = np.arange(int(binom.isf(1e-12, inputs, most)) + 1)
-    # For each number of gains, the most losses with which the first guess is not above the one seen.
+    # For each number of gains, the largest number of losses with an approximate bound not above the observed one.
     root = (np.sqrt(np.maximum(z * z + 4 * (guess + 2 * gains + extra), 0)) - z) / 2
     losses = np.floor(np.maximum(root, 0) ** 2 - gains - extra + 1e-9)
 
     def excess(drop: float) -> float:
-        """How far the probability of being seen so low, with a mean loss of ``drop``, is above the risk."""
+        """Probability of an outcome not above the observed one, with mean loss ``drop``, minus the risk."""
         low, high = max(fewest, -drop), min(most, (1 - drop) / 2)
         if low > high:
-            return spare - risk  # no share of gains in accord with those seen leaves room for it
+            return spare - risk  # not possible with any fraction of gains in the interval
         share_won = np.linspace(low, high, 40)[:, None]
-        share_lost = np.clip((share_won + drop) / np.maximum(1 - share_won, 1e-12), 0, 1)  # of what is not won
+        share_lost = np.clip(
+            (share_won + drop) / np.maximum(1 - share_won, 1e-12), 0, 1
+        )  # of inputs that are not gains
         outcomes = binom.pmf(gains, inputs, share_won) * binom.cdf(losses, inputs - gains, share_lost)
         return float(outcomes.sum(1).max()) + spare - risk
 
@@ -106,21 +109,22 @@ def paired_bound(inputs: int, lost: int, won: int, confidence: float) -> float:
 
 
 def betting_bound(losses: Losses, confidence: float) -> float:
-    """Upper bound of the mean of losses that are at most :data:`LARGEST_LOSS`, whatever else their distribution is.
+    """Upper bound of the mean of losses of at most :data:`LARGEST_LOSS`, for any distribution.
 
-    Somebody bets, input after input, that the mean is below some value, with stakes that depend on what was seen before
-    (Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", section 4). If it is not,
-    the odds of ever being ``1 / (1 - confidence)`` times richer are at most ``1 - confidence``; so all values at which
-    the bets ended that rich are ruled out. What the order of inputs does is evened out by betting in several.
+    It is the betting bound of Waudby-Smith and Ramdas (2024), "Estimating means of bounded random variables by
+    betting", section 4. For each candidate mean, a wealth process bets input by input that the true mean is lower, with
+    stakes that depend on earlier inputs only. If the candidate is the true mean, the wealth exceeds ``1 / (1 -
+    confidence)`` with a probability of at most ``1 - confidence``, so candidates with more wealth are excluded. The
+    wealth is averaged over several orders of the inputs.
 
     Args:
-        losses: in any order; what is above the largest loss counts as that.
+        losses: losses in any order; those above the largest loss are clipped.
         confidence: above 0, below 1.
     """
     inputs, target = len(losses), -math.log1p(-confidence)
     generator = np.random.default_rng(0)
     orders = np.stack([generator.permutation(np.minimum(losses, LARGEST_LOSS)) for _ in range(8)])
-    # The best stake for a known variance, and that of what was seen before, beginning as if half were lost, half won.
+    # The optimal stake for a known variance, with the variance of the earlier inputs and a prior of 1.
     seen = np.arange(1, inputs + 1)
     means = orders.cumsum(1) / (seen + 1)
     variances = (1 + ((orders - means) ** 2).cumsum(1)) / (seen + 1)
@@ -128,8 +132,8 @@ def betting_bound(losses: Losses, confidence: float) -> float:
     stakes = np.sqrt(2 * target / (inputs * before))
 
     def excess(mean: float) -> float:
-        """Logarithm of the wealth after betting against ``mean``, above what rules it out."""
-        bounded = np.minimum(stakes, 0.9 / (LARGEST_LOSS - mean))  # never all of it
+        """Logarithm of the wealth against ``mean``, minus the threshold that excludes it."""
+        bounded = np.minimum(stakes, 0.9 / (LARGEST_LOSS - mean))  # never the whole wealth
         wealth = np.log1p(bounded * (mean - orders)).sum(1)
         return float(np.logaddexp.reduce(wealth)) - math.log(len(orders)) - target
 
@@ -141,5 +145,5 @@ def betting_bound(losses: Losses, confidence: float) -> float:
 
 
 def fewest_inputs(drop: float, confidence: float) -> int:
-    """How many inputs it takes at least to be so sure of a drop, even if not one answer gets worse."""
+    """Smallest number of inputs with which a loss of at most ``drop`` can be guaranteed, if no answer gets worse."""
     return math.ceil(math.log((1 - SPARE) * (1 - confidence)) / math.log1p(-drop))

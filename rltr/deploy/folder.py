@@ -1,4 +1,4 @@
-"""The policy folder: weights in safetensors, everything else in JSON, and a card. Nothing in it can run code."""
+"""The policy folder: weights in safetensors, settings in JSON, and a model card. Loading it runs no code from it."""
 
 import hashlib
 import json
@@ -35,17 +35,16 @@ class Policy:
 
     Attributes:
         network: the network that scores tokens.
-        layers: the decision layers: before these, tokens may leave.
+        layers: the decision layers; tokens may leave before each of them.
         removal: whether removed tokens are merged or dropped.
-        cost: the cost model its prices come from.
+        cost: the cost model of its prices.
         typical_tokens: tokens of the training input of median length; a dense pass over it is the unit of prices.
-        backbone: what it was trained for: ``name``, ``model_type``, ``fingerprint``, ``fingerprint_in_float16``,
-            ``depth``, ``width``, and ``tower`` if only a part of it is reduced.
+        backbone: the model it was trained for: ``name``, ``model_type``, ``fingerprint``, ``fingerprint_in_float16``,
+            ``depth``, ``width``, and ``tower`` if only a submodule is reduced.
         calibration: cost, time and quality at several cost weights, on the validation split.
-        recipe: the recipe it was trained with, as plain data.
-        facts: what it was measured to do, for its card: optionally ``table`` (rows of test results as mappings) and
-            ``environment`` (one line).
-        quality_name: what the calibrated quality is called, such as ``accuracy``.
+        recipe: the recipe of its training, as plain data.
+        facts: test results for its card: optionally ``table`` (rows as mappings) and ``environment`` (one line).
+        quality_name: name of the calibrated quality, such as ``accuracy``.
     """
 
     network: TokenPolicy
@@ -65,23 +64,24 @@ class Policy:
         return Pricing(self.cost, self.layers, self.backbone["depth"], self.typical_tokens)
 
     def check_prices(self) -> None:
-        """Refuse prices by which it cannot decide.
+        """Refuse prices that the policy network cannot take as input.
 
         Raises:
-            ValueError: with what is wrong.
+            ValueError: if a cost is not finite, negative, or falls as tokens are added (see
+                :func:`rltr.deploy.prices.check_prices`).
         """
         check_prices(self.cost, self.layers, self.backbone["depth"], self.typical_tokens, self.network.config.grid)
 
     def _is_trained_for(self, backbone: Backbone) -> bool:
-        """Whether a model's weights are those it was trained for: in the same precision, or either one in float16."""
+        """Whether the weights are those it was trained for; either the stored or the present ones may be in float16."""
         stored, in_half = self.backbone["fingerprint"], self.backbone.get("fingerprint_in_float16")
         return backbone.fingerprint in (stored, in_half) or backbone.fingerprint_in_float16 == stored
 
     def check_fits(self, backbone: Backbone) -> None:
-        """Refuse any model but the one this policy was trained for, and a policy that would ruin it.
+        """Refuse a model other than the one this policy was trained for, and a damaged policy.
 
         Raises:
-            RltrError: with both fingerprints; or with what is not sound.
+            RltrError: if fingerprints or shapes differ, or weights of the policy are not finite.
         """
         if not self._is_trained_for(backbone):
             raise RltrError(
@@ -95,7 +95,7 @@ class Policy:
         found = {"layers": backbone.depth, "width": backbone.width, "pooled": backbone.family.pooled}
         if made != found:
             raise RltrError(
-                f"this policy is damaged: it was made for {made}, but its model has {found}. Export it again"
+                f"this policy is damaged: its network is for {made}, but the model has {found}. Export it again"
             )
         try:
             check_sound(self.network.state_dict())
@@ -104,7 +104,7 @@ class Policy:
 
 
 def describe(backbone: Backbone) -> dict[str, Any]:
-    """What a policy remembers of the model it was trained for: the field ``backbone`` of :class:`rltr.Policy`."""
+    """Describe a model for the field ``backbone`` of :class:`rltr.Policy`."""
     return {
         "name": backbone.name,
         "model_type": backbone.config.model_type,
@@ -117,10 +117,10 @@ def describe(backbone: Backbone) -> dict[str, Any]:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy folder; the policy that ``folder`` held before is replaced once the new one is complete.
+    """Write a policy folder. A policy that is already in ``folder`` is replaced once the new one is complete.
 
     Raises:
-        RltrError: if ``folder`` is the one in use, or the policy is not sound.
+        RltrError: if ``folder`` is in use, or weights or prices of the policy are not finite.
     """
     try:
         weights = to_bytes(policy.network)
@@ -150,16 +150,16 @@ def save_policy(policy: Policy, folder: Path) -> None:
 
 
 def load_policy(folder: Path | str) -> Policy:
-    """Read a policy folder. Everything in it is checked, so the result is a policy that can run, or an error.
+    """Read a policy folder, and check everything in it.
 
     Args:
         folder: a folder that ``rltr export``, ``rltr train`` (its ``policy``) or :func:`rltr.deploy.save_policy` wrote.
 
     Raises:
-        RltrError: if it is no policy folder, it is damaged, or it is from a newer rltr or one that is too old.
+        RltrError: if it is not a policy folder, is damaged, or was written by a newer or a much older rltr.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise RltrError(f"a policy is loaded from a folder, and {folder!r} is no path")
+        raise RltrError(f"a policy is loaded from a folder, but {folder!r} is not a path")
     folder = at_home(folder)
     _require_both(folder)
     content = read_regular(folder / CONFIG, LARGEST_CONFIG)
@@ -180,7 +180,7 @@ def load_policy(folder: Path | str) -> Policy:
             stored.quality_name,
         )
         policy.check_prices()
-        # Last, because everything above says more about what is wrong.
+        # Digests are compared last, because the errors above say more precisely what is wrong.
         if stored.weights_sha256 not in (None, hashlib.sha256(weights).hexdigest()):
             raise ValueError(f"{WEIGHTS} is not the file that {CONFIG} was written with: one is of another policy")
         if stored.settings_sha256 not in (None, settings):
@@ -193,7 +193,7 @@ def load_policy(folder: Path | str) -> Policy:
 
 
 def _require_both(folder: Path) -> None:
-    """Refuse a folder in which one of the two files is not there."""
+    """Refuse a folder that lacks one of the two files."""
     try:
         for name in (CONFIG, WEIGHTS):
             os.stat(folder / name)
@@ -201,7 +201,7 @@ def _require_both(folder: Path) -> None:
         is_run = os.path.exists(folder / POLICY_FOLDER / CONFIG)
         inside = f"; did you mean {str(folder / POLICY_FOLDER)!r}?" if is_run else ""
         raise RltrError(
-            f"{folder} is no policy folder: it needs {CONFIG} and {WEIGHTS}; `rltr export` writes one{inside}"
+            f"{folder} is not a policy folder: it needs {CONFIG} and {WEIGHTS}; `rltr export` writes one{inside}"
         ) from None
     except (OSError, ValueError) as error:  # no access; a null character
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -209,6 +209,6 @@ def _require_both(folder: Path) -> None:
 
 
 def _short(error: ValueError) -> str:
-    """An error in one line that is not as long as whatever somebody wrote into a file."""
+    """An error's text in one line, cut to 400 characters, because it may quote the file."""
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else f"{text[:400]}…"

@@ -1,6 +1,6 @@
-"""The operating point that ``rltr.attach`` is asked for, checked before anything is done to the model.
+"""Check the operating point passed to ``rltr.attach``, and turn it into a cost weight.
 
-Which cost weight a budget means is in :mod:`rltr.deploy.calibration`.
+:mod:`rltr.deploy.calibration` looks up budgets and bounds.
 """
 
 import math
@@ -19,17 +19,17 @@ from rltr.errors import RltrError
 def chosen_weight(
     table: Sequence[CalibrationPoint], budget: object = None, max_drop: object = None, cost_weight: object = None
 ) -> float:
-    """The cost weight that exactly one of three wishes means.
+    """The cost weight for an operating point. Exactly one of the three must be given.
 
     Args:
         table: the policy's calibration.
-        budget: share to aim for: of the native time where times were calibrated, of the dense cost elsewhere.
-        max_drop: quality that may be lost.
+        budget: target relative time, or relative cost if no times were calibrated.
+        max_drop: largest loss of mean quality.
         cost_weight: the weight itself, from :data:`rltr.deploy.calibration.SMALLEST_WEIGHT` to
             :data:`rltr.deploy.calibration.LARGEST_WEIGHT`.
 
     Raises:
-        RltrError: if not exactly one is given, it is no number, or it lies outside of the calibration.
+        RltrError: if not exactly one is given, it is not a number, or it is outside the calibration.
     """
     asked = {"budget": budget, "max_drop": max_drop, "cost_weight": cost_weight}
     given = {name: number(name, value) for name, value in asked.items() if value is not None}
@@ -51,12 +51,12 @@ def chosen_weight(
 
 
 def number(name: str, value: object) -> float:
-    """``value`` as a float, of whatever type of numbers it is.
+    """Convert a Python, numpy or torch number to a float.
 
     Raises:
-        RltrError: if it is something else, such as text or a truth value.
+        RltrError: if ``value`` is anything else, such as a string or a bool.
     """
-    if hasattr(value, "ndim") and hasattr(value, "item") and value.ndim == 0:  # of numpy or torch
+    if hasattr(value, "ndim") and hasattr(value, "item") and value.ndim == 0:  # numpy or torch scalar
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RltrError(f"{name}={value!r} must be a number, such as {name}=0.5, but is of type {type(value).__name__}")

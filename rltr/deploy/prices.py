@@ -1,4 +1,4 @@
-"""Are prices such that a policy can decide by them? Prices that are none would drop everything, without a word."""
+"""Check the prices of a policy: with a price that is not finite, it would silently drop every token."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,29 +8,29 @@ import torch
 from rltr.cost import CostModel, dense, span
 
 SMALLEST, LARGEST = 1e-17, 1e6
-"""What one token may cost until the next decision, in typical dense passes. With every cost weight that is allowed, the
-logarithm that policies take is finite in single precision."""
+"""Accepted range of one token's cost until the next decision, in typical dense passes. Within it the logarithm of the
+price is finite in single precision for every allowed cost weight."""
 POINTS = 65
-"""Numbers of tokens at which costs are looked at."""
+"""Number of token counts at which costs are checked."""
 
 
 def check_prices(cost: CostModel, layers: Sequence[int], depth: int, typical: int, grid: int) -> None:
-    """Refuse a cost model that does not keep its promises for rows of up to ``grid`` tokens.
+    """Refuse a cost model whose costs are invalid for rows of up to ``grid`` tokens.
 
     Args:
         cost: the cost model.
         layers: the decision layers.
-        depth: layers of the backbone.
+        depth: number of layers of the backbone.
         typical: tokens of a typical input.
-        grid: the most tokens that a row had in training.
+        grid: largest number of tokens of a row in training.
 
     Raises:
-        ValueError: if it prices another number of layers; or a cost is not finite, below 0 or falls as tokens are
-            added; or a token's price is next to nothing, or beyond all measure.
+        ValueError: if it has another number of layers; a cost is not finite, negative, or falls as tokens are added; or
+            a token's price is outside ``SMALLEST`` to ``LARGEST``.
     """
     if cost.depth != depth:
-        raise ValueError(f"cost prices {cost.depth} layers, backbone has {depth}")
-    # In single precision, as prices are read; at a few counts, because the grid may be whatever somebody wrote down.
+        raise ValueError(f"cost has prices for {cost.depth} layers, but the backbone has {depth}")
+    # In single precision, as policies use prices. At a few counts, because a damaged file may have a huge grid.
     counts = torch.linspace(1, grid, min(grid, POINTS), dtype=torch.float32, device="cpu").round().unique()
     for layer in range(depth):
         _check_rising(cost.layer(layer, counts), f"layer {layer}")

@@ -1,4 +1,4 @@
-"""What a policy folder's config.json holds, field by field; whatever does not fit is refused before it is used."""
+"""The schema of config.json in a policy folder."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from rltr.system.reading import strict_json
 from rltr.version import __version__
 
 FORMAT = 4
-"""Raised when older versions could no longer read a folder, or its policy would decide otherwise now."""
+"""The current format. It is increased if older versions cannot read new folders, or would decide differently."""
 OLDEST = 2
-"""The oldest format that is still read: it has no digests."""
+"""The oldest format that can be read; it has no digests."""
 RENAMED = 4
 """The first format with the present names (:mod:`rltr.system.former_names`)."""
 DECIDE = ("backbone", "layers", "removal", "policy", "cost", "typical_tokens", "calibration")
-"""The fields that decide which tokens leave; their digest is stored beside them. The rest tells where it came from."""
+"""Fields that determine which tokens leave; their digest is stored, too. The other fields are information."""
 CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 Text = Annotated[str, Field(max_length=4096)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -44,7 +44,7 @@ class StoredBackbone(BaseModel):
 
 
 class StoredFacts(BaseModel):
-    """What a policy was measured to do, for its card."""
+    """Test results of a policy, for its card."""
 
     model_config = CLOSED
 
@@ -80,10 +80,10 @@ class StoredPolicy(BaseModel):
 
     @model_validator(mode="after")
     def _of_one_model(self) -> "StoredPolicy":
-        """Refuse what each field may be, but all together cannot."""
+        """Refuse fields that are valid each, but contradict each other."""
         layers, depth, shape = self.layers, self.backbone.depth, self.policy
         if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= depth:
-            raise ValueError(f"layers {layers} must rise, each from 0 to {depth - 1}")
+            raise ValueError(f"layers {layers} must be in ascending order, each from 0 to {depth - 1}")
         if (shape.depth, shape.backbone_width) != (depth, self.backbone.width):
             raise ValueError(
                 f"policy is for {shape.depth} layers of width {shape.backbone_width}, backbone has {depth} of "
@@ -111,18 +111,18 @@ class StoredPolicy(BaseModel):
 
 
 def read_config(content: bytes) -> tuple[StoredPolicy, str]:
-    """Read a config.json.
+    """Parse the content of a config.json.
 
     Returns:
-        What it holds, and the digest of its settings, which is the stored one if nobody changed them.
+        Its fields, and the digest of its settings, which equals the stored one unless the file was changed.
 
     Raises:
-        RltrError: if it is from a newer rltr or one too old.
+        RltrError: if a newer or a much older rltr wrote it.
         ValueError: if it is damaged; the message names the field.
     """
     data = strict_json(content)
     if not isinstance(data, dict):
-        raise ValueError("config.json holds no fields")
+        raise ValueError("config.json is not a JSON object")
     _check_format(data)
     try:
         stored = StoredPolicy.model_validate_json(json.dumps(_in_present_names(data)))
@@ -132,19 +132,19 @@ def read_config(content: bytes) -> tuple[StoredPolicy, str]:
 
 
 def digest_of_settings(config: Mapping[str, Any]) -> str:
-    """SHA-256 of all fields that decide which tokens leave, whatever their order and layout."""
+    """SHA-256 of the fields :data:`DECIDE`, independent of their order and of whitespace."""
     former = {new: old for old, new in former_names.POLICY_FOLDER.items()} if _has_former_names(config) else {}
     names = [former.get(name, name) for name in DECIDE]
     return hashlib.sha256(_canonical({name: config[name] for name in names})).hexdigest()
 
 
 def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with the digest of its settings, checked as it will be when it is read.
+    """Add the digest of the settings to a config, and check that it can be read again.
 
-    Half characters, which paths on Linux may have, become question marks.
+    Lone surrogates, which Linux paths may contain, become question marks.
 
     Raises:
-        RltrError: with the first field that could not be read again.
+        RltrError: if a field could not be read again.
     """
     plain = json.loads(json.dumps(config, ensure_ascii=False).encode("utf-8", "replace"))
     plain["settings_sha256"] = digest_of_settings(plain)
@@ -164,13 +164,13 @@ def _canonical(data: Any) -> bytes:
 def _check_format(data: Mapping[str, Any]) -> None:
     found, version = data.get("format"), data.get("rltr")
     if not isinstance(found, int) or isinstance(found, bool):
-        return  # the schema says what is wrong
+        return  # the schema refuses it
     if found > FORMAT:
-        raise RltrError(f"it was written by rltr {version}, which this {__version__} cannot read: update rltr")
+        raise RltrError(f"it was written by rltr {version}, which rltr {__version__} cannot read: update rltr")
     if found < OLDEST:
         raise RltrError(
-            f"it is from an older rltr {version}, whose prices had another unit: this one would drop other tokens than "
-            f"were measured. Train it again, or run it with the rltr it is from"
+            f"it was written by the older rltr {version}, whose prices had another unit, so this version would remove "
+            f"other tokens than were measured. Train it again, or run it with rltr {version}"
         )
 
 
@@ -179,10 +179,10 @@ def _has_former_names(config: Mapping[str, Any]) -> bool:
 
 
 def _in_present_names(data: dict[str, Any]) -> dict[str, Any]:
-    """A config of an earlier format with the names that its fields have now.
+    """A config with current field names, if it has an earlier format.
 
     Raises:
-        RltrError: if it has names that its format does not have.
+        RltrError: if it has current names although its format is earlier.
     """
     if not _has_former_names(data):
         return data
@@ -200,7 +200,7 @@ def _in_present_names(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, and where."""
+    """The first validation error and its field, as one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))
     shown = "" if first["type"] in ("missing", "value_error") else f", not {repr(first['input'])[:60]}"

@@ -1,4 +1,4 @@
-"""A policy's weights as bytes in safetensors, and back: nothing is allocated before shapes are seen to fit."""
+"""Serialise a policy's weights as safetensors. Shapes are checked before memory for tensors is allocated."""
 
 from collections.abc import Mapping
 
@@ -11,36 +11,36 @@ from rltr.policies.network import PolicyConfig, TokenPolicy
 from rltr.system.former_names import POLICY_WEIGHTS, present_names
 
 LARGEST = 1e6
-"""Far beyond any trained weight, and small enough that no logit of a policy overflows single precision."""
+"""Largest accepted absolute weight: larger than any trained one, and logits do not overflow in single precision."""
 HEADER = 2**16
-"""Bytes that names and shapes may take in the file."""
+"""Bytes allowed for names and shapes in the file."""
 
 
 def to_bytes(network: TokenPolicy) -> bytes:
-    """The weights of a policy.
+    """Serialise the weights of a policy.
 
     Raises:
-        ValueError: if they are not sound (see :func:`check_sound`).
+        ValueError: if a weight is not finite or too large (see :func:`check_sound`).
     """
     check_sound(network.state_dict())
     return save({name: value.detach().cpu().float().contiguous() for name, value in network.state_dict().items()})
 
 
 def most_bytes(config: PolicyConfig) -> int:
-    """Bytes that the weights of such a policy may take as a file."""
+    """Largest size in bytes of the weights file of a policy with this config."""
     return HEADER + 4 * sum(value.numel() for value in _outline(config).values())
 
 
 def from_bytes(content: bytes, config: PolicyConfig, former: bool = False) -> TokenPolicy:
-    """The policy that :func:`to_bytes` wrote, frozen, in evaluation mode.
+    """Load a policy that :func:`to_bytes` wrote; it is frozen and in evaluation mode.
 
     Args:
-        content: the file.
+        content: content of the file.
         config: shape of the policy.
-        former: whether tensors have their former names, which they had in policy folders before format 4.
+        former: whether tensors have their names of before format 4.
 
     Raises:
-        ValueError: if these are no weights of a policy of this shape, in single precision and sound.
+        ValueError: if names, shapes or dtypes do not fit ``config``, or a weight is not finite or too large.
     """
     try:
         described = dict(deserialize(content))
@@ -50,7 +50,7 @@ def from_bytes(content: bytes, config: PolicyConfig, former: bool = False) -> To
     outline = {names.get(name, name): value for name, value in _outline(config).items()}
     if described.keys() != outline.keys():
         odd = sorted(described.keys() ^ outline.keys())
-        raise ValueError(f"the weights are of another policy: {odd[0][:100]!r} is in one of the two only")
+        raise ValueError(f"the weights are of another policy: {odd[0][:100]!r} is either missing or not expected")
     for name, wanted in outline.items():
         kind, shape = described[name]["dtype"], tuple(described[name]["shape"])
         if kind != "F32" or shape != tuple(wanted.shape):
@@ -61,7 +61,8 @@ def from_bytes(content: bytes, config: PolicyConfig, former: bool = False) -> To
     if former:
         tensors = present_names(tensors, POLICY_WEIGHTS, "the weights")
     check_sound(tensors)
-    # On the processor, whatever the default is; its first weights are drawn, and replaced: nobody else's draws change.
+    # On the CPU whatever the default device is. The random initial weights are replaced; the fork keeps the global
+    # random state unchanged.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         network = TokenPolicy(config)
     network.load_state_dict(tensors, assign=True)
@@ -69,10 +70,10 @@ def from_bytes(content: bytes, config: PolicyConfig, former: bool = False) -> To
 
 
 def check_sound(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights with which a policy does not decide, but drops everything: a logit that is none is not above 0.
+    """Refuse weights that are not finite: with a NaN logit, which is not above 0, a policy would drop every token.
 
     Raises:
-        ValueError: if a number is not finite, or beyond :data:`LARGEST`.
+        ValueError: if a weight is not finite, or its absolute value is above :data:`LARGEST`.
     """
     for name, value in tensors.items():
         if not bool((value.abs() <= LARGEST).all()):
@@ -80,7 +81,7 @@ def check_sound(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _outline(config: PolicyConfig) -> Mapping[str, Tensor]:
-    """Names and shapes of a policy's weights, without room for the numbers."""
+    """Names and shapes of a policy's weights, on the meta device."""
     with torch.device("meta"):
         network: nn.Module = TokenPolicy(config)
     return network.state_dict()

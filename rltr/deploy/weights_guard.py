@@ -1,6 +1,6 @@
-"""Guard an attached model: if its weights are no longer those that its policy was trained for, calls are refused.
+"""Refuse calls of an attached model whose weights are no longer those that its policy was trained for.
 
-The comparison itself is :meth:`rltr.deploy.folder.Policy.check_fits`.
+The comparison itself is in :meth:`rltr.deploy.folder.Policy.check_fits`.
 """
 
 import logging
@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 
 
 class FittingWeights:
-    """Asked at every call whether the weights are still the policy's; reads them only if somebody changed them.
+    """Check at every call that the weights are still those of the policy; they are hashed only after a change.
 
-    Weights that cannot be compared, because the model was quantised, offloaded or sharded since, are taken for the
-    same, and not watched any more.
+    If the weights can no longer be compared, because the model was quantised, offloaded or sharded, they are assumed to
+    be the same, and no longer watched.
 
     Args:
-        policy: what is attached.
-        backbone: what it is attached to, which has the policy's weights now.
-        changes: what others change in the model from now on.
+        policy: the attached policy.
+        backbone: the model; its weights are the policy's at this time.
+        changes: counts later changes to the model.
     """
 
     def __init__(self, policy: Policy, backbone: Backbone, changes: Changes) -> None:
@@ -41,33 +41,33 @@ class FittingWeights:
         self._fault: str | None = None
 
     def refuse_others(self) -> None:
-        """Raise as long as the model has other weights than those the policy was trained for.
+        """Raise if the model has other weights than those the policy was trained for.
 
         Raises:
-            RltrError: with both fingerprints, and what to do.
+            RltrError: if it has, with both fingerprints.
         """
         if self._changed():
             with self._lock:
-                if self._changed():  # no other thread has looked meanwhile
+                if self._changed():  # another thread may have checked meanwhile
                     self._look_again()
         if self._fault is not None:
             raise RltrError(self._fault)
 
     def _changed(self) -> bool:
-        # What an adapter added that is part of the model no more is seen in nothing else.
+        # The count of changes also notices modules, such as an adapter's, that were added and removed again.
         return self._watched is not None and (self._changes.count != self._parts or self._watched.changed())
 
     def _look_again(self) -> None:
         if any(debug_unwrap(weight) is not weight for weight in self._backbone.model.parameters()):
-            return  # whoever differentiates by them with torch.func puts them in for one call
-        # From before they are read: what changes while they are is seen by the next call.
+            return  # torch.func.functional_call replaces weights for one call
+        # Taken before weights are hashed, so that the next call notices changes made meanwhile.
         parts = self._changes.count
         now: WatchedWeights | None = WatchedWeights(self._backbone.model)
         self._backbone.forget_fingerprints()
         fault = None
         try:
             self._policy.check_fits(self._backbone)
-            say_if_measured_elsewhere(self._policy, self._backbone)  # in another precision, or after a move
+            say_if_measured_elsewhere(self._policy, self._backbone)  # the dtype or device may have changed
         except Unreadable:
             now = None
         except RltrError as error:
@@ -79,14 +79,14 @@ class FittingWeights:
 
 
 def say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
-    """Prices that were measured on another machine still steer, but a budget is then a share of that machine's time."""
+    """Warn if prices were measured on another machine; a budget is then a fraction of that machine's time."""
     if not isinstance(policy.cost, LatencyCost):
         return
     try:
         policy.cost.check(backbone)
     except RltrError as error:
         log.warning(
-            "budget and price are those of the machine the policy was calibrated on: %s; or measure both here with "
-            "`rltr calibrate`",
+            "budgets and prices are those of the machine on which the policy was calibrated: %s; or measure them here "
+            "with `rltr calibrate`",
             error,
         )

@@ -136,7 +136,7 @@ def test_the_cheapest_weight_before_the_first_unsafe_one_is_chosen(table: list[C
         point = next(point for point in table if point.cost_weight == chosen)
         assert point.cost == min(other.cost for other in allowed)
     else:
-        with pytest.raises(RltrError, match="cannot be promised"):
+        with pytest.raises(RltrError, match="cannot be guaranteed"):
             weight_for_drop(table, drop)
 
 
@@ -154,7 +154,7 @@ def test_one_lucky_number_is_not_believed() -> None:
         (
             100,
             0,
-            "0.0000 was lost on 100 validation inputs, which with 90% confidence is at most 0.0229.*about 2.. inputs",
+            "0.0000 was lost on 100 validation inputs, which means at most 0.0229 with 90% confidence.*about 2.. inputs",
         ),
         (300, 1, "at most 0.0129.*about 6.. inputs.*below 0.25"),
         # More inputs would not help.
@@ -170,7 +170,7 @@ def test_too_few_inputs_for_a_promise_are_said(inputs: int, lost: int, said: str
 
 def test_no_loss_at_all_is_never_promised() -> None:
     table = [CalibrationPoint(0.25, 0.5, 0.91, 0.9, 0.001, 0.9, 500)]
-    with pytest.raises(RltrError, match="max_drop=0.0 cannot be promised.*at most 0.0010. Accept that much; or pass"):
+    with pytest.raises(RltrError, match="max_drop=0.0 cannot be guaranteed.*at most 0.0010. Accept that much; or pass"):
         weight_for_drop(table, 0.0)
 
 

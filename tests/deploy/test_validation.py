@@ -94,8 +94,8 @@ def test_no_field_takes_what_it_cannot_mean(folder: Path, value: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda config: config.update(layers=[2, 1]), "layers .* must rise, each from 0 to 3"),
-        (lambda config: config.update(layers=[1, 1]), "must rise"),
+        (lambda config: config.update(layers=[2, 1]), "layers .* must be in ascending order, each from 0 to 3"),
+        (lambda config: config.update(layers=[1, 1]), "ascending order"),
         (lambda config: config.update(layers=[1, 4]), "each from 0 to 3"),
         (lambda config: config.update(layers=[]), "layers"),
         (lambda config: config.update(typical_tokens=18), "at most policy.grid, 17"),
@@ -308,5 +308,5 @@ def test_a_policy_for_another_shape_is_no_policy_for_this_model(
     policy: Policy, tiny_vit: PreTrainedModel, width: int
 ) -> None:
     policy = replace(policy, network=type(policy.network)(PolicyConfig(width, 4, 17)))
-    with pytest.raises(RltrError, match=f"made for .*'width': {width}.*model has .*'width': 32"):
+    with pytest.raises(RltrError, match=f"network is for .*'width': {width}.*model has .*'width': 32"):
         rltr.attach(tiny_vit, policy, cost_weight=1.0)

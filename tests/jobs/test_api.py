@@ -212,7 +212,7 @@ def test_a_model_that_is_not_ready_is_refused(model: PreTrainedModel, folder: Pa
 
 
 def test_what_is_no_policy_and_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RltrError, match="is no policy folder"):
+    with pytest.raises(RltrError, match="is not a policy folder"):
         rltr.evaluate(tmp_path / "nothing")
     for odd in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(RltrError, match="is not a run's folder, because recipe.yaml is missing"):
