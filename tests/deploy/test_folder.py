@@ -126,7 +126,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another shape": (lambda folder: rewrite(folder, policy=PolicyConfig(32, 4, 17, width=4).to_dict()), "damaged"),
     "no cost model": (lambda folder: rewrite(folder, cost={"name": "hope"}), "hope"),
     "cut short": (lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-9]), "damaged"),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "no policy folder"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "not a policy folder"),
 }
 
 

@@ -127,8 +127,8 @@ def test_what_fields_cannot_be_is_said(folder: Path, change: Callable[[dict[str,
 @pytest.mark.parametrize(
     ("cost", "said"),
     [
-        (FlopsCost((5,) * 3, (5,) * 3), "prices 3 layers, backbone has 4"),
-        (FlopsCost((5,) * 5, (5,) * 5), "prices 5 layers, backbone has 4"),
+        (FlopsCost((5,) * 3, (5,) * 3), "prices for 3 layers, but the backbone has 4"),
+        (FlopsCost((5,) * 5, (5,) * 5), "prices for 5 layers, but the backbone has 4"),
         (FlopsCost((0,) * 4, (0,) * 4), "price of a token"),
         (FlopsCost((50, -50, 99, 99), (5,) * 4), "layer 1 must be finite, at least 0"),
         (FlopsCost((5,) * 4, (5,) * 4, -100), "a decision must be finite, at least 0"),
