@@ -154,7 +154,7 @@ def test_one_lucky_number_is_not_believed() -> None:
         (
             100,
             0,
-            "0.0000 was lost on 100 validation inputs, which means at most 0.0229 with 90% confidence.*about 2.. inputs",
+            "0.0000 was lost on 100 validation inputs, which means at most 0.0229 with 90% conf.*about 2.. inputs",
         ),
         (300, 1, "at most 0.0129.*about 6.. inputs.*below 0.25"),
         # More inputs would not help.
