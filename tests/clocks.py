@@ -1,4 +1,4 @@
-"""A made-up machine: its clock goes on by what torch does, so that times are the same wherever tests run."""
+"""A simulated machine whose clock advances with torch's operations, so that measured times are the same everywhere."""
 
 import random
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rltr.cost.rounds import Clock
 
 CALL, VALUE, PRODUCT = 1e-4, 1e-6, 1e-8
-"""Seconds of a call, of a number that it gives, and of a multiplication in products of matrices.
+"""Simulated seconds of an operator call, of an element of its result, and of a multiplication in a matrix product.
 
-So slow that nothing is too short for a clock, which would have it repeated many times.
+They are large, because calls that are too short for a clock would be repeated many times.
 """
 
 
 class Machine(TorchDispatchMode):
-    """Inside of its block every operator takes made-up time; called, it tells the time.
+    """Simulated clock: operators inside the block take simulated time; calling the object returns the current time.
 
     Args:
-        slowness: how much longer everything takes at a time, such as while something else runs.
+        slowness: factor by which operators are slower at a given time, for example because of other processes.
     """
 
     def __init__(self, slowness: Callable[[float], float] = lambda now: 1.0) -> None:
@@ -45,27 +45,27 @@ class Machine(TorchDispatchMode):
         return result
 
     def __call__(self) -> float:
-        """Seconds; every look at it takes one."""
+        """Return the time in seconds; every call takes one nanosecond."""
         self.now += 1e-9
         return self.now
 
 
 def bursts(now: float) -> float:
-    """Every second something else takes three quarters of the machine, for a third of the time."""
+    """Slowness if another process takes three quarters of the machine for a third of every second."""
     return 4.0 if now % 1 < 0.33 else 1.0
 
 
 def another_process(now: float) -> float:
-    """Another process has half of the machine for one second in every two, the first or the last at random.
+    """Slowness if another process takes half of the machine in one of every two seconds, the first or second at random.
 
-    A pass of four rows takes less than half a second: so some repeats are slowed, and others are not.
+    A pass of four rows takes less than half a second, so some repeats are slowed and others are not.
     """
     number = int(now)
     return 2.0 if (number + random.Random(number // 2).randrange(2)) % 2 else 1.0
 
 
 def jitter(now: float) -> float:
-    """A virtual machine's own: some per cent, up to a tenth."""
+    """Slowness of a virtual machine: random, at most 10 %, constant within a second."""
     return 1.0 + 0.1 * random.Random(int(now)).random()
 
 
@@ -76,5 +76,5 @@ def _tensors(result: Any) -> list[Tensor]:
 
 
 def clock_of(machine: Machine, load: float = 0.0) -> Clock:
-    """A clock for prices: nobody else uses the machine, unless ``load`` says so."""
+    """A clock for measuring prices on a machine with the given load average."""
     return Clock(wall=machine, cpu=machine, load=lambda: load, processors=lambda: 2)

@@ -1,8 +1,8 @@
-"""Tiny models of every supported family, inputs for them and a tiny task; one thread and fixed seeds for every test.
+"""Tiny models, inputs for them and a tiny task; one thread and fixed seeds for every test.
 
-Take them as fixtures: ``tiny_vit`` (and its five siblings) with ``image_inputs`` or ``text_inputs``; ``case`` for what
-is tested at length with six families; ``tiny_task`` for ``tiny_vit``. Models live as long as the session: leave them as
-you found them (``case`` checks).
+Fixtures: ``tiny_vit`` and its five siblings, with ``image_inputs`` or ``text_inputs``; ``case`` for six families in
+turn; ``tiny_task`` for ``tiny_vit``. Models live as long as the session, so tests must not change them (``case``
+checks it).
 """
 
 import logging
@@ -27,13 +27,13 @@ hypothesis.settings.load_profile("rltr")
 
 
 def pytest_configure(config):
-    """Have the hooks of ``leftovers`` called for everything: a conftest's own are not, for what a session shares."""
+    """Register the hooks of ``leftovers`` and ``marks``: a conftest's own are not called for session fixtures."""
     config.pluginmanager.register(leftovers)
     config.pluginmanager.register(marks)
 
 
 class PerGreenlet:
-    """Attributes that every greenlet has for itself."""
+    """Attributes with a separate value in each greenlet."""
 
     def __getattr__(self, name):
         try:
@@ -59,10 +59,10 @@ DISTIL = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def odd_processor():
-    """Every test runs on a processor whose name means something in patterns, markup and tables: some do, as Intel(R)'s.
+def odd_processor_name():
+    """Give the processor a name with characters that are special in patterns, markup and tables, as Intel(R) has.
 
-    So what only works with the name of the machine at hand fails everywhere.
+    Code that works only with the name of the current machine then fails everywhere.
     """
     name = "Intel(R) Xeon(R) | Processor* [x+y] <?> \\d"
     with pytest.MonkeyPatch.context() as patch:
@@ -71,26 +71,26 @@ def odd_processor():
 
 
 @pytest.fixture(autouse=True)
-def caches(tmp_path_factory, monkeypatch):
-    """Nothing that a test caches lies in the home of whoever runs it, nor is it there for another test."""
+def new_cache_folder(tmp_path_factory, monkeypatch):
+    """Put caches into a new folder: not into the user's home, and not shared between tests."""
     monkeypatch.setenv("RLTR_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True)
-def fixed():
-    """Every test starts from the same random state."""
-    leftovers.start_afresh()
+def fixed_random_state():
+    """Start every test from the same random state."""
+    leftovers.reset_random_state()
 
 
-def heard(caplog):
-    """The warnings, but for what a model that was never trained must hear: that its answers are by chance."""
+def logged_warnings(caplog):
+    """Logged warnings, without the warning about answers by chance that untrained models cause."""
     warnings = (record for record in caplog.records if record.levelno >= logging.WARNING)
     return [record.getMessage() for record in warnings if record.name != "rltr.tasks.goals.plausibility"]
 
 
 @pytest.fixture
-def told(caplog):
-    """Call it for what rltr has logged since the last call, messages included, in one line."""
+def new_log(caplog):
+    """Return a function that returns everything rltr has logged since its last call, as one line."""
     caplog.set_level(logging.INFO, logger="rltr")
     seen = 0
 
@@ -103,7 +103,7 @@ def told(caplog):
 
 
 def build(model_class, config):
-    """A model in which attention and every token matter: as initialised, tiny models hardly look at their input."""
+    """A model whose answers depend on attention and every token; those of freshly initialised tiny models hardly do."""
     torch.manual_seed(0)
     model = model_class(config).eval()
     with torch.no_grad():
@@ -158,7 +158,7 @@ def text_inputs():
 
 @dataclass
 class Case:
-    """One family: its name, a model, inputs for it, which tokens of them are real, and how many must stay."""
+    """A family: its name, a model, inputs, a mask of real tokens and the number of leading protected tokens."""
 
     name: str
     model: hf.PreTrainedModel
@@ -169,9 +169,9 @@ class Case:
 
 @pytest.fixture(params=["vit", "deit", "dinov2", "bert", "roberta", "distilbert"])
 def case(request):
-    """Six families in turn, for what is tested at length; fails if the test leaves the model changed in any way.
+    """Six families in turn, for detailed tests; fails if the test leaves the model changed in any way.
 
-    What every family must do is in ``tests/families``.
+    ``tests/families`` tests what holds for every family.
     """
     model = request.getfixturevalue(f"tiny_{request.param}")
     backbone = Backbone(model)
@@ -195,7 +195,7 @@ def case(request):
 
 @pytest.fixture(scope="session")
 def tiny_task():
-    """Random images of three classes for ``tiny_vit``: 24 to train on, 12 and 12 to judge by."""
+    """Random images of three classes for ``tiny_vit``: 24 for training, 12 for validation, 12 for testing."""
     generator = torch.Generator().manual_seed(2)
 
     def examples(split, count):

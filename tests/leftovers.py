@@ -1,7 +1,7 @@
-"""Order does not matter: shared fixtures are made from one random state, and no test leaves anything changed behind.
+"""Tests are independent of their order: shared fixtures start from one random state, and tests must undo their changes.
 
-What a test leaves changed makes another one fail, and only in some orders. With these hooks the one that left it
-fails, in any order.
+A change that a test leaves behind makes another test fail, and only in some orders. With these hooks the test that
+left the change fails, in any order.
 """
 
 import logging
@@ -27,8 +27,8 @@ from rltr.tasks import KINDS
 REGISTRIES: dict[str, Any] = {"baselines": BASELINES, "cost models": COST_MODELS, "families": FAMILIES, "tasks": KINDS}
 
 
-def start_afresh() -> None:
-    """Set every global random state to the same one, and torch to one thread, which jobs change as a recipe says."""
+def reset_random_state() -> None:
+    """Reset every global random state, and torch to one thread; jobs set the number of threads of their recipe."""
     torch.set_num_threads(1)
     random.seed(0)
     np.random.seed(0)
@@ -36,7 +36,7 @@ def start_afresh() -> None:
 
 
 class Watched:
-    """How a model that tests share looked when it was made."""
+    """State of a shared model when it was created."""
 
     def __init__(self, model: nn.Module, fixture: str = "") -> None:
         self.model, self.fixture = weakref.ref(model), fixture
@@ -44,7 +44,7 @@ class Watched:
         self.modes = _modes(model)
 
     def changes(self, model: nn.Module) -> list[str]:
-        """What is different now."""
+        """Differences between the model now and when it was created."""
         found = []
         now = dict(_tensors(model))
         for name, copy in self.tensors.items():
@@ -83,10 +83,10 @@ _watched: list[Watched] = []
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
-    """Make what tests share from the same random state, whichever test needs it first, and watch models among it."""
+    """Create shared fixtures from the same random state, whichever test needs them first, and watch shared models."""
     if fixturedef.scope == "function":
         return (yield)
-    start_afresh()
+    reset_random_state()
     made = yield
     model = made if isinstance(made, nn.Module) else getattr(made, "model", None)
     if isinstance(model, nn.Module):
@@ -95,7 +95,7 @@ def pytest_fixture_setup(
 
 
 IMPORTS = {"PYTEST_CURRENT_TEST", "PYGAME_HIDE_SUPPORT_PROMPT", "TOKENIZERS_PARALLELISM"}
-"""Environment variables that pytest and libraries set as they like."""
+"""Environment variables that pytest and libraries change."""
 
 PROCESS: dict[str, Callable[[], object]] = {
     "torch's default dtype": torch.get_default_dtype,
@@ -116,7 +116,7 @@ PROCESS: dict[str, Callable[[], object]] = {
     },
     "registries": lambda: {name: list(table) for name, table in REGISTRIES.items()},
 }
-"""What belongs to the whole process."""
+"""State of the process, by name."""
 
 
 def _umask() -> int:
@@ -137,13 +137,13 @@ _before: dict[str, object] = {}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remember how the process looks before a test and its fixtures."""
+    """Record the state of the process before a test and its fixtures."""
     _before.update((name, look()) for name, look in PROCESS.items())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
-    """Fail the test that leaves the process, or a model that others share, changed when all its fixtures are gone."""
+    """Fail a test that leaves the process or a shared model changed after its fixtures are gone."""
     result = yield
     after = {name: look() for name, look in PROCESS.items()}
     left = [f"{name}: {_difference(_before[name], after[name])}" for name in after if _before[name] != after[name]]
@@ -151,7 +151,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         if (model := watched.model()) is None:
             _watched.remove(watched)
         elif watched.fixture in getattr(item, "fixturenames", ()) and (changes := watched.changes(model)):
-            _watched.remove(watched)  # who changed it is told, and nobody after
+            _watched.remove(watched)  # report the change once, for the test that made it
             left += [f"{type(model).__name__}: {change}" for change in changes]
     assert not left, "left behind: " + "; ".join(left)
     return result

@@ -1,9 +1,9 @@
-"""The one home of the marks ``slow`` and ``assets``: which tests have them is a table here, and nowhere else.
+"""Tests with the marks ``slow`` and ``assets``; the marks are given in these tables only.
 
-A test is slow if it takes more than ten seconds of a processor; ``pytest -m 'not slow'`` leaves these out. To find
-them, run the suite with ``--durations=40`` on a machine that does nothing else.
+A test is slow if it takes more than ten seconds of processor time; ``pytest -m 'not slow'`` leaves it out. To find
+slow tests, run the suite with ``--durations=40`` on an idle machine.
 
-A name is a file, a test in it, or a test with its parameters, as pytest prints them. One that names nothing makes
+An entry is a file, a test in it, or a test with its parameters, as pytest prints them. An entry without a test makes
 ``tests/test_marks.py`` fail.
 """
 
@@ -20,33 +20,33 @@ SLOW: tuple[str, ...] = (
     "tests/jobs/test_interruption.py",
 )
 ASSETS: tuple[str, ...] = (
-    "tests/examples/test_real_data.py::test_real_data",
+    "tests/examples/test_real_data.py::test_real_data_has_the_expected_number_of_texts",
     "tests/examples/test_real_data.py::test_the_real_minilm_is_unchanged_and_exact",
 )
 MARKS: Mapping[str, Sequence[str]] = {"slow": SLOW, "assets": ASSETS}
 UNKNOWN = pytest.StashKey[list[str]]()
-"""What the tables name and pytest did not find."""
+"""Entries of the tables for which pytest found no test."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m and -k choose
+@pytest.hookimpl(tryfirst=True)  # before -m and -k select tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give every test its marks."""
+    """Mark the tests of the tables."""
     for item in items:
         for mark, names in MARKS.items():
             if any(is_named(item.nodeid, name) for name in names):
                 item.add_marker(mark)
-    # Where single tests are asked for, the rest of their file is not collected, and says nothing.
+    # If single tests are selected, the rest of their file is not collected, so its entries cannot be checked.
     asked = [] if any("::" in argument for argument in config.args) else [item.nodeid for item in items]
     config.stash[UNKNOWN] = unknown(asked, [name for names in MARKS.values() for name in names])
 
 
 def is_named(test: str, name: str) -> bool:
-    """Whether a name of the tables stands for a test, as pytest calls it."""
+    """Whether an entry of the tables names a test, given by its node id."""
     return test == name or test.startswith((f"{name}::", f"{name}["))
 
 
 def unknown(tests: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The names, of those in files that were collected, that stand for no test."""
+    """Entries without a test, among those whose file was collected."""
     tests = list(tests)
     files = {test.partition("::")[0] for test in tests}
     return [

@@ -1,13 +1,13 @@
-"""A GPU that is not there: tensors that say they are on another device, and compute on the CPU.
+"""A simulated GPU: tensors that report another device and compute on the CPU.
 
-What a program does on a GPU depends on what tensors say of their device. So the code path of a GPU runs on any machine,
-with real numbers, and what would go wrong only there goes wrong here:
+What a program does on a GPU depends on the device that tensors report. So the code path of a GPU runs on any machine,
+with real numbers, and errors that would occur only there occur here:
 
 - an operation on tensors of two devices is refused, as CUDA refuses it;
-- every time that the host would wait for the device is noted, with the line that asked for it.
+- every time the host would wait for the device is recorded, with the line that caused it.
 
-Speed, memory and kernels are not a GPU's. The device is torch's ``privateuseone``, which is meant for backends that
-torch does not know; while nobody pretends, it is not available, so nothing picks it.
+Speed, memory and kernels are not those of a GPU. The device is torch's ``privateuseone``, which is meant for backends
+that torch does not know. Outside of :func:`pretended_gpu` it is not available, so nothing selects it.
 """
 
 import linecache
@@ -30,13 +30,13 @@ ONE_ANSWER = {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero"}
 UNKNOWN_SHAPE = {
     "aten::nonzero", "aten::masked_select", "aten::bincount", "aten::unique_dim", "aten::_unique2",
 }  # fmt: skip
-"""Operations whose result has a shape that depends on numbers: the host must know them before it goes on."""
+"""Operations whose result has a shape that depends on values, so the host must wait for them."""
 ACROSS = {"aten::_to_copy", "aten::copy_", "aten::_copy_from", "aten::lift_fresh"}
-"""Operations that may have tensors of two devices."""
+"""Operations that may take tensors of two devices."""
 
 
 class _Module(backend_registration._DummyBackendModule):
-    """What ``torch.pretended`` is."""
+    """The module ``torch.pretended``."""
 
     def is_available(self) -> bool:
         return bool(Pretending.active)
@@ -50,10 +50,10 @@ DEVICE = torch.device(NAME, 0)
 
 
 class Elsewhere(Tensor):
-    """A tensor that says it is on the device.
+    """A tensor that reports the simulated device.
 
     Attributes:
-        held: what it holds, on the CPU.
+        held: its values, on the CPU.
     """
 
     held: Tensor
@@ -77,7 +77,7 @@ class Elsewhere(Tensor):
         return Pretending.active[-1].run(func, args, kwargs or {})
 
     def tolist(self) -> Any:
-        """Torch's own refuses subclasses."""
+        """Torch's own ``tolist`` refuses subclasses."""
         return self.cpu().tolist()
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -85,10 +85,10 @@ class Elsewhere(Tensor):
 
 
 class Pretending(TorchDispatchMode):
-    """Runs every operation on the CPU, and says of its results where they would be.
+    """Runs every operation on the CPU and gives its results the device that they would have.
 
     Attributes:
-        waits: for each time that the host would have waited, the operation and the line of rltr that asked for it.
+        waits: each time the host would have waited, as the operation and the line of rltr that caused it.
     """
 
     active: ClassVar[list["Pretending"]] = []
@@ -139,7 +139,7 @@ def _there(asked: Any, name: str, ours: list[Elsewhere], args: Any) -> bool:
 
 
 def _waits(func: Any, name: str, ours: list[Elsewhere], args: Any, kwargs: Any) -> bool:
-    """Whether the host waits for the device: for an answer, for a shape, or for a copy that may not go on behind it."""
+    """Whether the host waits for the device: for a value, for a shape, or for a copy that blocks."""
     if name == "aten::_to_copy":
         asked = kwargs.get("device")
         moved = asked is not None and (torch.device(asked).type == NAME) != bool(ours)
@@ -174,17 +174,17 @@ def _asked_by() -> str:
 
 
 def _no_inference(mode: bool = True) -> AbstractContextManager[None]:
-    """What stands for ``torch.inference_mode``, which tensors with others inside cannot be in."""
+    """Replacement for ``torch.inference_mode``, which does not support tensors that wrap others."""
     return torch.no_grad() if mode else nullcontext()
 
 
 @contextmanager
 def pretended_gpu() -> Iterator[Pretending]:
-    """Pretend that there is a GPU, :data:`DEVICE`; yields what it notes. What was made inside works inside only."""
+    """Simulate a GPU, :data:`DEVICE`; yields the record of waits. Tensors made inside work inside only."""
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     lifts = torch._C._only_lift_cpu_tensors()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # parameters cannot change their class
-    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor makes its tensor here, and then moves it
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor creates its tensor on the CPU and then moves it
     try:
         with ExitStack() as stack:
             stack.enter_context(patch.object(torch, "inference_mode", _no_inference))

@@ -64,44 +64,44 @@ def saved(embedded: Any, tmp_path: Path) -> Callable[..., Path]:
     return save
 
 
-def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], told: Callable[[], str]) -> None:
+def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], new_log: Callable[[], str]) -> None:
     point = CalibrationPoint(0.01, 0.5, 0.82, 0.82, 0.03, 0.9, 256)
     assert run_check(saved(10.0, point))
-    assert "this policy loses" not in told()
+    assert "this policy loses" not in new_log()
     assert not run_check(saved(-100.0, point))
-    said = told()
+    said = new_log()
     assert "at cost weight 0.01 this policy loses" in said and "of its calibration: this data differs" in said
 
 
 def test_random_inputs_say_nothing_of_quality(
-    saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, told: Callable[[], str]
+    saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, new_log: Callable[[], str]
 ) -> None:
     folder = saved(-100.0, CalibrationPoint(0.01, 0.5, 0.82, 0.82))
     monkeypatch.setattr(checking, "CHECKED", 8)
     monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
     assert run_check(folder)
-    said = told()
+    said = new_log()
     assert "checking on random inputs" in said and "its accuracy is not checked" in said
 
 
 def test_a_policy_without_calibration_is_measured_all_the_same(
-    saved: Callable[..., Path], told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    saved: Callable[..., Path], new_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_check(saved(10.0))
-    said = told()
+    said = new_log()
     assert "without calibration" in said and said.count("of the native time, accuracy") == checking.MEASURED
     assert "this policy loses" not in said and "by its calibration" not in said
     assert not run_check(saved(-100.0))
-    assert "at every cost weight measured this policy loses" in told()
+    assert "at every cost weight measured this policy loses" in new_log()
     monkeypatch.setattr(checking, "CHECKED", 8)
     monkeypatch.setattr(checking, "EMBEDDED", "something else")  # so that the data is not at hand
     assert run_check(saved(-100.0))
-    said = told()
+    said = new_log()
     assert "of its training, and its accuracy is not checked" in said and "this policy loses" not in said
 
 
 def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_to(
-    saved: Callable[..., Path], told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    saved: Callable[..., Path], new_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, found = saved(-100.0), checking.measure
 
@@ -112,7 +112,7 @@ def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_t
 
     monkeypatch.setattr(checking, "measure", gentle_at_first)
     assert run_check(folder)
-    assert "use another cost weight, and calibrate it first" in told()
+    assert "use another cost weight, and calibrate it first" in new_log()
 
 
 def test_warnings_name_the_split_that_was_measured(

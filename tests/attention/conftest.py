@@ -21,7 +21,7 @@ SCALES = st.sampled_from([WIDTH**-0.5, 1.0, 0.1])
 
 
 def batch(counts, sized, seed, dtype=torch.float32):
-    """Tokens, and packed queries, keys and values in the shape in which the layers see them."""
+    """Random tokens, and packed queries, keys and values in the shape in which the layers get them."""
     tokens = ragged.pack(torch.arange(max(counts) + 1) < torch.tensor(counts)[:, None])
     generator = torch.Generator().manual_seed(seed)
     if sized:
@@ -33,7 +33,7 @@ def batch(counts, sized, seed, dtype=torch.float32):
 
 
 def plain(query, key, value, tokens, scaling, pattern=FULL_ATTENTION):
-    """Softmax attention with log(size) as a bias, a row and a pair of tokens at a time, in float64; packed."""
+    """Softmax attention within each row, with log(size) as a bias, computed in float64; packed."""
     precision = ragged.precise(query.dtype)
     query, key, value = (tensor.transpose(1, 2).flatten(0, 1).double() for tensor in (query, key, value))
     key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], 1) for tensor in (key, value))

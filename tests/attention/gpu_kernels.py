@@ -15,7 +15,7 @@ from rltr.runtime.pattern import Pattern
 from tests.attention.conftest import plain
 
 
-def boundaries_are_as_documented(query, key, value, starts_q, starts_k, most_q, most_k):
+def check_documented_arguments(query, key, value, starts_q, starts_k, most_q, most_k):
     assert query.ndim == key.ndim == value.ndim == 3
     assert query.shape[-1] == key.shape[-1] == value.shape[-1] and query.shape[-1] % 8 == 0
     assert starts_q.dtype == starts_k.dtype == torch.int32 and starts_q.ndim == 1
@@ -24,7 +24,7 @@ def boundaries_are_as_documented(query, key, value, starts_q, starts_k, most_q, 
 
 
 def packed_softmax(query, key, value, starts, scale, causal, softcap=0.0):
-    """Rows as the boundaries cut them, by position in the packed row: these kernels know no other."""
+    """Softmax attention of rows given by cumulative sequence lengths; positions count within the packed row."""
     counts = starts.diff()
     row = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
     position = torch.arange(len(query), device=counts.device) - starts[:-1].long()[row]
@@ -38,7 +38,7 @@ def varlen_attn(
     query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1),
     enable_gqa=False, seqused_k=None, block_table=None, num_splits=None,
 ):  # fmt: skip
-    boundaries_are_as_documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
+    check_documented_arguments(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k)
     assert window_size in ((-1, -1), (-1, 0)), "windows would count packed positions"
     assert enable_gqa or query.shape[1] == key.shape[1]
     return packed_softmax(query, key, value, cu_seq_q, scale, window_size == (-1, 0))
@@ -49,14 +49,14 @@ def flash_attn_varlen_func(
     window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False,
     block_table=None,
 ):  # fmt: skip
-    boundaries_are_as_documented(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    check_documented_arguments(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     assert window_size == (-1, -1) and dropout_p == 0, "windows would count packed positions"
     return packed_softmax(q, k, v, cu_seqlens_q, softmax_scale, causal, softcap)
 
 
 @contextmanager
 def as_on_a_gpu(*kernels_there):
-    """Choose as on a GPU that has these kernels; yields the names of those that are called."""
+    """Choose kernels as on a GPU that has the given ones; yields the names of those that are called."""
     called = []
 
     def there(name, stand_in):

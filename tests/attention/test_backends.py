@@ -39,20 +39,20 @@ def test_the_stand_ins_have_the_signatures_of_the_kernels():
         ("full", True, ["varlen", "flash"], "sdpa-per-row", None),
         ("full", True, [], "auto", None),
         ("capped", False, ["varlen", "flash"], "auto", "flash"),
-        ("capped", True, ["varlen", "flash"], "auto", None),  # it would cap the sizes, too
+        ("capped", True, ["varlen", "flash"], "auto", None),  # the softcap would apply to sizes, too
         ("window", False, ["varlen", "flash"], "auto", None),  # windows would count packed positions
         ("window", False, ["varlen", "flash"], "flash", None),
         ("sinks", False, ["varlen", "flash"], "auto", None),
     ],
 )
-def test_kernels_for_packed_rows_run_where_they_are_exact(name, sized, there, backend, kernel):
+def test_packed_kernels_are_called_only_where_they_are_exact(name, sized, there, backend, kernel):
     tokens, qkv = batch((5, 2, 3), sized, 0)
     with as_on_a_gpu(*there) as called:
         attend(*qkv, tokens, 0.3, PATTERNS[name], backend)
     assert called == ([] if kernel is None else [kernel])
 
 
-def test_equal_rows_need_no_kernel_for_packed_ones():
+def test_rows_of_equal_length_need_no_packed_kernel():
     tokens, qkv = batch((4, 4), True, 0)
     with as_on_a_gpu("varlen", "flash") as called:
         out = attend(*qkv, tokens, 0.3)
@@ -61,7 +61,7 @@ def test_equal_rows_need_no_kernel_for_packed_ones():
 
 
 @pytest.mark.parametrize("width", [12, 256])
-def test_head_sizes_that_kernels_do_not_take_are_padded_rows(width):
+def test_head_sizes_without_a_kernel_use_padded_rows(width):
     tokens, _ = batch((5, 2, 3), True, 0)
     qkv = torch.randn(3, 1, HEADS, tokens.total, width)
     with as_on_a_gpu("varlen", "flash") as called:
@@ -71,7 +71,7 @@ def test_head_sizes_that_kernels_do_not_take_are_padded_rows(width):
 
 
 @pytest.mark.parametrize("backend", ["varlen", "flash"])
-def test_a_kernel_that_cannot_run_here_is_refused(backend, tiny_vit, image_inputs):
+def test_an_unavailable_kernel_is_refused(backend, tiny_vit, image_inputs):
     with pytest.raises(RltrError, match="needs a CUDA device.*choose one of auto, sdpa"):
         Backbone(tiny_vit, attention=backend)
     with as_on_a_gpu(), pytest.raises(RltrError, match="2.13 has it|install flash-attn"):
@@ -88,14 +88,14 @@ def test_an_unknown_backend_is_refused():
 
 
 class FirstTokens(Selector):
-    """Keeps as many of the first tokens as a row has a number."""
+    """Keeps the first ``2 + 2 * row`` tokens of each row."""
 
     def __call__(self, decision):
         return Choice(decision.tokens.slot < 2 + 2 * decision.tokens.row)
 
 
 @pytest.mark.parametrize("backend", [*ON_CPU[1:], "varlen", "flash"])
-def test_a_backbone_gives_the_same_with_every_backend(backend, tiny_vit, image_inputs):
+def test_logits_are_the_same_with_every_backend(backend, tiny_vit, image_inputs):
     def logits(attention):
         reduce = ReducedModel(Backbone(tiny_vit, attention=attention), FirstTokens(), [1, 3])
         with reduce.backbone.attached(), torch.no_grad():

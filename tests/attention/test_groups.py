@@ -36,7 +36,7 @@ def uneven(total, rows, seed):
 
 
 @pytest.mark.parametrize(("rows", "calls"), [(4, 4), (64, range(2, 32))])
-def test_many_small_rows_are_computed_in_few_groups_and_few_rows_as_they_lie(rows, calls):
+def test_many_small_rows_share_calls_and_few_rows_get_one_each(rows, calls):
     tokens, _ = batch(uneven(30 * rows, rows, 0), False, 0)
     groups = Plan(tokens).groups("auto", 96)
     assert len(groups.shapes) in (calls if isinstance(calls, range) else [calls])
@@ -45,7 +45,7 @@ def test_many_small_rows_are_computed_in_few_groups_and_few_rows_as_they_lie(row
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any), st.floats(0, 60), st.integers(0, 1000))
-def test_groups_hold_every_token_once_and_padding_is_of_the_own_row(counts, slack, seed):
+def test_groups_hold_every_token_once_and_pad_with_tokens_of_the_same_row(counts, slack, seed):
     tokens = ragged.pack(torch.arange(max(counts)) < torch.tensor(counts)[:, None])
     values = torch.randn(1, HEADS, tokens.total, WIDTH, generator=torch.Generator().manual_seed(seed))
     groups = groups_of_similar_length(tokens, slack)

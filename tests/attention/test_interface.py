@@ -8,12 +8,12 @@ from transformers.masking_utils import (
     sdpa_mask,
 )
 
-from rltr.runtime import attention as door
+from rltr.runtime import attention as interface
 from rltr.runtime.attention import Stream, current
 from tests.attention.conftest import HEADS, WIDTH, batch, plain
 
 
-def test_without_a_ragged_batch_it_is_native_sdpa():
+def test_attention_without_a_ragged_batch_is_native_sdpa():
     module = torch.nn.Module()
     query, key, value = torch.randn(3, 2, HEADS, 5, WIDTH)
     mask = torch.rand(2, 1, 5, 5) < 0.8
@@ -21,7 +21,7 @@ def test_without_a_ragged_batch_it_is_native_sdpa():
     for stream in (None, Stream()):
         token = current.set(stream)
         try:
-            out, weights = door.attention(module, query, key, value, mask, scaling=0.4)
+            out, weights = interface.attention(module, query, key, value, mask, scaling=0.4)
         finally:
             current.reset(token)
         assert torch.equal(out, native) and weights is None
@@ -31,7 +31,7 @@ class Bidirectional(torch.nn.Module):
     is_causal = False
 
 
-def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
+def test_ragged_attention_uses_the_default_scaling_and_reports_queries_and_keys():
     tokens, qkv = batch((3, 2), False, 0)
     seen = []
 
@@ -42,7 +42,7 @@ def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
     module = Bidirectional()
     token = current.set(Listening(tokens))
     try:
-        out, _ = door.attention(module, *qkv, None)
+        out, _ = interface.attention(module, *qkv, None)
     finally:
         current.reset(token)
     torch.testing.assert_close(out.flatten(0, 1), plain(*qkv, tokens, WIDTH**-0.5), atol=1e-6, rtol=1e-6)
@@ -51,15 +51,15 @@ def test_with_a_ragged_batch_it_scales_as_usual_and_shows_queries_and_keys():
 
 
 @pytest.mark.parametrize("padding", [None, torch.tensor([[True, True, False]])])
-def test_the_mask_function_is_native_and_inside_says_what_was_asked(padding):
+def test_masks_are_native_and_keep_their_request_in_a_reduced_pass(padding):
     native = sdpa_mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
-    outside = door.mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
+    outside = interface.mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
     token = current.set(Stream())
     try:
-        inside = door.mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
-        assert door.mask(1, 3, 3) is None, "sdpa needs no mask for plain causality"
+        inside = interface.mask(1, 3, 3, attention_mask=padding, allow_is_causal_skip=False)
+        assert interface.mask(1, 3, 3) is None, "sdpa needs no mask for plain causality"
     finally:
         current.reset(token)
     assert torch.equal(outside, native) and torch.equal(inside, native)
-    assert door.request_of(outside) is None
-    assert door.request_of(inside) == door.MaskRequest(causal_mask_function, padding)
+    assert interface.request_of(outside) is None
+    assert interface.request_of(inside) == interface.MaskRequest(causal_mask_function, padding)

@@ -17,7 +17,7 @@ from tests.attention.gpu_kernels import as_on_a_gpu
 @pytest.mark.parametrize("pattern", PATTERNS)
 @given(counts=COUNTS, sized=st.booleans(), shared=st.booleans(), gaps=st.booleans(), seed=st.integers(0, 1000))
 def test_every_pattern_equals_plain_softmax(pattern, counts, sized, shared, gaps, seed):
-    """Causality, windows in original positions, capped logits and sinks, with keys that queries share or not."""
+    """Causality, windows in original positions, softcap and sinks, with and without keys that queries share."""
     tokens, (query, key, value) = batch(counts, sized, seed)
     if gaps:
         tokens = replace(tokens, position=3 * tokens.position + 1, grid=3 * tokens.grid + 1)
@@ -60,7 +60,7 @@ def test_ragged_attention_equals_plain_softmax(counts, sized, scaling, seed):
 
 
 @pytest.mark.parametrize("counts", [(4, 4, 4), (5, 2, 1)])
-def test_a_size_is_as_many_equal_tokens(counts):
+def test_a_token_of_size_n_counts_like_n_equal_tokens(counts):
     tokens, (query, key, value) = batch(counts, True, 0)
     tokens = replace(tokens, size=torch.randint(1, 4, (tokens.total,)).float())
     out = attend(query, key, value, tokens, 0.3).flatten(0, 1)
@@ -83,7 +83,7 @@ def test_sizes_of_one_change_nothing(counts):
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("counts", [(4, 4), (5, 2), (2, 5), (5, 4)])
-def test_a_row_never_sees_another(counts, backend, pattern):
+def test_rows_do_not_attend_to_other_rows(counts, backend, pattern):
     tokens, (query, key, value) = batch(counts, True, 0)
     before = attend(query, key, value, tokens, 0.3, PATTERNS[pattern], backend).flatten(0, 1)
     other = (tokens.row == 1).view(query.shape[0], 1, -1, 1)
@@ -95,7 +95,7 @@ def test_a_row_never_sees_another(counts, backend, pattern):
 
 @pytest.mark.parametrize("backend", [*ON_CPU, "varlen", "flash"])
 @pytest.mark.parametrize("counts", [(6, 6), (7, 3)])
-def test_in_bfloat16_only_rounding_is_lost(counts, backend):
+def test_bfloat16_differs_by_rounding_only(counts, backend):
     tokens, qkv = batch(counts, True, 0, torch.bfloat16)
     exact = plain(*qkv, tokens, 0.3)
     with nullcontext() if backend in ON_CPU else as_on_a_gpu("varlen", "flash"):

@@ -1,4 +1,4 @@
-"""Selectors for tests, and a simple reference of the reduced forward pass, one row at a time."""
+"""Selectors, models and a simple reference of the reduced forward pass, one row at a time."""
 
 import copy
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from tests.conftest import TEXT
 LAYERS = (1, 3)
 DEPTH = 4
 MODES = ("merge", "drop")
-# Every selector in every mode. ToMe merges by definition, but its choice of who stays can be dropped too.
+# Every selector in every mode. ToMe merges by definition, but tokens that it does not keep can be dropped, too.
 MATRIX = [(name, mode) for name in ("none", *BASELINES) for mode in MODES]
 matrix = pytest.mark.parametrize(("name", "mode"), MATRIX)
 modes = pytest.mark.parametrize("mode", MODES)
@@ -144,12 +144,12 @@ def reference(case, row, masks, mode, into=None, layers=LAYERS):
         if index in layers:
             mask = masks[layers.index(index)][row]
             stay = [p for place, p in enumerate(there) if place < case.leading or mask[p]]
-            side = {p: place % 2 for place, p in enumerate(there)}
+            set_of = {p: place % 2 for place, p in enumerate(there)}
             groups = {p: [p] for p in stay}
             for p in (p for p in there if p not in groups):
                 if into is not None and p in into[layers.index(index)][row]:
                     representative[p] = into[layers.index(index)][row][p]
-                elif others := [q for q in stay[case.leading :] if side[q] != side[p]] or stay[case.leading :]:
+                elif others := [q for q in stay[case.leading :] if set_of[q] != set_of[p]] or stay[case.leading :]:
                     representative[p] = most_similar(value, p, others)
                 else:  # it has no merge partner, but still a representative
                     representative[p] = most_similar(value, p, stay)
@@ -212,6 +212,7 @@ PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture
 def model(tiny_vit):
+    """A copy of ``tiny_vit`` that a test may change."""
     return copy.deepcopy(tiny_vit)
 
 
@@ -222,6 +223,7 @@ def examples():
 
 
 def untouched(model):
+    """Whether nothing of rltr is left on the model."""
     return (
         current.get() is None
         and model.config._attn_implementation == "sdpa"

@@ -50,7 +50,7 @@ def texts(padding):
 
 @pytest.mark.parametrize("padding", ["unmasked", "all masked as real", "end of text not masked", "left"])
 @pytest.mark.parametrize("name", DECODERS)
-def test_the_token_that_a_decoders_head_reads_stays_however_it_is_called(name, padding):
+def test_the_token_that_a_decoders_head_reads_is_kept_for_every_kind_of_call(name, padding):
     model = build(*DECODERS[name])
     inputs, policy = texts(padding), policy_for(model, 12)
     ids = inputs["input_ids"]
@@ -70,7 +70,7 @@ def test_the_token_that_a_decoders_head_reads_stays_however_it_is_called(name, p
 
 
 @pytest.mark.parametrize("how", CALLS)
-def test_images_are_reduced_however_the_model_is_called(tiny_vit, image_inputs, how):
+def test_images_are_reduced_for_every_kind_of_call(tiny_vit, image_inputs, how):
     policy = policy_for(tiny_vit)
     with torch.no_grad(), rltr.attach(tiny_vit, policy, cost_weight=3.0):
         assert torch.equal(logits(CALLS[how](tiny_vit, image_inputs)), tiny_vit(**image_inputs).logits)
@@ -88,7 +88,7 @@ def test_forward_of_the_model_itself_is_reduced(outer, text_inputs):
     assert not torch.equal(called, native)
 
 
-def test_the_signature_of_an_attached_model_is_its_own(tiny_bert):
+def test_attaching_keeps_the_signature_of_every_forward(tiny_bert):
     """Trainers and pipelines inspect it."""
     import inspect
 

@@ -26,11 +26,13 @@ def test_a_part_in_training_mode_is_refused(tiny_bert, text_inputs, position):
         with pytest.raises(RltrError, match="training mode"):
             ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
         model.eval()
-        model.bert.encoder.layer[2].output.LayerNorm.train()  # as a new module is, which computes the same
+        model.bert.encoder.layer[
+            2
+        ].output.LayerNorm.train()  # new modules are in training mode; LayerNorm computes the same in it
         ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
 
 
-def test_attention_that_was_set_while_attached_is_refused_and_kept(tiny_vit, image_inputs):
+def test_attention_set_while_attached_is_refused_and_kept_after_detaching(tiny_vit, image_inputs):
     model = copy.deepcopy(tiny_vit)
     backbone = Backbone(model)
     with backbone.attached():
@@ -40,7 +42,7 @@ def test_attention_that_was_set_while_attached_is_refused_and_kept(tiny_vit, ima
     assert model.config._attn_implementation == "eager", "what the user set last stays"
 
 
-def test_dropout_that_is_added_later_is_refused(tiny_bert, text_inputs):
+def test_dropout_added_while_attached_is_refused(tiny_bert, text_inputs):
     model = copy.deepcopy(tiny_bert)
     with Backbone(model).attached() as backbone:
         ReducedModel(backbone, KeepAll(), LAYERS)(text_inputs)
@@ -69,7 +71,7 @@ def test_layers_that_change_while_attached_are_refused(tiny_vit, image_inputs, c
             ReducedModel(backbone, KeepAll(), LAYERS)(image_inputs)
 
 
-def test_models_that_share_a_config_are_attached_to_one_by_one(tiny_vit, image_inputs):
+def test_models_that_share_a_config_are_attached_separately(tiny_vit, image_inputs):
     """``from_config(other.config)`` does not copy the config."""
     first = copy.deepcopy(tiny_vit)
     second = hf.ViTForImageClassification(first.config).eval()

@@ -32,7 +32,7 @@ STORED: dict[str, Any] = {
 
 @pytest.mark.parametrize("how", STORED)
 @pytest.mark.parametrize("attached", ["policy", "backbone"])
-def test_an_attached_model_is_not_pickled_and_not_copied_shallowly(model, how, attached, monkeypatch):
+def test_an_attached_model_refuses_pickling_and_shallow_copies(model, how, attached, monkeypatch):
     """A copy would share the wrappers, which run the original."""
     replicas_without_devices(monkeypatch)
     backbone = Backbone(model)
@@ -54,7 +54,7 @@ def replicas_without_devices(monkeypatch):
     )
 
 
-def test_once_detached_a_shallow_copy_runs_itself(model, monkeypatch):
+def test_shallow_copies_after_detaching_use_their_own_weights(model, monkeypatch):
     replicas_without_devices(monkeypatch)
     with torch.no_grad():
         wanted = model(pixel_values=PIXELS).logits

@@ -32,7 +32,7 @@ def test_keeping_everything_equals_the_native_forward(case, name, mode):
     logits, states = native(case)
     out, grid, trace = reduced(case, selector(name, 1.0), mode)
     close(out, logits, 1e-6)
-    # As near as rounding lets two float32 implementations be: hidden states are larger than logits.
+    # Tolerance for float32 rounding: hidden states are larger than logits.
     close(grid[case.present], states[case.present], 1e-6 * states[case.present].abs().max().item())
     assert all(torch.equal(stage.present, case.present) for stage in trace.stages)
 
@@ -70,7 +70,7 @@ def test_random_masks_equal_the_row_by_row_reference(case, mode, share):
         expected, grid = reference(case, row, masks, mode, layers=layers)
         close(logits[row], expected)
         close(states[row], grid)
-    # The comparison would mean nothing if it did not matter which tokens leave.
+    # The comparison would show nothing if removed tokens did not change the answer.
     assert (logits - native(case)[0]).abs().max() > 1e-2
     gone = torch.stack([case.present, *masks]).cumprod(0).bool()
     gone[:, :, : case.leading] = True
@@ -84,7 +84,7 @@ def test_bfloat16_keeps_its_own_accuracy(case):
     own, _ = native(half)
     out, _, _ = reduced(half, KeepAll())
     assert out.dtype == torch.bfloat16
-    # Two bfloat16 runs that are both right may lie on either side of it: twice as far apart as one from float32.
+    # Two correct bfloat16 results may differ by twice the error that each has relative to float32.
     error = max((own - logits).abs().max(), logits.abs().max() * 2**-8)
     assert (out - own).abs().max() <= 2 * error
     masks = random_masks(case)
@@ -108,7 +108,7 @@ def test_results_do_not_depend_on_the_amount_of_padding(request, text_inputs, na
 
 
 @pytest.mark.parametrize("model", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
-def test_holes_in_the_attention_mask_are_padding_too(request, text_inputs, model):
+def test_holes_in_the_attention_mask_count_as_padding(request, text_inputs, model):
     text_inputs["attention_mask"][0, 3:6] = 0
     loaded = request.getfixturevalue(model)
     backbone = Backbone(loaded)
@@ -119,7 +119,7 @@ def test_holes_in_the_attention_mask_are_padding_too(request, text_inputs, model
 
 
 @modes
-def test_a_place_holds_the_final_state_of_the_token_that_stands_for_it(case, mode):
+def test_a_position_holds_the_final_state_of_its_representative(case, mode):
     """Tokens are removed at two decisions; no place keeps a state of an earlier layer."""
     masks = random_masks(case)
     _, grid, trace = reduced(case, Replay(masks), mode)
@@ -131,7 +131,7 @@ def test_a_place_holds_the_final_state_of_the_token_that_stands_for_it(case, mod
 
 
 @pytest.mark.parametrize("name", ["norm", "uniform", "redundancy", "tome"])
-def test_a_mean_over_places_is_the_mean_of_remaining_tokens_by_their_sizes(case, name):
+def test_a_mean_over_positions_is_the_size_weighted_mean_of_remaining_tokens(case, name):
     """Merged tokens count by their size, also through chains of merges; padding is excluded."""
     _, grid, trace = reduced(case, selector(name), "merge")
     left = trace.stages[-1]
@@ -143,19 +143,19 @@ def test_a_mean_over_places_is_the_mean_of_remaining_tokens_by_their_sizes(case,
 
 @modes
 def test_protected_tokens_are_always_kept(case, mode):
-    nobody = torch.zeros(len(LAYERS), *case.present.shape, dtype=torch.bool)
-    logits, _, trace = reduced(case, Replay(nobody), mode)
+    no_token = torch.zeros(len(LAYERS), *case.present.shape, dtype=torch.bool)
+    logits, _, trace = reduced(case, Replay(no_token), mode)
     leading = torch.arange(case.present.shape[1]) < case.leading
     assert torch.equal(trace.stages[-1].present, leading.expand_as(case.present))
     assert logits.isfinite().all()
 
 
-def test_the_trace_counts_what_each_layer_worked_on(case):
+def test_the_trace_counts_the_tokens_of_each_layer(case):
     masks = random_masks(case)
     worked = []
     backbone = Backbone(case.model)
     with backbone.attached():
-        # Inside of the layers: what passes between them is what the layer before left.
+        # Counted inside the layers, because decisions are applied in between.
         firsts = [
             next(part for part in layer.modules() if isinstance(part, torch.nn.Linear)) for layer in backbone.layers
         ]
@@ -174,7 +174,7 @@ def test_the_trace_counts_what_each_layer_worked_on(case):
 @modes
 def test_recorded_hidden_states_are_whole_grids(case, mode):
     """Recorded hidden states of every layer have all original tokens, each with the state of its representative."""
-    model = copy.deepcopy(case.model)  # transformers leaves hooks of its own on a model that once recorded
+    model = copy.deepcopy(case.model)  # transformers leaves its own hooks on a model that has recorded hidden states
     masks, backbone = random_masks(case), Backbone(model)
     with torch.no_grad():
         native = model(**case.inputs, output_hidden_states=True).hidden_states

@@ -16,7 +16,7 @@ from tests.deploy.conftest import policy_for
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("how", ["embeddings", "another padding token"])
-def test_a_mask_that_hides_what_the_head_reads_is_refused(name, how):
+def test_a_mask_that_hides_the_token_the_head_reads_is_refused(name, how):
     """Transformers' classifiers find the last token by input_ids or take the last position, without the mask."""
     model = build(*DECODERS[name])
     ids = torch.randint(5, 50, (3, 12))
@@ -31,11 +31,11 @@ def test_a_mask_that_hides_what_the_head_reads_is_refused(name, how):
             with pytest.raises(RltrError, match="hides a token that the model's head reads"):
                 model(**inputs)
             torch.testing.assert_close(model(**left).logits, native, atol=1e-5, rtol=1e-5)
-    with torch.no_grad(), Backbone(model.base_model).attached() as backbone:  # without a head nobody reads it
+    with torch.no_grad(), Backbone(model.base_model).attached() as backbone:  # without a head, that token is not read
         ReducedModel(backbone, KeepAll(), LAYERS)(inputs)
 
 
-def test_splinters_question_tokens_stay():
+def test_question_tokens_of_splinter_are_kept():
     config = hf.SplinterConfig(**TEXT, question_token_id=4)
     model = build(hf.SplinterForQuestionAnswering, config)
     ids = torch.randint(5, 50, (2, 12))
@@ -46,7 +46,7 @@ def test_splinters_question_tokens_stay():
     assert kept is not None and kept.total < 24 and kept.present[[0, 1], [6, 3]].all()
 
 
-def test_a_head_whose_tokens_are_named_outside_is_refused():
+def test_a_head_that_takes_token_positions_as_input_is_refused():
     model = build(hf.GPT2DoubleHeadsModel, hf.GPT2Config(n_embd=32, n_layer=4, n_head=2, vocab_size=50, n_positions=64))
     with pytest.raises(RltrError, match="mc_token_ids"):
         Backbone(model)

@@ -1,4 +1,4 @@
-"""What cannot be reduced exactly is refused, with the reason."""
+"""Models and inputs that cannot be reduced exactly are refused, with the reason."""
 
 import copy
 
@@ -71,7 +71,7 @@ def test_recording_attention_is_refused(tiny_vit, image_inputs, through):
     backbone = Backbone(model)
     inputs = image_inputs | ({record: True} if through == "inputs" else {})
     if through == "config":
-        # transformers itself refuses this switch for attention without weights, unless it is set behind its back.
+        # transformers refuses this setting for attention without weights, so it is set directly.
         model.config.__dict__[record if record in model.config.__dict__ else f"_{record}"] = True
     with backbone.attached(), pytest.raises(RltrError, match=f"{record}=True"):
         backbone.run(backbone.forward(KeepAll(), LAYERS), inputs)
@@ -101,6 +101,6 @@ def test_two_backbones_cannot_be_attached_to_one_model(tiny_vit):
 
 
 @pytest.mark.parametrize("name", ["tome", "cls_attention"])
-def test_selectors_that_look_at_the_layer_before_refuse_layer_0(tiny_vit, name):
+def test_selectors_that_need_the_previous_layer_refuse_layer_0(tiny_vit, name):
     with pytest.raises(RltrError, match="from 1 on"):
         ReducedModel(Backbone(tiny_vit), selector(name), (0, 2))

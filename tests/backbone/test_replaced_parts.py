@@ -67,7 +67,7 @@ def test_a_wrapper_from_after_attaching_stays_and_is_called(tiny_vit, image_inpu
         assert torch.equal(model(**image_inputs).logits, native)
 
 
-def test_a_layer_that_passes_rltr_by_is_refused(tiny_vit, image_inputs):
+def test_a_layer_that_bypasses_rltr_is_refused(tiny_vit, image_inputs):
     model = copy.deepcopy(tiny_vit)
     with Backbone(model).attached() as backbone:
         bypassed(model)
@@ -75,7 +75,7 @@ def test_a_layer_that_passes_rltr_by_is_refused(tiny_vit, image_inputs):
             ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
 
 
-def test_a_last_layer_that_passes_rltr_by_is_refused(tiny_vit, image_inputs):
+def test_a_last_layer_that_bypasses_rltr_is_refused(tiny_vit, image_inputs):
     model = copy.deepcopy(tiny_vit)
     with Backbone(model).attached() as backbone:
         last = model.vit.layers[-1]
@@ -84,7 +84,7 @@ def test_a_last_layer_that_passes_rltr_by_is_refused(tiny_vit, image_inputs):
             ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
 
 
-def test_attention_that_was_patched_in_a_layer_is_refused(tiny_vit, image_inputs):
+def test_patched_attention_of_a_layer_is_refused(tiny_vit, image_inputs):
     """A fused kernel in place of a layer's attention would mix rows."""
     model = copy.deepcopy(tiny_vit)
     attention = model.vit.layers[2].attention
@@ -93,8 +93,8 @@ def test_attention_that_was_patched_in_a_layer_is_refused(tiny_vit, image_inputs
         ReducedModel(backbone, selector("norm"), LAYERS)(image_inputs)
 
 
-def test_a_mask_of_a_layers_own_making_is_refused():
-    """Doge's layers make a mask from their own states."""
+def test_a_layer_that_makes_its_own_mask_is_refused():
+    """Layers of Doge compute a mask from their hidden states."""
     shape = {key: value for key, value in TEXT.items() if key != "num_labels"}
     model = build(hf.DogeModel, hf.DogeConfig(**shape, **SMALL))
     backbone = Backbone(model, family=rltr.Family(trailing=1, causal=True, cached=True))
@@ -111,7 +111,7 @@ def test_tracing_and_exporting_are_refused(tiny_vit, image_inputs):
         torch.export.export(tiny_vit, (pixels,))
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch.jit, of which everything is deprecated
+@pytest.mark.filterwarnings("ignore")  # all of torch.jit is deprecated
 def test_jit_traces_are_refused(tiny_vit, image_inputs):
     pixels = image_inputs["pixel_values"]
     with rltr.attach(tiny_vit, policy_for(tiny_vit), cost_weight=3.0), pytest.raises(RltrError, match="trace"):
@@ -159,7 +159,7 @@ WRAPPED = {
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.compile imports it
 @pytest.mark.parametrize("name", WRAPPED)
-def test_wrapped_models_are_refused_with_where_the_model_is(tiny_vit, name):
+def test_wrapped_models_are_refused_with_the_path_of_the_model(tiny_vit, name):
     wrap, said = WRAPPED[name]
     with pytest.raises(RltrError, match=said):
         refuse_wrapped(wrap(tiny_vit))

@@ -1,4 +1,4 @@
-"""The model is left as it was; the fixture ``case`` checks weights, hooks and attention after every test."""
+"""The model is restored after use; the fixture ``case`` checks weights, hooks and attention after every test."""
 
 import copy
 import threading
@@ -53,7 +53,7 @@ def test_an_eager_model_gets_its_eager_attention_back(tiny_vit, image_inputs):
     assert torch.equal(model(**image_inputs).logits, before)
 
 
-def test_attaching_counts(tiny_vit):
+def test_nested_attaching_is_counted(tiny_vit):
     backbone = Backbone(tiny_vit)
     with backbone.attached():
         with backbone.attached():
@@ -118,7 +118,7 @@ def test_a_selector_may_run_the_same_model(case, mode):
     assert torch.equal(out["logits"], expected)
 
 
-def test_threads_do_not_see_each_other(case):
+def test_concurrent_passes_do_not_affect_each_other(case):
     """Concurrent native and reduced runs of one model, each waiting in its first decision for the others."""
     before, _ = native(case)
     backbone = Backbone(case.model)
@@ -157,7 +157,7 @@ def test_threads_do_not_see_each_other(case):
     assert all(torch.equal(results[name], expected[name]) for name in expected)
 
 
-def test_the_fingerprint_tells_what_is_computed_with_the_weights():
+def test_the_fingerprint_depends_on_settings_that_change_the_computation():
     small = {
         "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
         "intermediate_size": 16, "vocab_size": 20, "pad_token_id": 0,
@@ -176,7 +176,7 @@ def test_the_fingerprint_tells_what_is_computed_with_the_weights():
         assert fingerprint(**changes) != same
 
 
-def test_the_fingerprint_tells_weights_apart(tiny_vit, tiny_deit):
+def test_the_fingerprint_depends_on_weights_and_not_on_their_precision(tiny_vit, tiny_deit):
     other = copy.deepcopy(tiny_vit)
     assert Backbone(other).fingerprint == Backbone(tiny_vit).fingerprint
     with torch.no_grad():

@@ -40,7 +40,7 @@ def test_uses_that_need_native_answers_refuse_an_attached_policy(model, use, inn
     assert untouched(model)
 
 
-def test_a_backbone_is_shared_by_part_and_attention(model):
+def test_a_backbone_is_shared_for_the_same_part_and_attention(model):
     with Backbone(model).attached() as backbone:
         assert Backbone.shared(model) is backbone
         with pytest.raises(RltrError, match="attention='auto' is attached"):
@@ -68,7 +68,7 @@ def small_clip():
 
 
 @pytest.mark.parametrize("by", ["the same tower", "a new tower", "the whole", "the part"])
-def test_a_policy_is_detached_by_whatever_shares_its_part(by):
+def test_a_policy_is_detached_through_any_model_that_shares_its_part(by):
     clip = small_clip()
     with torch.no_grad():
         native = clip.get_image_features(pixel_values=PIXELS)

@@ -48,7 +48,7 @@ class Held:
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])
 @pytest.mark.parametrize("then", ["nothing", "another weight", "another backbone", "a native call"])
-def test_a_pass_ends_as_it_began_when_another_thread_detaches(model, rows, layer, then):
+def test_a_running_pass_does_not_change_when_another_thread_detaches(model, rows, layer, then):
     policy, inputs = policy_for(model), {"pixel_values": PIXELS[:rows]}
     with torch.no_grad():
         native = model(**inputs).logits
@@ -125,7 +125,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Stop, ZeroDivisionError])
 @pytest.mark.parametrize("where", [0, 2, 3, "head"])
 @pytest.mark.parametrize("attached", ["policy", "backbone"])
-def test_an_interrupted_pass_is_forgotten(model, tiny_bert, text_inputs, error, where, attached):
+def test_an_interrupted_pass_leaves_nothing_behind(model, tiny_bert, text_inputs, error, where, attached):
     inputs = {"pixel_values": PIXELS}
 
     def interrupt(*_):
@@ -165,7 +165,7 @@ def in_another_thread(work):
 
 
 @pytest.mark.parametrize("how", ["reset", "step", "close"])
-def test_an_environment_belongs_to_the_thread_that_began_it(model, how):
+def test_a_started_environment_refuses_other_threads(model, how):
     episodes = make_episodes(model, examples(), rows=2, layers=LAYERS)
     keep = torch.ones(2, 17, dtype=torch.bool)
     seen = episodes.reset()
@@ -173,13 +173,13 @@ def test_an_environment_belongs_to_the_thread_that_began_it(model, how):
     error = in_another_thread(actions[how])
     assert isinstance(error, RltrError), error
     assert "MainThread" in str(error) and "worker" in str(error) and "one environment per thread" in str(error)
-    following, _, _ = episodes.step(keep)  # nothing was lost
+    following, _, _ = episodes.step(keep)  # the episode continues
     assert following.layer[0] == LAYERS[1] and seen.layer[0] == LAYERS[0]
     episodes.close()
     assert untouched(model)
 
 
-def test_an_environment_that_has_not_begun_may_be_used_anywhere(model):
+def test_a_new_environment_can_be_used_in_another_thread(model):
     episodes = make_episodes(model, examples(), rows=2, layers=LAYERS)
     assert in_another_thread(lambda: [act() for act in (episodes.reset, episodes.close)]) is None
     assert untouched(model)

@@ -60,7 +60,7 @@ def test_every_kind_of_family_is_proven_in_every_precision(name, dtype):
         assert proof.tolerance < 1e-11
 
 
-def test_the_report_says_what_was_found(tiny_bert, capsys):
+def test_the_report_shows_the_results(tiny_bert, capsys):
     report = rltr.check_backbone(tiny_bert)
     assert report.holds and report.known and not report.causal
     assert report.layers == "4 × BertLayer" and report.decision_layers == (0, 1, 2, 3)

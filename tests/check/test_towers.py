@@ -28,7 +28,7 @@ def test_either_tower_of_a_clip_can_be_reduced(tower):
     inputs = batch(ZOO["clip_vision_model"]) | batch(ZOO["clip_text_model"], "right")
     backbone = Backbone(model, tower=tower)
     assert prove(backbone, inputs, (1, 3)).holds
-    report = rltr.check_backbone(model, tower=tower)  # without inputs, of which the whole takes two kinds
+    report = rltr.check_backbone(model, tower=tower)  # without inputs=, because the whole model takes two kinds of them
     assert report.proof.holds and report.model_type == backbone.config.model_type
     before = model(**inputs).logits_per_image
     with backbone.attached():
@@ -60,7 +60,7 @@ PRETRAINING = {
 
 
 @pytest.mark.parametrize("tower", PRETRAINING)
-def test_of_two_stacks_of_layers_the_encoder_can_be_reduced(tower):
+def test_the_encoder_of_a_model_with_two_stacks_can_be_reduced(tower):
     model = PRETRAINING[tower]()
     with pytest.raises(RltrError, match=f"2 stacks of layers.*decoder_layers.*tower=: {tower}$"):
         Backbone(model)

@@ -18,8 +18,6 @@ def test_inputs_that_cannot_be_generated_are_refused(tiny_vit, monkeypatch):
         random_inputs(backbone, 2)
 
 
-# ---- a verdict or a reason, never a crash
-
 TINY_IMAGE = {
     "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 16,
     "patch_size": 4,
@@ -71,7 +69,7 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("what", UNUSUAL)
-def test_an_unusual_model_gets_a_verdict_or_a_reason(what):
+def test_an_unusual_model_gets_a_result_or_an_error_with_the_reason(what):
     make, inputs, reason = UNUSUAL[what]
     model = build_of(make)
     family = rltr.Family(trailing=1, causal=True, cached=True) if "MiniMax" in type(model).__name__ else rltr.Family()

@@ -34,8 +34,8 @@ def logits_are_scaled(query, key, value, plan, scaling, *pattern):
 
 
 @PRECISIONS
-def test_sizes_that_get_lost_are_found_out(tiny_bert, monkeypatch, dtype):
-    """Only the difference in merging exceeds the tolerance: only merged tokens have sizes."""
+def test_lost_sizes_are_detected(tiny_bert, monkeypatch, dtype):
+    """Only the error of merging exceeds the tolerance, because only merged tokens have sizes."""
     backbone = Backbone(copy.deepcopy(tiny_bert).to(dtype))
     inputs = random_inputs(backbone, rows=4)
     monkeypatch.setattr("rltr.runtime.attention.ragged_attention", sizes_are_lost)

@@ -18,9 +18,9 @@ def rltr(*arguments: object) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in an empty folder, so that whatever a command writes is seen."""
-    folder = tmp_path / "elsewhere"
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, so that tests see everything that a command writes."""
+    folder = tmp_path / "working_folder"
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
@@ -28,7 +28,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Stand-ins for the jobs that only write down how they were called."""
+    """Replace the jobs by stand-ins; returns the list of recorded calls."""
     calls: list[tuple[Any, ...]] = []
 
     def stand_in(name: str) -> Any:

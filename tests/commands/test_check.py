@@ -10,14 +10,14 @@ from transformers import T5Config, T5EncoderModel
 from tests.commands.conftest import rltr
 
 
-def test_a_failed_check_is_exit_code_1(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_has_exit_code_1(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rltr.jobs.check", SimpleNamespace(run_check=lambda *_: False))
     result = rltr("check", policy)
     assert result.exit_code == 1
     assert result.stderr.startswith("rltr: check failed: ") and result.stderr.count("\n") == 1
 
 
-def test_checking_a_model_prints_what_was_found(tmp_path: Path, tiny_bert, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checking_a_model_prints_the_report(tmp_path: Path, tiny_bert, monkeypatch: pytest.MonkeyPatch) -> None:
     # A narrow terminal breaks the table's cells into lines.
     monkeypatch.setenv("COLUMNS", "100")
     tiny_bert.save_pretrained(tmp_path / "bert")
@@ -27,7 +27,7 @@ def test_checking_a_model_prints_what_was_found(tmp_path: Path, tiny_bert, monke
         assert word in done.output
 
 
-def test_checking_a_model_that_cannot_work_says_why(tmp_path: Path) -> None:
+def test_checking_an_unsupported_model_gives_the_reason(tmp_path: Path) -> None:
     config = T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2, vocab_size=20)
     T5EncoderModel(config).save_pretrained(tmp_path / "t5")
     done = rltr("check", tmp_path / "t5")

@@ -15,7 +15,7 @@ from rltr.system.interruption import Stopped, listen
 from tests.commands.conftest import failing, rltr
 
 
-def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_prints_the_command_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(recipe: Recipe, resume: bool, progress: bool) -> None:
         save_recipe(recipe, recipe.out / "recipe.yaml")
         raise KeyboardInterrupt
@@ -30,7 +30,7 @@ def test_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_signals_have_the_exit_codes_that_shells_expect(name: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_give_the_usual_exit_codes(name: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(signal, name):
         pytest.skip("not on this system")
     number = getattr(signal, name)
@@ -40,8 +40,8 @@ def test_signals_have_the_exit_codes_that_shells_expect(name: str, code: int, mo
     assert result.exit_code == code and result.stderr == "rltr: interrupted before anything was written\n"
 
 
-def test_only_signals_that_nobody_else_minds_are_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs it under nohup has decided what a closed terminal means."""
+def test_ignored_signals_stay_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``nohup`` ignores SIGHUP, and rltr must not change that."""
     set_to: dict[int, Any] = {}
     handlers = {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_IGN}
     monkeypatch.setattr(signal, "getsignal", handlers.__getitem__)
@@ -62,7 +62,7 @@ FULL = [
 
 
 @pytest.mark.parametrize("error", FULL, ids=str)
-def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_error_of_a_full_disk_gives_one_line(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(error)))
     result = rltr("train")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
@@ -71,21 +71,21 @@ def test_a_full_disk_is_one_line_whatever_it_is_called(error: OSError, monkeypat
     )
 
 
-def test_other_errors_of_the_system_are_bugs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_system_errors_are_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(OSError(errno.EBADF, "Bad file")))
     )
     assert isinstance(rltr("train").exception, OSError)
 
 
-def test_a_full_disk_in_a_thread_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def told(error: Exception) -> str:
+def test_a_full_disk_in_a_thread_gives_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(error: Exception) -> str:
         group.tell_of_thread(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
         return capsys.readouterr().err
 
-    assert told(OSError(errno.ENOSPC, "No space left on device")).count("\n") == 1
-    assert "Traceback" not in told(OSError(errno.ENOSPC, "No space left on device"))
-    assert "ZeroDivisionError" in told(ZeroDivisionError("a bug"))
+    assert printed(OSError(errno.ENOSPC, "No space left on device")).count("\n") == 1
+    assert "Traceback" not in printed(OSError(errno.ENOSPC, "No space left on device"))
+    assert "ZeroDivisionError" in printed(ZeroDivisionError("a bug"))
 
 
 def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,18 +36,18 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
-def test_mistakes_get_one_line_and_leave_nothing(
-    arguments: list[str], said: str, elsewhere: Path, jobs: list[tuple[Any, ...]]
+def test_mistakes_give_one_line_and_write_nothing(
+    arguments: list[str], said: str, working_folder: Path, jobs: list[tuple[Any, ...]]
 ) -> None:
     result = rltr(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith("rltr: error: ") and result.stderr.count("\n") == 1
     assert said in result.stderr
-    assert jobs == [] and list(elsewhere.iterdir()) == []
+    assert jobs == [] and list(working_folder.iterdir()) == []
 
 
-def test_a_mistake_in_a_real_process(elsewhere: Path) -> None:
+def test_a_mistake_in_a_subprocess_gives_one_line(working_folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rltr", "train", "--data", "nothing"],
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])},
@@ -55,12 +55,12 @@ def test_a_mistake_in_a_real_process(elsewhere: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    said = f"there is no data at 'nothing' (looked for {str(elsewhere / 'nothing')!r})"
+    said = f"there is no data at 'nothing' (looked for {str(working_folder / 'nothing')!r})"
     assert done.stderr == f"rltr: error: {said}; name an existing folder or file with --data\n"
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
-def test_damaged_policy(policy: Path, content: str) -> None:
+def test_a_damaged_policy_is_refused(policy: Path, content: str) -> None:
     (policy / "config.json").write_text(content)
     result = rltr("check", policy)
     assert result.exit_code == 2 and "export the policy again" in result.stderr
@@ -85,22 +85,26 @@ SPOILED: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("case", SPOILED)
 @pytest.mark.parametrize("command", [["check"], ["evaluate", "--policy"]])
-def test_a_hostile_policy_is_one_line(case: str, command: list[str], policy: Path, jobs: list[tuple[Any, ...]]) -> None:
+def test_a_hostile_policy_file_is_refused_in_one_line(
+    case: str, command: list[str], policy: Path, jobs: list[tuple[Any, ...]]
+) -> None:
     SPOILED[case](policy / "config.json")
     result = rltr(*command, policy)
     assert result.exit_code == 2 and jobs == []
     assert result.stderr.startswith("rltr: error: ") and result.stderr.count("\n") == 1
 
 
-def test_a_runs_folder_is_not_its_policys(run_folder: Path, policy: Path) -> None:
+def test_a_run_folder_is_refused_with_the_path_of_its_policy(run_folder: Path, policy: Path) -> None:
     shutil.copytree(policy, run_folder / "policy")
     for command in (["check"], ["evaluate", "--policy"]):
         result = rltr(*command, run_folder)
         assert result.exit_code == 2 and f"its policy is {str(run_folder / 'policy')!r}" in result.stderr
 
 
-def test_what_was_moved_is_asked_for(run_folder: Path, tmp_path: Path, jobs: list[tuple[Any, ...]]) -> None:
-    """A run knows where its model and data were; where they are now, its user does."""
+def test_moved_models_and_data_are_refused_with_the_option_to_name_them(
+    run_folder: Path, tmp_path: Path, jobs: list[tuple[Any, ...]]
+) -> None:
+    """A stored run knows where its model and data were, but not where they are now."""
     gone = str(tmp_path / "gone")
     for key, option in (("model.source", "--model"), ("data.source", "--data")):
         values = {"out": run_folder, "model.source": "embedded", "data.source": "embedded", key: gone}
@@ -114,7 +118,7 @@ def test_what_was_moved_is_asked_for(run_folder: Path, tmp_path: Path, jobs: lis
     assert "leave out --recipe" in rltr("train", "--resume", "--out", run_folder, "--recipe", "quick").stderr
 
 
-def test_messages_of_several_lines_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_several_lines_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules, "rltr.jobs.training", SimpleNamespace(run_train=failing(RltrError("first\n  second")))
     )

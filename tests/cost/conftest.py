@@ -54,7 +54,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def measured(backbone):
-    """A table measured on it, decisions included."""
+    """A latency table measured on ``backbone``, with decisions."""
     seen = []
 
     def decide(count):

@@ -24,7 +24,7 @@ def test_every_cost_is_positive_finite_and_never_falls_with_tokens(cost):
         assert (values.diff() >= -1e-6 * values[1:]).all()
 
 
-def test_a_whole_native_pass_is_its_layers_and_what_is_outside(cost):
+def test_a_native_pass_costs_its_layers_and_the_rest_of_the_model(cost):
     assert cost.native_pass(17) == pytest.approx(dense(cost, 3, 17) + cost.outside(17))
     if isinstance(cost, LatencyCost):
         dearer = dataclasses.replace(cost, outside_per_token=0.5, native=1.2)
@@ -37,7 +37,7 @@ def test_spans_add_up(cost):
     assert span(cost, 2, 2, counts).tolist() == [0, 0, 0]
 
 
-def test_every_cost_survives_json_by_name(cost):
+def test_every_cost_is_restored_from_json_by_name(cost):
     text = json.dumps(cost.to_dict())
     assert from_dict(json.loads(text)) == cost
 

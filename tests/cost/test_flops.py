@@ -35,7 +35,7 @@ def test_flops_equal_torchs_own_count_on_the_real_model(build, size):
     assert span(cost, 0, 3, counts).tolist() == [dense(cost, 3, tokens)] * 2
 
 
-def test_flops_of_a_decision_are_what_the_selector_says():
+def test_flops_of_a_decision_are_those_of_the_selector():
     cost = FlopsCost.count(layers_of(MODELS["vit"](2)[0]), per_token=100, per_pair=7)
     assert cost.decision(torch.tensor([1.0, 10.0])).tolist() == [107.0, 1700.0]
     assert FlopsCost.count([]).decision(torch.tensor([9.0])).item() == 0

@@ -21,7 +21,7 @@ from tests.cost.conftest import MODELS
 
 @st.composite
 def tables(draw):
-    """The counts and seconds of any legal table."""
+    """Counts and seconds of a random valid table."""
     counts = sorted(draw(st.sets(st.integers(1, 4096), min_size=2, max_size=10)))
     times = st.floats(1e-7, 10, allow_nan=False)
     seconds = sorted(draw(st.lists(times, min_size=len(counts), max_size=len(counts))))
@@ -45,7 +45,7 @@ def test_a_table_never_falls_and_stays_between_its_ends(content, shares):
     assert values.min() >= table.seconds[0] - slack and values.max() <= table.seconds[-1] + slack
 
 
-def test_a_table_is_straight_between_its_counts_and_goes_on_behind_the_last():
+def test_a_table_is_interpolated_and_extrapolated_linearly():
     table = Table((1, 3, 7), (1.0, 2.0, 10.0))
     assert table(torch.tensor([2.0, 5.0, 6.0])).tolist() == [1.5, 6.0, 8.0]
     assert table(torch.empty(0)).shape == (0,)
@@ -65,12 +65,12 @@ def test_a_table_is_straight_between_its_counts_and_goes_on_behind_the_last():
         ((1, 2), (1.0, float("inf"))),
     ],
 )
-def test_a_senseless_table_is_refused(counts, seconds):
+def test_an_invalid_table_is_refused(counts, seconds):
     with pytest.raises(RltrError, match="Measure it again"):
         Table(counts, seconds)
 
 
-def test_a_table_first_read_in_inference_mode_still_serves_a_loss():
+def test_a_table_first_read_in_inference_mode_can_be_used_in_a_loss():
     table, counts = Table((1, 3), (1.0, 2.5)), torch.tensor([2.0], requires_grad=True)
     with torch.inference_mode():
         table(torch.tensor([2.0]))
@@ -91,7 +91,7 @@ def test_measuring_leaves_the_model_as_it_was(backbone):
     assert backbone.model.config._attn_implementation == before and torch.get_num_threads() == threads
 
 
-def test_without_a_measured_decision_it_is_free(measured):
+def test_decisions_that_were_not_measured_are_free(measured):
     free = dataclasses.replace(measured, overhead=None)
     assert free.decision(torch.tensor([3.0])).tolist() == [0.0]
 
@@ -109,7 +109,7 @@ def test_a_table_is_used_only_where_it_was_measured(measured, backbone, tmp_path
     }
     for field, machine in others.items():
         dataclasses.replace(measured, machine=machine).save(path)
-        # A processor's name has characters that mean something in a pattern: Intel(R).
+        # Names of processors have characters that are special in patterns, for example Intel(R).
         there, now = (re.escape(repr(getattr(conditions, field))) for conditions in (machine, here))
         with pytest.raises(RltrError, match=f"{field} {there} there, {now} here.*[Mm]easure again"):
             LatencyCost.load(path, backbone)
@@ -120,9 +120,9 @@ def test_a_table_is_used_only_where_it_was_measured(measured, backbone, tmp_path
     gpu.require(dataclasses.replace(gpu, threads=2, torch_version="2.1", driver="560.2"))
 
 
-def test_the_processor_here_has_a_name(odd_processor):
+def test_the_processor_of_this_machine_is_stored(odd_processor_name):
     assert processor_name(torch.device("cpu")).strip()
-    assert Machine.here(torch.device("cpu"), torch.float32).processor == odd_processor
+    assert Machine.here(torch.device("cpu"), torch.float32).processor == odd_processor_name
 
 
 def test_a_table_is_refused_for_another_model(measured):
@@ -132,7 +132,7 @@ def test_a_table_is_refused_for_another_model(measured):
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"name": "flops"}', '{"name": "latency"}'])
-def test_a_file_that_is_no_table_is_refused(text, tmp_path, backbone):
+def test_a_file_without_a_table_is_refused(text, tmp_path, backbone):
     path = tmp_path / "latency.json"
     if text is not None:
         path.write_text(text)
@@ -140,7 +140,7 @@ def test_a_file_that_is_no_table_is_refused(text, tmp_path, backbone):
         LatencyCost.load(path, backbone)
 
 
-def test_saving_is_plain_json_and_leaves_nothing_else(measured, tmp_path):
+def test_a_table_is_saved_as_one_json_file(measured, tmp_path):
     path = tmp_path / "latency.json"
     measured.save(path)
     assert json.loads(path.read_text())["name"] == "latency"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", autouse=True)
 def root():
-    """The repository's root can be imported from here, and nowhere else."""
+    """Make the repository's root importable for these tests only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
         yield
@@ -22,8 +22,8 @@ def example(name: str) -> ModuleType:
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder without assets, and none to be found elsewhere."""
+def no_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder; assets are not found anywhere else."""
     monkeypatch.delenv("RLTR_ASSETS", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(example("assets"), "find_spec", lambda name: None)

@@ -10,42 +10,42 @@ from tests.examples.conftest import example
 
 
 @pytest.mark.parametrize("name", ["MINILM", "SPAM_ASSASSIN", "VADER"])
-def test_what_is_missing_is_said_with_the_command_that_gets_it(nowhere: Path, name: str) -> None:
+def test_a_missing_asset_is_refused_with_the_command_that_gets_it(no_assets: Path, name: str) -> None:
     assets = example("assets")
     asset = getattr(assets, name)
     with pytest.raises(RltrError, match="not found; get it with") as error:
-        assets.find(asset, nowhere)
-    assert asset.fetch.format(folder=nowhere) in str(error.value) and "\n" not in str(error.value)
+        assets.find(asset, no_assets)
+    assert asset.fetch.format(folder=no_assets) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_file_that_is_another_one_is_refused(nowhere: Path) -> None:
+def test_a_file_with_another_digest_is_refused(no_assets: Path) -> None:
     assets = example("assets")
-    (nowhere / assets.VADER.path).write_bytes(b"something else")
+    (no_assets / assets.VADER.path).write_bytes(b"something else")
     with pytest.raises(RltrError, match=hashlib.sha256(b"something else").hexdigest()):
-        assets.find(assets.VADER, nowhere)
+        assets.find(assets.VADER, no_assets)
 
 
-def test_the_folder_that_is_given_comes_first(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_folder_is_searched_first(no_assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets = example("assets")
     asset = assets.Asset("it", "it.tgz", ".", hashlib.sha256(b"it").hexdigest(), "get it")
     for folder in ("given", "named", "runs/assets"):
-        (nowhere / folder).mkdir(parents=True)
-        (nowhere / folder / "it.tgz").write_bytes(b"it")
-    monkeypatch.setenv("RLTR_ASSETS", str(nowhere / "named"))
-    assert assets.find(asset, nowhere / "given") == nowhere / "given" / "it.tgz"
-    assert assets.find(asset) == nowhere / "named" / "it.tgz"
+        (no_assets / folder).mkdir(parents=True)
+        (no_assets / folder / "it.tgz").write_bytes(b"it")
+    monkeypatch.setenv("RLTR_ASSETS", str(no_assets / "named"))
+    assert assets.find(asset, no_assets / "given") == no_assets / "given" / "it.tgz"
+    assert assets.find(asset) == no_assets / "named" / "it.tgz"
     monkeypatch.delenv("RLTR_ASSETS")
     assert assets.find(asset) == Path("runs/assets/it.tgz")
 
 
-def test_a_package_is_found_without_being_run(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_is_found_without_importing_it(no_assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets = example("assets")
-    package = nowhere / "site" / "weights_in_a_package"
+    package = no_assets / "site" / "weights_in_a_package"
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('this package was run')\n")
     (package / "model" / "weights").write_bytes(b"it")
     monkeypatch.undo()
-    monkeypatch.syspath_prepend(str(nowhere / "site"))
+    monkeypatch.syspath_prepend(str(no_assets / "site"))
     digest = hashlib.sha256(b"it").hexdigest()
     asset = assets.Asset("it", "weights_in_a_package/model", "weights", digest, "get it")
     assert assets.find(asset) == package / "model"

@@ -10,7 +10,7 @@ from rltr.tasks.examples.texts import TextExamples
 from tests.examples.conftest import example
 
 
-def test_the_time_at_an_accuracy_lies_on_the_front() -> None:
+def test_the_time_at_an_accuracy_is_interpolated_on_the_pareto_front() -> None:
     time_at = example("caps").time_at
     curve = [(0.2, 0.80), (0.4, 0.90), (0.5, 0.85), (0.8, 0.92)]
     assert time_at(curve, 0.85) == pytest.approx(0.3)  # the point at 0.5 is dominated
@@ -27,7 +27,7 @@ def test_growth_compares_the_longest_with_the_shortest() -> None:
     assert example("caps").growth(rows) == {"native": 10.0, "packed": 5.0, "policy": 2.5, "baseline": None}
 
 
-def test_a_figure_shows_times_over_length(tmp_path: Path) -> None:
+def test_a_figure_is_drawn(tmp_path: Path) -> None:
     row = {"cap": 64, "native ms": 1.0, "packed": 1.0, "policy": 2.0, "lowest": 1.5, "highest": 3.0, "baseline": None}
     never = {**row, "cap": 512, "native ms": 9.0, "policy": None, "lowest": None, "highest": None}
     example("caps").draw([row, never], 0.01, tmp_path / "caps.png")

@@ -20,7 +20,7 @@ def features(count: int = 600) -> Any:
     return example("features").Features(state, state + 1, labels)
 
 
-def test_a_head_learns_and_a_plain_pooler_does_the_same() -> None:
+def test_a_head_learns_and_equals_its_plain_pooler() -> None:
     heads, given = example("train_head"), features()
     head = heads.fit(given, 2)
     assert heads.accuracy(head(given.first), given.labels) > 0.9
@@ -45,11 +45,13 @@ def test_the_saved_classifier_is_the_encoder_with_the_head(tmp_path: Path) -> No
     assert loaded.config.id2label == {0: "ham", 1: "spam"}
 
 
-def test_missing_data_is_said_with_the_command_that_makes_it(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_is_refused_with_the_command_that_makes_it(
+    no_assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heads = example("train_head")
-    monkeypatch.setattr(heads, "find", lambda asset, folder: nowhere)
+    monkeypatch.setattr(heads, "find", lambda asset, folder: no_assets)
     with pytest.raises(RltrError, match="python -m examples.make_data vader"):
-        heads.train("vader", None, nowhere, 0)
+        heads.train("vader", None, no_assets, 0)
 
 
 @pytest.mark.parametrize("name", ["spam", "vader"])

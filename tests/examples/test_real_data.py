@@ -24,7 +24,7 @@ def asset(name: str) -> Path:
 
 
 @pytest.mark.parametrize(("name", "needs", "count"), [("spam", "SPAM_ASSASSIN", 3984), ("vader", "VADER", 10040)])
-def test_real_data(tmp_path: Path, name: str, needs: str, count: int) -> None:
+def test_real_data_has_the_expected_number_of_texts(tmp_path: Path, name: str, needs: str, count: int) -> None:
     asset(needs)
     example("make_data").make(name, None, tmp_path, 0)
     splits = [(tmp_path / name / f"{split}.jsonl").read_text("utf-8").splitlines() for split in example("splits").NAMES]

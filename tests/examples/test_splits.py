@@ -19,7 +19,7 @@ def text(start: int, words: int) -> str:
     return " ".join("abcdefghij"[int(c)] * 2 for n in range(start, start + words) for c in str(n))
 
 
-def test_copies_go_and_the_longest_stays() -> None:
+def test_of_similar_texts_only_the_longest_is_kept() -> None:
     quoted, answer, other = text(1000, 30), "So it is. " + text(1000, 40), text(5000, 30)
     records = [labelled(t, "ham") for t in (quoted, answer, other, answer + " PS", other.upper(), "short", "short")]
     kept = [record.text for record in example("splits").without_copies(records)]
@@ -27,7 +27,7 @@ def test_copies_go_and_the_longest_stays() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=30).map(" ".join), max_size=12))
-def test_no_text_that_stays_is_mostly_in_another(texts: Sequence[str]) -> None:
+def test_no_kept_text_is_mostly_contained_in_another(texts: Sequence[str]) -> None:
     splits = example("splits")
     kept = splits.without_copies([labelled(text, "x") for text in texts])
     assert bool(kept) == bool(texts)

@@ -36,11 +36,11 @@ def test_pages_lose_tags_scripts_and_styles() -> None:
     page = "<html><head><style>p {x}</style></head><p>One<br>two &amp; <b>three</b><script>run()</script></p></html>"
     body = example("mails").body
     assert body(mail(("html", page))) == "One two & three"
-    assert body(mail(("plain", page))) == "One two & three"  # spam is often called plain and is a page
+    assert body(mail(("plain", page))) == "One two & three"  # spam is often HTML that is declared as plain text
     assert body(mail(("plain", "plain it is"), ("html", page))) == "plain it is"
 
 
-def test_a_character_set_that_does_not_exist_loses_nothing() -> None:
+def test_a_mail_with_an_unknown_character_set_is_decoded() -> None:
     text = 'Content-Type: text/plain; charset="none"\nContent-Transfer-Encoding: quoted-printable\n\ncaf=E9'
     assert example("mails").body(text) == "café"
 

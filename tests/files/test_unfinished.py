@@ -48,17 +48,17 @@ with writer(out) as temporary:
     ("writer", "when", "found"),
     [(atomic_write, 0, "old"), (atomic_folder, 0, "old"), (atomic_folder, 1, "old"), (atomic_folder, 2, "new")],
 )
-def test_a_kill_leaves_the_old_or_the_new_one_and_nothing_for_long(
+def test_a_kill_leaves_the_old_or_the_new_content_and_removable_leftovers(
     writer: Any, when: int, found: str, tmp_path: Path
 ) -> None:
-    """Killed before each of the renames: of a file one, of a folder two, and one for each file of somebody else's."""
+    """The process is killed before each rename: a file takes one, a folder two, and each file of a user one more."""
     out = tmp_path / "kept"
     write(writer, out, "old")
     if writer is atomic_folder:
         (out / "notes.md").write_text("mine")
     command = [sys.executable, "-c", KILLED, writer.__name__, str(out), str(when)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    assert len(names(tmp_path)) > 1, "nothing was left behind, so nothing is shown"
+    assert len(names(tmp_path)) > 1, "nothing was left behind, so the test shows nothing"
     recover_folder(out)
     assert read(out) == found
     write(writer, out, "newest")
@@ -67,7 +67,7 @@ def test_a_kill_leaves_the_old_or_the_new_one_and_nothing_for_long(
 
 
 @both
-def test_what_others_are_at_work_on_is_not_removed(writer: Writer, tmp_path: Path) -> None:
+def test_files_of_a_running_writer_are_not_removed(writer: Writer, tmp_path: Path) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -90,7 +90,7 @@ def test_what_others_are_at_work_on_is_not_removed(writer: Writer, tmp_path: Pat
 
 
 @both
-def test_names_that_only_look_like_ours_stay(writer: Writer, tmp_path: Path) -> None:
+def test_files_with_similar_names_are_not_removed(writer: Writer, tmp_path: Path) -> None:
     others = [".made.bak", ".made.swp", ".made.12345678", ".made2.abc.rltr-unfinished"]
     for name in others:
         (tmp_path / name).write_text("mine")
@@ -101,8 +101,8 @@ def test_names_that_only_look_like_ours_stay(writer: Writer, tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal on Windows")
-def test_what_is_left_behind_under_any_name_can_be_removed(tmp_path: Path) -> None:
-    """As in a cache, whose files have a new name each time."""
+def test_unfinished_files_of_any_name_can_be_removed(tmp_path: Path) -> None:
+    """For caches, whose files have a new name each time."""
     command = [sys.executable, "-c", KILLED, "atomic_write", str(tmp_path / "one"), "0"]
     subprocess.run(command, check=False)
     with atomic_write(tmp_path / "two") as temporary:
@@ -115,17 +115,17 @@ def test_what_is_left_behind_under_any_name_can_be_removed(tmp_path: Path) -> No
 
 
 def in_a_thread(work: Callable[[], object]) -> None:
-    """As another process would: filelock tells a thread that waits for itself from one that waits for another."""
+    """Run ``work`` as another process would: filelock detects a thread that waits for itself."""
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
 
 
 @both
-def test_what_is_removed_is_held_until_it_is_gone(
+def test_an_unfinished_folder_is_locked_while_it_is_removed(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer that has just made the folder would lock it, begin, and lose what it writes."""
+    """Otherwise a writer that has just created the folder could lock it, begin to write, and lose its files."""
     if os.name == "nt":
         pytest.skip("open files cannot be removed there, so the lock is given up before the last file goes")
     taken: list[object] = []
@@ -139,15 +139,15 @@ def test_what_is_removed_is_held_until_it_is_gone(
     left.mkdir()
     monkeypatch.setattr(shutil, "rmtree", meanwhile)
     write(writer, tmp_path / "made", "text")
-    assert taken == [None, None] and names(tmp_path) == ["made"]  # what was left, and the writer's own
+    assert taken == [None, None] and names(tmp_path) == ["made"]  # the leftover folder, and the writer's own
 
 
 @both
 @pytest.mark.parametrize("when", ["before it is opened", "before it is locked"])
-def test_a_folder_that_another_removes_before_it_is_held_is_made_anew(
+def test_a_folder_that_is_removed_before_it_is_locked_is_created_again(
     writer: Writer, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its writer looks like one that was killed until it has the lock."""
+    """Until a writer has its lock, its folder looks like that of a killed writer."""
     fcntl = pytest.importorskip("fcntl")
     module, name = (tempfile, "mkdtemp") if when == "before it is opened" else (fcntl, "flock")
     step = getattr(module, name)

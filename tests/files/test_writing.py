@@ -27,14 +27,14 @@ from tests.files.conftest import Writer, both, names, read, write
 @pytest.mark.parametrize(
     "name", ["plain", "with [brackets] and *", ".hidden", "naïve 文", LOCK, NEW, LOCK_FILE, UNFINISHED]
 )
-def test_what_is_written_takes_its_place(writer: Writer, name: str, tmp_path: Path) -> None:
+def test_a_written_file_or_folder_replaces_the_old_one(writer: Writer, name: str, tmp_path: Path) -> None:
     for text in ("first", "second"):
         write(writer, tmp_path / "new" / name, text)
         assert names(tmp_path / "new") == [name] and read(tmp_path / "new" / name) == text
 
 
 @both
-def test_an_error_leaves_the_old_one(writer: Writer, tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_content(writer: Writer, tmp_path: Path) -> None:
     write(writer, tmp_path / "kept", "old")
     for error in (ZeroDivisionError, KeyboardInterrupt):
         with pytest.raises(error), writer(tmp_path / "kept") as temporary:
@@ -46,7 +46,7 @@ def test_an_error_leaves_the_old_one(writer: Writer, tmp_path: Path) -> None:
 @both
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o027, 0o077])
 def test_permissions_are_those_of_any_new_file(writer: Writer, umask: int, tmp_path: Path) -> None:
-    """Also where a library makes its files for their owner alone, as safetensors does."""
+    """Also if a library creates its files for their owner only, as safetensors does."""
     before = os.umask(umask)
     try:
         with writer(tmp_path / "made") as temporary:
@@ -62,10 +62,10 @@ def test_permissions_are_those_of_any_new_file(writer: Writer, umask: int, tmp_p
 
 
 @both
-def test_the_umask_of_the_process_is_left_alone(
+def test_the_umask_of_the_process_is_not_changed(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is one for all threads: whoever sets it for a moment opens the files of others to everybody."""
+    """All threads share the umask: changing it for a moment would give files of other threads wrong permissions."""
 
     def called(mask: int) -> int:
         raise AssertionError("os.umask was called")
@@ -75,7 +75,7 @@ def test_the_umask_of_the_process_is_left_alone(
 
 
 @both
-def test_everything_is_on_the_disk_before_it_takes_its_place(
+def test_everything_is_synced_to_disk_before_the_rename(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -98,7 +98,7 @@ def test_everything_is_on_the_disk_before_it_takes_its_place(
     assert done == [*before, "move made", f"sync {tmp_path.name}"]
 
 
-def test_only_the_files_of_the_same_names_are_replaced(tmp_path: Path) -> None:
+def test_only_files_of_the_same_names_are_replaced(tmp_path: Path) -> None:
     out = tmp_path / "policy"
     write(atomic_folder, out, "old")
     (out / "notes.md").write_text("mine")
@@ -123,7 +123,7 @@ def test_a_link_is_followed(writer: Writer, tmp_path: Path) -> None:
     assert names(tmp_path) == ["elsewhere", "link"] and names(tmp_path / "elsewhere") == ["real"]
 
 
-def test_a_file_is_no_place_for_a_folder(tmp_path: Path) -> None:
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(RltrError, match="there is a file of that name"):
         write(atomic_folder, tmp_path / "taken", "new")
@@ -147,8 +147,8 @@ except OSError as error:
 
 @both
 @pytest.mark.parametrize("kind", ["bytes", "text"])
-def test_no_room_is_an_error_with_a_name(writer: Any, kind: str, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the full disk: the system refuses in the same way."""
+def test_a_full_disk_is_an_error_that_names_the_file(writer: Any, kind: str, tmp_path: Path) -> None:
+    """A limit on the size of files takes the place of a full disk: the system raises the same kind of error."""
     pytest.importorskip("resource")
     out = tmp_path / "kept"
     write(writer, out, "old")

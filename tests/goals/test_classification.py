@@ -22,7 +22,7 @@ def test_accuracy_is_another_name_of_quality() -> None:
     assert changes.abs().sum() > 0 and torch.equal(score("accuracy", goal, dense, reduced, labels), changes)
 
 
-def test_an_unknown_score_lists_the_known() -> None:
+def test_an_unknown_score_is_refused_with_the_choices() -> None:
     with pytest.raises(RltrError, match="no score 'f1'; choose one of quality, accuracy, fidelity, both"):
         score("f1", Classification(), GOOD, GOOD, torch.tensor([0, 1]))
 
@@ -34,7 +34,7 @@ pair = st.integers(2, 6).flatmap(lambda n: st.tuples(*[st.lists(finite, min_size
 
 
 @given(pair, st.integers(0, 1))
-def test_scores_of_any_two_answers(logits: tuple[list[float], list[float]], label: int) -> None:
+def test_scores_are_in_their_ranges(logits: tuple[list[float], list[float]], label: int) -> None:
     dense, reduced = torch.tensor(logits)[:, None]
     labels = torch.tensor([label])
     values = {kind: score(kind, Classification(), dense, reduced, labels) for kind in ("quality", "fidelity", "both")}
@@ -48,7 +48,7 @@ def test_scores_of_any_two_answers(logits: tuple[list[float], list[float]], labe
         assert score(kind, Classification(), dense, dense, labels).item() == 0.0
 
 
-def test_scores_against_values_worked_out_by_hand() -> None:
+def test_scores_equal_values_computed_by_hand() -> None:
     dense = torch.tensor([[0.6, 0.4], [0.6, 0.4], [0.6, 0.4]]).log()
     reduced = torch.tensor([[0.3, 0.7], [0.3, 0.7], [1 - 1e-7, 1e-7]]).log()
     labels = torch.tensor([0, 1, 0])
@@ -58,7 +58,7 @@ def test_scores_against_values_worked_out_by_hand() -> None:
     torch.testing.assert_close(score("fidelity", Classification(), dense, reduced, labels), expected)
 
 
-def test_fidelity_is_reckoned_in_single_precision() -> None:
+def test_fidelity_is_computed_in_single_precision() -> None:
     dense, reduced = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.5, 2.0]])
     half = score("fidelity", Classification(), dense.half(), reduced.half(), torch.tensor([0]))
     assert half.dtype == torch.float32

@@ -20,7 +20,7 @@ from tests.goals.conftest import CLASSES, GOALS, answers, every_goal
 
 @every_goal
 @given(rows=st.integers(1, 6), seed=st.integers(0, 1000))
-def test_what_holds_for_every_goal(goal: Goal, rows: int, seed: int) -> None:
+def test_scores_of_every_goal_are_consistent(goal: Goal, rows: int, seed: int) -> None:
     dense, reduced = answers(goal, rows, seed), answers(goal, rows, seed + 1)
     labels = goal.decide(answers(goal, rows, seed + 2))
     assert dense.shape[1:] == goal.shape(labels, CLASSES)
@@ -29,7 +29,7 @@ def test_what_holds_for_every_goal(goal: Goal, rows: int, seed: int) -> None:
     assert bool((goal.fidelity(dense, reduced) <= 0).all() and (goal.fidelity(dense, reduced) >= -3).all())
     assert bool((goal.quality(dense, reduced, labels) <= 1).all())
     assert bool(((goal.agreement(dense, reduced) >= 0) & (goal.agreement(dense, reduced) <= 1)).all())
-    # The same answer loses nothing, and what a model itself decides is right by its own decision.
+    # Equal answers lose nothing, and a model is always right by its own decisions.
     torch.testing.assert_close(goal.fidelity(dense, dense), torch.zeros(rows), atol=1e-6, rtol=0)
     torch.testing.assert_close(goal.quality(dense, dense, goal.decide(dense)), torch.ones(rows))
     assert bool((goal.agreement(dense, dense) == 1).all())
@@ -41,7 +41,7 @@ def test_what_holds_for_every_goal(goal: Goal, rows: int, seed: int) -> None:
 
 
 @every_goal
-def test_rows_are_judged_one_by_one(goal: Goal) -> None:
+def test_scores_of_rows_are_independent(goal: Goal) -> None:
     dense, reduced = answers(goal, 6, 0), answers(goal, 6, 1)
     labels = goal.decide(answers(goal, 6, 2))
     for kind in ("quality", "fidelity", "both"):
@@ -53,19 +53,21 @@ def test_rows_are_judged_one_by_one(goal: Goal) -> None:
 
 
 @every_goal
-def test_what_cannot_be_scored_is_refused(goal: Goal) -> None:
+def test_answers_that_cannot_be_scored_are_refused(goal: Goal) -> None:
     good = answers(goal, 3, 0)
     labels = goal.decide(good)
     with pytest.raises(RltrError):
         score("both", goal, good, good[:2], labels)
-    if not isinstance(goal, Consistency):  # it makes the labels first, and the types of that are checked only here
+    if not isinstance(
+        goal, Consistency
+    ):  # Consistency makes labels first, and there only the type checks of the tests raise
         with pytest.raises(RltrError):
             score("both", goal, good[None], good[None], labels[None])
     with pytest.raises(RltrError, match=r"reduced model's answers are NaN or infinite in rows \[1\]"):
         score("both", goal, good, good.clone().index_fill_(0, torch.tensor(1), torch.inf), labels)
 
 
-def test_a_goals_fingerprint_follows_what_it_reads() -> None:
+def test_the_fingerprint_of_a_goal_depends_on_what_it_reads() -> None:
     anchors = torch.eye(3, 6)
     others = [
         *(goal for goal in GOALS.values() if not isinstance(goal, Consistency)),
@@ -82,7 +84,7 @@ def test_a_goals_fingerprint_follows_what_it_reads() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in GOALS if name not in ("embedding", "zero-shot", "consistency")])
-def test_without_labels_the_dense_model_is_right(name: str) -> None:
+def test_without_labels_decisions_of_the_dense_model_count_as_right(name: str) -> None:
     own = GOALS[name]
     goal, dense, reduced = Consistency(own, (1,)), answers(own, 6, 0), answers(own, 6, 1)
     nothing = torch.zeros(6, 0)

@@ -28,7 +28,7 @@ def test_fidelity_of_several_labels_is_a_sum_of_two_class_divergences() -> None:
         score("both", MultiLabel(), dense, reduced, torch.full((5, 3), 2.0))
 
 
-def test_pooling_takes_every_place_that_is_not_padding() -> None:
+def test_pooling_ignores_padding() -> None:
     states = torch.arange(12.0).view(2, 3, 2)
     present = torch.tensor([[1, 1, 1], [1, 1, 0]])
     mean = Embedding(2).read({"last_hidden_state": states}, {"attention_mask": present})
@@ -42,7 +42,7 @@ def test_pooling_takes_every_place_that_is_not_padding() -> None:
     )
 
 
-def test_the_length_of_an_embedding_is_nothing_and_neighbours_are_what_a_search_finds() -> None:
+def test_scores_of_embeddings_ignore_length_and_decisions_are_nearest_neighbours() -> None:
     dense = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])
     assert score("fidelity", Embedding(2), dense, 5 * dense, torch.zeros(3, 0)).abs().max() < 1e-6
     assert Embedding(2).decide(dense).tolist() == [1, 0, 1]
@@ -50,7 +50,7 @@ def test_the_length_of_an_embedding_is_nothing_and_neighbours_are_what_a_search_
     assert Embedding(2).agreement(dense, turned).tolist() == [1.0, 0.0, 1.0]
 
 
-def test_logits_are_scaled_cosines() -> None:
+def test_zero_shot_logits_are_scaled_cosines() -> None:
     anchors, embeddings = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[1.0, 0.0], [5.0, 5.0]])
     logits = ZeroShot(anchors, scale=10.0, bias=-1.0).read({"image_embeds": embeddings}, {})
     torch.testing.assert_close(logits, torch.tensor([[9.0, -1.0], [10 * 0.5**0.5 - 1, 10 * 0.5**0.5 - 1]]))

@@ -28,7 +28,7 @@ def test_the_quality_of_numbers_is_d2() -> None:
 
 
 @given(scale=st.floats(0.01, 1000), shift=st.floats(-10, 10))
-def test_units_do_not_matter(scale: float, shift: float) -> None:
+def test_scores_do_not_depend_on_units(scale: float, shift: float) -> None:
     generator = torch.Generator().manual_seed(1)
     labels, dense, reduced = (torch.randn(20, 2, generator=generator, dtype=torch.float64) for _ in "abc")
 
@@ -39,7 +39,7 @@ def test_units_do_not_matter(scale: float, shift: float) -> None:
     torch.testing.assert_close(scores(lambda x: x), scores(lambda x: scale * x + shift), rtol=1e-2, atol=1e-2)
 
 
-def test_an_outlier_is_clipped_and_nothing_to_predict_is_refused() -> None:
+def test_outliers_are_clipped_and_invalid_spreads_and_labels_refused() -> None:
     far = score("both", Regression(), torch.zeros(1, 1), torch.full((1, 1), 100.0), torch.zeros(1, 1))
     assert far.tolist() == [-6.0]
     for wrong in (0.0, float("nan"), float("inf")):

@@ -18,7 +18,7 @@ MASKS = ([1, 1, 0], [0, 1, 1])
 """A text of two tokens, padded at its end and at its start."""
 
 
-def test_padding_and_unlabelled_tokens_count_for_nothing() -> None:
+def test_padding_and_unlabelled_tokens_are_ignored() -> None:
     goal = TokenClassification(longest=4)
     present = torch.tensor([[1, 1, 1], [1, 1, 0]])
     logits = torch.eye(3)[torch.tensor([[0, 1, 2], [1, 1, 0]])]
@@ -27,7 +27,7 @@ def test_padding_and_unlabelled_tokens_count_for_nothing() -> None:
     assert goal.decide(dense).tolist() == [[0, 1, 2, UNLABELLED], [1, 1, UNLABELLED, UNLABELLED]]
     labels = torch.tensor([[UNLABELLED, 1, 0, UNLABELLED], [UNLABELLED, 1, UNLABELLED, UNLABELLED]])
     assert goal.quality(dense, dense, labels).tolist() == [0.5, 1.0]
-    # Whatever stands in the padding, and however far a batch is padded.
+    # Neither values of padding nor its length matter.
     logits[1, 2] = 1e4
     longer = torch.cat([logits, torch.full((2, 1, 3), torch.nan)], 1)
     again = goal.read({"logits": longer}, {"attention_mask": torch.nn.functional.pad(present, (0, 1))})
@@ -62,7 +62,7 @@ def test_wrong_token_labels_are_refused(labels: list[list[int]], said: str) -> N
 
 
 def test_answers_at_different_positions_are_refused() -> None:
-    """A row that is padded at its start in one batch, and alone in another."""
+    """The same two tokens, with padding at the end in one answer and at the start in the other."""
     goal, logits = TokenClassification(longest=3), torch.zeros(1, 3, 3)
     dense, shifted = (goal.read({"logits": logits}, {"attention_mask": torch.tensor([own])}) for own in MASKS)
     labels = torch.tensor([[UNLABELLED, 0, UNLABELLED]])

@@ -31,7 +31,7 @@ WHOLE_WAY = ["tokens", "numbers", "embeddings", "zero-shot", "words without labe
 
 @pytest.mark.parametrize("case", WHOLE_WAY)
 def test_from_files_to_a_report_that_names_its_quality(
-    folder: Path, tmp_path: Path, case: str, told: Callable[[], str]
+    folder: Path, tmp_path: Path, case: str, new_log: Callable[[], str]
 ) -> None:
     *_, goal, name = CASES[case]
     column = name.replace(" ", "_")
@@ -41,7 +41,7 @@ def test_from_files_to_a_report_that_names_its_quality(
     assert f"rltr/{column}" in progress and f"rltr/dense_{column}" in progress
 
     run_evaluate(run / POLICY_FOLDER, wanted.model_copy(update={"out": tmp_path / "measured"}))
-    assert "look at it: open" in told()
+    assert "look at it: open" in new_log()
     found = read_json(tmp_path / "measured" / "results.json")
     assert found.quality_name == name
     everything = next(point for point in found.points if point.method == "none")
@@ -55,9 +55,9 @@ def test_from_files_to_a_report_that_names_its_quality(
     card = (run / POLICY_FOLDER / "README.md").read_text(encoding="utf-8")
     assert f"| {name} | dense {name} |" in card
 
-    told()
+    new_log()
     assert run_check(run / POLICY_FOLDER)
-    assert f", {name} " in told()
+    assert f", {name} " in new_log()
     config = json.loads((run / POLICY_FOLDER / "config.json").read_text())
     config["recipe"]["data"]["source"] = "gone"
     (run / POLICY_FOLDER / "config.json").write_text(json.dumps(config))

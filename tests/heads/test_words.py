@@ -19,7 +19,7 @@ from rltr.tasks.examples.words import TokenExamples
 from rltr.tasks.goals import TokenClassification
 from rltr.tasks.goals.token_classes import UNLABELLED
 from rltr.tasks.models import load_model
-from tests.conftest import heard
+from tests.conftest import logged_warnings
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
@@ -94,7 +94,7 @@ def test_that_sentences_are_cut_is_said_once(folder: Path, tmp_path: Path, caplo
     records = [{"text": words, "label": ["O"] * len(words)}, {"text": ["ann"], "label": ["NAME"]}] * 6
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
     load_task(load_model(str(folder / "tagger")), tmp_path / "x.jsonl")
-    assert heard(caplog) == ["texts are cut to 16 tokens; one has 32"]
+    assert logged_warnings(caplog) == ["texts are cut to 16 tokens; one has 32"]
 
 
 def test_a_folder_without_sentences(folder: Path, tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("made_up_machine")
-def test_prices_and_times_are_those_of_this_machine(folder: Path, tmp_path: Path, told: Callable[[], str]) -> None:
+def test_prices_and_times_are_those_of_this_machine(folder: Path, tmp_path: Path, new_log: Callable[[], str]) -> None:
     run = run_train(recipe(folder, tmp_path / "run", **{"cost.kind": "latency"})).folder
     there, before = load_policy(run / POLICY_FOLDER), content(run / POLICY_FOLDER)
     assert all(point.time is not None and point.share == point.time for point in there.calibration)
-    told()
+    new_log()
     with Machine(lambda now: 3.0) as machine:  # a slower one: shares are the same, seconds are not
         found = run_calibrate(run / POLICY_FOLDER, tmp_path / "here", clock=clock_of(machine))
     here = load_policy(tmp_path / "here")
@@ -49,10 +49,10 @@ def test_prices_and_times_are_those_of_this_machine(folder: Path, tmp_path: Path
         torch.equal(value, here.network.state_dict()[name]) for name, value in there.network.state_dict().items()
     )
     assert (here.layers, here.typical_tokens, here.recipe) == (there.layers, there.typical_tokens, there.recipe)
-    said = told()
+    said = new_log()
     assert said.count("of the native time, accuracy") == len(here.calibration)
     assert run_check(tmp_path / "here")
-    assert re.search(r"of the native time \(calibrated: \d\.\d\d\)", told())
+    assert re.search(r"of the native time \(calibrated: \d\.\d\d\)", new_log())
     card = (tmp_path / "here" / "README.md").read_text()
     assert "about 60 % of the native time" in card and f"| {here.calibration[0].time:.3f} |" in card
 

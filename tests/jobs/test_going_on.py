@@ -18,7 +18,7 @@ from rltr.jobs.training import run_train
 from rltr.recipe import Recipe, load_recipe
 from rltr.system.folders import CHECKPOINT, DEMO_FILE, EVALUATION_FILE, LOGS, POLICY_FOLDER, RECIPE_FILE, clear_out
 from rltr.train import run as training
-from tests.conftest import heard
+from tests.conftest import logged_warnings
 from tests.jobs.conftest import names, recipe
 
 CHANGED: list[tuple[dict[str, Any], str]] = [
@@ -91,7 +91,7 @@ def test_a_checkpoint_set_aside_is_found(folder: Path, run: Path, caplog: pytest
     """As a kill between the two renames of ``atomic_folder`` leaves it."""
     (run / CHECKPOINT).rename(run / f".{CHECKPOINT}.old")
     run_train(recipe(folder, run, **{"learner.rollouts": 24}), resume=True)
-    assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24] and not heard(caplog)
+    assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24] and not logged_warnings(caplog)
     shutil.rmtree(run / CHECKPOINT)
     run_train(recipe(folder, run), resume=True)
     assert "starts from the beginning" in caplog.text

@@ -53,7 +53,7 @@ def priced(folder: Path) -> Priced:
 
 @pytest.mark.usefixtures("made_up_machine")
 def test_a_run_is_repeated_with_its_prices(
-    folder: Path, tmp_path: Path, told: Callable[[], str], caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path, new_log: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     first = run_train(recipe(folder, tmp_path / "first", **{"cost.kind": "latency"})).folder
     table = {"cost.kind": "latency", "cost.table": first / LATENCY_FILE}
@@ -62,7 +62,7 @@ def test_a_run_is_repeated_with_its_prices(
     assert policies[0].cost == policies[1].cost
     assert policies[0].calibration == policies[1].calibration
     assert (first / LATENCY_FILE).read_bytes() == (second / LATENCY_FILE).read_bytes()
-    assert len(re.findall(r"prices: error of the predicted time [a-z :]* median \d+%, largest \d+%", told())) == 2
+    assert len(re.findall(r"prices: error of the predicted time [a-z :]* median \d+%, largest \d+%", new_log())) == 2
     assert "busy" not in caplog.text and "FLOPs are counted" not in caplog.text
     run_train(recipe(folder, tmp_path / "other", **{**table, "cost.batch_size": 9}))
     assert "cost.batch_size=9 is not used" in caplog.text and "measured with batches of 4" in caplog.text
@@ -277,7 +277,7 @@ def test_every_cost_model_can_be_made_by_a_recipe(name: str, priced: Priced) -> 
 
 
 def test_checking_needs_no_data(
-    folder: Path, trained: Path, tmp_path: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, trained: Path, tmp_path: Path, new_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = run_train(recipe(folder, tmp_path / "text", "text")).folder
     for run, source, where in ((trained, "some/photos", "is loaded only if named"), (text, "gone", "is missing")):
@@ -286,7 +286,7 @@ def test_checking_needs_no_data(
         config["recipe"]["data"]["source"] = source
         (policy / "config.json").write_text(json.dumps(config))
         assert run_check(policy)
-        said = told()
+        said = new_log()
         assert (
             f"'{source}'" in said
             and f"{where}: checking on random inputs" in said
@@ -296,18 +296,18 @@ def test_checking_needs_no_data(
         with pytest.raises(RltrError, match="there is no data"):
             run_check(policy, {"data.source": "nowhere"})
     assert run_check(policy, {"data.source": str(folder / "reviews.csv"), "threads": 1})
-    assert "accuracy" in told().partition("cost weight")[2]
+    assert "accuracy" in new_log().partition("cost weight")[2]
 
 
 def test_checking_finds_a_model_that_answers_otherwise(
-    trained: Path, told: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    trained: Path, new_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def drops(*_: Any) -> Any:
         return RandomChoice(0.5)
 
     monkeypatch.setattr(parity, "KeepAll", drops)
     assert not run_check(trained / POLICY_FOLDER)
-    assert "cost weight" not in told()
+    assert "cost weight" not in new_log()
 
 
 def test_a_policys_recipe_of_another_version_is_a_clear_line(trained: Path, tmp_path: Path) -> None:

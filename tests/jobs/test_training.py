@@ -153,9 +153,9 @@ def flops_by_hand(counts: list[int], policy: bool = True) -> int:
     return layers + (counts[0] * 2 * (8 * (16 + TOKEN_FEATURES + 8 + 1) + 16) if policy else 0)
 
 
-def test_checking_compares_with_the_native_model(folder: Path, trained: Path, told: Callable[[], str]) -> None:
+def test_checking_compares_with_the_native_model(folder: Path, trained: Path, new_log: Callable[[], str]) -> None:
     assert run_check(trained / POLICY_FOLDER)
-    said = told()
+    said = new_log()
     assert "after detaching: identical" in said and said.count("cost weight") >= 4
     assert said.count("lost at most, by its calibration: ") == said.count("90% sure") == said.count("cost weight")
     with pytest.raises(RltrError, match="fingerprint"):
@@ -237,9 +237,9 @@ def test_no_thread_outlives_an_error(
         assert not thread.is_alive(), thread
 
 
-def test_rollouts_are_rounded_to_batches_and_said(folder: Path, tmp_path: Path, told: Callable[[], str]) -> None:
+def test_rollouts_are_rounded_to_batches_and_said(folder: Path, tmp_path: Path, new_log: Callable[[], str]) -> None:
     run = run_train(recipe(folder, tmp_path / "run", **{"learner.rollouts": 17})).folder
-    assert "24 rollouts (17 in whole batches of 8)" in told()
+    assert "24 rollouts (17 in whole batches of 8)" in new_log()
     assert [row["rollouts"] for row in history_of(run)] == [8, 16, 24]
 
 

@@ -90,7 +90,7 @@ def test_absent_tokens_are_never_kept(actor: TokenActor) -> None:
     assert not actions[absent].any() and not log_prob[absent].any()
 
 
-def test_nothing_random_happens_in_the_network_while_training(actor: TokenActor) -> None:
+def test_the_network_is_deterministic_in_training_mode(actor: TokenActor) -> None:
     """Dropout or batch statistics would make the ratio of new to old probabilities differ from 1 at once."""
     seen = observation([7, 4])
     results = []
@@ -100,7 +100,7 @@ def test_nothing_random_happens_in_the_network_while_training(actor: TokenActor)
     assert torch.equal(results[0], results[1])
 
 
-def test_its_constructor_arguments_can_be_stored(actor: TokenActor) -> None:
+def test_constructor_arguments_can_be_stored(actor: TokenActor) -> None:
     arguments: dict[str, Any] = actor._get_constructor_parameters()
     assert arguments["config"] == CONFIG
     assert isinstance(arguments["action_space"], spaces.MultiBinary)

@@ -42,7 +42,7 @@ def test_the_order_of_tokens_matters_only_through_place_and_features(seed: int) 
 
 
 @given(counts=st.lists(st.integers(1, GRID), min_size=2, max_size=4), seed=st.integers(0, 99))
-def test_rows_do_not_see_each_other(counts: list[int], seed: int) -> None:
+def test_rows_do_not_affect_each_other(counts: list[int], seed: int) -> None:
     policy, seen = lively_policy(), observation(counts, seed)
     together = policy.with_baseline(seen)
     alone = [policy.with_baseline(rows_of(seen, [row])) for row in range(len(counts))]
@@ -78,14 +78,14 @@ def test_gradients_of_a_batch_are_the_sum_over_its_rows() -> None:
 
 
 @pytest.mark.parametrize("name", ["hidden", "token_features", "price", "kept", "layer"])
-def test_its_logits_depend_on_every_part_of_the_observation(name: str) -> None:
+def test_logits_depend_on_every_part_of_the_observation(name: str) -> None:
     policy, seen = lively_policy(), observation([7, 4])
     value = getattr(seen, name)
     changed = (value + 1) % DEPTH if name == "layer" else torch.rand_like(value)
     assert not torch.allclose(policy(replace(seen, **{name: changed})), policy(seen))
 
 
-def test_a_new_policy_is_its_prior() -> None:
+def test_logits_of_a_new_policy_follow_its_priors() -> None:
     """Keep logits before training, computed from the priors, the price and the threshold."""
     seen = observation([9, 6])
     priors = {"redundancy_prior": 3.0, "attention_prior": 5.0, "spread_prior": 7.0}
@@ -131,7 +131,7 @@ IN_PLACE = {torch.ops.aten.addmm_: lambda added, left, right, **_: 2 * left[0] *
 """FLOPs of an operation that torch's counter does not know."""
 
 
-def test_its_flops_are_counted() -> None:
+def test_flops_of_a_decision_equal_torchs_count() -> None:
     """Per token, the linear layers for tokens; work per row is not counted."""
     counted = {}
     for count in (20, 40):

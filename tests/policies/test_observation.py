@@ -10,7 +10,7 @@ from tests.policies.conftest import FEW_COUNTS, observation
 
 
 @given(counts=FEW_COUNTS, seed=st.integers(0, 99))
-def test_the_grid_holds_everything_that_was_packed(counts: list[int], seed: int) -> None:
+def test_an_observation_is_restored_from_its_grid(counts: list[int], seed: int) -> None:
     seen = observation(counts, seed)
     grid = seen.to_grid()
     again = Observation.of_grid(grid)

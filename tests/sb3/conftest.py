@@ -43,5 +43,5 @@ def env(options: dict[str, Any]) -> Iterator[Any]:  # a TokenSelectionVecEnv; Ve
 
 
 def bits(seed: int, rate: float = 0.6) -> np.ndarray:
-    """Floats, as stable-baselines3 hands them over."""
+    """Random actions as floats, as stable-baselines3 passes them."""
     return (np.random.default_rng(seed).random((4, GRID)) < rate).astype(np.float32)

@@ -15,8 +15,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import rltr
 
-# Private names of stable-baselines3 that rltr uses
-
 PRIVATE = {
     PPO: {"_current_progress_remaining", "_n_updates", "_setup_learn", "_update_learning_rate"},
     VecEnv: {"_get_indices", "_reset_options", "_reset_seeds", "_seeds"},
@@ -26,7 +24,7 @@ PRIVATE = {
 
 
 def private_names(*packages: Path) -> set[str]:
-    """Every attribute and method with an underscore in front that the sources name."""
+    """Every name with a leading underscore in the sources of a package."""
     found: set[str] = set()
     for file in (file for package in packages for file in sorted(package.rglob("*.py"))):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -13,7 +13,7 @@ from tests.sb3.conftest import GRID, LAYERS
 
 
 @pytest.mark.parametrize("monitored", [False, True])
-def test_stock_ppo_learns_on_it_unchanged(env: Any, monitored: bool) -> None:
+def test_stock_ppo_learns_in_the_environment(env: Any, monitored: bool) -> None:
     backbone = env.episodes.backbone
     frozen = {name: value.clone() for name, value in backbone.model.state_dict().items()}
     ppo = PPO(
@@ -56,7 +56,7 @@ def test_stock_ppo_is_evaluated_and_predicts(env: Any) -> None:
     assert actions.shape == (4, GRID)
 
 
-def test_stock_buffers_hold_what_was_seen(env: Any) -> None:
+def test_stock_buffers_hold_the_observations(env: Any) -> None:
     """Stable-baselines3 copies tensors into arrays of the spaces' types; nothing is rounded or shared."""
     ppo = PPO("MultiInputPolicy", env, n_steps=2, batch_size=8, seed=4, policy_kwargs={"net_arch": [8]}, device="cpu")
     ppo.learn(8)

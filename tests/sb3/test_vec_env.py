@@ -89,7 +89,7 @@ def test_neighbouring_seeds_draw_other_inputs(env: Any) -> None:
     assert not set(env.seed(0)) & set(env.seed(1))
 
 
-def test_it_is_the_vector_environment(env: Any, options: dict[str, Any]) -> None:
+def test_steps_equal_those_of_the_vector_environment(env: Any, options: dict[str, Any]) -> None:
     seeds = env.seed(9)
     shown = env.reset()
     seen, results = [shown], []

@@ -25,7 +25,7 @@ from transformers import (
 RATE = 16_000
 SIZE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 NAMES = {"id2label": {0: "high", 1: "low"}, "label2id": {"high": 0, "low": 1}}
-EARS: dict[str, Any] = {
+WAV2VEC2: dict[str, Any] = {
     **SIZE,
     **NAMES,
     "conv_dim": (8, 8),
@@ -41,7 +41,8 @@ def wave(samples: int, frequency: float, rate: int = RATE) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * frequency * np.arange(samples) / rate)).astype(np.float32)
 
 
-def ears(name: str) -> tuple[PreTrainedModel, Any]:
+def model_and_extractor(name: str) -> tuple[PreTrainedModel, Any]:
+    """A tiny model for sounds and its feature extractor."""
     extractor: Any
     if name == "ast":
         size = {"patch_size": 4, "frequency_stride": 4, "time_stride": 4, "max_length": 16, "num_mel_bins": 16}
@@ -65,20 +66,21 @@ def ears(name: str) -> tuple[PreTrainedModel, Any]:
     masked = name != "wav2vec2 without mask"
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=RATE, return_attention_mask=masked)
     if name == "hubert":
-        return HubertForSequenceClassification(HubertConfig(**EARS, feat_extract_norm="layer")), extractor
+        return HubertForSequenceClassification(HubertConfig(**WAV2VEC2, feat_extract_norm="layer")), extractor
     norm = "layer" if masked else "group"
-    return Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**EARS, feat_extract_norm=norm)), extractor
+    return Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**WAV2VEC2, feat_extract_norm=norm)), extractor
 
 
-KINDS_OF_EARS = ["wav2vec2", "wav2vec2 without mask", "hubert", "ast", "whisper"]
+MODELS = ["wav2vec2", "wav2vec2 without mask", "hubert", "ast", "whisper"]
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Saved models, each with its feature extractor, and a folder of sounds per class."""
     folder = tmp_path_factory.mktemp("sounds")
     torch.manual_seed(0)
-    for name in KINDS_OF_EARS:
-        model, extractor = ears(name)
+    for name in MODELS:
+        model, extractor = model_and_extractor(name)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
@@ -92,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tabled(folder: Path, damaged: int | None = None) -> Any:
-    """The folder's sounds as a table, in the order of the folder's own examples; one of them damaged, if asked."""
+    """The folder's sounds as a table, in the order of the folder's examples; one of them damaged, if given."""
     datasets = pytest.importorskip("datasets")
     files = sorted((folder / "data").rglob("*.wav"))
     stored = [b"RIFF" if i == damaged else path.read_bytes() for i, path in enumerate(files)]

@@ -16,12 +16,12 @@ from rltr.tasks import DataOptions, load_task
 from rltr.tasks.examples.base import Subset
 from rltr.tasks.examples.sounds import SoundExamples
 from rltr.tasks.models import load_model
-from tests.sounds.conftest import KINDS_OF_EARS, RATE, tabled, wave
+from tests.sounds.conftest import MODELS, RATE, tabled, wave
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
-def test_what_a_folder_of_sounds_must_be(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_sounds_and_another_extractor_are_refused(folder: Path, tmp_path: Path) -> None:
     model = load_model(str(folder / "wav2vec2"))
     (tmp_path / "low").mkdir()
     (tmp_path / "low" / "x.mid").write_bytes(b"")
@@ -53,11 +53,11 @@ def test_bad_sounds_are_named_and_left_out_if_asked(
 
 
 @pytest.mark.parametrize("labels", ["read", "none"])
-@pytest.mark.parametrize("name", KINDS_OF_EARS)
-def test_a_click_is_named_and_left_out_if_asked(
+@pytest.mark.parametrize("name", MODELS)
+def test_sounds_shorter_than_a_token_are_named_and_left_out_if_asked(
     folder: Path, tmp_path: Path, name: str, labels: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Shorter than what one token is made of: padded beside others it would be noise, alone it ended the training."""
+    """Padded beside others these sounds would be noise, and alone they ended the training."""
     data, model = tmp_path / "data", load_model(str(folder / name))
     shutil.copytree(folder / "data", data)
     for place, samples in (("low/4.wav", 1), ("high/5.wav", 79), ("high/7.wav", 80)):
@@ -71,10 +71,10 @@ def test_a_click_is_named_and_left_out_if_asked(
             for i in range(len(split)):
                 assert bool(model(**split.batch([i])).logits.isfinite().all())
     names = {name for split in (task.train, task.validation, task.test) for name in split.names}
-    if name == "whisper":  # whose extractor brings every sound to one size
+    if name == "whisper":  # its extractor pads every sound to one length
         assert len(names) == 20
         return
-    if name == "ast":  # so does this one, but for what is shorter than a window of its own
+    if name == "ast":  # so does this one, except for sounds shorter than its window
         assert "high/7.wav cannot be prepared for the model (" in caplog.text and len(names) == 17
         return
     assert not {"low/4.wav", "high/5.wav"} & names and "high/7.wav" in names
@@ -82,10 +82,10 @@ def test_a_click_is_named_and_left_out_if_asked(
     with pytest.raises(RltrError, match=r"(low/4|high/5)\.wav is too short .*data\.bad_inputs=skip"):
         strict = load_task(model, data, options=DataOptions(labels=labels))
         for split in (strict.train, strict.validation, strict.test):
-            split.lengths()  # what a training asks for before it measures anything
+            split.lengths()  # called by a training before it measures anything
 
 
-def test_what_an_extractor_refuses_has_the_files_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_extractor_name_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_task(load_model(str(folder / "ast")), folder / "data").train
     assert isinstance(whole, Subset) and isinstance(whole.examples, SoundExamples)
     own = whole.examples
@@ -96,7 +96,7 @@ def test_what_an_extractor_refuses_has_the_files_name(folder: Path, monkeypatch:
         fresh.batch([5])
 
 
-def test_bad_sounds_in_a_table(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_sounds_in_a_table_are_named_and_left_out_if_asked(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, table = load_model(str(folder / "wav2vec2")), tabled(folder)
     with pytest.raises(RltrError, match=r"the column 'label' holds .*, not sounds; see data\.audio_column"):
         load_task(model, table, options=DataOptions(audio_column="label"))

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_every_format_is_the_same_sound(tmp_path: Path, dtype: Any, channels: int) -> None:
+def test_every_sample_format_gives_the_same_sound(tmp_path: Path, dtype: Any, channels: int) -> None:
     sound = wave(400, 500)
     stored = sound.astype(dtype)
     if np.dtype(dtype).kind == "i":
@@ -42,7 +42,7 @@ def test_every_suffix_is_read(tmp_path: Path, suffix: str) -> None:
     assert float(np.corrcoef(found[middle], sound[middle])[0, 1]) > 0.99
 
 
-def test_a_sound_is_brought_to_the_models_rate(tmp_path: Path) -> None:
+def test_sounds_are_resampled_to_the_models_rate(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "x.wav", 4 * RATE, wave(4000, 500, 4 * RATE))
     found = read_sound(tmp_path / "x.wav", RATE, "x")
     assert found.shape == (1000,) and found.dtype == np.float32
@@ -53,14 +53,14 @@ def test_a_sound_is_brought_to_the_models_rate(tmp_path: Path) -> None:
     ("content", "said"),
     [(b"", "x cannot be read as a sound"), (b"RIFF....WAVEfmt ", "cannot be read"), (b"ID3 an mp3", "cannot be read")],
 )
-def test_files_that_are_no_sounds(tmp_path: Path, content: bytes, said: str) -> None:
+def test_files_without_sound_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "x.wav").write_bytes(content)
     for read in (read_sound, count_samples):
         with pytest.raises(RltrError, match=said):
             read(tmp_path / "x.wav", RATE, "x")
 
 
-def test_sounds_that_say_nothing(tmp_path: Path) -> None:
+def test_empty_and_nan_sounds_are_refused(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "empty.wav", RATE, np.zeros(0, np.int16))
     with pytest.raises(RltrError, match="no samples"):
         read_sound(tmp_path / "empty.wav", RATE, "x")

@@ -19,12 +19,12 @@ from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FOLDER
 from rltr.tasks import load_task
 from rltr.tasks.models import load_model
-from tests.sounds.conftest import KINDS_OF_EARS, RATE
+from tests.sounds.conftest import MODELS, RATE
 
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
-@pytest.mark.parametrize("name", KINDS_OF_EARS)
+@pytest.mark.parametrize("name", MODELS)
 def test_keeping_everything_loses_nothing(folder: Path, name: str) -> None:
     model = load_model(str(folder / name))
     task = load_task(model, folder / "data")
@@ -46,7 +46,7 @@ def test_keeping_everything_loses_nothing(folder: Path, name: str) -> None:
     episodes.close()
 
 
-@pytest.mark.parametrize("name", KINDS_OF_EARS)
+@pytest.mark.parametrize("name", MODELS)
 def test_an_answer_does_not_depend_on_the_batch(folder: Path, name: str) -> None:
     model = load_model(str(folder / name))
     examples = load_task(model, folder / "data").train
@@ -56,7 +56,7 @@ def test_an_answer_does_not_depend_on_the_batch(folder: Path, name: str) -> None
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_inputs_are_what_the_extractor_makes_of_a_batch(folder: Path) -> None:
+def test_inputs_equal_those_of_the_feature_extractor(folder: Path) -> None:
     examples = load_task(load_model(str(folder / "wav2vec2")), folder / "data").train
     lengths = examples.lengths()
     assert lengths is not None
@@ -69,7 +69,7 @@ def test_inputs_are_what_the_extractor_makes_of_a_batch(folder: Path) -> None:
     assert found["attention_mask"].sum(1).tolist() == [lengths[i] for i in (0, 1)]
 
 
-def test_from_files_to_a_checked_policy(folder: Path, tmp_path: Path, told: Callable[[], str]) -> None:
+def test_a_policy_is_trained_from_files_and_checked(folder: Path, tmp_path: Path, new_log: Callable[[], str]) -> None:
     values = {
         "model": {"source": str(folder / "wav2vec2")},
         "data": {"source": str(folder / "data"), "fractions": [0.5, 0.25, 0.25]},
@@ -80,4 +80,4 @@ def test_from_files_to_a_checked_policy(folder: Path, tmp_path: Path, told: Call
     }
     run = run_train(load_recipe(values)).folder
     assert run_check(run / POLICY_FOLDER)
-    assert ", accuracy " in told()
+    assert ", accuracy " in new_log()

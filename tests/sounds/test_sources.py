@@ -18,7 +18,7 @@ from tests.sounds.conftest import RATE, tabled, wave
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
-def test_a_fingerprint_follows_the_files_and_who_decodes_them(
+def test_a_fingerprint_depends_on_the_files_and_the_decoder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, model = tmp_path / "data", load_model(str(folder / "wav2vec2"))
@@ -30,7 +30,7 @@ def test_a_fingerprint_follows_the_files_and_who_decodes_them(
     assert first == again and len({first, changed, load_task(model, data).train.fingerprint()}) == 3
 
 
-def test_a_table_of_sounds_is_the_folder_of_them(folder: Path, tmp_path: Path) -> None:
+def test_a_table_of_sounds_equals_the_folder(folder: Path, tmp_path: Path) -> None:
     model, table = load_model(str(folder / "wav2vec2")), tabled(folder)
     table.to_parquet(tmp_path / "sounds.parquet")
     expected = load_task(model, folder / "data")
@@ -51,7 +51,7 @@ def test_a_table_of_sounds_is_the_folder_of_them(folder: Path, tmp_path: Path) -
     assert load_task(model, table).train.fingerprint() == load_task(model, table).train.fingerprint() is not None
 
 
-def test_sounds_without_labels(folder: Path) -> None:
+def test_sounds_without_labels_are_read(folder: Path) -> None:
     model, options = load_model(str(folder / "hubert")), DataOptions((0.5, 0.25, 0.25), labels="none")
     datasets = pytest.importorskip("datasets")
     table = datasets.Dataset.from_dict({"audio": [str(path) for path in sorted((folder / "data").rglob("*.wav"))]})
@@ -64,7 +64,7 @@ def test_sounds_without_labels(folder: Path) -> None:
         load_task(model, folder / "hubert", options=options)
 
 
-def test_ready_made_inputs_of_different_lengths(folder: Path) -> None:
+def test_prepared_inputs_of_different_lengths_are_read(folder: Path) -> None:
     model = load_model(str(folder / "wav2vec2"))
     examples = load_task(model, folder / "data").train
     inputs = {name: value.numpy() for name, value in examples.batch(range(len(examples))).items()}
@@ -74,7 +74,7 @@ def test_ready_made_inputs_of_different_lengths(folder: Path) -> None:
     assert int(task.train.batch([task.train.longest()])["attention_mask"].sum()) == max(lengths)
 
 
-def test_little_memory_is_enough(folder: Path) -> None:
+def test_inputs_do_not_depend_on_the_cache_size(folder: Path) -> None:
     examples = load_task(load_model(str(folder / "ast")), folder / "data").train
     assert isinstance(examples, Subset) and isinstance(examples.examples, SoundExamples)
     examples = examples.examples

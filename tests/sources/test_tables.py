@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, load_task
-from tests.conftest import heard
+from tests.conftest import logged_warnings
 from tests.sources.conftest import HALVES, photos, reviews, sizes, splits
 
 
@@ -78,7 +78,7 @@ def test_splits_by_the_names_that_were_said(bert: PreTrainedModel) -> None:
 def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel, caplog: pytest.LogCaptureFixture) -> None:
     task = load_task(bert, reviews(20, ["Good", "BAD"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 0).tolist()
-    assert not heard(caplog)
+    assert not logged_warnings(caplog)
     task = load_task(bert, reviews(20, ["neg", "pos"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 1).tolist()
     assert "(neg, pos) are not the model's: the class indices 0 to 1 are used instead" in caplog.text

@@ -17,7 +17,7 @@ from transformers import (
 
 from rltr.errors import RltrError
 from rltr.tasks import DataOptions, load_task
-from tests.conftest import heard
+from tests.conftest import logged_warnings
 from tests.tasks.conftest import REVIEWS, SMALL, WORDS, bert, damage, find, head, no_image, paint, tokenizer, vit, write
 
 
@@ -145,13 +145,13 @@ def test_that_texts_are_cut_is_said_once(tmp_path: Path, caplog: pytest.LogCaptu
     fits = write(tmp_path / "fits.csv", [("film " * 6, "0"), ("fine", "1")] * 9)
     task = load_task(model, fits)
     task.train.batch(range(len(task.train)))
-    assert not heard(caplog)
+    assert not logged_warnings(caplog)
     task = load_task(model, write(tmp_path / "data.csv", [("fine", "0"), ("film " * 50, "1")] * 9))
     for split in (task.train, task.test, task.train):
         assert split.batch(range(len(split)))["input_ids"].shape[1] == 8
         assert max(split.lengths() or []) == 8
     said = "texts are cut to 8 tokens; one has 52"
-    assert heard(caplog) == [said]
+    assert logged_warnings(caplog) == [said]
 
 
 def test_texts_are_cut_to_what_is_asked(tmp_path: Path) -> None:

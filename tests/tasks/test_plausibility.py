@@ -28,7 +28,7 @@ from rltr.tasks.goals import (
 )
 from rltr.tasks.goals.plausibility import find_implausible, guessing, no_better, other_order
 from rltr.tasks.goals.token_classes import UNLABELLED
-from tests.conftest import heard
+from tests.conftest import logged_warnings
 from tests.tasks.conftest import SMALL, bert, head, paint, vit, write
 
 COUNT = 256
@@ -198,7 +198,7 @@ def test_unreadable_inputs_are_skipped_by_the_check(
     before = load_task(model, animals).train
     (animals / before.names[9]).write_bytes(b"none")
     caplog.clear()
-    assert load_task(model, animals).train.names == before.names and not heard(caplog)
+    assert load_task(model, animals).train.names == before.names and not logged_warnings(caplog)
 
 
 def test_the_embedded_data_for_other_models(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
