@@ -1,4 +1,4 @@
-"""A check fails if a policy loses significantly more than in its calibration, and only then."""
+"""A check fails only if a policy loses significantly more than its calibration allows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,16 +24,16 @@ from rltr.tasks.models import load_model
     [
         (64, 40, 0.0, None, True),  # a ruined model
         (64, 0, 0.0, None, False),
-        (64, 6, 0.0, None, False),  # 9 points: chance may do that
-        (1000, 90, 0.0, None, True),  # on so many inputs it may not
-        (1000, 90, 0.07, None, False),  # what was promised, and a little
+        (64, 6, 0.0, None, False),  # 9 points, which may be chance
+        (1000, 90, 0.0, None, True),  # not chance on so many inputs
+        (1000, 90, 0.07, None, False),  # a little more than promised
         (1000, 90, 0.0, 0.1, False),  # within the bound
         (1000, 180, 0.0, 0.1, True),
-        (64, 40, 0.6, None, False),  # it loses what it says that it loses
-        (1, 1, 0.0, None, False),  # one input says nothing
+        (64, 40, 0.6, None, False),  # as much as promised
+        (1, 1, 0.0, None, False),  # one input is not significant
     ],
 )
-def test_what_is_surely_more_than_promised(
+def test_a_promise_is_broken_only_by_a_significant_loss(
     inputs: int, lost: int, promised: float, bound: float | None, broken: bool
 ) -> None:
     native, reduced = [1] * inputs, [0] * lost + [1] * (inputs - lost)
@@ -48,7 +48,7 @@ def embedded() -> Any:
 
 @pytest.fixture
 def saved(embedded: Any, tmp_path: Path) -> Callable[..., Path]:
-    """Writes an untrained policy for the embedded model that keeps nearly everything, or with ``bias`` hardly any."""
+    """Return a function that saves an untrained policy for the embedded model; ``bias`` is that of keep logits."""
 
     def save(bias: float, *table: CalibrationPoint) -> Path:
         backbone = Backbone(embedded)
@@ -73,7 +73,7 @@ def test_a_policy_that_ruins_the_model_fails(saved: Callable[..., Path], new_log
     assert "at cost weight 0.01 this policy loses" in said and "of its calibration: this data differs" in said
 
 
-def test_random_inputs_say_nothing_of_quality(
+def test_quality_is_not_checked_on_random_inputs(
     saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, new_log: Callable[[], str]
 ) -> None:
     folder = saved(-100.0, CalibrationPoint(0.01, 0.5, 0.82, 0.82))
@@ -84,7 +84,7 @@ def test_random_inputs_say_nothing_of_quality(
     assert "checking on random inputs" in said and "its accuracy is not checked" in said
 
 
-def test_a_policy_without_calibration_is_measured_all_the_same(
+def test_a_policy_without_calibration_is_measured(
     saved: Callable[..., Path], new_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_check(saved(10.0))
@@ -100,7 +100,7 @@ def test_a_policy_without_calibration_is_measured_all_the_same(
     assert "of its training, and its accuracy is not checked" in said and "this policy loses" not in said
 
 
-def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_to(
+def test_without_calibration_losses_at_high_cost_weights_are_allowed(
     saved: Callable[..., Path], new_log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, found = saved(-100.0), checking.measure
@@ -118,7 +118,7 @@ def test_a_policy_without_calibration_may_ruin_what_its_highest_weights_ask_it_t
 def test_warnings_name_the_split_that_was_measured(
     saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Here with labels in another order, of which evaluation and check speak alike."""
+    """Tested with labels in another order, about which evaluation and check warn alike."""
     prepared = checking.prepare_data
 
     def renamed(*args: Any) -> Any:

@@ -78,7 +78,7 @@ def run(ppo: TokenPPO, until: int, folder: Path | None = None, every: int = 100)
     return result
 
 
-def test_going_on_is_as_if_one_had_never_stopped(learner: Any, tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(learner: Any, tmp_path: Path) -> None:
     whole = run(learner(), 4)
     half = run(learner(), 2, tmp_path / "checkpoint", every=2)
     assert any(not torch.equal(whole[name], half[name]) for name in whole)
@@ -93,7 +93,7 @@ def test_going_on_is_as_if_one_had_never_stopped(learner: Any, tmp_path: Path) -
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_checkpoint_behind_the_interruption_replays_what_was_lost(learner: Any, tmp_path: Path) -> None:
+def test_updates_after_the_last_checkpoint_are_repeated_exactly(learner: Any, tmp_path: Path) -> None:
     whole = run(learner(), 4)
     run(learner(), 3, tmp_path / "checkpoint", every=2)  # the last checkpoint is one update older
     again = learner()
@@ -104,7 +104,7 @@ def test_a_checkpoint_behind_the_interruption_replays_what_was_lost(learner: Any
 
 
 def test_dense_answers_are_not_computed_again(learner: Any, tmp_path: Path) -> None:
-    """In a pass with other inputs their last bits would differ, and so would the training."""
+    """Their last bits depend on the batch, and the training depends on them."""
     ppo = learner()
     run(ppo, 2, tmp_path / "checkpoint", every=2)
     again = learner()
@@ -114,7 +114,7 @@ def test_dense_answers_are_not_computed_again(learner: Any, tmp_path: Path) -> N
     again.get_env().close()
 
 
-def test_saving_changes_nothing(learner: Any, tmp_path: Path) -> None:
+def test_saving_does_not_change_the_training(learner: Any, tmp_path: Path) -> None:
     plain, saved = run(learner(), 4), run(learner(), 4, tmp_path / "checkpoint", every=1)
     assert all(torch.equal(plain[name], saved[name]) for name in plain)
 
@@ -129,7 +129,7 @@ def test_a_finished_training_is_saved(learner: Any, tmp_path: Path) -> None:
     again.get_env().close()
 
 
-def test_nothing_that_could_run_code_is_written(learner: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_holds_json_and_safetensors_only(learner: Any, tmp_path: Path) -> None:
     run(learner(), 2, tmp_path / "checkpoint", every=1)
     files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert files == [FACTS, TENSORS]
@@ -204,7 +204,9 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_damaged_checkpoint_is_a_clear_line(learner: Any, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_damaged_checkpoint_is_refused_in_one_line(
+    learner: Any, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
     run(learner(), 1, tmp_path / "checkpoint", every=1)
     spoil(tmp_path / "checkpoint")
     ppo = learner()
@@ -257,7 +259,7 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(
     ppo.get_env().close()
 
 
-def test_the_learning_rate_falls_in_a_line() -> None:
+def test_the_learning_rate_falls_linearly() -> None:
     rate = falling(0.01, 0.1)
     assert [rate(1.0), rate(0.5), rate(0.0)] == pytest.approx([0.01, 0.0055, 0.001])
     assert rate(-0.5) == rate(0.0)  # beyond the planned end

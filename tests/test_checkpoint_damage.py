@@ -93,7 +93,7 @@ def insert(folder: Path, draw: random.Random) -> None:
 
 
 def blank(folder: Path, draw: random.Random) -> None:
-    """As a file system leaves a file whose blocks were never written."""
+    """Write zeros, as in a file whose blocks were never written."""
     file = folder / draw.choice([FACTS, TENSORS])
     content = bytearray(file.read_bytes())
     start = draw.randrange(len(content))
@@ -160,7 +160,7 @@ def drop_a_kind(folder: Path, draw: random.Random) -> None:
 
 
 def mix(folder: Path, draw: random.Random) -> None:
-    """One file of another checkpoint of the same training."""
+    """Take one file from another checkpoint of the same training."""
     name = draw.choice([FACTS, TENSORS])
     shutil.copy(folder.parent / "1" / name, folder / name)
 
@@ -184,7 +184,7 @@ KINDS += [odd_file]
 
 
 def forge(folder: Path) -> None:
-    """Make the digests fit, so that nothing but the form of what is in the files can refuse them."""
+    """Make the digests match, so that only the content can be refused."""
     try:
         facts = json.loads((folder / FACTS).read_text())
         facts["tensors"] = file_digest(folder / TENSORS)
@@ -276,7 +276,7 @@ def test_an_inconsistent_state_is_refused_even_if_its_digests_match(learner: Any
             restore_checkpoint(here, ppo)
 
 
-def test_facts_are_read_as_they_were_written(learner: Any) -> None:
+def test_facts_are_read_back_unchanged(learner: Any) -> None:
     _, folder = learner
     facts = read_facts(folder / "2")
     assert facts["extra"] == {"cost": {"name": "flops"}, "origin": {"model": "0" * 64}}

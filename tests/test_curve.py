@@ -1,4 +1,4 @@
-"""Fitted prices: the form is found again, noise has no room, more tokens are never cheaper."""
+"""Fitted prices: the true curve is recovered, noise has little effect, and more tokens are never cheaper."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def seconds(curve: Curve, counts: list[int]) -> list[float]:
 
 
 @given(fixed=PARTS, linear=PARTS, quadratic=st.floats(1e-9, 1e-4))
-def test_the_form_that_layers_have_is_found_again(fixed: float, linear: float, quadratic: float) -> None:
+def test_a_quadratic_curve_is_recovered(fixed: float, linear: float, quadratic: float) -> None:
     true = Curve(fixed, linear, quadratic, 197, 0.0)
     found = fit(COUNTS, seconds(true, COUNTS))
     assert found.residual < 1e-6 and found.longest == 197
@@ -31,15 +31,15 @@ def test_the_form_that_layers_have_is_found_again(fixed: float, linear: float, q
 
 
 @given(st.lists(st.floats(1e-7, 10), min_size=2, max_size=10))
-def test_more_tokens_are_never_cheaper_whatever_was_measured(times: list[float]) -> None:
+def test_a_fitted_curve_never_falls(times: list[float]) -> None:
     counts = np.unique(np.linspace(1, 400, len(times)).round().astype(int)).tolist()
     curve = fit(counts, times)
     assert curve.residual >= 0
     assert np.diff(seconds(curve, list(range(1, 500)))).min() >= 0
 
 
-def test_one_slow_measurement_moves_the_others_little_and_is_told() -> None:
-    """The table that was seen: 909 us at 197 tokens beside 295 at 169, where about 410 were true."""
+def test_one_slow_measurement_has_little_effect_and_raises_the_residual() -> None:
+    """As in a measured table with 909 us at 197 tokens and 295 us at 169, where about 410 us was correct."""
     true = seconds(Curve(4e-6, 1.7e-6, 1.9e-9, 197, 0.0), COUNTS)
     spoiled = [*true[:4], 2.5 * true[4], *true[5:]]
     found = fit(COUNTS, spoiled)
@@ -48,8 +48,8 @@ def test_one_slow_measurement_moves_the_others_little_and_is_told() -> None:
     assert fit(COUNTS, true).residual < 1e-6 < 0.1 < found.residual
 
 
-def test_nonsense_is_no_curve() -> None:
-    """One token dearer than a hundred, as under heavy load."""
+def test_falling_times_give_a_large_residual() -> None:
+    """One token is slower than a hundred, as under heavy load."""
     assert fit([1, 50, 100], [9.0, 3.0, 1.0]).residual > 0.3
 
 
@@ -64,13 +64,13 @@ def test_nonsense_is_no_curve() -> None:
         {"residual": -0.1},
     ],
 )
-def test_a_senseless_curve_is_refused(parts: dict[str, Any]) -> None:
+def test_an_invalid_curve_is_refused(parts: dict[str, Any]) -> None:
     with pytest.raises(RltrError, match="Measure it again"):
         Curve(**{"fixed": 1.0, "linear": 1.0, "quadratic": 1.0, "longest": 9, "residual": 0.0, **parts})
 
 
-def test_prices_that_earlier_versions_measured_are_still_read(tmp_path: Path) -> None:
-    """Their points decide what a trained policy keeps, so they are not fitted anew."""
+def test_latency_tables_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Their points determine what a trained policy keeps, so no curve is fitted to them."""
     machine = {
         "device": "cpu", "processor": "A", "driver": None, "torch_version": "2.9", "dtype": "float32", "threads": 1,
     }  # fmt: skip

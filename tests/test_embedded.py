@@ -25,7 +25,7 @@ def task() -> Task:
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(SCRIPTS)  # a script finds its neighbours when Python runs it
+    monkeypatch.syspath_prepend(SCRIPTS)  # Python puts the folder of a script on the path
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -44,14 +44,14 @@ def test_canvases_depend_on_garments_and_seed_only() -> None:
     assert not (first == draw_canvases(garments(), 6)[0]).all()
 
 
-def test_the_recipe_of_the_canvases_never_changes() -> None:
-    # Published accuracies hold for these very pixels: a change here needs a new model, new numbers and a new card.
+def test_the_pixels_of_the_canvases_never_change() -> None:
+    # Published accuracies were measured on these pixels: a change needs a new model, new results and a new card.
     canvases, corner = draw_canvases(garments(), 5)
     digest = hashlib.sha256(canvases.tobytes() + corner.astype("<i8").tobytes()).hexdigest()
     assert digest == "b21e2380e7067c7d0b894f52049e10a92a1c20a0454dc8c8896fcb94dbcdaeca"
 
 
-def test_a_garment_lies_whole_where_its_corner_says() -> None:
+def test_a_garment_is_complete_at_its_corner() -> None:
     whole = garments()
     canvases, corner = draw_canvases(whole, 1)
     for canvas, garment, (row, column) in zip(canvases, whole, corner, strict=True):
@@ -94,7 +94,7 @@ def test_the_task_fits_the_model_and_the_gallery(task: Task) -> None:
     assert task.test.names[7] == "test/7" and task.test.words(7) is None
 
 
-def test_a_limit_gives_the_first_of_the_same_canvases(task: Task) -> None:
+def test_a_limit_gives_the_first_canvases(task: Task) -> None:
     few = embedded.load_task(train=5, validation=4, test=3)
     assert [len(split) for split in (few.train, few.validation, few.test)] == [5, 4, 3]
     for split, whole in ((few.train, task.train), (few.validation, task.validation), (few.test, task.test)):
@@ -106,20 +106,20 @@ def test_a_limit_gives_the_first_of_the_same_canvases(task: Task) -> None:
         embedded.load_task(test=0)
 
 
-def test_data_that_is_not_there_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "GARMENTS", tmp_path / "garments.npz")
     with pytest.raises(RltrError, match="install it again"):
         embedded.load_task(test=1)
 
 
-def test_the_model_is_frozen_and_right_most_of_the_time(task: Task) -> None:
+def test_the_model_is_frozen_and_mostly_right(task: Task) -> None:
     model = embedded.load_model()
     assert not model.training and not any(weight.requires_grad for weight in model.parameters())
     assert model.config.id2label == dict(enumerate(task.test.classes))
     index = range(300)
     with torch.inference_mode():
         right = model(**task.test.batch(index)).logits.argmax(-1) == task.test.labels[:300]
-    assert right.float().mean() > 0.75  # at least 0.8 on all 5,000; 300 are that to 5 points
+    assert right.float().mean() > 0.75  # at least 0.8 on all 5,000; with 300, 5 points less is chance
 
 
 def test_embedded_files_stay_small() -> None:

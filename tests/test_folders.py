@@ -1,4 +1,4 @@
-"""What commands may write where, and whose files are whose."""
+"""Folders for results: which ones commands refuse, and which files they remove."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def fill(folder: Path, names: list[str]) -> None:
         (folder / name).write_text("x")
 
 
-def test_what_rltr_wrote_is_cleared_and_what_others_wrote_stays(tmp_path: Path) -> None:
+def test_files_of_rltr_are_removed_and_all_others_kept(tmp_path: Path) -> None:
     fill(tmp_path, OURS)
     clear_out(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -49,7 +49,7 @@ def test_what_rltr_wrote_is_cleared_and_what_others_wrote_stays(tmp_path: Path) 
     clear_out(tmp_path / "was never there")
 
 
-def test_where_a_link_leads_nothing_is_cleared(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_not_cleared(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", [POLICY_FILE])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / POLICY_FOLDER).symlink_to(tmp_path / "elsewhere")
@@ -57,7 +57,7 @@ def test_where_a_link_leads_nothing_is_cleared(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / POLICY_FILE).exists() and not list((tmp_path / "run").iterdir())
 
 
-def test_a_folder_that_cannot_take_results_is_a_clear_line(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
@@ -77,14 +77,14 @@ def test_a_folder_that_cannot_take_results_is_a_clear_line(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
-def test_a_folder_without_access_is_a_clear_line(tmp_path: Path) -> None:
+def test_a_folder_without_access_is_refused(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     for out in (tmp_path / "closed", tmp_path / "closed" / "below"):
         with pytest.raises(RltrError, match="permission denied"):
             check_out(out)
 
 
-def test_a_folder_that_vanishes_meanwhile_is_a_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_disappears_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(path: Path) -> list[str]:
         raise FileNotFoundError(2, "No such file or directory", str(path))
 

@@ -1,4 +1,4 @@
-"""Files written when fields had other names still load; a field under both names never does."""
+"""Files with former names of fields still load; a field under both names is refused."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ from rltr.train.checkpoint_facts import FACTS, TENSORS, facts_digest, file_diges
 from rltr.train.token_ppo import TokenPPO
 
 FORMER_FOLDER = Path(__file__).parent / "deploy" / "written_before" / "format_3"
-"""A policy folder as rltr 0.1.0 wrote it before format 4, by the code of that time."""
+"""A policy folder in format 3, written by rltr 0.1.0."""
 
 
 def former(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -49,9 +49,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / CONFIG).write_text(json.dumps(config))
 
 
-def test_a_policy_folder_of_format_3_is_read_to_the_bit_and_saved_with_todays_names(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_policy_folder_of_format_3_is_read_exactly_and_saved_with_current_names(folder: Path, tmp_path: Path) -> None:
     policy = load_policy(folder)
     written, found = load_file(folder / WEIGHTS), policy.network.state_dict()
     assert "thrift" in written and "price_slope" in found and len(written) == len(found)
@@ -89,7 +87,7 @@ def test_a_policy_folder_of_format_2_is_read(folder: Path) -> None:
         (lambda config: config.update(format=5, rltr="0.9"), r"written by rltr 0\.9.*update rltr"),
     ],
 )
-def test_no_name_is_taken_where_it_does_not_belong(
+def test_names_that_do_not_fit_the_format_are_refused(
     folder: Path, change: Callable[[dict[str, Any]], object], said: str
 ) -> None:
     edit(folder, change)
@@ -97,14 +95,14 @@ def test_no_name_is_taken_where_it_does_not_belong(
         load_policy(folder)
 
 
-def test_weights_with_names_of_both_times_are_refused(folder: Path) -> None:
+def test_weights_with_former_and_current_names_are_refused(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
     save_file({**weights, "price_slope": weights["thrift"].clone()}, folder / WEIGHTS)
     with pytest.raises(RltrError, match="weights are of another policy: 'price_slope'"):
         load_policy(folder)
 
 
-def test_the_recipe_in_a_former_folder_has_todays_names(folder: Path) -> None:
+def test_the_recipe_of_a_former_folder_gets_current_names(folder: Path) -> None:
     edit(folder, lambda config: config["recipe"].update(reduction={"dropped": "drop"}))
     assert load_policy(folder).recipe["reduction"] == {"removal": "drop"}
 
@@ -132,7 +130,7 @@ def test_a_latency_table_with_a_former_name_is_read() -> None:
         from_dict({**data, "fit": {**data["fit"], **fit}})
 
 
-def test_names_keep_their_order() -> None:
+def test_renaming_keeps_the_order_of_fields() -> None:
     assert list(present_names({"a": 1, "thrift": 2, "b": 3}, {"thrift": "price_slope"}, "it")) == [
         "a",
         "price_slope",
@@ -150,7 +148,7 @@ def learner(tiny_vit: Any, tiny_task: Any) -> Iterator[TokenPPO]:
     env.close()
 
 
-def test_a_checkpoint_with_former_names_is_gone_on_with(learner: TokenPPO, tmp_path: Path) -> None:
+def test_a_checkpoint_with_former_names_is_restored(learner: TokenPPO, tmp_path: Path) -> None:
     learner.learn(16)
     save_checkpoint(tmp_path, learner)
     expected = {name: value.clone() for name, value in learner.policy.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What a test leaves behind is seen, and what it put back is not."""
+"""Changes that a test leaves behind are detected; changes that it undid are not reported."""
 
 import os
 from collections.abc import Callable
@@ -27,16 +27,16 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
 
 
 @pytest.mark.parametrize("said", CHANGES)
-def test_a_changed_model_is_seen(said: str) -> None:
+def test_a_changed_model_is_detected(said: str) -> None:
     model = nn.Linear(3, 2).eval()
     watched = Watched(model)
-    model(torch.zeros(1, 3)).sum().backward()  # gradients are no change
+    model(torch.zeros(1, 3)).sum().backward()  # gradients do not count as a change
     assert watched.changes(model) == []
     CHANGES[said](model)
     assert any(said.rpartition(", ")[2] in change for change in watched.changes(model))
 
 
-def test_what_was_put_back_is_no_change() -> None:
+def test_undone_changes_are_not_reported() -> None:
     model = nn.Linear(3, 2).eval()
     watched = Watched(model)
     before = model.weight.detach().clone()
@@ -49,7 +49,7 @@ def test_what_was_put_back_is_no_change() -> None:
     assert watched.changes(model) == []
 
 
-def test_the_process_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_of_the_process_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {name: look() for name, look in PROCESS.items()}
     assert before == {name: look() for name, look in PROCESS.items()}
     monkeypatch.setenv("RLTR_LEFT_BEHIND", "1")

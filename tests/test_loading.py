@@ -1,4 +1,4 @@
-"""Loading models: frozen and in evaluation mode, or one line that says what is wrong."""
+"""Loaded models are frozen and in evaluation mode; others are refused in one line with the reason."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_a_loaded_model_is_frozen(saved: Path, name: str, kind: str) -> None:
     assert f"takes {kind} inputs" in refusal(saved / name, other)
 
 
-def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"looked for {str(Path.cwd() / 'nothing/there/at-all')!r}): no such folder" in refusal(
         "./nothing/there/at-all"
     )
@@ -75,15 +75,15 @@ def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not in the local cache, and HF_HUB_OFFLINE is set" in refusal("nobody/nothing")
 
 
-def test_models_that_would_answer_at_random(saved: Path, copy: Path) -> None:
+def test_models_without_a_trained_head_are_refused(saved: Path, copy: Path) -> None:
     assert "is a ViTModel, without a classification head" in refusal(saved / "headless")
     assert "is a GPT2LMHeadModel, without a classification head" in refusal(saved / "writer")
-    # A configuration that promises a head which the weights do not have.
+    # The config has a head, but there are no weights for it.
     (copy / "model.safetensors").write_bytes((saved / "headless" / "model.safetensors").read_bytes())
     assert "no trained weights for classifier.bias" in refusal(copy)
 
 
-def test_damaged_models(copy: Path) -> None:
+def test_damaged_models_are_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "hidden_size": 32}))
     assert "do not fit its config.json" in refusal(copy)
@@ -99,7 +99,7 @@ def test_pickles_are_refused(copy: Path) -> None:
     assert "stored as a pickle" in refusal(copy)
 
 
-def test_devices() -> None:
+def test_devices_are_found_by_name_and_others_refused() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert str(pick_device("auto")) in available_devices()
     for wrong in ("cuda:63", "meta", "gpu", ""):

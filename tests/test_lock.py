@@ -1,4 +1,4 @@
-"""One at a time in a folder, and nothing left behind by whoever held it."""
+"""Only one process writes to a folder at a time, and its lock leaves nothing behind."""
 
 import subprocess
 import sys
@@ -16,8 +16,8 @@ HOLD = (
 )
 
 
-def test_a_folder_is_held_once(tmp_path: Path) -> None:
-    """Also in one process: two threads of a notebook would mix their runs as two commands do."""
+def test_a_locked_folder_is_refused(tmp_path: Path) -> None:
+    """Also within one process: two threads of a notebook would mix their runs as two commands would."""
     out = tmp_path / "run"
     with locked(out):
         for _ in range(2):
@@ -25,12 +25,12 @@ def test_a_folder_is_held_once(tmp_path: Path) -> None:
                 pytest.fail("held twice")
         with locked(tmp_path / "other"):
             pass
-        check_out(out)  # what holds it is nobody's result
+        check_out(out)  # the lock file does not count as a result
     with locked(out):
         pass
 
 
-def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     with locked(tmp_path / "a" / "b" / "run"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -42,13 +42,13 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RltrError, match="is a file"), locked(tmp_path / "file"):
         pytest.fail("a file was held")
 
 
-def test_it_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
+def test_a_lock_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     owner = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -58,15 +58,15 @@ def test_it_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
         with pytest.raises(RltrError, match="in use"), locked(out):
             pytest.fail("held twice")
         owner.kill()
-    assert (out / LOCK_FILE).exists()  # nobody was left to remove it, and it is in nobody's way
+    assert (out / LOCK_FILE).exists()  # a killed owner cannot remove it, which does no harm
     check_out(out)
     with locked(out):
         pass
     assert not (out / LOCK_FILE).exists()
 
 
-def test_a_folder_that_is_replaced_stays_held(tmp_path: Path) -> None:
-    """As an export replaces its folder while it holds it."""
+def test_a_replaced_folder_stays_locked(tmp_path: Path) -> None:
+    """An export replaces its folder while it holds the lock."""
     out = tmp_path / "policy"
     with locked(out):
         out.rename(tmp_path / "aside")
@@ -78,10 +78,8 @@ def test_a_folder_that_is_replaced_stays_held(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["config.json"]
 
 
-def test_who_opened_the_file_of_an_owner_that_left_meanwhile_looks_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The owner removes the file, and the next one makes another: the lock of the first would keep nobody out."""
+def test_a_lock_file_that_its_owner_removed_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first owner removes the file and the next one creates another: a lock on the first excludes no process."""
     fcntl = pytest.importorskip("fcntl")
     out, flock = tmp_path / "run", fcntl.flock
     out.mkdir()

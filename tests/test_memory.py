@@ -1,4 +1,4 @@
-"""Freed memory is kept, where that can be set."""
+"""Freed memory is kept for reuse, where the C library allows it."""
 
 import subprocess
 import sys
@@ -29,23 +29,23 @@ print(before, after)
 """
 
 
-@pytest.mark.skipif(memory.platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so soon")
-def test_memory_is_asked_of_the_system_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(memory.platform.libc_ver()[0] != "glibc", reason="only glibc returns memory to the system so soon")
+def test_freed_memory_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in memory.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    # Huge pages make fewer faults of it, but never none.
+    # Huge pages reduce the number of page faults, but not to 0.
     assert after < before / 10, (before, after)
 
 
-def test_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("nothing is to be set"))
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
     assert not memory.keep_freed_memory()
 
 
-def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("nothing is to be set"))
     monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
     assert not memory.keep_freed_memory()

@@ -1,4 +1,4 @@
-"""The list of mutants is up to date, and the script says what became of each."""
+"""The table of mutants fits the code, and the script reports the result of each."""
 
 import ast
 import asyncio
@@ -21,7 +21,7 @@ MUTANTS = script.read_table(script.TABLE)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_every_mutant_still_fits_the_code(mutant: Any) -> None:
     source = (ROOT / mutant.file).read_text(encoding="utf-8")
-    ast.parse(script.mutated(source, mutant))  # a file that is no Python fails every test, and so tells nothing
+    ast.parse(script.mutated(source, mutant))  # a file with a syntax error fails every test, which shows nothing
     assert mutant.wrong.endswith(".") and mutant.tests
     for test in mutant.tests:
         path, *inside = test.partition("[")[0].split("::")
@@ -30,7 +30,7 @@ def test_every_mutant_still_fits_the_code(mutant: Any) -> None:
             assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path} has no {name}"
 
 
-def test_every_part_that_results_depend_on_is_mutated() -> None:
+def test_every_room_that_results_depend_on_has_mutants() -> None:
     names = [mutant.name for mutant in MUTANTS]
     assert len(names) == len(set(names)) >= 130
     rooms = {mutant.file.split("/")[1] for mutant in MUTANTS}
@@ -101,8 +101,8 @@ tests = ["test_half.py"]
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small one, with a table of mutants."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # which takes longer than its tests
+    """A small repository with a table of mutants."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # loading plugins takes longer than these tests
     (tmp_path / "half.py").write_text(HALF)
     (tmp_path / "test_half.py").write_text("from half import half\n\n\ndef test_half():\n    assert half(3) == 1.5\n")
     (tmp_path / "mutants.toml").write_text(TABLE)
@@ -110,7 +110,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_tests_judge_every_mutant_and_nothing_is_left_of_it(
+def test_every_mutant_is_tested_and_the_code_is_left_unchanged(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in repository.glob("*.py")}
@@ -127,20 +127,22 @@ def test_the_tests_judge_every_mutant_and_nothing_is_left_of_it(
     assert script.main(["--unchecked", "noti*"], repository, repository / "mutants.toml") == 0
 
 
-def test_tests_that_fail_anyway_judge_nothing(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tests_that_fail_without_a_mutant_are_an_error(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (repository / "test_half.py").write_text("def test_half():\n    assert False\n")
     assert script.main(["noticed"], repository, repository / "mutants.toml") == 2
     assert "fail without any mutant" in capsys.readouterr().out
 
 
-def test_a_reason_that_is_none_is_said(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mutant_with_a_reason_that_a_test_notices_is_reported(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = repository / "mutants.toml"
     table.write_text(TABLE.replace('"0.5 * number"', '"0.6 * number"'))
     assert script.main(["--unchecked", "harmless"], repository, table) == 1
     assert "look at: harmless" in capsys.readouterr().out
 
 
-def test_tests_that_do_not_end_are_ended(repository: Path) -> None:
+def test_tests_that_do_not_end_are_stopped(repository: Path) -> None:
     (repository / "test_half.py").write_text("import time\n\n\ndef test_half():\n    time.sleep(60)\n")
     begun = time.monotonic()
     status, printed = asyncio.run(script.run_tests(repository, ["test_half.py"], 0.5))
@@ -149,12 +151,14 @@ def test_tests_that_do_not_end_are_ended(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [["nobody"], ["--processes", "many"]])
-def test_what_there_is_not_is_refused(repository: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_mutants_and_options_are_refused(
+    repository: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as refused:
         script.main(wrong, repository, repository / "mutants.toml")
     assert refused.value.code == 2 and wrong[-1] in capsys.readouterr().err
 
 
-def test_the_list_says_what_is_wrong(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_shows_what_each_mutant_breaks(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["--list"], repository, repository / "mutants.toml") == 0
     assert "noticed: A half is a third." in capsys.readouterr().out

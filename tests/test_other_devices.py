@@ -1,4 +1,4 @@
-"""What runs on a GPU, on a device that only says it is one: nothing stays on the CPU, and the host seldom waits."""
+"""Reduced passes on a simulated GPU: nothing is left on the CPU, and the host seldom waits for the device."""
 
 import copy
 from collections import Counter
@@ -21,7 +21,7 @@ from tests.pretended_gpu import DEVICE, Elsewhere, pretended_gpu
 
 
 def uneven(backbone: Backbone, layers: tuple[int, ...] = (0, 2)) -> ReducedModel:
-    """A policy that keeps different numbers of tokens in different rows."""
+    """A reduced model that keeps different numbers of tokens in different rows."""
     torch.manual_seed(0)
     network = TokenPolicy(PolicyConfig(backbone.width, backbone.depth, 17, attention_prior=1.0, redundancy_prior=0.5))
     nn.init.normal_(network.keep.weight, std=0.5)
@@ -62,10 +62,10 @@ def test_a_reduced_pass_is_the_same_on_another_device(
     assert set(called) == set(kernels)
 
 
-def test_the_host_waits_for_a_decision_and_for_no_layer(
+def test_the_host_waits_in_decisions_and_not_in_layers(
     tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wait drains what was asked for ahead: each of them costs a GPU as much as a small kernel or two."""
+    """Every wait drains the queue of the device, which costs a GPU as much as one or two small kernels."""
     with pretended_gpu() as pretended, as_on_a_gpu("varlen"):
         monkeypatch.setattr(packed, "varlen", lambda query, key, value, *more: value)  # the stand-in itself waits
         backbone = Backbone(copy.deepcopy(tiny_vit))
@@ -77,8 +77,8 @@ def test_the_host_waits_for_a_decision_and_for_no_layer(
             _, trace = reduce(images)
     assert trace.stages[1].total < trace.stages[0].total and trace.stages[1].uniform is None
     assert Counter(wait.split(":")[0] for wait in pretended.waits) == {
-        "nonzero runtime/tokens.py": 1,  # which tokens stay
-        "_to_copy runtime/tokens.py": 1,  # how many of each row
-        "nonzero runtime/redundancy.py": 2,  # which tokens leave, of either set
+        "nonzero runtime/tokens.py": 1,  # which tokens are kept
+        "_to_copy runtime/tokens.py": 1,  # how many tokens of each row
+        "nonzero runtime/redundancy.py": 2,  # which tokens are not kept, in set A and in set B
         "_local_scalar_dense runtime/redundancy.py": 1,  # whether each of them has a partner
     }

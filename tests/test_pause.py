@@ -148,7 +148,7 @@ def test_a_backward_pass_fits_between_two_steps(case, backbone):
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_grad_mode_is_the_callers_own(case, backbone, mode):
+def test_grad_mode_of_the_caller_is_kept(case, backbone, mode):
     with torch.set_grad_enabled(mode):
         paused = PausedForward(backbone, case.inputs, LAYERS)
         paused.start()
@@ -182,7 +182,7 @@ def test_inference_mode_may_change_between_steps(case, backbone, began):
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_a_closed_pass_leaves_nothing(case, backbone, steps):
+def test_a_closed_pass_leaves_nothing_behind(case, backbone, steps):
     with torch.no_grad():
         native = case.model(**case.inputs).logits
     paused = PausedForward(backbone, case.inputs, LAYERS)
@@ -248,7 +248,7 @@ def test_a_finished_pass_cannot_be_resumed(tiny_vit, image_inputs):
         assert paused.output is not None
 
 
-def test_what_the_model_raises_arrives_at_the_caller(case, backbone):
+def test_errors_of_the_model_are_raised_to_the_caller(case, backbone):
     def fail(module, args):
         raise ZeroDivisionError("boom")
 
@@ -265,7 +265,7 @@ def test_what_the_model_raises_arrives_at_the_caller(case, backbone):
     assert torch.equal(finish(again, Draw(0)), inline(backbone, case.inputs, 0)[0].logits)
 
 
-def test_refusals_arrive_at_start(tiny_vit, image_inputs):
+def test_wrong_layers_and_detached_models_are_refused_at_the_start(tiny_vit, image_inputs):
     backbone = Backbone(tiny_vit)
     with pytest.raises(RltrError, match="from 0 to 3"):
         PausedForward(backbone, image_inputs, (4,))

@@ -1,4 +1,4 @@
-"""Prices: one unit for all rows, and parts that add up."""
+"""Prices: one unit for all rows, and totals that add up."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_the_unit_is_a_dense_pass_of_a_typical_input(pricing: Pricing) -> None:
     assert pricing.dense(torch.tensor([TYPICAL])).item() == pricing.typical_cost
 
 
-def test_a_total_is_what_layers_and_decisions_take(pricing: Pricing) -> None:
+def test_a_total_is_the_cost_of_layers_and_decisions(pricing: Pricing) -> None:
     def layer(n: int) -> int:
         return 100 * n + 7 * n**2
 
@@ -31,14 +31,14 @@ def test_a_total_is_what_layers_and_decisions_take(pricing: Pricing) -> None:
 
 
 @given(counts=st.lists(st.integers(1, 60), min_size=1, max_size=5))
-def test_the_tokens_of_a_row_pay_what_it_costs(pricing: Pricing, counts: list[int]) -> None:
+def test_prices_of_the_tokens_of_a_row_add_up_to_its_cost(pricing: Pricing, counts: list[int]) -> None:
     rows = torch.tensor(counts)
     for decision in range(len(LAYERS)):
         paid = pricing.per_token(decision, rows) * rows
         torch.testing.assert_close(paid, pricing.until_next(decision, rows) / pricing.typical_cost)
 
 
-def test_a_second_saved_is_worth_the_same_in_a_short_and_in_a_long_input(pricing: Pricing) -> None:
-    """A token of a long row costs a little more (pairs), never less: shares of a row's own cost said the contrary."""
+def test_a_token_has_a_similar_price_in_short_and_in_long_rows(pricing: Pricing) -> None:
+    """A token of a long row costs a little more, because of its pairs, and never less."""
     short, long = pricing.per_token(0, torch.tensor([5, 50])).tolist()
     assert short < long < 5 * short

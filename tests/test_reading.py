@@ -1,4 +1,4 @@
-"""Reading what somebody else may have made: nothing waits, nothing is without end, and JSON means one thing."""
+"""Reading untrusted files: no waiting, no endless files, and JSON that is not ambiguous."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def test_a_regular_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such files on Windows")
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_special_and_missing_files_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "terminal").symlink_to("/dev/tty")
@@ -33,7 +33,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     for name in ("gone", "circle", "x" * 300, "file/below"):
         with pytest.raises(RltrError, match="cannot be read"):
             read_regular(tmp_path / name, 100)
-    (tmp_path / "endless").symlink_to("/proc/self/maps")  # says that it has 0 bytes
+    (tmp_path / "endless").symlink_to("/proc/self/maps")  # reports a size of 0 bytes
     if Path("/proc/self/maps").exists():
         with pytest.raises(RltrError, match="larger than the limit for such files"):
             read_regular(tmp_path / "endless", 100)
@@ -41,7 +41,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
-        file.truncate(2**40)  # takes no room
+        file.truncate(2**40)  # a sparse file
     with pytest.raises(RltrError, match="larger"):
         read_regular(tmp_path / "huge", 2**20)
 
@@ -67,7 +67,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     ],
     ids=lambda value: value[:20] if isinstance(value, bytes) else None,
 )
-def test_json_that_is_none_is_refused(content: bytes, said: str) -> None:
+def test_invalid_json_is_refused(content: bytes, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         strict_json(content)
 
@@ -76,7 +76,7 @@ LEAVES = st.none() | st.booleans() | st.integers(-(10**18) + 1, 10**18 - 1) | st
 
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
-def test_all_other_json_is_read(data: object) -> None:
+def test_valid_json_is_read(data: object) -> None:
     text = json.dumps(data)
     if "Infinity" in text:
         with pytest.raises(ValueError):

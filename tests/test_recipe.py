@@ -1,4 +1,4 @@
-"""Recipes: what is read is what was written, and what does not fit is refused in one line that helps."""
+"""Recipes are read back as they were written, and errors are one helpful line."""
 
 import warnings
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def test_file_reads_back_unchanged(tmp_path: Path) -> None:
     assert recipe.learner.learning_rate == 1e-4
 
 
-def test_the_later_wins(tmp_path: Path) -> None:
+def test_later_settings_override_earlier_ones(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("learner: {seed: 1, epochs: 2, rollouts: 1000}\npolicy:\n")
     learner = load_recipe(file, ["learner.seed=2", "learner.epochs=3"], {"learner.seed": 4}).learner
@@ -88,7 +88,7 @@ def test_shipped_recipes_are_found_by_name(name: str) -> None:
         baseline(method, keep_rate=0.5)
 
 
-def test_every_field_is_explained() -> None:
+def test_every_field_has_a_description() -> None:
     text = recipe_text(load_recipe())
     for key, field in KEYS.items():
         assert field.description, key
@@ -164,7 +164,7 @@ def test_wrong_values_get_one_line(override: str, said: str) -> None:
         (b"learner: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )
-def test_files_that_are_no_recipe(tmp_path: Path, content: bytes, said: str) -> None:
+def test_files_that_are_not_recipes_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes(content)
     with pytest.raises(RltrError) as refused:
@@ -173,8 +173,8 @@ def test_files_that_are_no_recipe(tmp_path: Path, content: bytes, said: str) -> 
     assert "\n" not in str(refused.value)
 
 
-def test_a_tilde_is_ones_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shell expands it in `--out=~/x`, let alone in a file."""
+def test_a_tilde_is_expanded_to_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell does not expand `--out=~/x`, and no shell sees a file."""
     monkeypatch.setenv("HOME", "/home/me")
     recipe = load_recipe(None, ["out=~/x", "cost.table=~/t.json"])
     assert (recipe.out, recipe.cost.table) == (Path("/home/me/x"), Path("/home/me/t.json"))
@@ -196,12 +196,12 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("key", RESUMED)
-def test_what_may_change_on_resuming(key: str) -> None:
+def test_fields_that_may_change_when_resuming(key: str) -> None:
     refuse_changes(load_recipe(), load_recipe(values={key: RESUMED[key]}))
 
 
-def test_what_may_not_change_on_resuming() -> None:
-    """Every other field is refused, by its name, with both values."""
+def test_fields_that_may_not_change_when_resuming() -> None:
+    """All other fields are refused, with their name and both values."""
     before = load_recipe()
     for key in KEYS:
         if key in RESUMED or key.startswith("evaluation."):
@@ -211,15 +211,15 @@ def test_what_may_not_change_on_resuming() -> None:
         changed = inner.model_copy(update={name: "other"})
         after = before.model_copy(update={group: changed}) if group else changed
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydantic's, that "other" fits no number
+            warnings.simplefilter("ignore")  # pydantic warns that "other" is not a number
             with pytest.raises(RltrError, match=f"{key} was .*, now 'other'.*may change: learner.rollouts"):
                 refuse_changes(before, after)
 
 
-def test_stored_recipes_of_other_versions() -> None:
+def test_stored_recipes_of_other_versions_are_read_or_refused() -> None:
     recipe = load_recipe("quick")
     assert stored_recipe(recipe.model_dump(mode="json"), "here") == recipe
-    assert stored_recipe({}, "here") == load_recipe()  # fields that came later have their defaults
+    assert stored_recipe({}, "here") == load_recipe()  # newer fields get their defaults
     for content, said in (
         ({"learner": {"gamma": 1}}, "unknown key 'learner.gamma'.*another version"),
         (3, "no recipe"),
@@ -229,7 +229,7 @@ def test_stored_recipes_of_other_versions() -> None:
         assert "\n" not in str(refused.value)
 
 
-def test_what_is_stored_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine" / "vit").mkdir(parents=True)
     (tmp_path / "mine" / "t.json").touch()
     monkeypatch.chdir(tmp_path / "mine")
@@ -239,27 +239,29 @@ def test_what_is_stored_is_found_from_any_folder(tmp_path: Path, monkeypatch: py
     assert Path(stored.data.source).is_absolute() and Path(stored.data.source).samefile(tmp_path / "mine")
     assert stored.cost.table == tmp_path / "mine" / "t.json"
     assert with_absolute_paths(stored) == stored
-    refuse_changes(load_recipe(values=given), stored)  # a run of an older version goes on
+    refuse_changes(load_recipe(values=given), stored)  # a run of an older version can be resumed
     refuse_changes(stored, load_recipe(values=given))
     with pytest.raises(RltrError, match=r"model.source was .*vit', now 'other'"):
         refuse_changes(stored, load_recipe(values={**given, "model.source": "other"}))
 
 
-def test_names_of_the_hub_and_embedded_are_stored_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_the_hub_and_of_embedded_data_are_stored_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "embedded").mkdir()
     monkeypatch.chdir(tmp_path)
     for values in ({}, {"model.source": "google/vit", "data.source": "owner/photos", "cost.table": "gone.json"}):
         assert with_absolute_paths(load_recipe(values=values)) == load_recipe(values=values)
 
 
-def test_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:
+def test_a_missing_recipe_is_refused_with_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(RltrError, match="demo, quick"):
         load_recipe(tmp_path / "nothing.yaml")
     with pytest.raises(RltrError, match="is a folder"):
         load_recipe(tmp_path)
 
 
-def test_accuracy_is_a_score() -> None:
+def test_accuracy_is_a_valid_score() -> None:
     assert load_recipe(overrides=["score=accuracy"]).score == "accuracy"
     with pytest.raises(RltrError, match="score"):
         load_recipe(overrides=["score=f1"])

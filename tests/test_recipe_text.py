@@ -1,4 +1,4 @@
-"""Recipes as text: YAML 1.2's values, and nothing that a hostile file is made of."""
+"""Recipes as text: values are read as in YAML 1.2, and hostile files are refused."""
 
 import math
 from pathlib import Path
@@ -25,12 +25,12 @@ CORE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("text", "value"), CORE.items(), ids=map(repr, CORE))
-def test_plain_values_are_yaml_1_2s(text: str, value: Any) -> None:
+def test_plain_values_are_read_as_in_yaml_1_2(text: str, value: Any) -> None:
     read = read_yaml(f"key: {text}")["key"]
     assert type(read) is type(value) and read == value
 
 
-def test_not_a_number() -> None:
+def test_nan_is_read() -> None:
     assert math.isnan(read_yaml(".nan")) and math.isnan(read_yaml(".NaN"))
 
 
@@ -71,7 +71,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("content", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_hostile_files_are_one_line(tmp_path: Path, content: str, said: str) -> None:
+def test_hostile_files_are_refused_in_one_line(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(RltrError, match=said) as refused:
@@ -81,13 +81,13 @@ def test_hostile_files_are_one_line(tmp_path: Path, content: str, said: str) -> 
 
 
 @pytest.mark.parametrize(("content", "said"), HOSTILE.values(), ids=HOSTILE)
-def test_the_command_line_reads_by_the_same_rules(content: str, said: str) -> None:
+def test_hostile_overrides_are_refused_in_one_line(content: str, said: str) -> None:
     with pytest.raises(RltrError) as refused:
         load_recipe(None, [f"model={content}"])
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 1_000
 
 
-def test_a_mark_of_the_encoding_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes(b"\xef\xbb\xbflearner: {seed: 3}\r\npolicy:\r\n")
     assert load_recipe(file).learner.seed == 3
@@ -106,23 +106,23 @@ def test_a_mark_of_the_encoding_is_no_part_of_the_first_name(tmp_path: Path) -> 
         ("data.labels=none", "none"),
     ],
 )
-def test_what_was_meant_is_what_is_read(override: str, value: Any) -> None:
+def test_overrides_get_the_type_of_their_field(override: str, value: Any) -> None:
     group, _, name = override.partition("=")[0].partition(".")
     assert getattr(getattr(load_recipe(None, [override]), group), name) == value
 
 
 @pytest.mark.parametrize("word", ["off", "no", "false", "False"])
-def test_labels_that_are_off_are_told_what_there_is(word: str) -> None:
+def test_labels_that_are_switched_off_are_refused_with_the_choices(word: str) -> None:
     with pytest.raises(RltrError, match=r"data\.labels is .*: (must be 'read' or 'none'|must not be true or false)"):
         load_recipe(None, [f"data.labels={word}"])
 
 
-def test_numbers_where_a_text_belongs_say_how_to_write_it() -> None:
+def test_a_number_for_a_text_is_refused_with_the_right_spelling() -> None:
     with pytest.raises(RltrError, match=r"data\.subset is 2024: must be a valid string \(in quotes"):
         load_recipe(None, ["data.subset=2024"])
 
 
-# Whatever is put into whatever field
+# Any value in any field
 
 ODD: list[Any] = [
     *(None, True, False, 0, 1, -1, 3, 2**31, 2**63, 2**64, -(2**63), 10**12, 10**30, 10**5_000, -(10**5_000)),
@@ -181,7 +181,7 @@ def accepted(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("key", [*sorted(KEYS), *sorted({key.partition(".")[0] for key in KEYS if "." in key})])
-def test_every_field_takes_what_fits_or_says_no(key: str) -> None:
+def test_every_field_accepts_a_value_or_refuses_it_in_one_line(key: str) -> None:
     for value in ODD:
         try:
             recipe = load_recipe(values={key: value})
@@ -197,7 +197,7 @@ def tangled() -> Any:
     return knot
 
 
-def test_what_is_nested_without_end_is_refused() -> None:
+def test_deep_and_cyclic_values_are_refused() -> None:
     deep: Any = {}
     for _ in range(3_000):
         deep = {"a": deep}
@@ -248,7 +248,7 @@ WORDS = st.sampled_from(
 
 @settings(max_examples=60)
 @given(st.lists(WORDS | st.text(max_size=4), max_size=25).map("".join))
-def test_any_text_is_a_recipe_or_one_line(text: str) -> None:
+def test_any_text_is_a_recipe_or_refused_in_one_line(text: str) -> None:
     try:
         content = read_yaml(text)
     except yaml.YAMLError:

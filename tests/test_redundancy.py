@@ -49,7 +49,7 @@ def test_one_row_by_hand():
     tokens, protected = batch(5)
     found = redundancy(normalized, tokens, protected)
     assert found.in_set_a.tolist() == [0, 0, 1, 0, 1]
-    # Place 2 is 10 degrees from place 1; place 4 is 90 degrees from place 3. CLS, equal to place 1, counts for nobody.
+    # Place 2 is 10 degrees from place 1; place 4 is 90 degrees from place 3. CLS, equal to place 1, is ignored.
     close(found.cosine, [-1, *cosine(10), *cosine(10), *cosine(80), *cosine(90)])
     # Of the even ones place 2 has the nearer duplicate.
     close(found.rank, [0, 0, 1, 0, 0])
@@ -104,7 +104,7 @@ def test_partners_by_hand():
     # Without a kept token in the other set it is one of its own: 2 (even) goes to 4.
     into, there = partners(found, torch.tensor([True, False, False, False, True, False]))
     assert into.tolist() == [4, 4, 4, 4] and there.all()
-    # CLS takes nothing in.
+    # Nothing is merged into CLS.
     into, there = partners(found, protected)
     assert not there.any()
 

@@ -1,4 +1,4 @@
-"""Names that packages add through entry points."""
+"""Selectors, cost models and goals that other packages add through entry points."""
 
 from copy import copy
 from importlib.metadata import EntryPoint, EntryPoints
@@ -41,10 +41,10 @@ class Unfinished:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Have packages add what is given, by group; rltr's registries look anew, now and afterwards."""
+    """Return a function that installs entry points (group, name, class); registries are read again, also at the end."""
     registries: tuple[Any, ...] = (BASELINES, COST_MODELS, GOALS)
 
-    def look_anew() -> None:
+    def read_again() -> None:
         for registry in registries:
             vars(registry).pop("_entries", None)
             for name in set(registry._loaded) - set(registry._own):
@@ -55,11 +55,11 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(
             rltr.system.registry, "entry_points", lambda group: EntryPoints(e for e in found if e.group == group)
         )
-        look_anew()
+        read_again()
 
     yield install
     monkeypatch.undo()
-    look_anew()
+    read_again()
 
 
 def test_a_selector_of_another_package(installed: Any) -> None:
@@ -80,7 +80,7 @@ def test_a_cost_model_of_another_package(installed: Any) -> None:
         load_recipe(None, (), {"cost.kind": "tripled"})
 
 
-def test_nothing_is_imported_until_it_is_named(installed: Any) -> None:
+def test_an_entry_point_is_imported_when_it_is_first_used(installed: Any) -> None:
     installed(("rltr.selectors", "broken", "no_such_module_of_anybody:Rule"))
     assert "broken" in BASELINES and "broken" in list(BASELINES)
     with pytest.raises(RltrError, match="'broken' of rltr.selectors cannot be loaded from no_such_module.*No module"):
@@ -96,14 +96,14 @@ def test_nothing_is_imported_until_it_is_named(installed: Any) -> None:
         (("rltr.cost_models", "odd", "torch:zeros"), "is not a class"),
     ],
 )
-def test_what_does_not_fit_is_refused(installed: Any, entry: tuple[str, str, str], said: str) -> None:
+def test_invalid_entry_points_are_refused(installed: Any, entry: tuple[str, str, str], said: str) -> None:
     installed(entry)
     registry: Any = BASELINES if entry[0] == "rltr.selectors" else COST_MODELS
     with pytest.raises(RltrError, match=said):
         registry["odd"]
 
 
-def test_names_belong_to_one(installed: Any) -> None:
+def test_duplicate_names_are_refused(installed: Any) -> None:
     installed(("rltr.selectors", "norm", f"{__name__}:FirstTokens"))
     with pytest.raises(RltrError, match="adds 'norm' to rltr.selectors, but rltr's own class has this name"):
         list(BASELINES)
@@ -112,7 +112,7 @@ def test_names_belong_to_one(installed: Any) -> None:
         BASELINES["mine"]
 
 
-def test_a_name_that_nobody_has() -> None:
+def test_an_unknown_name_is_a_key_error() -> None:
     registry: Registry[KeepRate] = Registry("rltr.nothing", {}, base=KeepRate)
     assert len(registry) == 0 and "any" not in registry
     with pytest.raises(KeyError):
@@ -148,7 +148,7 @@ def test_a_goal_of_another_package_in_a_training(installed: Any, tmp_path: Path)
     assert evaluation.quality_name == "top-2 accuracy" and "top-2_accuracy" in evaluation.to_dataframe()
 
 
-def test_without_labels_the_dense_models_decisions_are_right(installed: Any, tiny_vit: Any, tiny_task: Task) -> None:
+def test_a_goal_of_another_package_without_labels(installed: Any, tiny_vit: Any, tiny_task: Task) -> None:
     installed(("rltr.goals", "top2", f"{__name__}:TopTwo"))
     task = Task(*(copy(split) for split in (tiny_task.train, tiny_task.validation, tiny_task.test)), tiny_task.kind)
     for split in (task.train, task.validation, task.test):

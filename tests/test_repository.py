@@ -1,4 +1,4 @@
-"""The repository's shape: links, imports, one version, what a wheel needs inside it, and the files of its host."""
+"""The repository: links, imports, one version, the files of a wheel, and the workflows of its host."""
 
 import ast
 import os
@@ -30,7 +30,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def read(file: str | Path) -> Any:
-    """A YAML file of the repository; ``on`` is a word in it, not the truth value that YAML 1.1 makes of it."""
+    """A YAML file of the repository; ``on`` is a string, not a truth value as in YAML 1.1."""
     text = (ROOT / file).read_text(encoding="utf-8")
     return yaml.safe_load(re.sub("^on:", '"on":', text, flags=re.MULTILINE))
 
@@ -53,16 +53,16 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_nobody_imports_through_the_links() -> None:
+def test_no_file_imports_through_the_links() -> None:
     offenders = [path for path in sources() if imports(path) & set(LINKS)]
     assert not offenders, "import rltr.envs and so on; through a link it would be a second module"
 
 
-def test_the_links_are_no_modules_in_the_tests() -> None:
+def test_the_links_are_not_imported_in_tests() -> None:
     assert not set(LINKS) & set(sys.modules)
 
 
-def test_one_version() -> None:
+def test_all_versions_agree() -> None:
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert read("CITATION.cff")["version"] == __version__
@@ -102,7 +102,7 @@ def test_embedded_files_stay_small() -> None:
     assert all(path.stat().st_size < 5_000_000 for path in files if path.suffix == ".safetensors")
 
 
-def test_ci_and_makefile_are_there() -> None:
+def test_scripts_and_make_targets_exist() -> None:
     for name in ("run", "nightly"):
         assert os.access(ROOT / ".ci" / name, os.X_OK)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -119,7 +119,7 @@ def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
     [("ci", ".ci/run", "pull_request"), ("nightly", ".ci/nightly", "schedule"), ("release", ".ci/run", "push")],
 )
 def test_workflows_call_the_scripts(name: str, script: str, on: str) -> None:
-    """What runs on the host is what runs on a developer's machine, so it cannot pass there and fail here."""
+    """The host and a developer's machine run the same scripts, so their results agree."""
     workflow = read(f".github/workflows/{name}.yml")
     assert on in workflow["on"] and script in [step.get("run") for step in steps(workflow)]
     assert workflow["permissions"] == {"contents": "read"}
@@ -135,14 +135,14 @@ def test_actions_are_pinned_and_leave_no_credentials() -> None:
                 assert step["with"]["persist-credentials"] is False
 
 
-def test_only_publishing_may_identify_itself_and_only_after_the_checks() -> None:
+def test_only_publishing_gets_an_identity_token_and_only_after_the_build() -> None:
     jobs = read(".github/workflows/release.yml")["jobs"]
     assert jobs["publish"]["permissions"] == {"id-token": "write"} and jobs["publish"]["needs"] == "build"
     assert "permissions" not in jobs["build"] and not any("run" in step for step in jobs["publish"]["steps"])
     assert read(".github/workflows/release.yml")["on"] == {"push": {"tags": ["v*"]}}
 
 
-def test_pythons_that_are_tested_are_those_that_are_claimed() -> None:
+def test_tested_pythons_are_the_supported_ones() -> None:
     claimed = set(re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"])))
     job = read(".github/workflows/ci.yml")["jobs"]["run"]
     assert set(job["strategy"]["matrix"]["python"]) == claimed
@@ -152,7 +152,7 @@ def test_pythons_that_are_tested_are_those_that_are_claimed() -> None:
     assert others and {step["python-version"] for step in others} <= claimed
 
 
-def test_before_a_commit_the_same_ruff_runs_as_in_the_checks() -> None:
+def test_pre_commit_runs_the_same_ruff_as_the_checks() -> None:
     (local,) = read(".pre-commit-config.yaml")["repos"]
     ruff = {hook["additional_dependencies"][0] for hook in local["hooks"] if hook["entry"].startswith("ruff")}
     assert ruff <= set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()) and len(ruff) == 1
@@ -160,7 +160,7 @@ def test_before_a_commit_the_same_ruff_runs_as_in_the_checks() -> None:
     assert formats["types"] == ["python"], "examples in Markdown are laid out by hand"
 
 
-def test_forms_can_be_read() -> None:
+def test_issue_forms_are_complete() -> None:
     forms = [path for path in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
     for form in map(read, forms):
         names = [field["id"] for field in form["body"] if field["type"] != "markdown"]

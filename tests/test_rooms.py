@@ -1,4 +1,4 @@
-"""Where things are: which room may import which, and how little `rltr.attach` needs."""
+"""Rooms: which room may import which, and which packages `rltr.attach` loads."""
 
 import ast
 import re
@@ -13,10 +13,10 @@ FLOORS = (
     "system", "runtime", "policies", "cost", "selectors", "deploy", "recipe", "tasks", "embedded", "dense", "envs",
     "evaluate", "report", "check", "train", "jobs", "commands",
 )  # fmt: skip
-"""The rooms, from the lowest: each imports from those before it only. What lies flat in rltr is below all of them."""
+"""The rooms from the lowest: each imports only from those before it. Modules directly in rltr are below all."""
 PRODUCTION = ("system", "runtime", "policies", "cost", "selectors", "deploy")
-"""Rooms that a program needs which runs a policy."""
-LABORATORY = {
+"""Rooms that are needed to run a policy."""
+TRAINING_PACKAGES = {
     "datasets", "gymnasium", "matplotlib", "soundfile", "stable_baselines3", "tensorboard", "torch.utils.tensorboard",
 }  # fmt: skip
 """Packages for learning, reading data and reporting."""
@@ -27,16 +27,16 @@ MODULES = {
 
 
 def room(module: str) -> str:
-    """The room a module is in; empty for what lies flat in rltr."""
+    """The room of a module; empty for modules directly in rltr."""
     inside = MODULES[module].relative_to(ROOT / "rltr").parts
     return inside[0] if len(inside) > 1 else ""
 
 
 def imported(module: str) -> set[str]:
-    """Everything that a module imports: inside of functions and for annotations, too.
+    """Everything that a module imports, also inside functions and for annotations.
 
-    Not what it names in a string: ``rltr/callable_package.py`` hands calls of ``rltr.train`` and ``rltr.evaluate`` to a
-    function above them, when it is called.
+    Names in strings do not count: ``rltr/callable_package.py`` passes calls of ``rltr.train`` and ``rltr.evaluate`` to
+    a function in a higher room when it is called.
     """
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(MODULES[module].read_text(encoding="utf-8"))]
@@ -61,7 +61,7 @@ def test_the_page_of_rooms_names_them_in_order() -> None:
     assert tuple(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == FLOORS
 
 
-def test_few_modules_lie_flat() -> None:
+def test_few_modules_are_directly_in_rltr() -> None:
     assert len([module for module in MODULES if not room(module)]) <= 6
 
 
@@ -79,13 +79,13 @@ def test_no_room_imports_from_a_higher_one(floor: str) -> None:
 
 
 @pytest.mark.parametrize("floor", PRODUCTION)
-def test_production_needs_nothing_of_the_laboratory(floor: str) -> None:
+def test_rooms_for_production_import_no_training_packages(floor: str) -> None:
     needs = {
         (module, name)
         for module in MODULES
         if room(module) == floor
         for name in imported(module)
-        if name in LABORATORY or name.partition(".")[0] in LABORATORY
+        if name in TRAINING_PACKAGES or name.partition(".")[0] in TRAINING_PACKAGES
     }
     assert not needs
 
@@ -98,10 +98,10 @@ def test_no_module_imports_itself_through_others() -> None:
     assert not needs, "these import each other in a circle"
 
 
-def test_attaching_imports_nothing_of_the_laboratory() -> None:
+def test_attaching_imports_no_training_packages() -> None:
     program = "import sys, rltr; rltr.attach, rltr.detach, rltr.load_policy; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(done.stdout.split())
-    assert not loaded & LABORATORY and "scipy.stats" not in loaded
+    assert not loaded & TRAINING_PACKAGES and "scipy.stats" not in loaded
     rooms = {name.split(".")[1] for name in loaded if name.startswith("rltr.")} & set(FLOORS)
     assert rooms <= set(PRODUCTION)

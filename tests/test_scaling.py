@@ -1,4 +1,4 @@
-"""Prices of parts against whole passes: scaled where a factor mends them, found wrong where none does."""
+"""Prices compared with whole passes: constant factors are corrected, other errors are reported."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def cost(layer: Curve = LAYER, decision: Curve | None = DECISION) -> LatencyCost
 
 
 def passes(true: LatencyCost, *left: int) -> WholePasses:
-    """What passes take by the ``true`` prices of parts: a decision before layer 0, rows that keep unevenly many."""
+    """Whole passes by the ``true`` prices: a decision before layer 0, rows that keep different numbers of tokens."""
     native = true.native_pass(GRID)
     reduced = []
     for count in left:
@@ -34,13 +34,13 @@ def passes(true: LatencyCost, *left: int) -> WholePasses:
 
 @pytest.fixture
 def true() -> LatencyCost:
-    """What everything really takes; kernels take a step at the longest."""
+    """True prices; the layers of a native pass take 1.1 times their prediction, because its kernels differ."""
     return replace(cost(), outside_per_token=OUTSIDE / GRID, native=1.1)
 
 
 @pytest.mark.parametrize("factor", [1 / 3, 1.0, 3.0])
-def test_a_factor_is_mended(true: LatencyCost, factor: float) -> None:
-    """Measured while something else ran all the time, everything is three times as dear: shares are the same."""
+def test_a_constant_factor_is_corrected(true: LatencyCost, factor: float) -> None:
+    """A process that runs during the whole measurement makes everything three times as slow; shares are the same."""
     seen = passes(true, 80, 50, 20)
     found = scaled(cost(LAYER.times(factor), DECISION.times(factor)), seen)
     assert found.fit is not None and found.fit.worst_error < 0.01
@@ -50,7 +50,7 @@ def test_a_factor_is_mended(true: LatencyCost, factor: float) -> None:
     assert predict(found, fresh.counts, fresh.seen, GRID) == pytest.approx(fresh.ratio, rel=0.01)
 
 
-def test_decisions_alone_may_be_off(true: LatencyCost) -> None:
+def test_a_factor_of_decisions_alone_is_corrected(true: LatencyCost) -> None:
     found = scaled(cost(decision=DECISION.times(3.0)), passes(true, 80, 50, 20))
     assert found.fit is not None and found.fit.worst_error < 0.01
     assert found.decision(torch.tensor([50.0])).item() == pytest.approx(
@@ -67,23 +67,23 @@ def test_decisions_that_were_not_measured_stay_free(true: LatencyCost) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        cost(LAYER.times(20.0), DECISION.times(20.0)),  # of another machine: no such factor is believed
+        cost(LAYER.times(20.0), DECISION.times(20.0)),  # of another machine: so large a factor is not accepted
         cost(Curve(0.002, 0.0, 0.0, GRID, 0.0)),  # tokens cost nothing
         cost(Curve(0.0, 0.0, 1e-6, GRID, 0.0), DECISION.times(1e-6)),  # nothing but pairs
     ],
     ids=["twenty times", "flat", "pairs"],
 )
-def test_what_no_factor_mends_stays_wrong(true: LatencyCost, wrong: LatencyCost) -> None:
+def test_errors_that_no_factor_corrects_are_reported(true: LatencyCost, wrong: LatencyCost) -> None:
     found = scaled(wrong, passes(true, 80, 50, 20))
     assert found.fit is not None and found.fit.worst_error > 0.15
 
 
-def test_stored_prices_are_compared_and_left_as_they_are(true: LatencyCost) -> None:
+def test_comparing_stored_prices_does_not_change_them(true: LatencyCost) -> None:
     seen = passes(true, 80, 20)
     found = compare(true, seen)
     assert found.fit is not None and found.fit.errors == pytest.approx([0, 0])
     assert replace(found, fit=None) == true
-    # The table that was seen: 0.39 of the FLOPs priced 0.18, measured 0.60.
+    # As in a measured table, which predicted 0.18 for 0.39 of the FLOPs, where 0.60 was measured.
     spoiled = compare(cost(Curve(0.0, 1e-6, 1e-6, GRID, 0.2)), seen)
     assert spoiled.fit is not None and spoiled.fit.worst_error > 0.5
     assert spoiled.fit.median_error == pytest.approx(sum(spoiled.fit.errors) / 2)

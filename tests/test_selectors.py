@@ -153,7 +153,7 @@ def test_random_choice_follows_its_seed():
 
 def test_redundancy_drops_the_even_duplicate_first():
     decision = decide_on([6])
-    # Places 1 and 4 are duplicates: the even one leaves first. Then the other even one, though it resembles nobody.
+    # Places 1 and 4 are duplicates: the even one is dropped first, then the other even one, which has no duplicate.
     decision.hidden = torch.tensor([[9.0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, 0, 0.5], [1, 0, 0.01], [0, -1, 0.2]])
     order = []
     for rate in (0.8, 0.6):
@@ -255,7 +255,7 @@ class Positive(Selector):
 
 @pytest.mark.parametrize("mode", ["merge", "drop"])
 def test_a_row_that_is_not_finite_does_not_affect_others(tiny_vit, image_inputs, mode) -> None:
-    # No comparison with NaN is true: all of that row that may leave does, and nobody in it is like anybody.
+    # No comparison with NaN is true: all droppable tokens of that row are removed, and none is similar to another.
     broken = {"pixel_values": image_inputs["pixel_values"].clone()}
     broken["pixel_values"][0] = torch.nan
     good = {"pixel_values": image_inputs["pixel_values"][1:]}

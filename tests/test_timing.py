@@ -1,4 +1,4 @@
-"""Fair timing: in which order points run, what each is compared with, on how many threads."""
+"""Fair timing: the order of points, what each is compared with, and the number of threads."""
 
 import pytest
 import torch

@@ -184,7 +184,7 @@ def test_merge_conserves_the_weighted_sum_and_the_number_of_tokens(batch, seed):
     tokens = made(batch)
     first = tokens.slot == 0
     hidden, kept = hidden_states(tokens, seed), mark(tokens, seed) | first
-    # As in the runtime, nobody is merged into a row's first token: where only that is kept, the others are lost.
+    # As in the runtime, no token is merged into a row's first token: if only that is kept, the others are lost.
     cosine, into = merging.nearest(merging.unit_length(hidden), tokens, ~kept, kept & ~first)
     merged, fewer = merge(hidden, tokens, kept, into, cosine.isfinite())
     size = torch.ones(tokens.total) if tokens.size is None else tokens.size

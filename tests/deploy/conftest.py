@@ -1,4 +1,4 @@
-"""A policy with lively weights for a tiny model, and what it must answer."""
+"""A policy with random weights for a tiny model, and its expected answers."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ TABLE = [
 
 
 def policy_for(model: PreTrainedModel, grid: int = 17) -> Policy:
-    """A policy with lively weights, so that what is kept depends on the input."""
+    """A policy with random weights, so that the kept tokens depend on the input."""
     torch.manual_seed(3)
     backbone = Backbone(model)
     config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.pooled, width=8)
@@ -45,18 +45,18 @@ def policy_for(model: PreTrainedModel, grid: int = 17) -> Policy:
 
 
 def expected(model: PreTrainedModel, policy: Policy, inputs: dict[str, Tensor], weight: float) -> Tensor:
-    """What the selector gives without ``attach``."""
+    """Logits of the reduced model without ``attach``."""
     backbone = Backbone(model)
     with backbone.attached(), torch.no_grad():
         reduce = ReducedModel(backbone, Learned(policy.network, policy.pricing, weight), policy.layers, policy.removal)
         output, trace = reduce(inputs)
-    assert trace.stages[-1].total < trace.stages[0].total, "nothing was dropped, so nothing is shown"
+    assert trace.stages[-1].total < trace.stages[0].total, "no token was removed, so the test shows nothing"
     return output["logits"]
 
 
 @pytest.fixture
 def policy(tiny_vit: PreTrainedModel) -> Iterator[Policy]:
-    """A policy for ``tiny_vit``, which is checked to be as it was in the end."""
+    """A policy for ``tiny_vit``, which is checked to be unchanged at the end."""
     before = {name: value.clone() for name, value in tiny_vit.state_dict().items()}
     yield policy_for(tiny_vit)
     assert all(torch.equal(value, before[name]) for name, value in tiny_vit.state_dict().items())

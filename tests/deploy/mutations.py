@@ -1,6 +1,6 @@
-"""Damages policy folders in many ways, and sees what becomes of each: ``python -m tests.deploy.mutations``.
+"""Damages policy folders in many ways and classifies the results: ``python -m tests.deploy.mutations``.
 
-A program of its own, because types are then not checked as in tests: what a user sees is what is seen here.
+It is a program of its own, without the type checks of tests, so that its results are those of a user.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from rltr.policies import PolicyConfig, TokenPolicy
 from rltr.tasks.models import load_model
 
 Change = Callable[[random.Random, Path, Path], object]
-"""Changes the first folder; the second is that of another policy, and stays."""
+"""Changes the first folder; the second is that of another policy, and must not change."""
 
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 7, 10**6, 2**31, 2**53 + 1, 2**63, 2**64, 10**400),
@@ -45,7 +45,7 @@ VALUES: list[Any] = [
 TEXTS = [b"NaN", b"1e999", b"-Infinity", b"1" + b"0" * 5000, b"[" * 3000, b'{"a":' * 3000, b"'x'", b"01", b"0x10", b""]
 WISHES = [{"budget": 0.6}, {"max_drop": 0.05}]
 LIMIT = 30
-"""Seconds after which something hangs."""
+"""Seconds after which loading counts as hanging."""
 
 
 def make_policy(backbone: rltr.Backbone, seed: int) -> Policy:
@@ -69,7 +69,7 @@ def make_policy(backbone: rltr.Backbone, seed: int) -> Policy:
 
 
 def reseal(folder: Path) -> None:
-    """Store the digests that the files have now, as somebody would who means harm."""
+    """Store digests that match the changed files, as an attacker would."""
     files = [folder / CONFIG, folder / WEIGHTS]
     if not all(file.is_file() and file.stat().st_size < 10**7 for file in files):
         return
@@ -77,10 +77,10 @@ def reseal(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_bytes())
         config["weights_sha256"] = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         config["settings_sha256"] = digest_of_settings(config)
-        (folder / CONFIG).unlink()  # it may be a link to another policy's, which stays as it is
+        (folder / CONFIG).unlink()  # it may be a link to another policy's file, which must not change
         (folder / CONFIG).write_text(json.dumps(config))
     except (ValueError, TypeError, KeyError, OSError, RecursionError):
-        return  # it is no config any more: there is nothing to seal
+        return  # it is not a config any more and has no digests
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -90,11 +90,11 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def edit_config(change: Callable[[random.Random, Any, Any], object]) -> Change:
-    """A change of the thing (a dictionary or list) at a random place, and its key."""
+    """A change at a random place (a dictionary or list) of the config, at one of its keys."""
 
     def edit(draw: random.Random, folder: Path, other: Path) -> None:
         config = json.loads((folder / CONFIG).read_text())
-        # Half of the changes are of what decides; a recipe has so many fields that it would have nearly all.
+        # Half of the changes are outside of the recipe, whose many fields would otherwise get nearly all.
         among = [place for place in places(config) if draw.random() < 0.5 or place[0] in DECIDE]
         *parents, key = draw.choice(among or places(config))
         inside = config
@@ -112,14 +112,14 @@ def repeat(draw: random.Random, inside: Any, key: Any) -> None:
         inside.extend(inside[key:])
 
 
-def turn(draw: random.Random, inside: Any, key: Any) -> None:
-    """Turn a list round."""
+def reverse(draw: random.Random, inside: Any, key: Any) -> None:
+    """Reverse a list."""
     if isinstance(inside, list):
         inside.reverse()
 
 
 def put_text(draw: random.Random, folder: Path, other: Path) -> None:
-    """Put something that is no JSON, or not for everybody, in the place of a value."""
+    """Replace a value by text that is not JSON, or not JSON for every parser."""
     config = json.loads((folder / CONFIG).read_text())
     *parents, key = draw.choice(places(config))
     inside = config
@@ -163,13 +163,13 @@ def edit_bytes(name: str) -> list[Change]:
 
 
 def huge(place: Path, twin: Path) -> None:
-    """A file that takes no room, and says that it has a terabyte."""
+    """A sparse file with a size of a terabyte."""
     place.touch()
     os.truncate(place, 2**40)
 
 
 def edit_place(name: str) -> list[Change]:
-    """Something else in the place of a file."""
+    """Replace a file by something else."""
 
     def instead(make: Callable[[Path, Path], object]) -> Change:
         def edit(draw: random.Random, folder: Path, other: Path) -> None:
@@ -213,7 +213,7 @@ NUMBERS = [float("nan"), float("inf"), float("-inf"), 3e38, 1e30, 1e7]
 
 
 def put(draw: random.Random, tensors: dict[str, Any], name: str) -> None:
-    """Put a number that is none, or a huge one, into one place or all."""
+    """Put NaN, an infinite or a huge number into one place or all."""
     flat = tensors[name].view(-1)
     flat[draw.randrange(len(flat)) if draw.random() < 0.5 else slice(None)] = draw.choice(NUMBERS)
 
@@ -238,7 +238,7 @@ FIELDS = [
     edit_config(lambda draw, inside, key: inside.__delitem__(key)),
     edit_config(lambda draw, inside, key: isinstance(inside, dict) and inside.update({f"{key}s": inside[key]})),
     edit_config(repeat),
-    edit_config(turn),
+    edit_config(reverse),
     edit_config(lambda draw, inside, key: inside.__setitem__(key, [inside[key]])),
     edit_config(
         lambda draw, inside, key: isinstance(inside[key], int | float) and inside.__setitem__(key, -inside[key])
@@ -259,7 +259,7 @@ CHANGES: dict[str, list[Change]] = {
 
 
 class Hangs(BaseException):
-    """Something took longer than :data:`LIMIT`."""
+    """Loading took longer than :data:`LIMIT`."""
 
 
 def stop(*_: object) -> None:
@@ -267,7 +267,7 @@ def stop(*_: object) -> None:
 
 
 def outcome(model: Any, folder: Path, wish: dict[str, float], inputs: torch.Tensor, sound: torch.Tensor) -> str:
-    """What becomes of a folder: refused, sound, other outputs, no numbers, or the name of an error that is ours."""
+    """Result of using a folder: refused, sound, other outputs, no numbers, or the name of an unexpected error."""
     signal.alarm(LIMIT)
     try:
         with rltr.attach(model, folder, **wish), torch.no_grad():
@@ -287,7 +287,7 @@ def outcome(model: Any, folder: Path, wish: dict[str, float], inputs: torch.Tens
 
 
 def run(count: int, seed: int) -> dict[str, Any]:
-    """Damage so many folders; how many ended how, by whether their digests were made to fit again, and memory used."""
+    """Damage ``count`` folders; returns counts of results, by whether digests match, and the memory used."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, stop)
     model = load_model("embedded")
@@ -301,7 +301,9 @@ def run(count: int, seed: int) -> dict[str, Any]:
         for wish in WISHES:
             with rltr.attach(model, kept[-1], **wish) as attachment, torch.no_grad():
                 sounds.append(model(pixel_values=inputs).logits)
-                assert attachment.kept is not None and 2 < attachment.kept.total < 2 * 197, "nobody or everybody left"
+                assert attachment.kept is not None and 2 < attachment.kept.total < 2 * 197, (
+                    "no token or every token was removed"
+                )
     draw = random.Random(seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)

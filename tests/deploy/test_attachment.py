@@ -1,4 +1,4 @@
-"""A model that is made cheaper in place and restored bit for bit."""
+"""Attached models are reduced in place, and restored bit for bit."""
 
 import copy
 import gc
@@ -36,7 +36,9 @@ from tests.deploy.conftest import LAYERS, expected, policy_for
 
 @pytest.mark.parametrize("family", ["vit", "bert"])
 @pytest.mark.parametrize("removal", ["merge", "drop"])
-def test_an_attached_model_is_the_reduced_model(family: str, removal: Any, request: pytest.FixtureRequest) -> None:
+def test_an_attached_model_answers_like_the_reduced_model(
+    family: str, removal: Any, request: pytest.FixtureRequest
+) -> None:
     model = request.getfixturevalue(f"tiny_{family}")
     inputs = request.getfixturevalue("image_inputs" if family == "vit" else "text_inputs")
     policy = replace(policy_for(model), removal=removal)
@@ -52,7 +54,9 @@ def test_an_attached_model_is_the_reduced_model(family: str, removal: Any, reque
     assert torch.equal(model(**inputs).logits, native)
 
 
-def test_it_is_a_context_manager(policy: Policy, tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
+def test_an_attachment_is_a_context_manager(
+    policy: Policy, tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]
+) -> None:
     native = tiny_vit(**image_inputs).logits
     with rltr.attach(tiny_vit, policy, cost_weight=1.0) as attachment:
         assert attachment.reduced_model.layers == LAYERS
@@ -75,12 +79,12 @@ def test_a_block_may_detach_early(policy: Policy, tiny_vit: PreTrainedModel, ima
     first = rltr.attach(tiny_vit, policy, cost_weight=1.0)
     rltr.detach(tiny_vit)
     with rltr.attach(tiny_vit, policy, cost_weight=1.0):
-        first.detach()  # undoes what it did itself, and nobody else's
+        first.detach()  # detaches its own policy only
         assert not torch.equal(tiny_vit(**image_inputs).logits, native)
     assert torch.equal(tiny_vit(**image_inputs).logits, native)
 
 
-def test_a_forward_that_raises_leaves_no_trace(
+def test_a_forward_that_raises_leaves_nothing_behind(
     policy: Policy, tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]
 ) -> None:
     native = tiny_vit(**image_inputs).logits
@@ -108,7 +112,7 @@ def test_a_forward_that_raises_leaves_no_trace(
     assert torch.equal(tiny_vit(**image_inputs).logits, native)
 
 
-def test_threads_do_not_mix(policy: Policy, tiny_vit: PreTrainedModel) -> None:
+def test_concurrent_calls_get_their_own_answers(policy: Policy, tiny_vit: PreTrainedModel) -> None:
     batches = [{"pixel_values": torch.randn(3, 3, 16, 16)} for _ in range(8)]
     wanted = [expected(tiny_vit, policy, inputs, 1.0) for inputs in batches]
 
@@ -176,7 +180,7 @@ def test_another_backbone_is_refused_with_both_fingerprints(policy: Policy, tiny
     assert tiny_deit.config._attn_implementation == "sdpa"
 
 
-def test_other_weights_are_another_backbone() -> None:
+def test_a_model_with_other_weights_is_refused() -> None:
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4
     )
@@ -204,7 +208,7 @@ def test_a_backbone_in_use_elsewhere_is_refused(policy: Policy, tiny_vit: PreTra
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @torch.no_grad()
-def test_a_copy_of_an_attached_model_is_the_native_one(attention: str, image_inputs: dict[str, Tensor]) -> None:
+def test_a_deep_copy_of_an_attached_model_is_native(attention: str, image_inputs: dict[str, Tensor]) -> None:
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=4
     )
@@ -235,14 +239,14 @@ def test_a_copy_of_an_attached_model_is_the_native_one(attention: str, image_inp
 
 
 def hooks_of(model: PreTrainedModel) -> list[dict[str, list[int]]]:
-    """The numbers of every module's hooks, and of those that are called otherwise."""
+    """Ids of the forward hooks of every module, of every kind."""
     return [
         {name: list(hooks) for name, hooks in vars(module).items() if "forward" in name and isinstance(hooks, dict)}
         for module in model.modules()
     ]
 
 
-def test_an_attached_model_can_be_forgotten() -> None:
+def test_an_attached_model_can_be_garbage_collected() -> None:
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4
     )

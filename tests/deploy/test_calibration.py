@@ -1,4 +1,4 @@
-"""Calibration is what the reduced model does, and tells the weight for a budget or a drop."""
+"""Calibration measures the reduced model, and gives the cost weight for a budget or a drop."""
 
 import copy
 from dataclasses import replace
@@ -34,13 +34,15 @@ from tests.conftest import IMAGE, build
 from tests.deploy.conftest import LAYERS, policy_for
 
 
-def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task) -> None:
+def test_a_calibration_equals_results_of_the_reduced_model(
+    policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task
+) -> None:
     backbone, examples = Backbone(tiny_vit), tiny_task.validation
     weights = [0.1, 1.0, 10.0]
     table = calibrate(
         backbone, policy.network, policy.pricing, "merge", examples, weights, batch_size=5, confidence=0.95
     )
-    assert [point.time for point in table] == [None] * 3  # FLOPs are no time
+    assert [point.time for point in table] == [None] * 3  # FLOPs give no time
     inputs = examples.batch(range(len(examples)))
     dense_right = tiny_vit(**inputs).logits.argmax(-1) == examples.labels
     for point, weight in zip(table, weights, strict=True):
@@ -57,8 +59,8 @@ def test_calibration_is_what_the_reduced_model_does(policy: Policy, tiny_vit: Pr
         assert (point.confidence, point.inputs) == (0.95, len(examples))
 
 
-def test_what_is_lost_is_bounded_and_not_what_is_gained(policy: Policy, tiny_vit: PreTrainedModel) -> None:
-    """Where the whole model is always right, the reduced one can only lose."""
+def test_the_bound_is_on_losses_and_not_on_gains(policy: Policy, tiny_vit: PreTrainedModel) -> None:
+    """If the native model is always right, the reduced one can only lose."""
     pixels = torch.randn(60, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         labels = tiny_vit(pixels).logits.argmax(-1)
@@ -70,7 +72,7 @@ def test_what_is_lost_is_bounded_and_not_what_is_gained(policy: Policy, tiny_vit
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_labels_in_another_order_are_said(
+def test_labels_in_another_order_give_a_warning(
     policy: Policy, tiny_vit: PreTrainedModel, shift: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     pixels = torch.randn(120, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -81,7 +83,7 @@ def test_labels_in_another_order_are_said(
     assert ("of validation inputs, the whole model is right in 0.0%, and in 100.0% if" in caplog.text) == (shift == 1)
 
 
-def test_a_model_in_half_precision_is_calibrated_as_well(tiny_task: Task) -> None:
+def test_a_model_in_half_precision_is_calibrated(tiny_task: Task) -> None:
     beit, weights = build(BeitForImageClassification, BeitConfig(**IMAGE)), [0.1, 10.0]
     policy = policy_for(beit)
     tables = [
@@ -94,7 +96,7 @@ def test_a_model_in_half_precision_is_calibrated_as_well(tiny_task: Task) -> Non
 
 @st.composite
 def tables(draw: st.DrawFn) -> list[CalibrationPoint]:
-    """Calibrations with costs that mostly fall, as measured ones do."""
+    """Random calibrations; their costs need not fall as the weight rises."""
     count = draw(st.integers(1, 8))
     weights = sorted(draw(st.lists(st.floats(0.01, 10), min_size=count, max_size=count, unique=True)))
     costs = draw(st.lists(st.floats(0.1, 1.2), min_size=count, max_size=count))
@@ -107,7 +109,7 @@ def tables(draw: st.DrawFn) -> list[CalibrationPoint]:
 
 
 @given(tables(), st.floats(0.1, 1.2), st.floats(0.1, 1.2))
-def test_weights_for_budgets_fall_as_budgets_rise(table: list[CalibrationPoint], low: float, high: float) -> None:
+def test_cost_weights_fall_as_budgets_rise(table: list[CalibrationPoint], low: float, high: float) -> None:
     low, high = sorted((low, high))
     assume(low >= min(point.cost for point in table))
     dear, cheap = weight_for_budget(table, low), weight_for_budget(table, high)
@@ -118,7 +120,7 @@ def test_weights_for_budgets_fall_as_budgets_rise(table: list[CalibrationPoint],
 
 
 @given(tables())
-def test_every_kept_point_of_a_calibration_is_found_again(table: list[CalibrationPoint]) -> None:
+def test_the_cost_of_every_monotone_point_gives_its_weight(table: list[CalibrationPoint]) -> None:
     for point in monotone(table):
         found = weight_for_budget(table, point.cost)
         assert found == pytest.approx(point.cost_weight, rel=1e-6)
@@ -140,7 +142,7 @@ def test_the_cheapest_weight_before_the_first_unsafe_one_is_chosen(table: list[C
             weight_for_drop(table, drop)
 
 
-def test_one_lucky_number_is_not_believed() -> None:
+def test_weights_above_the_first_unsafe_one_are_not_used() -> None:
     bounds = [0.004, 0.008, 0.02, 0.008, 0.03]
     table = [CalibrationPoint(2.0**i, 1 - 0.1 * i, 0.9, 0.9, bound, 0.9, 500) for i, bound in enumerate(bounds)]
     assert (
@@ -161,38 +163,38 @@ def test_one_lucky_number_is_not_believed() -> None:
         (300, 9, r"0.0300 was lost[^;]*Accept that much; or pass a cost_weight= below 0.25"),
     ],
 )
-def test_too_few_inputs_for_a_promise_are_said(inputs: int, lost: int, said: str) -> None:
+def test_an_impossible_promise_is_refused_with_what_it_needs(inputs: int, lost: int, said: str) -> None:
     bound = paired_bound(inputs, lost, 0, 0.9)
     table = [CalibrationPoint(weight, 0.5, 0.9 - lost / inputs, 0.9, bound, 0.9, inputs) for weight in (0.25, 1.0)]
     with pytest.raises(RltrError, match=said):
         weight_for_drop(table, 0.01)
 
 
-def test_no_loss_at_all_is_never_promised() -> None:
+def test_a_drop_of_zero_is_never_promised() -> None:
     table = [CalibrationPoint(0.25, 0.5, 0.91, 0.9, 0.001, 0.9, 500)]
     with pytest.raises(RltrError, match="max_drop=0.0 cannot be guaranteed.*at most 0.0010.*Accept that much; or pass"):
         weight_for_drop(table, 0.0)
 
 
-def test_estimates_of_an_older_calibration_are_no_promise() -> None:
+def test_a_calibration_without_bounds_gives_no_promise() -> None:
     with pytest.raises(RltrError, match="older rltr.*rltr calibrate.*budget="):
         weight_for_drop([CalibrationPoint(0.25, 0.9, 0.9, 0.9)], 0.01)
 
 
-def test_an_uncalibrated_policy_says_so(policy: Policy, tiny_vit: PreTrainedModel) -> None:
+def test_a_policy_without_calibration_refuses_budget_and_max_drop(policy: Policy, tiny_vit: PreTrainedModel) -> None:
     for options in ({"budget": 0.5}, {"max_drop": 0.1}):
         with pytest.raises(RltrError, match="without calibration"):
             rltr.attach(tiny_vit, replace(policy, calibration=[]), **options)
 
 
 def timed_policy(policy: Policy, machine: Machine, model: PreTrainedModel) -> Policy:
-    """The same policy with prices measured on a made-up machine."""
+    """The policy with prices measured on a simulated machine."""
     with machine:
         cost = LatencyCost.measure(Backbone(model), 17, rows=4, points=4, passes=1, clock=clock_of(machine))
     return replace(policy, cost=cost)
 
 
-def test_where_prices_are_times_whole_passes_are_timed(
+def test_with_measured_prices_whole_passes_are_timed(
     policy: Policy, tiny_vit: PreTrainedModel, tiny_task: Task
 ) -> None:
     policy, examples = timed_policy(policy, Machine(), tiny_vit), tiny_task.validation
@@ -218,7 +220,7 @@ def test_where_prices_are_times_whole_passes_are_timed(
     assert not tiny_vit._forward_hooks
 
 
-def test_the_native_model_pays_for_padding(tiny_bert: PreTrainedModel, text_inputs: dict[str, torch.Tensor]) -> None:
+def test_the_native_cost_includes_padding(tiny_bert: PreTrainedModel, text_inputs: dict[str, torch.Tensor]) -> None:
     policy = policy_for(tiny_bert, grid=12)
     examples = TensorExamples(torch.arange(4) % 3, list("abcd"), ["x", "y", "z"], text_inputs)
     backbone, priced = Backbone(tiny_bert), policy.pricing
@@ -230,7 +232,7 @@ def test_the_native_model_pays_for_padding(tiny_bert: PreTrainedModel, text_inpu
     assert point.cost == pytest.approx(float(paid / (4 * priced.dense(torch.tensor([12]))[0])), rel=1e-4)
 
 
-def test_a_budget_is_a_share_of_measured_time_where_there_is_one() -> None:
+def test_a_budget_is_a_share_of_measured_time_if_there_is_one() -> None:
     weights, times, costs = [0.1, 1.0, 10.0], [1.05, 0.8, 0.6], [0.9, 0.5, 0.2]
     table = [CalibrationPoint(w, c, 0.8, 0.8, time=t) for w, c, t in zip(weights, costs, times, strict=True)]
     assert weight_for_budget(table, 0.8) == pytest.approx(1.0)
@@ -245,8 +247,8 @@ def test_a_budget_is_a_share_of_measured_time_where_there_is_one() -> None:
         weight_for_budget(table, 60.0)
 
 
-def test_one_lucky_time_hides_nothing() -> None:
-    """Of times that fall with the weight, one that is too low by chance would make all gentler ones look dear."""
+def test_one_time_that_is_too_low_is_smoothed() -> None:
+    """Otherwise one time that is too low by chance makes all lower weights look too expensive."""
     times = [1.0, 0.9, 0.62, 0.75, 0.6, 0.5]
     table = [CalibrationPoint(2.0**i, 0.5, 0.8, 0.8, time=time) for i, time in enumerate(times)]
     smooth = monotone(table)

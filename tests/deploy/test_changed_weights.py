@@ -1,4 +1,4 @@
-"""Weights that are changed while a policy is attached: others are refused, the same go on, and nobody pays for it."""
+"""Weights that change while a policy is attached: others are refused, equal ones accepted, and calls cost no more."""
 
 import copy
 import gc
@@ -23,7 +23,7 @@ from tests.deploy.conftest import expected, policy_for
 
 @pytest.fixture
 def model(tiny_vit: PreTrainedModel) -> PreTrainedModel:
-    """One that a test may change."""
+    """A copy of ``tiny_vit`` that a test may change."""
     return copy.deepcopy(tiny_vit)
 
 
@@ -44,7 +44,7 @@ def optimise(model: Any) -> None:
 
 
 class Adapted(nn.Module):
-    """A linear layer with an adapter beside it, as peft puts them in."""
+    """A linear layer with an adapter, as peft adds it."""
 
     def __init__(self, base_layer: nn.Linear) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def adapt(model: Any) -> None:
 
 
 def adapt_and_merge(model: Any) -> None:
-    """As peft merges: in place, through ``data``, and out again."""
+    """Merge an adapter as peft does, in place through ``data``, and remove it."""
     linear = model.classifier
     model.classifier = adapted = Adapted(linear).eval()
     linear.weight.data += adapted.lora.weight.data
@@ -92,7 +92,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("how", CHANGES)
 @torch.no_grad()
-def test_other_weights_are_refused_and_the_policys_run_again(
+def test_other_weights_are_refused_and_restored_ones_accepted(
     how: str, model: PreTrainedModel, policy: Policy, image_inputs: dict[str, Tensor]
 ) -> None:
     native = model(**image_inputs).logits
@@ -127,20 +127,20 @@ SAME: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("how", SAME)
 @torch.no_grad()
-def test_the_same_weights_go_on(how: str, model: Any, policy: Policy, image_inputs: dict[str, Tensor]) -> None:
+def test_equal_weights_are_accepted(how: str, model: Any, policy: Policy, image_inputs: dict[str, Tensor]) -> None:
     with rltr.attach(model, policy, cost_weight=3.0):
         wanted = model(**image_inputs).logits
         SAME[how](model)
         for _ in range(2):
             assert torch.equal(model(**image_inputs).logits, wanted)
-        model.classifier.bias.add_(1)  # still watched
+        model.classifier.bias.add_(1)  # later changes are still detected
         with pytest.raises(RltrError, match="weights were changed"):
             model(**image_inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @torch.no_grad()
-def test_another_precision_is_the_same_model(
+def test_a_change_of_precision_is_accepted(
     dtype: torch.dtype, model: PreTrainedModel, policy: Policy, image_inputs: dict[str, Tensor]
 ) -> None:
     inputs = {name: value.to(dtype) for name, value in image_inputs.items()}
@@ -165,7 +165,7 @@ def test_weights_are_read_only_if_they_were_changed(
         attached = len(read)
         for _ in range(3):
             model(**image_inputs)
-            build(ViTForImageClassification, ViTConfig(**TINY))  # another model is none of its concern
+            build(ViTForImageClassification, ViTConfig(**TINY))  # building another model does not count
         assert len(read) == attached
         model.load_state_dict(copy.deepcopy(model.state_dict()))
         for _ in range(3):
@@ -182,7 +182,7 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "in
 
 
 class Packed(nn.Module):
-    """A linear layer whose weight is stored otherwise, as quantised ones are; it computes the same."""
+    """A linear layer that stores its weight in another form, like quantised ones; it computes the same."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Packed(nn.Module):
 
 @pytest.mark.parametrize("quietly", [False, True], ids=["set", "behind torch's back"])
 @torch.no_grad()
-def test_what_is_packed_while_attached_stays_attached_and_frees_its_memory(
+def test_a_layer_packed_while_attached_is_accepted_and_its_weight_freed(
     quietly: bool, model: Any, policy: Policy, image_inputs: dict[str, Tensor]
 ) -> None:
     with rltr.attach(model, policy, cost_weight=3.0):
@@ -213,7 +213,7 @@ def test_what_is_packed_while_attached_stays_attached_and_frees_its_memory(
             torch.testing.assert_close(model(**image_inputs).logits, wanted)
 
 
-def test_weights_can_be_differentiated_by(
+def test_gradients_by_weights_can_be_computed(
     model: PreTrainedModel, policy: Policy, image_inputs: dict[str, Tensor]
 ) -> None:
     weights = {name: value.detach() for name, value in model.named_parameters()}
@@ -228,8 +228,8 @@ def test_weights_can_be_differentiated_by(
         model(**image_inputs)
 
 
-def test_a_model_made_in_inference_mode_is_attached_to(image_inputs: dict[str, Tensor]) -> None:
-    """Its weights count nothing, and cannot be changed outside of that mode."""
+def test_a_model_made_in_inference_mode_can_be_attached(image_inputs: dict[str, Tensor]) -> None:
+    """Its weights have no version counter, and cannot be changed outside of that mode."""
     with torch.inference_mode():
         model = build(ViTForImageClassification, ViTConfig(**TINY, patch_size=4, num_labels=3))
     policy = policy_for(model)
@@ -240,7 +240,9 @@ def test_a_model_made_in_inference_mode_is_attached_to(image_inputs: dict[str, T
             model(**image_inputs)
 
 
-def test_nothing_stays_in_torch(tiny_vit: PreTrainedModel, policy: Policy, image_inputs: dict[str, Tensor]) -> None:
+def test_global_hooks_of_torch_are_removed(
+    tiny_vit: PreTrainedModel, policy: Policy, image_inputs: dict[str, Tensor]
+) -> None:
     def hooks() -> list[int]:
         found = [value for name, value in vars(torch_modules).items() if name.startswith("_global_")]
         return [len(value) for value in found if isinstance(value, dict)]

@@ -1,4 +1,4 @@
-"""Bounds on what is lost hold as often as they say, whatever the truth is, and so does the weight chosen by them."""
+"""Bounds on the drop hold with their stated confidence for every true drop, as does the weight chosen by them."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,8 +18,8 @@ Draw = Callable[[np.random.Generator], np.ndarray]
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.9, 0.99])
-def test_the_exact_bound_covers_every_truth(confidence: float) -> None:
-    """By adding up the probabilities of all outcomes, so without chance."""
+def test_the_exact_bound_holds_for_every_true_drop(confidence: float) -> None:
+    """Sums the probabilities of all outcomes, so there is no sampling error."""
     n = 18
     outcomes = [(lost, won) for lost in range(n + 1) for won in range(n + 1 - lost)]
     bounds = np.array([bound_of(n, lost, won, confidence) for lost, won in outcomes])
@@ -30,7 +30,7 @@ def test_the_exact_bound_covers_every_truth(confidence: float) -> None:
         for won in (0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.5)
         if lost + won <= 1
     ]
-    assert confidence - 1e-6 <= min(covered) < confidence + 0.03  # holds everywhere, and wastes nothing somewhere
+    assert confidence - 1e-6 <= min(covered) < confidence + 0.03  # always holds, and is tight somewhere
 
 
 @given(st.integers(1, 60), st.data())
@@ -44,13 +44,13 @@ def test_the_exact_bound_rises_with_losses_and_falls_with_gains(n: int, data: st
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3, 20])
-def test_without_gains_it_is_the_bound_of_a_share(lost: int) -> None:
-    share = binomtest(lost, 512).proportion_ci(0.8).high  # one side of it: 90 %
+def test_without_gains_the_bound_is_near_the_clopper_pearson_bound(lost: int) -> None:
+    share = binomtest(lost, 512).proportion_ci(0.8).high  # one-sided: 90 %
     assert share <= paired_bound(512, lost, 0, 0.9) + 1e-6 and paired_bound(512, lost, 0, 0.9) < 1.02 * share
 
 
 @pytest.mark.parametrize("drop", [0.005, 0.01, 0.1])
-def test_the_fewest_inputs_are_enough_and_no_more(drop: float) -> None:
+def test_fewest_inputs_is_the_smallest_sufficient_number(drop: float) -> None:
     enough = fewest_inputs(drop, 0.9)
     assert paired_bound(enough, 0, 0, 0.9) <= drop + 1e-6 and paired_bound(enough - 1, 0, 0, 0.9) > drop
 
@@ -64,15 +64,15 @@ DRAWS: dict[str, tuple[float, Draw]] = {
 
 
 @pytest.mark.parametrize("case", DRAWS)
-def test_betting_covers_what_is_bounded(case: str) -> None:
+def test_the_betting_bound_holds_for_the_true_mean(case: str) -> None:
     truth, draw = DRAWS[case]
     generator = np.random.default_rng(0)
     bounds = np.array([betting_bound(draw(generator), 0.9) for _ in range(1000)])
-    assert np.mean(bounds < truth) <= 0.1  # by the theorem, so no allowance for chance
+    assert np.mean(bounds < truth) <= 0.1  # guaranteed by the theorem, so without a margin for chance
 
 
 def wealth(losses: np.ndarray, mean: float, confidence: float) -> float:
-    """What one unit becomes by betting, loss after loss, that they are below ``mean``, with stakes by what was seen."""
+    """Capital after betting on loss after loss that they are below ``mean``; stakes depend on the losses before."""
     total, seen, deviations, variance = 1.0, 0.0, 1.0, 1.0
     for count, loss in enumerate(losses, 1):
         stake = np.sqrt(2 * -np.log(1 - confidence) / (len(losses) * variance))
@@ -84,8 +84,8 @@ def wealth(losses: np.ndarray, mean: float, confidence: float) -> float:
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_a_mean_is_ruled_out_by_the_average_of_bets_in_several_orders(confidence: float) -> None:
-    """The luckiest order alone would have eight chances to be wrong: the theorem is about one wealth, or their mean."""
+def test_the_betting_bound_averages_the_capital_of_several_orders(confidence: float) -> None:
+    """The best of eight orders would be wrong more often: the theorem is about one capital, or the mean of several."""
     losses = np.random.default_rng(1).choice([-0.5, 0.0, 0.25, 1.0], 60)
     bound, generator = betting_bound(losses, confidence), np.random.default_rng(0)
     gained = [wealth(generator.permutation(losses), bound, confidence) for _ in range(8)]
@@ -93,14 +93,14 @@ def test_a_mean_is_ruled_out_by_the_average_of_bets_in_several_orders(confidence
     assert max(gained) > 1.2 * np.mean(gained)
 
 
-def test_equal_losses_leave_doubt() -> None:
+def test_the_bound_of_equal_losses_is_above_their_value() -> None:
     for value in (-0.5, 0.0, 0.1, 0.9):
         assert value + 0.001 < betting_bound(np.full(300, value), 0.9) <= LARGEST_LOSS
     assert betting_bound(np.full(300, 1.0), 0.9) == betting_bound(np.full(300, 7.0), 0.9) == LARGEST_LOSS
     assert betting_bound(np.full(5000, 0.0), 0.9) < betting_bound(np.full(300, 0.0), 0.9) < 3 / 300
 
 
-def test_the_kind_of_bound_is_the_goals() -> None:
+def test_the_goal_determines_the_kind_of_bound() -> None:
     losses = np.repeat([1.0, -1.0, 0.0], [3, 1, 296])
     assert drop_bound(losses, 0.9, True) == paired_bound(300, 3, 1, 0.9)
     assert drop_bound(losses, 0.9, False) == betting_bound(losses, 0.9)
@@ -108,7 +108,7 @@ def test_the_kind_of_bound_is_the_goals() -> None:
         drop_bound(losses / 2, 0.9, True)
 
 
-# Shares of answers that become wrong and that become right, from the gentlest weight to the strongest. A promise of one
+# Shares of answers that become wrong and that become right, from the lowest weight to the highest. A promise of one
 # point is hardest to keep where many weights lose just a little more than that.
 CURVES: dict[str, list[tuple[float, float]]] = {
     "just above, all along": [(0.0101, 0.0)] * 8,
@@ -120,7 +120,7 @@ CURVES: dict[str, list[tuple[float, float]]] = {
 
 
 @pytest.mark.parametrize(("curve", "inputs"), [*((curve, 300) for curve in CURVES), ("just above, all along", 1000)])
-def test_a_promise_is_broken_as_seldom_as_stated(curve: str, inputs: int) -> None:
+def test_a_promise_is_broken_no_more_often_than_stated(curve: str, inputs: int) -> None:
     generator, weights = np.random.default_rng(0), CURVES[curve]
     broken, draws = 0, 1000
     # Answers at different weights are drawn together, as hard inputs are hard for all of them.
@@ -138,8 +138,10 @@ def test_a_promise_is_broken_as_seldom_as_stated(curve: str, inputs: int) -> Non
 
 
 def row(hard: np.ndarray, place: int, lost: float, won: float) -> CalibrationPoint:
-    """What a calibration says of one weight: the hardest inputs are lost, the next ones won."""
+    """Calibration point of one weight: the hardest inputs are lost, the next ones gained."""
     n, losses, gains = len(hard), int((hard < lost).sum()), int(((hard >= lost) & (hard < lost + won)).sum())
     seen = (losses - gains) / n
-    bound = seen if seen > 0.01 else bound_of(n, losses, gains, 0.9)  # in any case above 0.01, which is all that counts
+    bound = (
+        seen if seen > 0.01 else bound_of(n, losses, gains, 0.9)
+    )  # above 0.01 in any case, which is all that matters
     return CalibrationPoint(place + 1.0, 0.9**place, 0.8 - seen, 0.8, bound, 0.9, n)

@@ -1,4 +1,4 @@
-"""The policy folder: whole, readable, replaced as one, and refused in one line where it is damaged."""
+"""Policy folders are complete, readable, replaced as a whole, and refused in one line if damaged."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from rltr.system.files import recover_folder
 from tests.deploy.conftest import LAYERS
 
 
-def test_a_policy_survives_its_folder(policy: Policy, tmp_path: Path) -> None:
+def test_a_saved_policy_is_loaded_unchanged(policy: Policy, tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "policy")
     again = load_policy(str(tmp_path / "policy"))
     assert (again.layers, again.removal, again.cost) == (policy.layers, policy.removal, policy.cost)
@@ -35,17 +35,17 @@ def test_a_policy_survives_its_folder(policy: Policy, tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in again.network.parameters())
 
 
-def test_the_folder_holds_nothing_that_can_run_code(policy: Policy, tmp_path: Path) -> None:
+def test_a_policy_folder_holds_its_three_files_only(policy: Policy, tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "policy")
     assert sorted(path.name for path in (tmp_path / "policy").iterdir()) == [CARD, CONFIG, WEIGHTS]
     json.loads((tmp_path / "policy" / CONFIG).read_text())
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
-def test_the_card_says_what_it_is(policy: Policy, tmp_path: Path) -> None:
+def test_the_card_describes_the_policy(policy: Policy, tmp_path: Path) -> None:
     facts = {"table": [{"accuracy": "80.00%", "time": "0.50×"}], "environment": "torch 1"}
     save_policy(replace(policy, facts=facts), tmp_path / "first")
-    save_policy(load_policy(tmp_path / "first"), tmp_path / "policy")  # results travel with the folder
+    save_policy(load_policy(tmp_path / "first"), tmp_path / "policy")  # results are kept in the folder
     card = (tmp_path / "policy" / CARD).read_text()
     for said in (
         "rltr.attach(",
@@ -66,14 +66,14 @@ def test_saving_again_replaces_the_policy_and_nothing_else(policy: Policy, tmp_p
     assert (tmp_path / "policy" / "notes.md").read_text() == "mine"
 
 
-def test_a_calibration_of_when_all_tasks_were_classifications_is_read(tmp_path: Path) -> None:
+def test_a_calibration_of_format_2_with_accuracies_is_read(tmp_path: Path) -> None:
     shutil.copytree(Path(__file__).parent / "written_before" / "format_3", tmp_path / "policy")
     old = {"cost_weight": 0.2, "cost": 0.7, "accuracy": 0.89, "dense_accuracy": 0.9}
     rewrite(tmp_path / "policy", calibration=[old], format=2, weights_sha256=None, settings_sha256=None)
     assert load_policy(tmp_path / "policy").calibration == [CalibrationPoint(0.2, 0.7, 0.89, 0.9)]
 
 
-def test_the_folder_in_use_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_folder_is_not_replaced(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_policy(policy, tmp_path / "policy")
     monkeypatch.chdir(tmp_path / "policy")
     for folder in (Path("."), Path(".."), tmp_path / "policy"):
@@ -93,13 +93,15 @@ def test_a_folder_has_the_permissions_of_any_other(policy: Policy, tmp_path: Pat
     assert (tmp_path / "policy").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-def test_a_folder_set_aside_is_not_lost(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between the two renames, the next writer finds the old folder, and nothing is left lying about."""
+def test_an_old_folder_is_recovered_after_a_kill(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill between the two renames, the next writer finds the old folder and leaves no files behind."""
     save_policy(policy, tmp_path / "policy")
     (tmp_path / "policy").rename(tmp_path / ".policy.old")
     recover_folder(tmp_path / "policy")
     assert load_policy(tmp_path / "policy").layers == LAYERS
-    shutil.copytree(tmp_path / "policy", tmp_path / ".policy.old")  # killed after them
+    shutil.copytree(tmp_path / "policy", tmp_path / ".policy.old")  # killed after both renames
     save_policy(replace(policy, layers=(2,)), tmp_path / "policy")
     assert load_policy(tmp_path / "policy").layers == (2,)
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
@@ -131,7 +133,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", SPOILED)
-def test_a_damaged_folder_is_a_clear_line(policy: Policy, tmp_path: Path, case: str) -> None:
+def test_a_damaged_folder_is_refused_in_one_line(policy: Policy, tmp_path: Path, case: str) -> None:
     spoil, said = SPOILED[case]
     save_policy(policy, tmp_path / "policy")
     spoil(tmp_path / "policy")

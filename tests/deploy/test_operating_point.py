@@ -1,4 +1,4 @@
-"""What is asked of ``rltr.attach`` is checked before anything is done."""
+"""Arguments of ``rltr.attach`` are checked before anything else."""
 
 import subprocess
 import sys
@@ -17,27 +17,27 @@ from tests.deploy.conftest import TABLE
     [2, 2.0, np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2.0)],
     ids=lambda value: type(value).__name__,
 )
-def test_any_number_will_do(value: object) -> None:
+def test_numbers_of_every_type_are_accepted(value: object) -> None:
     assert number("budget", value) == 2.0 and chosen_weight(TABLE, cost_weight=value) == 2.0
 
 
 @pytest.mark.parametrize("value", ["0.6", b"1", True, [0.6], {}, 1j, object(), np.ones(2), torch.ones(1), np.bool_(1)])
 @pytest.mark.parametrize("name", ["budget", "max_drop", "cost_weight"])
-def test_what_is_no_number_is_said(name: str, value: object) -> None:
+def test_values_that_are_not_numbers_are_refused(name: str, value: object) -> None:
     with pytest.raises(RltrError, match=f"{name}=.* must be a number, such as {name}=0.5, but is of type"):
         chosen_weight(TABLE, **{name: value})
 
 
 @pytest.mark.parametrize("value", [0, -1.0, 1e-21, 1e21, 10**400, float("nan"), float("inf")])
-def test_a_weight_whose_price_is_no_number_is_refused(value: float) -> None:
+def test_impossible_cost_weights_are_refused(value: float) -> None:
     with pytest.raises(RltrError, match="above 0 .* and finite; this policy was calibrated for 0.02 to 2"):
         chosen_weight(TABLE, cost_weight=value)
 
 
-def test_exactly_one_wish() -> None:
-    for wishes in ({}, {"budget": 0.5, "max_drop": 0.1}, {"budget": 0.5, "max_drop": 0.1, "cost_weight": 1.0}):
+def test_exactly_one_operating_point_must_be_given() -> None:
+    for options in ({}, {"budget": 0.5, "max_drop": 0.1}, {"budget": 0.5, "max_drop": 0.1, "cost_weight": 1.0}):
         with pytest.raises(RltrError, match="give exactly one"):
-            chosen_weight(TABLE, **wishes)
+            chosen_weight(TABLE, **options)
 
 
 WRONG = """
@@ -68,7 +68,7 @@ print(refused, len(calls))
 """
 
 
-def test_arguments_of_the_wrong_kind_are_refused() -> None:
-    """In a process of its own, where types are not checked as in tests."""
+def test_arguments_of_the_wrong_type_are_refused() -> None:
+    """In its own process, where types are not checked as in tests."""
     done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["10", "10"], done.stdout

@@ -1,4 +1,4 @@
-"""What an attached model answers does not depend on what a program around it has set."""
+"""Answers of an attached model do not depend on global settings of the program."""
 
 import copy
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ SURROUNDINGS: dict[str, Any] = {
     "float64 by default": lambda: default_dtype(torch.float64),
     "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
     "float16 by default": lambda: default_dtype(torch.float16),
-    "another device by default": lambda: default_device("meta"),  # stands for an accelerator
+    "another device by default": lambda: default_device("meta"),  # in place of an accelerator
     "inference mode": torch.inference_mode,
     "deterministic": deterministic,
 }
@@ -76,7 +76,7 @@ def models() -> dict[str, tuple[Any, dict[str, Tensor]]]:
 @pytest.mark.parametrize("removal", ["merge", "drop"])
 @pytest.mark.parametrize("family", ["bert", "gemma2"])
 @pytest.mark.parametrize("around", SURROUNDINGS)
-def test_answers_are_the_same_in_all_surroundings(around: str, family: str, removal: Any, tmp_path: Path) -> None:
+def test_answers_do_not_depend_on_global_settings(around: str, family: str, removal: Any, tmp_path: Path) -> None:
     make, inputs = models()[family]
     model = make()
     policy = policy_for(model, 12)
@@ -91,7 +91,7 @@ def test_answers_are_the_same_in_all_surroundings(around: str, family: str, remo
 
 
 @pytest.mark.parametrize("around", [name for name in SURROUNDINGS if "device" not in name])
-def test_rollouts_are_the_same_in_all_surroundings(around: str, tiny_vit: hf.PreTrainedModel) -> None:
+def test_rollouts_do_not_depend_on_global_settings(around: str, tiny_vit: hf.PreTrainedModel) -> None:
     examples = TensorExamples(
         torch.arange(4) % 3, list("abcd"), ["a", "b", "c"], {"pixel_values": torch.randn(4, 3, 16, 16)}
     )
@@ -116,7 +116,7 @@ def test_rollouts_are_the_same_in_all_surroundings(around: str, tiny_vit: hf.Pre
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_a_model_of_any_precision_is_attached_to(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_a_model_of_any_precision_can_be_attached(dtype: torch.dtype, tmp_path: Path) -> None:
     make, inputs = models()["bert"]
     model = make().to(dtype)
     policy = policy_for(model, 12)
@@ -125,8 +125,10 @@ def test_a_model_of_any_precision_is_attached_to(dtype: torch.dtype, tmp_path: P
         assert model(**inputs).logits.dtype == dtype
 
 
-def test_autocast_changes_no_decision(tiny_vit: hf.PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
-    """What is decided before the first layer that autocast rounds is what it is without; later it may differ."""
+def test_autocast_hardly_changes_the_first_decision(
+    tiny_vit: hf.PreTrainedModel, image_inputs: dict[str, Tensor]
+) -> None:
+    """Autocast rounds even the patch embeddings, so a few tokens of the first decision may differ."""
     policy = policy_for(tiny_vit)
     policy.layers = (0, 2)
     with torch.no_grad(), rltr.attach(tiny_vit, policy, cost_weight=3.0) as attached:
@@ -141,11 +143,11 @@ def test_autocast_changes_no_decision(tiny_vit: hf.PreTrainedModel, image_inputs
             rounded = backbone.run(wanted.new_forward(), image_inputs)[1]
     assert plain.stages[0].total == rounded.stages[0].total
     same = (plain.present[1] == rounded.present[1]).float().mean()
-    assert same > 0.9  # patches are embedded in bfloat16, too
+    assert same > 0.9
 
 
-def test_gradients_flow_through_what_is_kept(tiny_vit: hf.PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
-    """Saliency of an attached model: the derivative is that of what it computes, decisions held fixed."""
+def test_gradients_flow_through_kept_tokens(tiny_vit: hf.PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
+    """As for saliency maps: the derivative is that of the attached model, with its decisions held fixed."""
     model = copy.deepcopy(tiny_vit).double()
     policy = policy_for(model)
     pixels = image_inputs["pixel_values"][:2].double().requires_grad_()
@@ -162,16 +164,16 @@ def test_gradients_flow_through_what_is_kept(tiny_vit: hf.PreTrainedModel, image
 
 @pytest.mark.parametrize("trained", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("loaded", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_checkpoint_is_the_same_model_in_every_precision_it_is_loaded_in(
+def test_a_policy_fits_its_checkpoint_loaded_in_another_precision(
     trained: torch.dtype, loaded: torch.dtype, tmp_path: Path
 ) -> None:
-    """Weights of a float32 checkpoint are rounded once per loading; rounding twice is not rounding once."""
+    """Loading rounds float32 weights once; float16 and bfloat16 lose different bits, so they do not fit each other."""
     make, _ = models()["bert"]
     make().save_pretrained(tmp_path)
     read = hf.BertForSequenceClassification.from_pretrained
     policy = policy_for(read(tmp_path, dtype=trained).eval(), 12)
     model = read(tmp_path, dtype=loaded).eval()
-    if {trained, loaded} == {torch.bfloat16, torch.float16}:  # neither holds what the other lost
+    if {trained, loaded} == {torch.bfloat16, torch.float16}:
         with pytest.raises(rltr.RltrError, match="fingerprint"):
             rltr.attach(model, policy, cost_weight=1.0)
         return

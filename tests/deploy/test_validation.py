@@ -1,4 +1,4 @@
-"""What a policy folder may hold, field by field, and what is refused before it is used."""
+"""Values of a policy folder are checked field by field, before anything is used."""
 
 import copy
 import hashlib
@@ -38,7 +38,7 @@ def folder(request: pytest.FixtureRequest, policy: Policy, tmp_path: Path) -> Pa
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object], seal: bool = True) -> None:
-    """Change a config, and make its digest fit again."""
+    """Change a config; store matching digests unless ``seal`` is false."""
     config = json.loads((folder / CONFIG).read_text())
     change(config)
     if seal:
@@ -67,7 +67,7 @@ COSTS = {
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, True, 10**400, -1, 1e30, 0.5], ids=str)
-def test_no_field_takes_what_it_cannot_mean(folder: Path, value: Any) -> None:
+def test_no_field_accepts_an_invalid_value(folder: Path, value: Any) -> None:
     config = json.loads((folder / CONFIG).read_text())
     for field in FIELDS + COSTS[config["cost"]["name"]]:
         *parents, key = [int(part) if part.isdigit() else part for part in field.split(".")]
@@ -75,7 +75,7 @@ def test_no_field_takes_what_it_cannot_mean(folder: Path, value: Any) -> None:
         inside: Any = changed
         for parent in parents:
             inside = inside[parent]
-        # What a field may be: nothing for what is optional, a fraction for what is a number, a text for a text.
+        # Values that are valid: empty for optional fields, a fraction for numbers, a text for texts.
         allowed = (
             (value in ([], {}) and type(value) is type(inside[key]) and field in ("calibration", "recipe", "facts"))
             or (value in ([], {}) and type(value) is type(inside[key]) and field == "recipe.learner")
@@ -119,7 +119,9 @@ def test_no_field_takes_what_it_cannot_mean(folder: Path, value: Any) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_fields_cannot_be_is_said(folder: Path, change: Callable[[dict[str, Any]], object], said: str) -> None:
+def test_errors_name_the_field_and_the_reason(
+    folder: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
     edit(folder, change)
     refused(folder, said)
 
@@ -149,7 +151,7 @@ def test_prices_that_would_drop_everything_are_refused(
 
 @dataclass(frozen=True)
 class Falling(FlopsCost):
-    """A cost model of somebody else, by which tokens beyond the tenth save work in one layer."""
+    """A cost model by which tokens beyond the tenth make one layer cheaper."""
 
     falls_at: int = 0
 
@@ -187,7 +189,7 @@ def test_weights_that_would_drop_everything_are_refused(
         rltr.attach(tiny_vit, policy, cost_weight=1.0)
 
 
-def test_files_of_two_policies_do_not_mix(policy: Policy, tmp_path: Path) -> None:
+def test_mixed_files_of_two_policies_are_refused(policy: Policy, tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "first")
     with torch.no_grad():
         policy.network.keep.bias.add_(1)
@@ -196,7 +198,7 @@ def test_files_of_two_policies_do_not_mix(policy: Policy, tmp_path: Path) -> Non
     refused(tmp_path / "first", "one is of another policy")
 
 
-def test_what_decides_is_not_changed_by_hand_and_the_rest_may_be(policy: Policy, tmp_path: Path) -> None:
+def test_edited_settings_are_refused_unless_they_do_not_affect_decisions(policy: Policy, tmp_path: Path) -> None:
     folder = tmp_path / "policy"
     save_policy(policy, folder)
     edit(folder, lambda config: config["recipe"].update(data={"source": "where my photos are now"}), seal=False)
@@ -204,12 +206,12 @@ def test_what_decides_is_not_changed_by_hand_and_the_rest_may_be(policy: Policy,
     assert load_policy(folder).recipe["data"] == {"source": "where my photos are now"}
     config = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(dict(reversed(config.items())), indent=7))
-    load_policy(folder)  # neither order nor layout decides
+    load_policy(folder)  # order and layout of the JSON do not matter
     edit(folder, lambda config: config.update(layers=[2]), seal=False)
     refused(folder, "was changed after it was written")
 
 
-def test_a_folder_without_digests_is_read_if_it_is_of_their_time(tmp_path: Path) -> None:
+def test_digests_are_required_from_format_3_on(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(Path(__file__).parent / "written_before" / "format_3", tmp_path / "policy"))
 
     def as_it_was(config: dict[str, Any]) -> None:
@@ -226,10 +228,10 @@ def test_a_folder_without_digests_is_read_if_it_is_of_their_time(tmp_path: Path)
     refused(folder, "format 3 has both digests")
 
 
-def test_nothing_is_allocated_for_what_is_not_there(
+def test_no_memory_is_allocated_for_weights_that_the_file_lacks(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest policy that a config may ask for has gigabytes; a file of some kilobytes does not hold it."""
+    """A config may ask for a policy of gigabytes, while its weights file has kilobytes."""
     save_policy(policy, tmp_path / "policy")
     edit(tmp_path / "policy", lambda config: config["policy"].update(width=1024, grid=2**20))
     made: list[PolicyConfig] = []
@@ -247,10 +249,10 @@ def test_nothing_is_allocated_for_what_is_not_there(
     assert not made
 
 
-def test_a_long_grid_and_many_decisions_take_no_memory(
+def test_a_long_grid_with_many_decisions_takes_little_memory(
     policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prices are read from tables over all counts, one for each decision: gigabytes for a file of megabytes."""
+    """Tables of prices over all counts, one per decision, would take gigabytes for a file of megabytes."""
     depth, grid = 4096, 2**20
     network = type(policy.network)(PolicyConfig(1, depth, grid, width=1))
     cost = FlopsCost((5,) * depth, (5,) * depth)
@@ -290,7 +292,7 @@ def test_weights_are_in_single_precision_whatever_the_default(policy: Policy, tm
 
 
 @pytest.mark.parametrize("name", ["a: b", "# x", "a\n---\nevil: true", "a|b", "\udcff", "naïve 文", "[x]"])
-def test_any_name_makes_a_card(policy: Policy, name: str, tmp_path: Path) -> None:
+def test_a_card_is_written_for_any_model_name(policy: Policy, name: str, tmp_path: Path) -> None:
     import yaml
 
     facts = {"table": [{"a|b": "c|d\ne"}], "environment": "x\ny"}
@@ -304,9 +306,7 @@ def test_any_name_makes_a_card(policy: Policy, name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("width", [16, 64])
-def test_a_policy_for_another_shape_is_no_policy_for_this_model(
-    policy: Policy, tiny_vit: PreTrainedModel, width: int
-) -> None:
+def test_a_policy_for_another_shape_is_refused(policy: Policy, tiny_vit: PreTrainedModel, width: int) -> None:
     policy = replace(policy, network=type(policy.network)(PolicyConfig(width, 4, 17)))
     with pytest.raises(RltrError, match=f"network is for .*'width': {width}.*model has .*'width': 32"):
         rltr.attach(tiny_vit, policy, cost_weight=1.0)

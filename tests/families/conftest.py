@@ -1,4 +1,4 @@
-"""Tiny models of every family, made once, and what they say."""
+"""Tiny models of every family, created once, and their answers."""
 
 import pytest
 import torch
@@ -12,11 +12,11 @@ _models: dict[str, PreTrainedModel] = {}
 
 @pytest.fixture
 def model(name):
-    """A tiny model of the family, made once; fails if the test leaves it changed in any way."""
+    """A tiny model of the family, created once; fails if the test leaves it changed in any way."""
     if name not in _models:
         _models[name] = ZOO[name].build()
         with torch.no_grad():
-            _models[name](**batch(ZOO[name]))  # transformers puts hooks of its own on a model when it first runs
+            _models[name](**batch(ZOO[name]))  # transformers adds its own hooks when a model first runs
     model = _models[name]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     native, hooks = model.config._attn_implementation, count_hooks(model)
@@ -32,22 +32,22 @@ def count_hooks(model):
 
 
 def answer(output):
-    """What a model is for: logits, or hidden states where it has no head."""
+    """The main output: logits, or hidden states for a model without a head."""
     return next(
         output[name] for name in ("logits", "last_hidden_state", "pooler_output") if output.get(name) is not None
     )
 
 
 def answers(output):
-    """All that a model says: what its head and its pooler make of the hidden states, too."""
+    """All outputs of the model, its head and its pooler."""
     names = ("logits", "last_hidden_state", "pooler_output")
     return {name: output[name] for name in names if output.get(name) is not None}
 
 
 def real(value, trace, row=None):
-    """The entries of real tokens, where a model answers for every token: what it says about padding is never read.
+    """Entries of real tokens if a model answers for every token; answers for padding are never read.
 
-    Of one row alone if ``row`` is given.
+    Only entries of one row if ``row`` is given.
     """
     present = trace.stages[0].present
     if row is not None:

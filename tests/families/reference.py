@@ -1,7 +1,7 @@
-"""The reference for a reduced pass: the model's own forward pass on all tokens, none of which leaves.
+"""The reference for a reduced pass: the model's own forward pass on all tokens.
 
-A plain attention function masks the keys of tokens that should have left. After the last layer these tokens take the
-hidden state of their representative. Nothing of rltr's runtime runs in it.
+A plain attention function masks the keys of removed tokens. After the last layer these tokens get the hidden state of
+their representative. No code of rltr's runtime runs in it.
 """
 
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ def run(model, inputs, chosen, mode="merge", layers=LAYERS, tower=None):
 
 
 class Protected(Selector):
-    """Keeps everything and notes which original tokens may not leave."""
+    """Keeps every token and records a mask of the protected ones."""
 
     def __call__(self, decision):
         tokens = decision.tokens
@@ -54,7 +54,7 @@ class Protected(Selector):
 
 
 class Reference:
-    """Which tokens have left, and the sizes and representatives of tokens, in a forward pass on all tokens."""
+    """Removed tokens, sizes and representatives in a forward pass on all tokens."""
 
     def __init__(self, trace, causal, mode):
         self.present = trace.present
@@ -76,15 +76,15 @@ class Reference:
         before, after = self.present[self.stage], self.present[self.stage + 1]
         self.stage += 1
         for row in range(len(hidden)):
-            hidden[row] = self.left(row, hidden[row], before[row], after[row])
+            hidden[row] = self.merge_row(row, hidden[row], before[row], after[row])
         if self.mode == "drop":
             return None
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
-    def left(self, row, hidden, before, after):
+    def merge_row(self, row, hidden, before, after):
         there = before.nonzero()[:, 0].tolist()
         staying = [p for p in there if after[p]]
-        side = {p: place % 2 for place, p in enumerate(there)}
+        set_of = {p: place % 2 for place, p in enumerate(there)}
         fixed = set(self.protected[row].nonzero()[:, 0].tolist())
         takers = [p for p in staying if p not in fixed]
         groups = {p: [p] for p in staying}
@@ -93,7 +93,7 @@ class Reference:
             if after[p]:
                 continue
             possible = [q for q in takers if q > p or not self.causal]
-            possible = [q for q in possible if side[q] != side[p]] or possible
+            possible = [q for q in possible if set_of[q] != set_of[p]] or possible
             # A token without a merge partner is represented by its most similar token.
             nearest = max(possible or staying, key=lambda q: float(unit[q] @ unit[p]))
             self.representative[row][self.representative[row] == p] = nearest
@@ -115,7 +115,7 @@ class Reference:
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     def attention(self, module, query, key, value, attention_mask, scaling=None, is_causal=None, **kwargs):
-        """Plain softmax attention in which tokens that have left are hidden, and sizes add their logarithm."""
+        """Plain softmax attention in which removed tokens are masked, and sizes add their logarithm."""
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         times = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
@@ -156,7 +156,7 @@ class Reference:
 
 @contextmanager
 def final_grid(backbone):
-    """Catch the output of the last layer for all tokens; if the layer runs several times, of its last call."""
+    """Record the output of the last layer for all tokens, at each of its calls."""
     caught = []
 
     def catch(module, args, output):

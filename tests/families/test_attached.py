@@ -1,7 +1,7 @@
-"""Every supported family answers, once attached, what training and evaluation measured: the same tokens stay.
+"""Attached models of every family give the answers that training and evaluation measured, with the same kept tokens.
 
-``rltr.attach`` serves the model with its own head, called as anybody may call it: by name, in order, or from inside of
-another module. What it is compared with is the reduced pass that evaluation runs.
+The attached model has its own head, and is called as users call it: by keyword, by position, or inside another module.
+It is compared with the reduced pass that evaluation runs.
 """
 
 import inspect
@@ -25,8 +25,8 @@ CASES = [(name, padding) for name, entry in ZOO.items() for padding in entry.pad
 PAD = 0
 
 
-class Around(nn.Module):
-    """What a user's own code may put around a model."""
+class Wrapper(nn.Module):
+    """A user's module around a model."""
 
     def __init__(self, model):
         super().__init__()
@@ -37,7 +37,7 @@ class Around(nn.Module):
 
 
 def policy_for(backbone, grid=64):
-    """An untrained policy with lively weights, so that who stays depends on the input."""
+    """An untrained policy with random weights, so that its decisions depend on the input."""
     torch.manual_seed(3)
     config = PolicyConfig(backbone.width, backbone.depth, grid, backbone.family.pooled, width=8)
     network = TokenPolicy(config)
@@ -48,8 +48,8 @@ def policy_for(backbone, grid=64):
     return Policy(network.eval().requires_grad_(False), LAYERS, "merge", cost, grid, describe(backbone))
 
 
-def in_order(model, inputs):
-    """The same inputs as positional arguments, and by name what cannot be given so."""
+def positional(model, inputs):
+    """The inputs as positional arguments, and as keyword arguments where that is impossible."""
     names = list(inspect.signature(model.forward).parameters)
     places = [names.index(name) for name in inputs if name in names]
     upto = names[: max(places) + 1] if places else []
@@ -58,7 +58,7 @@ def in_order(model, inputs):
 
 
 def measured(model, policy, inputs):
-    """What evaluation would say, and the tokens that stay."""
+    """Answers and trace of the reduced pass that evaluation runs."""
     backbone = Backbone(model)
     with backbone.attached(), torch.no_grad():
         output, trace = ReducedModel(backbone, Learned(policy.network, policy.pricing, WEIGHT), LAYERS)(inputs)
@@ -66,16 +66,18 @@ def measured(model, policy, inputs):
 
 
 def assert_served(model, policy, inputs):
-    """Whoever calls the attached model, in whatever way, gets what was measured."""
+    """Every way to call the attached model gives the measured answers."""
     wanted, trace = measured(model, policy, inputs)
     last = trace.stages[-1]
-    args, kwargs = in_order(model, inputs)
-    calls = [lambda: model(**inputs), lambda: Around(model)(*args, **kwargs)]
+    args, kwargs = positional(model, inputs)
+    calls = [lambda: model(**inputs), lambda: Wrapper(model)(*args, **kwargs)]
     with rltr.attach(model, policy, cost_weight=WEIGHT) as attached, torch.no_grad():
         for call in calls:
             served = answers(call())
             kept = attached.kept
-            assert kept is not None and torch.equal(kept.present, last.present), "other tokens stay than were measured"
+            assert kept is not None and torch.equal(kept.present, last.present), (
+                "other tokens are kept than in evaluation"
+            )
             assert served.keys() == wanted.keys()
             for key, value in served.items():
                 expected = real(wanted[key], trace)
@@ -85,28 +87,28 @@ def assert_served(model, policy, inputs):
 
 
 @pytest.mark.parametrize(("name", "padding"), CASES)
-def test_an_attached_model_answers_what_was_measured(model, name, padding):
+def test_an_attached_model_gives_the_measured_answers(model, name, padding):
     trace = assert_served(model, policy_for(Backbone(model)), batch(ZOO[name], padding))
-    assert trace.stages[-1].total < trace.stages[0].total, "nothing left, so nothing was shown"
+    assert trace.stages[-1].total < trace.stages[0].total, "no token was removed, so the test shows nothing"
 
 
 READERS = [name for name, entry in ZOO.items() if entry.family.causal and entry.inputs == "texts"]
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_padding_that_nobody_masks_takes_nothing_from_the_head(model, name):
-    """The head of a decoder reads the last token that is no padding, whatever the mask says or whether there is one.
+def test_unmasked_padding_does_not_remove_the_token_that_the_head_reads(model, name):
+    """The head of a decoder reads the last token that is not padding, with any mask and with none.
 
-    As where pad_token is eos_token: the mask then shows the last place, and the head does not read it.
+    As with pad_token equal to eos_token: the mask then includes the last position, which the head does not read.
     """
     inputs = {"input_ids": batch(ZOO[name], "right")["input_ids"]}
     inputs["input_ids"][0, -1] = PAD
     policy = policy_for(Backbone(model))
     for masks in ({}, {"attention_mask": torch.ones_like(inputs["input_ids"])}):
-        assert_stays(assert_served(model, policy, inputs | masks), inputs["input_ids"])
+        assert_head_token_is_kept(assert_served(model, policy, inputs | masks), inputs["input_ids"])
 
 
-def assert_stays(trace, ids):
+def assert_head_token_is_kept(trace, ids):
     place = torch.arange(ids.shape[1])
     read = (place * (ids != PAD)).argmax(1)
-    assert trace.present[-1][torch.arange(len(ids)), read].all(), "the token that the head reads has left"
+    assert trace.present[-1][torch.arange(len(ids)), read].all(), "the token that the head reads was removed"

@@ -1,4 +1,4 @@
-"""Every supported family runs exactly with fewer tokens, against a reference in which none leaves."""
+"""Reduced passes of every supported family are exact, compared with a reference that removes no token."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from tests.zoo.inputs import END
 CASES = [(name, padding) for name, entry in ZOO.items() for padding in entry.paddings]
 cases = pytest.mark.parametrize(("name", "padding"), CASES)
 hardest = pytest.mark.parametrize(("name", "padding"), [(name, entry.paddings[-1]) for name, entry in ZOO.items()])
-"""One case for each family: with padding where it takes some, at the start where that may be."""
+"""One case for each family: with padding if possible, and at the start if possible."""
 
 
 @cases
@@ -32,10 +32,10 @@ def test_keeping_everything_equals_the_native_forward(model, name, padding):
     assert answers(output).keys() == native.keys()
     for key, out in answers(output).items():
         expected, found = real(native[key], trace), real(out, trace)
-        # As near as rounding lets two float32 implementations be: hidden states without a head are larger than logits.
+        # Tolerance for float32 rounding: hidden states of models without a head are larger than logits.
         torch.testing.assert_close(found, expected, atol=2e-6 * max(1.0, float(expected.abs().max())), rtol=2e-6)
     with torch.no_grad():
-        assert torch.equal(answer(model(**inputs)), answer(native)), "the model is not what it was"
+        assert torch.equal(answer(model(**inputs)), answer(native)), "the model was changed"
 
 
 @hardest
@@ -55,7 +55,7 @@ MODES = [(*case, "merge") for case in CASES] + [(name, ZOO[name].paddings[-1], "
 
 @pytest.mark.parametrize(("name", "padding", "mode"), MODES)
 def test_fewer_tokens_equal_the_reference_on_the_whole_grid(model, name, padding, mode):
-    """What remains, and all that the model's head makes of the grid: also where it reads every token of it."""
+    """Also all outputs of the model's head, which may read every position of the grid."""
     inputs, backbone = batch(ZOO[name], padding), Backbone(model)
     fixed = Protected()
     run(model, inputs, fixed)
@@ -68,8 +68,8 @@ def test_fewer_tokens_equal_the_reference_on_the_whole_grid(model, name, padding
         right = model(**inputs)
     begun = trace.stages[0].present
     assert_near(found[-1][begun], expected[-1][begun])
-    assert not torch.equal(trace.present[0], trace.present[-1]), "nothing left, so nothing was tested"
-    assert bool(trace.present[-1][fixed.mask].all()), "a protected token left"
+    assert not torch.equal(trace.present[0], trace.present[-1]), "no token was removed, so the test shows nothing"
+    assert bool(trace.present[-1][fixed.mask].all()), "a protected token was removed"
     assert answers(output).keys() == answers(right).keys()
     for key, value in answers(right).items():
         assert_near(real(answers(output)[key], trace), real(value, trace))
@@ -91,8 +91,8 @@ def test_rows_do_not_depend_on_their_batch_mates(model, name, padding):
 
 
 @hardest
-def test_bfloat16_loses_no_more_than_bfloat16_does(model, name, padding):
-    """Native and ragged forward both round; the one is about as far from float32 as the other."""
+def test_bfloat16_is_as_accurate_as_the_native_bfloat16(model, name, padding):
+    """Native and reduced pass both round, and are about equally far from float32."""
     inputs = batch(ZOO[name], padding)
     with torch.no_grad():
         exact = answer(model(**inputs))
@@ -108,10 +108,10 @@ def test_bfloat16_loses_no_more_than_bfloat16_does(model, name, padding):
 
 
 @pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name].family.causal])
-def test_in_causal_families_nobody_learns_of_what_comes_later(model, name):
-    """A change of the last token, which takes nothing in, changes no earlier one that remains, merged or not."""
+def test_in_causal_families_later_tokens_do_not_affect_earlier_ones(model, name):
+    """A change of the last token, into which nothing is merged, changes no earlier remaining token, merged or not."""
     inputs = batch(ZOO[name])
-    # What a caption's head reads, wherever it looks for the end of a text, stays the same.
+    # The end-of-text token, which a caption's head reads, stays the same.
     inputs["input_ids"][:, 3], inputs["input_ids"][:, 5], inputs["input_ids"][:, -1] = 49, END, 7
     changed = {key: value.clone() for key, value in inputs.items()}
     changed["input_ids"][:, -1] = 8
@@ -124,19 +124,19 @@ def test_in_causal_families_nobody_learns_of_what_comes_later(model, name):
     last = trace.stages[-1]
     first, second = (grid[last.row, last.position] for grid in grids)
     earlier = last.position < 11
-    # Rounding may differ: a mixture's experts are given other tokens beside them.
+    # Rounding may differ, because experts get the tokens of a layer in other batches.
     torch.testing.assert_close(first[earlier], second[earlier], atol=1e-5, rtol=1e-5)
     assert (first[~earlier] - second[~earlier]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_rows_are_padded_where_that_is_proven_and_nowhere_else(name):
+def test_rows_are_padded_only_in_families_tested_with_padding(name):
     assert ZOO[name].family.padded == (ZOO[name].paddings != ("none",))
 
 
 @pytest.mark.parametrize("name", ["siglip_text_model"])
-def test_hidden_tokens_are_refused_where_the_head_reads_them(model, name):
-    """SigLIP's text model reads the last place, whatever the mask says; one that hides nothing is fine."""
+def test_masks_that_hide_tokens_the_head_reads_are_refused(model, name):
+    """SigLIP's text model reads the last position with any mask; a mask that hides no token is accepted."""
     inputs = batch(ZOO[name], "right")
     with pytest.raises(RltrError, match="leave attention_mask out.*padding='max_length'"):
         run(model, inputs, KeepAll())
@@ -181,7 +181,7 @@ def test_flops_that_cannot_be_counted_are_refused(model, name):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_latency_is_measured_with_all_that_layers_are_called_with(model, name):
+def test_latency_is_measured_with_all_arguments_of_the_layers(model, name):
     inputs, backbone = batch(ZOO[name]), Backbone(model)
     tokens = row_length(backbone, inputs)
     one = {key: value[:1] for key, value in inputs.items()}
@@ -193,8 +193,8 @@ def test_every_family_is_in_the_zoo():
     assert {entry.config().model_type for entry in ZOO.values()} == FAMILIES.keys() <= ZOO.keys()
 
 
-def test_a_decoder_that_is_told_to_attend_to_both_sides_is_not_causal():
-    """As EmbeddingGemma is: what is dropped may be merged into earlier tokens, and the first one is pooled."""
+def test_a_bidirectional_decoder_is_not_causal():
+    """As EmbeddingGemma: tokens may be merged into earlier ones, and the first token is pooled."""
     causal, both = (Backbone(ZOO[name].build()) for name in ("gemma3_text", "gemma3_text, to both sides"))
     assert causal.family.causal and causal.family.pooled == "last"
     assert not both.family.causal and both.family.pooled == "first"
@@ -202,14 +202,14 @@ def test_a_decoder_that_is_told_to_attend_to_both_sides_is_not_causal():
 
 
 @pytest.mark.parametrize("padding", ["none", "right"])
-def test_the_last_token_that_is_no_padding_stays(padding):
-    """Transformers' classifiers read it, whatever the mask says."""
+def test_the_last_token_that_is_not_padding_is_protected(padding):
+    """Classifiers of transformers read it, with any mask."""
     model = ZOO["llama"].build()
     inputs = {"input_ids": batch(ZOO["llama"])["input_ids"].clone()}
     ends = [5, 7, 9, inputs["input_ids"].shape[1]]
     for row, end in enumerate(ends):
         inputs["input_ids"][row, end:] = model.config.pad_token_id
-    if padding == "right":  # a text may itself end with the token that stands for padding
+    if padding == "right":  # a text may itself end with the padding token
         inputs["attention_mask"] = (torch.arange(inputs["input_ids"].shape[1]) < torch.tensor(ends)[:, None] + 1).long()
     fixed = Protected()
     run(model, inputs, fixed)

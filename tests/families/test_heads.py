@@ -1,6 +1,6 @@
-"""Heads that read every token read each that remains as often as the tokens it stands for: size-weighted, to the digit.
+"""Heads that read every token weight each remaining token by its size, exactly.
 
-The heads are written out here once more, on what the last layer gives for tokens that remain, weighted by their sizes.
+The heads are written again here, for the last layer's output of the remaining tokens with their sizes.
 """
 
 import pytest
@@ -29,7 +29,7 @@ def beit(model, states, weight):
 
 
 def siglip(model, states, weight):
-    """Attention pooling: a token that stands for many is attended like many."""
+    """Attention pooling in which a merged token counts by its size."""
     states, head = model.post_layernorm(states), model.head
     heads = head.attention.num_heads
     bias = weight.log().repeat_interleave(heads, 0)[:, None]
@@ -52,7 +52,7 @@ CASES = [(name, padding) for name in HEADS for padding in ZOO[name].paddings]
 
 
 @pytest.mark.parametrize(("name", "padding"), CASES)
-def test_heads_that_read_all_tokens_read_them_by_their_sizes(model, name, padding):
+def test_heads_that_read_all_tokens_weight_them_by_size(model, name, padding):
     inputs, backbone = batch(ZOO[name], padding), Backbone(model)
     grid = reduced(model, inputs, Replay(torch.ones(len(LAYERS), 4, 64, dtype=torch.bool)))[1].grid
     masks = torch.rand(len(LAYERS), 4, grid, generator=torch.Generator().manual_seed(3)) < 0.6
@@ -62,7 +62,7 @@ def test_heads_that_read_all_tokens_read_them_by_their_sizes(model, name, paddin
     assert last.size is not None and last.size.max() > 1
     weight = torch.zeros(len(last.counts), last.grid)
     weight[last.row, last.position] = last.size
-    states = found[-1].masked_fill((weight == 0)[..., None], 0.0)  # what is written where tokens left does not count
+    states = found[-1].masked_fill((weight == 0)[..., None], 0.0)  # positions of removed tokens do not count
     with torch.no_grad():
         expected = HEADS[name](model, states, weight)
     key = "logits" if "logits" in answers(output) else "pooler_output"
@@ -107,11 +107,11 @@ OF_SEVERAL_LAYERS = {
 
 @pytest.mark.parametrize("head", OF_SEVERAL_LAYERS)
 def test_heads_that_read_several_layers_read_whole_grids(head):
-    """Segmentation, depth, and language models that look through a vision tower: hidden states have every place."""
+    """Segmentation, depth, and language models with a vision tower: hidden states have every position."""
     make, tower = OF_SEVERAL_LAYERS[head]
     torch.manual_seed(0)
     model = make().eval()
-    with torch.no_grad():  # as initialised, some hardly look at their input
+    with torch.no_grad():  # freshly initialised models hardly depend on their input
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     backbone = Backbone(model, tower)

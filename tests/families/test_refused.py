@@ -1,4 +1,4 @@
-"""What cannot work is refused with the reason, and the list of families in the documentation is what is tested."""
+"""Unsupported models are refused with the reason, and the documented list of families is the tested one."""
 
 import re
 from collections.abc import Callable
@@ -94,7 +94,7 @@ UNFIT |= {
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")  # DeBERTa's, before transformers 5.23
 @pytest.mark.parametrize("name", UNFIT)
-def test_what_cannot_work_is_refused_with_the_reason(name):
+def test_unsupported_models_are_refused_with_the_reason(name):
     model = UNFIT[name]().eval()
     with pytest.raises(RltrError, match="is not supported") as error:
         Backbone(model, tower="decoder" if "by name" in name else None)
@@ -108,12 +108,12 @@ READ_FROM_SOURCE = {
     NOT_ONLY_ATTENTION: (None, r"(?i)conv1d|mamba|recurrent|gated_?delta|lightning|linear_?attention|short_?conv"),
     OWN_MASK: (None, r""),
 }
-"""By reason: whether transformers' attention interface is called where a model type is written, and what else is."""
+"""By reason: whether the source of a model type calls transformers' attention interface, and a pattern in it."""
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_every_type_that_is_refused_is_one_and_the_reason_is_true(name, tiny_vit, monkeypatch):
-    """By a model, or by what is written in transformers; the type alone decides, so that a stand-in shows the rest."""
+def test_the_reason_for_refusing_each_model_type_is_true(name, tiny_vit, monkeypatch):
+    """The reason is checked with a model, or in the source of transformers; the model type alone decides."""
     module = CONFIG_MAPPING[name].__module__.replace("configuration_", "modeling_")
     if name not in UNFIT and REFUSED[name] in READ_FROM_SOURCE:
         called, pattern = READ_FROM_SOURCE[REFUSED[name]]
@@ -131,7 +131,7 @@ def test_every_supported_family_is_a_model_type_of_transformers():
     assert FAMILIES.keys() <= set(CONFIG_MAPPING.keys())
 
 
-def test_an_unknown_type_is_told_what_to_do(tiny_vit, monkeypatch):
+def test_an_unknown_type_is_refused_with_the_next_step(tiny_vit, monkeypatch):
     monkeypatch.setattr(tiny_vit.config, "model_type", "robert", raising=False)
     with pytest.raises(RltrError, match=r"'robert' has not been proven exact.*roberta.*check_backbone") as error:
         Backbone(tiny_vit)
@@ -143,4 +143,4 @@ def test_no_family_is_both_supported_and_refused():
 
 
 def test_the_page_of_models_is_up_to_date():
-    assert PAGE.read_text(encoding="utf-8") == page(), "write it anew: python -m tests.models_page"
+    assert PAGE.read_text(encoding="utf-8") == page(), "out of date: run python -m tests.models_page"

@@ -27,8 +27,6 @@ def test_an_unknown_score_is_refused_with_the_choices() -> None:
         score("f1", Classification(), GOOD, GOOD, torch.tensor([0, 1]))
 
 
-# Classification
-
 finite = st.floats(-50, 50, width=32)
 pair = st.integers(2, 6).flatmap(lambda n: st.tuples(*[st.lists(finite, min_size=n, max_size=n)] * 2))
 

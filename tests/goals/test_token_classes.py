@@ -12,8 +12,6 @@ from rltr.tasks.goals import (
 from rltr.tasks.goals.goal import ABSENT
 from rltr.tasks.goals.token_classes import UNLABELLED
 
-# One class per token
-
 MASKS = ([1, 1, 0], [0, 1, 1])
 """A text of two tokens, padded at its end and at its start."""
 

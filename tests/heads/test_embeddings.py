@@ -1,4 +1,4 @@
-"""Embeddings: pooled over the tokens that stay, judged by whether similarities agree."""
+"""Embeddings: pooled over the remaining tokens, and compared by their similarities."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_a_pooler_without_stored_weights_is_left_out(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("removal", ["merge", "drop"])
-def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, removal: str) -> None:
+def test_an_attached_model_pools_as_in_training(folder: Path, tmp_path: Path, removal: str) -> None:
     wanted = recipe(folder, tmp_path / "run", "embeddings").model_dump(mode="json")
     run = run_train(load_recipe(wanted, (), {"reduction.removal": removal})).folder
     model = load_model(str(folder / "embedder"), "embedding")
@@ -67,7 +67,7 @@ def test_who_attaches_pools_as_it_was_trained(folder: Path, tmp_path: Path, remo
     torch.testing.assert_close(pooled, torch.stack(by_hand))
 
 
-def test_a_text_ends_where_its_line_does(folder: Path, tmp_path: Path) -> None:
+def test_every_line_is_one_text(folder: Path, tmp_path: Path) -> None:
     texts = ["ann likes\u2028tea", "bob\x0clives\x1cin\x85rome", "red tea"]
     (tmp_path / "x.txt").write_bytes(("\ufeff" + "\r\n".join([texts[0], "", *texts[1:]] * 5)).encode())
     task = load_task(load_model(str(folder / "embedder"), "embedding"), tmp_path / "x.txt", kind="embedding")
@@ -86,13 +86,15 @@ def test_a_text_ends_where_its_line_does(folder: Path, tmp_path: Path) -> None:
         ("x.md", b"tea\n", "cannot read .* as data"),
     ],
 )
-def test_texts_that_cannot_be_read(folder: Path, tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_texts_that_cannot_be_read_are_refused(
+    folder: Path, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     model = load_model(str(folder / "embedder"), "embedding")
     with pytest.raises(RltrError, match=said):
         load_task(model, tmp_path / name, kind="embedding")
 
 
-def test_a_folder_without_images(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RltrError, match="no images in"):
         load_task(load_model(str(folder / "seer"), "embedding"), tmp_path, kind="embedding")

@@ -21,7 +21,7 @@ def test_a_recipe_knows_every_kind() -> None:
     assert set(get_args(DataGroup.model_fields["kind"].annotation)) == {"auto", *KINDS}
 
 
-def test_classes_stay_what_they_were(tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
+def test_classification_reads_logits_unchanged(tiny_vit: PreTrainedModel, image_inputs: dict[str, Tensor]) -> None:
     goal, logits = Classification(), tiny_vit(**image_inputs).logits
     assert torch.equal(goal.read({"logits": logits}, image_inputs), logits)
     with Backbone(tiny_vit).attached() as backbone:

@@ -1,4 +1,4 @@
-"""Numbers, several labels, tables and arrays of them: labels beyond one class."""
+"""Labels other than one class: numbers and several labels, from files, tables and arrays."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from tests.heads.conftest import VISION
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
-def test_numbers_are_read_and_their_spread_is_the_models(folder: Path) -> None:
+def test_numbers_are_read_with_the_spread_of_the_models_answers(folder: Path) -> None:
     model = load_model(str(folder / "rater"))
     task = load_task(model, folder / "rated.csv", options=DataOptions((0.5, 0.25, 0.25), label_column="stars"))
     everything = torch.cat([part.labels for part in (task.train, task.validation, task.test)])
@@ -36,8 +36,8 @@ def test_numbers_are_read_and_their_spread_is_the_models(folder: Path) -> None:
     assert goal.spread == pytest.approx(float(answers.std(correction=0)), rel=1e-3)
 
 
-def test_the_spread_of_a_model_in_half_precision() -> None:
-    """Which takes no inputs in another, unlike ViT."""
+def test_the_spread_of_a_model_in_half_precision_is_measured() -> None:
+    """BEiT takes inputs of its own precision only, unlike ViT."""
     model = BeitForImageClassification(BeitConfig(**VISION, num_labels=1, initializer_range=0.5)).eval()
     names, pixels = [str(i) for i in range(40)], torch.randn(40, 3, 16, 16)
     examples = TensorExamples(torch.zeros(40, 1), names, [], {"pixel_values": pixels}, goal=Regression())
@@ -55,7 +55,7 @@ def test_the_spread_of_a_model_in_half_precision() -> None:
         (["1.0", "1.0"], "nothing to predict"),
     ],
 )
-def test_labels_that_are_no_numbers(folder: Path, tmp_path: Path, labels: list[str], said: str) -> None:
+def test_labels_that_are_not_numbers_are_refused(folder: Path, tmp_path: Path, labels: list[str], said: str) -> None:
     (tmp_path / "x.csv").write_text("text,label\n" + "".join(f"tea,{label}\n" for label in labels * 5))
     with pytest.raises(RltrError, match=said.replace("|", r"\|")):
         load_task(load_model(str(folder / "rater")), tmp_path / "x.csv")
@@ -74,7 +74,7 @@ def test_several_labels_become_zeros_and_ones(folder: Path) -> None:
     assert {tuple(marks) for marks in task.train.labels.tolist()} == {(1.0, 0.0), (1.0, 1.0)}
 
 
-def test_no_class_at_all_is_an_empty_list(folder: Path, tmp_path: Path) -> None:
+def test_an_empty_list_means_no_class(folder: Path, tmp_path: Path) -> None:
     lines = [json.dumps({"text": "tea", "label": [["food", "travel"], []][i % 2]}) for i in range(20)]
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
     task = load_task(load_model(str(folder / "topics")), tmp_path / "x.jsonl")

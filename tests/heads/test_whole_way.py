@@ -1,4 +1,4 @@
-"""Every head, from people's files to a trained, measured and attached policy."""
+"""Every head, from files to a trained, evaluated and attached policy."""
 
 import json
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from tests.heads.conftest import CASES, IDS, TEXT, VISION, recipe, save
 pytestmark = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 WHOLE_WAY = ["tokens", "numbers", "embeddings", "zero-shot", "words without labels", "images without labels"]
-"""A few of them, because figures take their time."""
+"""Only some heads, because drawing figures takes time."""
 
 
 @pytest.mark.parametrize("case", WHOLE_WAY)
-def test_from_files_to_a_report_that_names_its_quality(
+def test_a_policy_is_trained_from_files_and_reported_with_its_quality(
     folder: Path, tmp_path: Path, case: str, new_log: Callable[[], str]
 ) -> None:
     *_, goal, name = CASES[case]
@@ -80,7 +80,7 @@ def test_keeping_everything_loses_nothing(folder: Path, case: str) -> None:
     for _ in range(episodes.steps):
         _, _, ended = episodes.step(torch.ones(4, episodes.grid, dtype=torch.bool))
     assert ended and episodes.outcome is not None
-    # In units of a tiny model's own answers, which hardly differ, rounding is not quite as small as elsewhere.
+    # Scores are relative to the spread of a tiny model's answers, which is small, so rounding errors are larger.
     torch.testing.assert_close(episodes.outcome.score, torch.zeros(4), atol=1e-4, rtol=0)
     episodes.close()
 

@@ -66,14 +66,16 @@ def test_only_the_first_token_of_a_word_has_its_class(folder: Path) -> None:
         ),
     ],
 )
-def test_words_without_proper_classes(folder: Path, tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_words_with_invalid_labels_are_refused(
+    folder: Path, tmp_path: Path, name: str, content: str, said: str
+) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(RltrError, match=said):
         load_task(load_model(str(folder / "tagger")), tmp_path / name)
 
 
-def test_a_tokenizer_that_pads_at_the_start_moves_no_label(folder: Path, tmp_path: Path) -> None:
-    """As most decoders' tokenizers do; cached answers are of rows that went alone, without any padding."""
+def test_a_tokenizer_that_pads_at_the_start_does_not_move_labels(folder: Path, tmp_path: Path) -> None:
+    """As most decoders' tokenizers do. Cached answers are computed from single rows, without padding."""
     backbone = Backbone(load_model(str(folder / "decoder")))
     options = DataOptions((0.5, 0.25, 0.25), text_column="tokens", label_column="tags")
     examples = load_task(backbone.model, folder / "tagged.jsonl", options=options).train
@@ -89,7 +91,7 @@ def test_a_tokenizer_that_pads_at_the_start_moves_no_label(folder: Path, tmp_pat
     examples.goal.check(alone, together, examples.labels)
 
 
-def test_that_sentences_are_cut_is_said_once(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_cut_sentences_give_one_warning(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = ["tea"] * 30
     records = [{"text": words, "label": ["O"] * len(words)}, {"text": ["ann"], "label": ["NAME"]}] * 6
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
@@ -97,13 +99,13 @@ def test_that_sentences_are_cut_is_said_once(folder: Path, tmp_path: Path, caplo
     assert logged_warnings(caplog) == ["texts are cut to 16 tokens; one has 32"]
 
 
-def test_a_folder_without_sentences(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_sentences_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RltrError, match=r"holds no train, validation and test file \(\.jsonl\)"):
         load_task(load_model(str(folder / "tagger")), tmp_path)
 
 
 @pytest.mark.parametrize("removal", ["merge", "drop"])
-def test_dropped_words_have_the_class_of_the_word_that_stands_for_them(folder: Path, removal: Any) -> None:
+def test_removed_words_get_the_class_of_their_representative(folder: Path, removal: Any) -> None:
     model: Any = load_model(str(folder / "tagger"))
     backbone = Backbone(model)
     inputs = random_examples(backbone, 4, 9).batch(range(4))

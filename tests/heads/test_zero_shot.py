@@ -45,7 +45,7 @@ def test_logits_are_those_of_the_whole_model(folder: Path, name: str) -> None:
     ]
 
 
-def test_who_reduces_the_vision_tower_makes_the_whole_model_cheaper(folder: Path, tmp_path: Path) -> None:
+def test_reducing_the_vision_tower_reduces_the_whole_model(folder: Path, tmp_path: Path) -> None:
     run = run_train(recipe(folder, tmp_path / "run", "zero-shot")).folder
     whole = CLIPModel.from_pretrained(folder / "clip").eval()
     tower = vision_tower(whole)
@@ -63,7 +63,7 @@ def test_who_reduces_the_vision_tower_makes_the_whole_model_cheaper(folder: Path
     assert torch.equal(before.text_embeds, during.text_embeds)
 
 
-def test_the_other_tower_can_be_reduced_as_well(folder: Path) -> None:
+def test_the_text_tower_can_be_reduced(folder: Path) -> None:
     whole = CLIPModel.from_pretrained(folder / "clip").eval()
     tower, images = text_tower(whole), torch.randn(2, 3, 16, 16)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def tokenizer_only(text: str) -> dict[str, Tensor]:
     return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
 
-def test_zero_shot_mistakes(folder: Path, tmp_path: Path) -> None:
+def test_invalid_zero_shot_tasks_are_refused(folder: Path, tmp_path: Path) -> None:
     tower = load_model(str(folder / "clip"))
     (tmp_path / "tea").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "tea" / "1.png")
@@ -115,7 +115,7 @@ def test_numbers_as_class_names_give_a_warning_and_accents_are_composed(
     assert "th\u00e9 red" in task.train.classes
 
 
-def test_zero_shot_needs_labels_and_offers_nothing_else(folder: Path, tmp_path: Path) -> None:
+def test_zero_shot_errors_do_not_suggest_training_without_labels(folder: Path, tmp_path: Path) -> None:
     model = load_model(str(folder / "clip"), "zero-shot")
     for data in (tmp_path, datasets.Dataset.from_dict({"image": [None]})):
         with pytest.raises(RltrError) as error:

@@ -1,4 +1,4 @@
-"""NumPy arrays, settings of data, and splits that stay."""
+"""NumPy arrays, data settings of a recipe, and splits that do not depend on the learner's seed."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -23,7 +23,7 @@ def arrays(rows: int = 20, **changes: Any) -> dict[str, Any]:
     return {"pixel_values": pixels, "label": np.arange(rows) % 2, **changes}
 
 
-def test_npz_whole_and_in_splits(vit: PreTrainedModel, tmp_path: Path) -> None:
+def test_npz_files_are_read_whole_and_by_split(vit: PreTrainedModel, tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", **arrays())
     task = load_task(vit, tmp_path / "whole.npz", options=HALVES)
     assert sum(sizes(task)) == 20 and task.train.classes == ["dark", "light"]
@@ -71,7 +71,7 @@ def test_arrays_that_do_not_fit_are_refused(vit: PreTrainedModel, changes: dict[
         load_task(vit, arrays(**changes))
 
 
-def test_the_main_input_must_be_there(bert: PreTrainedModel) -> None:
+def test_arrays_without_the_main_input_are_refused(bert: PreTrainedModel) -> None:
     with pytest.raises(RltrError, match="no input_ids"):
         load_task(bert, {"attention_mask": np.ones((4, 3), np.int64), "label": [0, 1, 0, 1]})
 
@@ -106,7 +106,7 @@ def test_rows_of_different_lengths_may_be_packed_as_objects(bert: PreTrainedMode
 
 
 @pytest.mark.parametrize("row", [None, "a film", [0.5, 1.0], [[2, 3]], {"a": 1}])
-def test_rows_that_are_no_tokens_are_refused(bert: PreTrainedModel, row: Any) -> None:
+def test_rows_that_are_not_tokens_are_refused(bert: PreTrainedModel, row: Any) -> None:
     packed = np.empty(10, object)
     for i in range(10):
         packed[i] = row if i else [2, 3]
@@ -129,7 +129,7 @@ def test_tokens_that_the_model_cannot_take_are_refused(bert: PreTrainedModel, ro
         load_task(bert, {"input_ids": [np.array(row, np.int64) for row in rows], "label": np.arange(10) % 2})
 
 
-def test_arrays_are_copied_and_pictured(vit: PreTrainedModel) -> None:
+def test_batches_are_copies_and_images_have_pictures(vit: PreTrainedModel) -> None:
     whole = ArrayExamples(torch.tensor([0]), ["x"], ["a", "b"], {"pixel_values": arrays(1)["pixel_values"]})
     whole.batch([0])["pixel_values"][:] = 7
     assert float(whole.batch([0])["pixel_values"].max()) == 0
@@ -140,7 +140,7 @@ def test_arrays_are_copied_and_pictured(vit: PreTrainedModel) -> None:
     assert ArrayExamples(torch.tensor([0]), ["x"], ["a"], {"input_ids": np.ones((1, 2), int)}).picture(0) is None
 
 
-def test_a_recipe_says_all_that_can_be_said_about_data() -> None:
+def test_every_data_setting_of_a_recipe_is_passed_on() -> None:
     said: dict[str, Any] = {
         "fractions": (0.5, 0.25, 0.25),
         "labels": "none",
@@ -156,7 +156,7 @@ def test_a_recipe_says_all_that_can_be_said_about_data() -> None:
     assert data_options(DataGroup()) == DataOptions()
 
 
-def test_the_learners_seed_moves_no_split(vit: PreTrainedModel, tmp_path: Path) -> None:
+def test_splits_do_not_depend_on_the_learners_seed(vit: PreTrainedModel, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", **arrays(40))
     base = {"data.source": str(tmp_path / "x.npz"), "data.validation_limit": 3, "data.train_limit": 9}
 

@@ -13,7 +13,7 @@ from rltr.tasks import DataOptions, load_task
 from tests.sources.conftest import HALVES, photo, reviews, sizes, splits
 
 
-def test_hidden_labels_are_explained(bert: PreTrainedModel) -> None:
+def test_hidden_labels_are_refused_with_an_explanation(bert: PreTrainedModel) -> None:
     hidden = datasets.Dataset.from_dict({"text": ["a film"], "label": [-1]}, features=reviews().features)
     data = datasets.DatasetDict(train=reviews(), validation=reviews(4), test=hidden)
     with pytest.raises(RltrError, match=r"-1 marks examples without a label: .*data\.test_split=validation"):
@@ -28,12 +28,12 @@ def test_hidden_labels_are_explained(bert: PreTrainedModel) -> None:
         ({"label_column": "stars"}, r"no column 'stars'; .*data\.label_column"),
     ],
 )
-def test_wrong_columns_are_said(bert: PreTrainedModel, options: dict[str, str], said: str) -> None:
+def test_wrong_columns_are_refused(bert: PreTrainedModel, options: dict[str, str], said: str) -> None:
     with pytest.raises(RltrError, match=said):
         load_task(bert, reviews(), options=DataOptions(**options))
 
 
-def test_a_table_without_images_is_said(vit: PreTrainedModel) -> None:
+def test_a_table_without_images_is_refused(vit: PreTrainedModel) -> None:
     with pytest.raises(RltrError, match="no column 'image'"):
         load_task(vit, reviews())
     with pytest.raises(RltrError, match=r"'text' holds .*, not images"):
@@ -62,7 +62,7 @@ def test_bad_records_are_named_and_left_out_if_asked(
         split.batch(range(len(split)))
 
 
-def test_labels_that_are_none_are_said(bert: PreTrainedModel) -> None:
+def test_invalid_labels_are_refused(bert: PreTrainedModel) -> None:
     data = datasets.Dataset.from_dict({"text": ["a", "fine"], "label": [0.5, 1.0]})
     with pytest.raises(RltrError, match=r"classes \(0\.5, 1\.0\) do not fit the model's 2"):
         load_task(bert, data)
@@ -71,7 +71,7 @@ def test_labels_that_are_none_are_said(bert: PreTrainedModel) -> None:
         load_task(bert, data)
 
 
-def test_a_damaged_table_is_one_line(bert: PreTrainedModel, tmp_path: Path) -> None:
+def test_a_damaged_table_is_refused_in_one_line(bert: PreTrainedModel, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(RltrError, match=r"x\.parquet.* cannot be read") as error:
         load_task(bert, tmp_path / "x.parquet")
@@ -87,7 +87,7 @@ def test_a_damaged_table_is_one_line(bert: PreTrainedModel, tmp_path: Path) -> N
         (["dataset_dict.json"], "cannot be read"),
     ],
 )
-def test_a_folder_without_the_table_it_describes(
+def test_a_folder_without_the_table_it_describes_is_refused(
     bert: PreTrainedModel, tmp_path: Path, names: list[str], said: str
 ) -> None:
     (tmp_path / "data").mkdir()
@@ -98,7 +98,7 @@ def test_a_folder_without_the_table_it_describes(
     assert "\n" not in str(error.value)
 
 
-def test_two_columns_of_one_name_are_said(bert: PreTrainedModel, tmp_path: Path) -> None:
+def test_duplicate_columns_are_refused(bert: PreTrainedModel, tmp_path: Path) -> None:
     column, names = pa.array(["a"] * 20), ["text", "text", "label"]
     pq.write_table(pa.table([column, column, pa.array([0, 1] * 10)], names=names), tmp_path / "x.parquet")
     with pytest.raises(RltrError, match=r"x\.parquet' cannot be read: .*text") as error:

@@ -14,7 +14,7 @@ from rltr.tasks import load_task
 from tests.sources.conftest import reviews, sizes
 
 
-def test_a_hub_name_that_cannot_be_reached_is_one_line(bert: PreTrainedModel) -> None:
+def test_an_unreachable_hub_name_is_refused_in_one_line(bert: PreTrainedModel) -> None:
     with pytest.raises(
         RltrError, match=r"'nobody/nothing' \(looked for '.*nobody.nothing'\) cannot be read: .*HF_HUB_OFFLINE"
     ) as error:
@@ -22,7 +22,7 @@ def test_a_hub_name_that_cannot_be_reached_is_one_line(bert: PreTrainedModel) ->
     assert "\n" not in str(error.value)
 
 
-def test_a_hub_name_is_asked_for_as_it_was_said(bert: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_is_passed_on_unchanged(bert: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def load_dataset(*arguments: Any, **options: Any) -> Any:
@@ -40,7 +40,7 @@ def test_a_hub_name_is_asked_for_as_it_was_said(bert: PreTrainedModel, monkeypat
     assert asked == [("owner/name", "small", {"streaming": False}), ("owner/name", "small", {"streaming": True})]
 
 
-def test_what_is_a_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_names_are_distinguished_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos" / "cats").mkdir(parents=True)
     assert is_hub_name("owner/name-1.0") and is_hub_name("nyu-mll/glue")

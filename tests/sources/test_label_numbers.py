@@ -1,4 +1,4 @@
-"""The same labels from every kind of source get the same numbers, those of the head; what is guessed is said."""
+"""Labels from every kind of source get the numbers of the model's head; guesses give a warning."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ PERMUTED = sorted(NUMERALS)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Gives models with a head of certain classes, or of as many without names; each is made once."""
+    """Return a function that creates models whose head has given class names or none; each is created once."""
     made: dict[Any, PreTrainedModel] = {}
 
     def model(names: Sequence[str] | None, images: bool = False) -> PreTrainedModel:
@@ -58,14 +58,14 @@ def save(folder: Path, names: Sequence[str] | None, images: bool) -> PreTrainedM
 
 
 def table(labels: Sequence[Any], kind: Any = None) -> datasets.Dataset:
-    """Texts that say which of the labels they have."""
+    """Texts with their row number, and labels."""
     columns = {"text": [f"a {number}" for number in range(len(labels))], "label": list(labels)}
     own = datasets.Dataset.from_dict(columns)
     return own if kind is None else own.cast_column("label", kind)
 
 
 def class_labels(labels: Sequence[Any], folder: Path) -> Any:
-    """Numbers with names: numerals in alphabetical order, which say nothing of the head's numbers."""
+    """Numbers with names: numerals in alphabetical order, which differ from the head's numbers."""
     return table([int(own) for own in labels], datasets.ClassLabel(names=PERMUTED))
 
 
@@ -128,7 +128,7 @@ SOURCES: dict[str, Make] = {**TEXTS, **NUMBERED, "folder": pictures}
 
 
 def numbers(task: Any, source: str) -> list[int]:
-    """The labels in the order in which the data were made; of folders, which are sorted, by what a file is called."""
+    """Labels in the order in which the data were created; folders are sorted by file name."""
     whole = task.train.examples
     if source != "folder":
         order = np.argsort([int(text.split()[1]) for text in whole.texts]) if hasattr(whole, "texts") else slice(None)
@@ -140,10 +140,10 @@ EVERY = list(range(COUNT)) * 5
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_heads_numbers_stay_what_they_are(
+def test_numeric_labels_keep_their_numbers(
     models: Any, source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether the head has names or not, 2 is label 2, which comes behind 10 and 11 in alphabetical order."""
+    """With and without names in the head, 2 is label 2, which comes after 10 and 11 in alphabetical order."""
     for number, names in enumerate((None, [f"class {i}" for i in range(COUNT)], NUMERALS)):
         model = models(names, source == "folder")
         data = SOURCES[source](EVERY, tmp_path / f"data{number}")
@@ -151,7 +151,7 @@ def test_the_heads_numbers_stay_what_they_are(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_names_go_by_the_head_in_any_order(models: Any, source: str, tmp_path: Path) -> None:
+def test_names_get_the_numbers_of_the_head(models: Any, source: str, tmp_path: Path) -> None:
     names = ["world", "sports", "business", "tech", "arts", "café", "T-shirt/top", "no", "on", "1_000", "null", "x"]
     model = models(names, source == "folder")
     written = [name.replace("/", "_").replace("é", "e\u0301").upper() for name in names]
@@ -160,11 +160,13 @@ def test_names_go_by_the_head_in_any_order(models: Any, source: str, tmp_path: P
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_guess_is_said(models: Any, source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_guessed_numbers_give_a_warning(
+    models: Any, source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = models(None, source == "folder")
     read = numbers(load_task(model, SOURCES[source]([1 + i for i in EVERY], tmp_path / "one"), options=HALVES), source)
     expected = {str(1 + i): i for i in range(COUNT)}
-    if source == "folder":  # as whoever trained on them numbered them
+    if source == "folder":  # folders are numbered in alphabetical order, as in training
         expected = {name: i for i, name in enumerate(sorted(expected))}
     assert read == [expected[str(1 + i)] for i in EVERY]
     assert caplog.text.count("the model's classes have no names; the data's are numbered") == 1
@@ -179,10 +181,10 @@ def test_labels_that_count_from_one_are_refused_by_a_head_with_names(models: Any
 
 
 @pytest.mark.parametrize("form", ["object", "parquet", "saved", "stream", "splits"])
-def test_class_labels_are_numbers_where_the_head_knows_no_name(
+def test_class_labels_keep_their_numbers_if_the_head_has_no_names(
     models: Any, form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even where every name is a numeral; so are GTSRB, Flowers-102 and ImageNetV2."""
+    """Even if every name is a numeral, as in GTSRB, Flowers-102 and ImageNetV2."""
     whole = class_labels(EVERY, tmp_path)
     data: Any = whole
     if form == "parquet":

@@ -20,7 +20,7 @@ from tests.sources.conftest import HALVES, sizes, splits
 
 
 class Counted:
-    """An endless source that counts how far it was read."""
+    """An endless source that counts the items read from it."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -58,14 +58,14 @@ def test_a_stream_of_datasets_is_read_little_further_than_asked(
     assert [name == "a fine film" for name in task.train.names] == task.train.labels.bool().tolist()
 
 
-def test_streams_by_split(vit: PreTrainedModel) -> None:
+def test_streams_are_read_by_split(vit: PreTrainedModel) -> None:
     sources = {"train": Counted(), "val": Counted(), "test": Counted()}
     task = load_task(vit, sources, options=DataOptions(stream_examples=7))
     assert sizes(task) == [7, 7, 7] and [source.read for source in sources.values()] == [7, 7, 7]
     assert task.validation.names[0] == "validation[0]"
 
 
-def test_what_processors_give_can_be_taken_as_it_is(bert: PreTrainedModel, vit: PreTrainedModel) -> None:
+def test_outputs_of_processors_are_accepted(bert: PreTrainedModel, vit: PreTrainedModel) -> None:
     tokenizer = BertTokenizer.from_pretrained(bert.name_or_path)
     texts = ["a film", "a fine film", "fine", "poor film"] * 5
     single = ({**tokenizer(text), "label": i % 2} for i, text in enumerate(texts))

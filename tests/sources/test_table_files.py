@@ -15,8 +15,10 @@ from tests.sources.conftest import HALVES, photo, photos, reviews, sizes, splits
     "name", ["photos [2024]", "r*x", "r?", "r[!a]", "{a,b}", "a [b] [[c]", "~x", "a b", "ünï", "-x"]
 )
 @pytest.mark.parametrize("layout", ["file", "whole", "splits", "data", "folders", "saved", "csv"])
-def test_a_path_is_no_pattern(bert: PreTrainedModel, tmp_path: Path, name: str, layout: str) -> None:
-    """``datasets`` takes paths for patterns: it finds nothing, or the data of a neighbour that the pattern fits."""
+def test_special_characters_of_paths_are_not_patterns(
+    bert: PreTrainedModel, tmp_path: Path, name: str, layout: str
+) -> None:
+    """``datasets`` takes paths as patterns: it finds nothing, or the data of another folder that matches."""
     for place, word in ((name, "fine"), ("rAx", "poor"), ("rA", "poor"), ("rb", "poor"), ("a", "poor")):
         folder = tmp_path / layout / place
         folder.mkdir(parents=True)
@@ -54,8 +56,8 @@ def test_hidden_tables_do_not_make_a_folder_of_images_a_table(vit: PreTrainedMod
     assert sum(sizes(load_task(vit, tmp_path / "data"))) == 20
 
 
-def test_a_changed_table_is_read_anew_whatever_its_time(bert: PreTrainedModel, tmp_path: Path) -> None:
-    """``datasets`` keeps a copy, and tells a changed file by its time of change alone, which archives restore."""
+def test_a_changed_table_is_read_again_even_with_the_same_time(bert: PreTrainedModel, tmp_path: Path) -> None:
+    """``datasets`` keeps a copy, and detects changes by the modification time alone, which archives restore."""
     for word in ("fine", "poor"):
         table = datasets.Dataset.from_dict({"text": [f"a {word} film"] * 20, "label": [0, 1] * 10})
         table.to_parquet(tmp_path / "x.parquet")
@@ -65,7 +67,7 @@ def test_a_changed_table_is_read_anew_whatever_its_time(bert: PreTrainedModel, t
 
 
 def test_a_changed_table_of_images_has_another_fingerprint(vit: PreTrainedModel, tmp_path: Path) -> None:
-    """The dense model's answers to them are kept under it."""
+    """Answers of the dense model are cached under it."""
     prints = []
     for dark in ([0, 1], [1, 0]):
         photos().add_column("own", dark * 10).to_parquet(tmp_path / "x.parquet")
@@ -76,7 +78,7 @@ def test_a_changed_table_of_images_has_another_fingerprint(vit: PreTrainedModel,
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
-def test_a_cache_that_cannot_be_written_is_not_needed(
+def test_tables_are_read_without_a_writable_cache(
     bert: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     data = tmp_path / "x.parquet"

@@ -44,7 +44,7 @@ def test_texts_of_every_kind_of_table_are_the_same(bert: PreTrainedModel, tmp_pa
 
 
 @pytest.mark.parametrize("form", ["object", "parquet", "stream"])
-def test_images_of_a_table(vit: PreTrainedModel, tmp_path: Path, form: str) -> None:
+def test_images_of_a_table_are_read(vit: PreTrainedModel, tmp_path: Path, form: str) -> None:
     data: Any = photos()
     if form == "parquet":
         data.to_parquet(tmp_path / "photos.parquet")
@@ -60,7 +60,7 @@ def test_images_of_a_table(vit: PreTrainedModel, tmp_path: Path, form: str) -> N
         assert torch.equal(values.mean((1, 2, 3)) > 0, split.labels == 1)
 
 
-def test_splits_by_the_names_that_were_said(bert: PreTrainedModel) -> None:
+def test_splits_have_the_given_names(bert: PreTrainedModel) -> None:
     data = datasets.DatasetDict(train=reviews(20), validation=reviews(18), unsupervised=reviews(3))
     with pytest.raises(RltrError, match=r"has train, validation, unsupervised but no test; .*data\.test_split"):
         load_task(bert, data)
@@ -75,7 +75,9 @@ def test_splits_by_the_names_that_were_said(bert: PreTrainedModel) -> None:
         DataOptions(train_split="train", test_split="train")
 
 
-def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_class_labels_are_matched_by_name_or_else_by_number(
+    bert: PreTrainedModel, caplog: pytest.LogCaptureFixture
+) -> None:
     task = load_task(bert, reviews(20, ["Good", "BAD"]), options=HALVES)
     assert [name == "a fine film" for name in task.train.names] == (task.train.labels == 0).tolist()
     assert not logged_warnings(caplog)
@@ -84,7 +86,7 @@ def test_class_labels_go_by_name_and_else_by_number(bert: PreTrainedModel, caplo
     assert "(neg, pos) are not the model's: the class indices 0 to 1 are used instead" in caplog.text
 
 
-def test_tables_have_fingerprints_that_follow_their_content(
+def test_fingerprints_of_tables_depend_on_their_content(
     bert: PreTrainedModel, vit: PreTrainedModel, tmp_path: Path
 ) -> None:
     made = [load_task(bert, reviews(rows), options=HALVES).train.fingerprint() for rows in (20, 20, 24)]
@@ -99,7 +101,7 @@ def test_tables_have_fingerprints_that_follow_their_content(
 
 
 def test_datasets_is_imported_only_where_it_is_used() -> None:
-    """It takes a second, and most data need it not."""
+    """Importing it takes a second, and most data do not need it."""
     files = list((Path(__file__).parents[2] / "rltr").rglob("*.py"))
     assert len(files) > 100
     for path in files:
@@ -111,8 +113,8 @@ def test_datasets_is_imported_only_where_it_is_used() -> None:
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary", "large dictionary"])
 @pytest.mark.parametrize("form", ["parquet", "arrow", "object"])
-def test_texts_of_every_arrow_type(bert: PreTrainedModel, tmp_path: Path, kind: str, form: str) -> None:
-    """As pandas, polars and DuckDB write them; labels, too."""
+def test_texts_of_every_arrow_type_are_read(bert: PreTrainedModel, tmp_path: Path, kind: str, form: str) -> None:
+    """Texts and labels as pandas, polars and DuckDB write them."""
     wide = pa.large_string() if kind.startswith("large") else pa.string()
     own = {"string_view": pa.string_view(), "dictionary": pa.dictionary(pa.int32(), pa.string())}.get(kind, wide)
 

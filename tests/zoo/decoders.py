@@ -1,4 +1,4 @@
-"""Tiny models that read a text from left to right."""
+"""Tiny causal text models."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ def _decoder(name: str, head: str = "ForSequenceClassification", **more: Any) ->
 
 
 def _even(name: str, head: str = "ForSequenceClassification", **more: Any) -> Entry:
-    """One with as many heads for keys as for queries."""
+    """A decoder with as many key heads as query heads."""
     return entry(f"{name}{head}", f"{name}Config", "texts", BOTH, TEXT, **more)
 
 

@@ -1,4 +1,4 @@
-"""How a tiny model is described, and the sizes that most of them have."""
+"""Description of a tiny model, and the sizes that most of them have."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class Entry:
     Attributes:
         model: its class.
         config: its config.
-        inputs: names one of the kinds of inputs of ``tests/zoo/inputs.py``.
-        paddings: sides on which a batch of it may be padded.
+        inputs: kind of inputs, see ``tests/zoo/inputs.py``.
+        paddings: sides on which a batch may be padded.
         experts: whether layers choose among experts, whose FLOPs cannot be counted without running them.
     """
 
@@ -53,19 +53,19 @@ class Entry:
 
     @property
     def family(self) -> Family:
-        """What rltr knows of a model of this config."""
+        """The family of a model with this config, as rltr describes it."""
         config = self.config()
         return FAMILIES[config.model_type].with_config(config)
 
     def build(self) -> hf.PreTrainedModel:
-        """The model, with lively weights."""
+        """Build the model, with random weights on which its answers depend."""
         return build(self.model, self.config())
 
 
 def entry(model: str, config: str, inputs: str, paddings: tuple[str, ...], sizes: dict[str, Any], **more: Any) -> Entry:
-    """An entry by the names of its classes; ``more`` is the config's beside ``sizes``.
+    """Make an entry from the names of its classes; ``more`` is added to ``sizes`` in the config.
 
-    The config is made anew at each call: a model may change its own.
+    The config is made anew at each call, because a model may change it.
     """
     experts = "num_experts_per_tok" in sizes
     return Entry(_class(model, config), lambda: _class(config, config)(**sizes | more), inputs, paddings, experts)

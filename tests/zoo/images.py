@@ -1,4 +1,4 @@
-"""Tiny models that look at images and videos."""
+"""Tiny models for images and videos."""
 
 from typing import Any
 

@@ -13,7 +13,7 @@ END = TEXT["eos_token_id"]
 
 
 def batch(entry: Entry, padding: str = "none", seed: int = 1) -> dict[str, Tensor]:
-    """Four inputs: of one length without padding, else of :data:`LENGTHS`."""
+    """Four inputs: of equal length without padding, otherwise of :data:`LENGTHS`."""
     return INPUTS[entry.inputs](padding, torch.Generator().manual_seed(seed))
 
 
@@ -42,7 +42,7 @@ def _captions(padding: str, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def _pairs(padding: str, generator: torch.Generator) -> dict[str, Tensor]:
-    """Texts that end with the end-of-text token, once, and what the decoder beside the encoder reads."""
+    """Texts that end with one end-of-text token, and inputs of the decoder beside the encoder."""
     inputs, present = _texts(padding, generator), _present(padding)
     inputs["input_ids"][torch.arange(4), present.sum(1) - 1] = END
     return inputs | _for_a_decoder(generator, present.shape[1])
@@ -86,7 +86,7 @@ def _long_waves(padding: str, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def _codec_waves(padding: str, generator: torch.Generator) -> dict[str, Tensor]:
-    """One channel of sound, and a mask of its own name."""
+    """One channel of sound, and a mask under the codec's own name."""
     waves = torch.randn(4, 1, 48, generator=generator)
     if padding == "none":
         return {"input_values": waves}
@@ -95,7 +95,7 @@ def _codec_waves(padding: str, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def _frames(padding: str, generator: torch.Generator) -> dict[str, Tensor]:
-    """Frames of a spectrogram, of which two layers of convolution make one token of four."""
+    """Frames of a spectrogram; two convolution layers make one token of four frames."""
     frames = torch.randn(4, 48, 8, generator=generator)
     if padding == "none":
         return {"input_features": frames} | _for_a_decoder(generator)

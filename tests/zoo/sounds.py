@@ -1,4 +1,4 @@
-"""Tiny models that listen."""
+"""Tiny models for sounds."""
 
 from typing import Any
 

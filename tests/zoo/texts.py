@@ -1,4 +1,4 @@
-"""Tiny models that read a text as a whole."""
+"""Tiny bidirectional text models."""
 
 from typing import Any
 
