@@ -115,7 +115,7 @@ def test_a_table_is_used_only_where_it_was_measured(measured, backbone, tmp_path
             LatencyCost.load(path, backbone)
     with pytest.raises(RltrError, match="set_num_threads"):
         measured.check(backbone, threads=here.threads + 1)
-    # Threads of the host say nothing about a GPU's times, and a newer torch is noted but let pass.
+    # Threads of the host say nothing about a GPU's times, and a table of another torch is used with a message.
     gpu = Machine("cuda", "A GPU", "550.1", "2.0", "float16", 8)
     gpu.require(dataclasses.replace(gpu, threads=2, torch_version="2.1", driver="560.2"))
 

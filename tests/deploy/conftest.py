@@ -1,6 +1,10 @@
 """A policy with random weights for a tiny model, and its expected answers."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +18,11 @@ from rltr.deploy import (
     CalibrationPoint,
     Policy,
     describe,
+    load_policy,
 )
+from rltr.deploy.folder import CONFIG, WEIGHTS
+from rltr.deploy.schema import digest_of_settings
+from rltr.errors import RltrError
 from rltr.policies import PolicyConfig, TokenPolicy
 from rltr.policies.network import decision_flops
 from rltr.runtime.backbone import Backbone
@@ -64,3 +72,20 @@ def policy(tiny_vit: PreTrainedModel) -> Iterator[Policy]:
     assert not any(
         "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks for module in tiny_vit.modules()
     )
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object], seal: bool = True) -> None:
+    """Change a config; store matching digests unless ``seal`` is false."""
+    config = json.loads((folder / CONFIG).read_text())
+    change(config)
+    if seal:
+        config["weights_sha256"] = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        config["settings_sha256"] = digest_of_settings(config)
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def refused(folder: Path, said: str = "cannot be used|is damaged") -> str:
+    with pytest.raises(RltrError, match=said) as error:
+        load_policy(folder)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+    return str(error.value)

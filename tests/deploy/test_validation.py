@@ -1,9 +1,7 @@
 """Values of a policy folder are checked field by field, before anything is used."""
 
 import copy
-import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +15,12 @@ from transformers import PreTrainedModel
 import rltr
 from rltr.cost import FlopsCost, LatencyCost, Machine
 from rltr.cost.table import Table
-from rltr.deploy import Policy, load_policy, save_policy
-from rltr.deploy.folder import CARD, CONFIG, WEIGHTS
+from rltr.deploy import Policy, save_policy
+from rltr.deploy.folder import CONFIG, WEIGHTS
 from rltr.deploy.prices import check_prices
 from rltr.deploy.schema import digest_of_settings
 from rltr.errors import RltrError
-from rltr.policies import PolicyConfig
-from tests.deploy.conftest import LAYERS
+from tests.deploy.conftest import LAYERS, edit, refused
 
 
 @pytest.fixture(params=["flops", "latency"])
@@ -35,23 +32,6 @@ def folder(request: pytest.FixtureRequest, policy: Policy, tmp_path: Path) -> Pa
         policy = replace(policy, cost=LatencyCost(machine, 8, "today", ("layer",) * 4, {"layer": table}, table))
     save_policy(policy, tmp_path / "policy")
     return tmp_path / "policy"
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object], seal: bool = True) -> None:
-    """Change a config; store matching digests unless ``seal`` is false."""
-    config = json.loads((folder / CONFIG).read_text())
-    change(config)
-    if seal:
-        config["weights_sha256"] = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-        config["settings_sha256"] = digest_of_settings(config)
-    (folder / CONFIG).write_text(json.dumps(config))
-
-
-def refused(folder: Path, said: str = "cannot be used|is damaged") -> str:
-    with pytest.raises(RltrError, match=said) as error:
-        load_policy(folder)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 1000
-    return str(error.value)
 
 
 FIELDS = [
@@ -186,127 +166,4 @@ def test_weights_that_would_drop_everything_are_refused(
     with pytest.raises(RltrError, match="would ruin the model"):
         save_policy(policy, tmp_path / "new")
     with pytest.raises(RltrError, match="would ruin the model"):
-        rltr.attach(tiny_vit, policy, cost_weight=1.0)
-
-
-def test_mixed_files_of_two_policies_are_refused(policy: Policy, tmp_path: Path) -> None:
-    save_policy(policy, tmp_path / "first")
-    with torch.no_grad():
-        policy.network.keep.bias.add_(1)
-    save_policy(policy, tmp_path / "second")
-    (tmp_path / "first" / WEIGHTS).write_bytes((tmp_path / "second" / WEIGHTS).read_bytes())
-    refused(tmp_path / "first", "one is of another policy")
-
-
-def test_edited_settings_are_refused_unless_they_do_not_affect_decisions(policy: Policy, tmp_path: Path) -> None:
-    folder = tmp_path / "policy"
-    save_policy(policy, folder)
-    edit(folder, lambda config: config["recipe"].update(data={"source": "where my photos are now"}), seal=False)
-    (folder / CARD).write_text("something better")
-    assert load_policy(folder).recipe["data"] == {"source": "where my photos are now"}
-    config = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps(dict(reversed(config.items())), indent=7))
-    load_policy(folder)  # order and layout of the JSON do not matter
-    edit(folder, lambda config: config.update(layers=[2]), seal=False)
-    refused(folder, "was changed after it was written")
-
-
-def test_digests_are_required_from_format_3_on(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(Path(__file__).parent / "written_before" / "format_3", tmp_path / "policy"))
-
-    def as_it_was(config: dict[str, Any]) -> None:
-        config.pop("weights_sha256")
-        config.pop("settings_sha256")
-
-    edit(folder, lambda config: config.update(format=2), seal=False)
-    refused(folder, "format 2 has no digests")
-    edit(folder, as_it_was, seal=False)
-    assert load_policy(folder).layers == (1, 2)
-    edit(folder, lambda config: config.update(typical_tokens=0), seal=False)
-    refused(folder, "typical_tokens")
-    edit(folder, lambda config: config.update(typical_tokens=17, format=3), seal=False)
-    refused(folder, "format 3 has both digests")
-
-
-def test_no_memory_is_allocated_for_weights_that_the_file_lacks(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A config may ask for a policy of gigabytes, while its weights file has kilobytes."""
-    save_policy(policy, tmp_path / "policy")
-    edit(tmp_path / "policy", lambda config: config["policy"].update(width=1024, grid=2**20))
-    made: list[PolicyConfig] = []
-    from rltr.deploy import weights
-
-    network = weights.TokenPolicy
-
-    def make(config: PolicyConfig) -> Any:
-        found = network(config)
-        made.extend([config] * (not found.keep.weight.is_meta))
-        return found
-
-    monkeypatch.setattr(weights, "TokenPolicy", make)
-    refused(tmp_path / "policy", "weights are of another policy")
-    assert not made
-
-
-def test_a_long_grid_with_many_decisions_takes_little_memory(
-    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Tables of prices over all counts, one per decision, would take gigabytes for a file of megabytes."""
-    depth, grid = 4096, 2**20
-    network = type(policy.network)(PolicyConfig(1, depth, grid, width=1))
-    cost = FlopsCost((5,) * depth, (5,) * depth)
-    backbone = {**policy.backbone, "depth": depth, "width": 1}
-    large = replace(
-        policy, network=network, cost=cost, backbone=backbone, layers=tuple(range(depth)), typical_tokens=grid
-    )
-    made: list[int] = []
-    arange = torch.arange
-
-    def counted(*args: Any, **named: Any) -> torch.Tensor:
-        found: torch.Tensor = arange(*args, **named)
-        made.append(found.numel())
-        return found
-
-    monkeypatch.setattr(torch, "arange", counted)
-    save_policy(large, tmp_path / "policy")
-    load_policy(tmp_path / "policy")
-    assert not made or max(made) < 1000
-
-
-def test_loading_draws_no_random_numbers(policy: Policy, tmp_path: Path) -> None:
-    save_policy(policy, tmp_path / "policy")
-    before = torch.get_rng_state()
-    load_policy(tmp_path / "policy")
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_weights_are_in_single_precision_whatever_the_default(policy: Policy, tmp_path: Path) -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
-        save_policy(policy, tmp_path / "policy")
-        loaded = load_policy(tmp_path / "policy")
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert {value.dtype for value in loaded.network.state_dict().values()} == {torch.float32}
-
-
-@pytest.mark.parametrize("name", ["a: b", "# x", "a\n---\nevil: true", "a|b", "\udcff", "naïve 文", "[x]"])
-def test_a_card_is_written_for_any_model_name(policy: Policy, name: str, tmp_path: Path) -> None:
-    import yaml
-
-    facts = {"table": [{"a|b": "c|d\ne"}], "environment": "x\ny"}
-    policy = replace(policy, backbone={**policy.backbone, "name": name}, facts=facts, quality_name="F|1")
-    save_policy(policy, tmp_path / "policy")
-    card = (tmp_path / "policy" / CARD).read_text(encoding="utf-8")
-    head = yaml.safe_load(card.split("---\n")[1] if "\n---\n" not in name else card[4 : card.index("tags:")])
-    assert head["base_model"] == name.replace("\udcff", "?") and "evil" not in head
-    assert "| a\\|b |" in card and "| c\\|d e |" in card and "dense F\\|1 |" in card
-    assert load_policy(tmp_path / "policy").backbone["name"] == name.replace("\udcff", "?")
-
-
-@pytest.mark.parametrize("width", [16, 64])
-def test_a_policy_for_another_shape_is_refused(policy: Policy, tiny_vit: PreTrainedModel, width: int) -> None:
-    policy = replace(policy, network=type(policy.network)(PolicyConfig(width, 4, 17)))
-    with pytest.raises(RltrError, match=f"network is for .*'width': {width}.*model has .*'width': 32"):
         rltr.attach(tiny_vit, policy, cost_weight=1.0)
