@@ -65,7 +65,7 @@ class Entry:
 def entry(model: str, config: str, inputs: str, paddings: tuple[str, ...], sizes: dict[str, Any], **more: Any) -> Entry:
     """Make an entry from the names of its classes; ``more`` is added to ``sizes`` in the config.
 
-    The config is made anew at each call, because a model may change it.
+    The config is created at each call, because a model may change it.
     """
     experts = "num_experts_per_tok" in sizes
     return Entry(_class(model, config), lambda: _class(config, config)(**sizes | more), inputs, paddings, experts)
