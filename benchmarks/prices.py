@@ -29,7 +29,7 @@ from rltr.envs.episodes import row_length
 from rltr.runtime.backbone import Backbone
 from rltr.selectors.learned import Learned
 from rltr.selectors.reduced_model import ReducedModel
-from rltr.train.cost_model import Priced, measured_cost
+from rltr.train.cost_model import CostInputs, measured_cost
 from rltr.train.whole_passes import time_passes
 
 USUAL, WORST = 0.07, 0.15
@@ -80,7 +80,7 @@ def measure_one(
         network = uneven_policy(backbone, grid)
         selectors.append(Learned(network, pricing, 0.5))
         tune(ReducedModel(backbone, selectors[-1], layers, "merge"), network, pricing, _some(inputs.batch), cost)
-    priced = Priced(backbone, network.config, layers, "merge", inputs.longest, inputs.batch)
+    priced = CostInputs(backbone, network.config, layers, "merge", inputs.longest, inputs.batch)
     prices = measured_cost(priced, inputs.rows, clock)
     passes = time_passes(backbone, selectors, layers, "merge", inputs.batch, least=rounds, clock=clock)
     assert prices.fit is not None

@@ -1,4 +1,4 @@
-"""Prices per token and costs of passes, from a cost model, in units of a dense pass over a typical input."""
+"""Prices of tokens and costs of passes, from a cost model."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,8 +12,9 @@ from rltr.cost import CostModel, dense, span
 class Pricing:
     """Prices of one backbone with one set of decision layers.
 
-    The unit is the dense model's cost for an input of typical length, the same for all rows. With each row's *own*
-    dense cost as the unit, a token of a short text would have a higher price than one of a long text, although removing
+    Prices per token (:meth:`per_token`) are in typical dense passes: the dense model's cost for an input of typical
+    length, the same for all rows. All other costs are in the cost model's unit. With each row's *own* dense cost as the
+    unit of prices, a token of a short text would have a higher price than one of a long text, although removing
     it saves less time.
 
     Args:
@@ -63,7 +64,7 @@ class Pricing:
         )
 
     def total(self, counts_per_stage: Sequence[Int[Tensor, " rows"]]) -> Float[Tensor, " rows"]:
-        """Cost of a whole reduced forward pass in the cost model's unit, selector included.
+        """Cost of a whole reduced forward pass in the cost model's unit, decisions included.
 
         Args:
             counts_per_stage: tokens before the first decision, and after each one.

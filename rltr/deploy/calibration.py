@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression
 from rltr.errors import RltrError
 
 MOST_BUDGET = 2.0
-"""Largest accepted budget. With 1 everything is kept; larger numbers are likely meant as percent."""
+"""Largest accepted budget; larger numbers are likely meant as percent. 1 is the whole dense time or cost."""
 
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-20, 1e20
 """Range of cost weights for which prices neither overflow nor underflow in single precision."""
@@ -63,10 +63,11 @@ def weight_for_budget(table: Sequence[CalibrationPoint], budget: float) -> float
 
     Args:
         table: the calibration.
-        budget: target relative time, or relative cost if no times were calibrated (:attr:`CalibrationPoint.share`).
+        budget: target relative time, or relative cost if no times were calibrated (:attr:`CalibrationPoint.share`). A
+            budget above the calibrated range gives the lowest calibrated weight.
 
     Raises:
-        RltrError: if the budget is outside the calibrated range.
+        RltrError: if the budget is below the calibrated range.
     """
     of = "native time" if table and all(point.time is not None for point in table) else "dense cost"
     if not 0 < budget <= MOST_BUDGET:
@@ -74,20 +75,21 @@ def weight_for_budget(table: Sequence[CalibrationPoint], budget: float) -> float
             f"budget must be above 0 and at most {MOST_BUDGET:g} (a share of the {of}: 0.6 means 60 % of it), "
             f"got {budget}"
         )
-    falling = monotone(table)
-    highest, lowest = falling[0].share, falling[-1].share
+    points = monotone(table)
+    highest, lowest = points[0].share, points[-1].share
     if not lowest <= budget:
+        least = math.ceil(100 * lowest - 1e-9) / 100  # rounded up, so that the advice is not refused itself
         raise RltrError(
-            f"budget={budget} is below what this policy was calibrated for: choose {lowest:.2f} to {highest:.2f} of "
+            f"budget={budget} is below what this policy was calibrated for: choose {least:.2f} to {highest:.2f} of "
             f"the {of}, or pass cost_weight= for an uncalibrated point"
         )
     if budget >= highest:
-        return falling[0].cost_weight
-    for upper, lower in pairwise(falling):
+        return points[0].cost_weight
+    for upper, lower in pairwise(points):
         if lower.share <= budget <= upper.share:
-            share = (upper.share - budget) / max(upper.share - lower.share, 1e-12)
+            fraction = (upper.share - budget) / max(upper.share - lower.share, 1e-12)
             low, high = math.log(upper.cost_weight), math.log(lower.cost_weight)
-            return math.exp(low + share * (high - low))
+            return math.exp(low + fraction * (high - low))
     raise AssertionError("a budget between the ends lies between two neighbours")
 
 

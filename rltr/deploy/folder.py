@@ -13,7 +13,7 @@ from rltr.cost.pricing import Pricing
 from rltr.deploy.calibration import CalibrationPoint
 from rltr.deploy.card import card
 from rltr.deploy.prices import check_prices
-from rltr.deploy.schema import FORMAT, RENAMED, read_config, sealed
+from rltr.deploy.schema import FORMAT, RENAMED, read_config, with_digest
 from rltr.deploy.weights import check_sound, from_bytes, most_bytes, to_bytes
 from rltr.errors import RltrError
 from rltr.policies.network import TokenPolicy
@@ -142,7 +142,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
         "quality_name": policy.quality_name,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    config = sealed(config)
+    config = with_digest(config)
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(weights)
         (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -138,7 +138,7 @@ def digest_of_settings(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical({name: config[name] for name in names})).hexdigest()
 
 
-def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_digest(config: Mapping[str, Any]) -> dict[str, Any]:
     """Add the digest of the settings to a config, and check that it can be read again.
 
     Lone surrogates, which Linux paths may contain, become question marks.

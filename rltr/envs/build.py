@@ -44,7 +44,7 @@ def make_episodes(
         model: a frozen model or its backbone. Environments of the same model share one backbone.
         examples: inputs and labels to draw from.
         rows: inputs per batch.
-        layers: the decision layers; None takes every second one.
+        layers: the decision layers; None takes those of :func:`default_layers`.
         cost: the cost model; None counts FLOPs, including those of the token policy.
         cost_weight: lowest and highest cost weight, drawn log-uniformly per episode.
         scoring: ``quality`` (or ``accuracy``, the same), ``fidelity`` or ``both``.

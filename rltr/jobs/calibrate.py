@@ -21,7 +21,7 @@ from rltr.runtime.backbone import Backbone
 from rltr.system.folders import POLICY_FILE, check_out
 from rltr.system.lock import locked_policy
 from rltr.tasks import Task
-from rltr.train.cost_model import Priced, make_cost, spread
+from rltr.train.cost_model import CostInputs, make_cost, spread
 from rltr.train.run import CALIBRATED_ROWS, calibrated_weights
 from rltr.train.trusted_prices import UnreliablePrices
 
@@ -99,7 +99,7 @@ def _cost_here(policy: Policy, backbone: Backbone, task: Task, clock: Clock) -> 
     samples = [longest_inputs(split) for split in (task.train, task.validation, task.test)]
     longest = max(samples, key=lambda inputs: row_length(backbone, inputs))
     batch = task.validation.batch(spread(policy.cost.rows, len(task.validation)))
-    priced = Priced(backbone, policy.network.config, policy.layers, policy.removal, longest, batch)
+    priced = CostInputs(backbone, policy.network.config, policy.layers, policy.removal, longest, batch)
     try:
         return make_cost(priced, CostGroup(kind="latency", batch_size=policy.cost.rows), clock)
     except UnreliablePrices as error:

@@ -234,11 +234,11 @@ class Backbone:
         """
         if self._attached == 0:
             raise RltrError("the backbone is not attached: use `with backbone.attached():` or backbone.attach()")
-        token = wanted.set(forward)
+        reset = wanted.set(forward)
         try:
             output = self.model(**dict(inputs) if "use_cache" in inputs else self.uncached(inputs))
         finally:
-            wanted.reset(token)
+            wanted.reset(reset)
         if not forward.stages:
             raise RltrError(
                 f"{type(self.model).__name__} did not run the submodule whose tokens leave "
@@ -278,11 +278,11 @@ class Backbone:
         )
         if self.family.cached:
             inputs["use_cache"] = False
-        token = current.set(forward)
+        reset = current.set(forward)
         try:
             output = native(**inputs)
         finally:
-            current.reset(token)
+            current.reset(reset)
         if forward.layer + 1 != self.depth:
             raise RltrError(
                 f"only {forward.layer + 1} of {self.depth} layers of {type(self.base).__name__} ran with fewer tokens: "

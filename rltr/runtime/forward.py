@@ -269,11 +269,11 @@ class Forward(Stream):
             causal=self.family.causal,
         )
         # A selector may run models, even this one; those calls are not part of this forward pass.
-        outside = current.set(None)
+        reset = current.set(None)
         try:
             choice = self.decide(decision)
         finally:
-            current.reset(outside)
+            current.reset(reset)
         kept = choice.keep | protected
         left = remove_tokens(decision, kept, choice.into, self.removal)
         if left is not None:

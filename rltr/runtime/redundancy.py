@@ -223,7 +223,9 @@ def fast_amax(values: Float[Tensor, "*axes"], dim: int) -> Float[Tensor, "*fewer
 def redundancy(
     normalized: Float[Tensor, "total width"], tokens: Tokens, protected: Bool[Tensor, " total"], causal: bool = False
 ) -> Redundancy:
-    """Compare every unprotected token with those of the other set in its row.
+    """Prepare the comparison of each row's unprotected tokens in set A (even places) with those in set B (odd places).
+
+    Similarities are computed when they are first read.
 
     Args:
         normalized: hidden states of length 1.

@@ -34,8 +34,8 @@ Inputs: TypeAlias = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Priced:
-    """The model, policy and inputs whose cost is modelled.
+class CostInputs:
+    """The model, policy and inputs from which a cost model is made.
 
     Attributes:
         backbone: the frozen model, on the device where it will run.
@@ -54,7 +54,7 @@ class Priced:
     batch: Inputs
 
 
-def make_cost(priced: Priced, wanted: CostGroup, clock: Clock = CLOCK) -> CostModel:
+def make_cost(priced: CostInputs, wanted: CostGroup, clock: Clock = CLOCK) -> CostModel:
     """Build the cost model a recipe asks for, including the cost of running the policy itself.
 
     Args:
@@ -98,7 +98,7 @@ def check_conditions(cost: CostModel, backbone: Backbone) -> None:
         ) from error
 
 
-def measured_cost(priced: Priced, rows: int, clock: Clock = CLOCK) -> LatencyCost:
+def measured_cost(priced: CostInputs, rows: int, clock: Clock = CLOCK) -> LatencyCost:
     """Measure the cost of layers and decisions, then scale it to fit whole passes.
 
     The result's ``fit`` says how well it predicts whole passes, ``busy`` and ``disagreement`` how busy the machine was.
@@ -125,7 +125,7 @@ def _beside(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
     return replace(cost, busy=worse.busy or cost.busy or passes.busy, disagreement=worse.disagreement)
 
 
-def _latency(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
+def _latency(priced: CostInputs, wanted: CostGroup, clock: Clock) -> CostModel:
     try:
         return _measured_or_stored(priced, wanted, clock)
     except UnreliablePrices as error:
@@ -135,7 +135,7 @@ def _latency(priced: Priced, wanted: CostGroup, clock: Clock) -> CostModel:
         return FlopsCost.for_training(priced.backbone, priced.policy)
 
 
-def _measured_or_stored(priced: Priced, wanted: CostGroup, clock: Clock) -> LatencyCost:
+def _measured_or_stored(priced: CostInputs, wanted: CostGroup, clock: Clock) -> LatencyCost:
     make = partial(_measured, wanted.batch_size) if wanted.table is None else partial(_stored, wanted.table)
     try:
         return make(priced, clock)
@@ -144,11 +144,11 @@ def _measured_or_stored(priced: Priced, wanted: CostGroup, clock: Clock) -> Late
         return make(priced, clock)
 
 
-def _measured(rows: int, priced: Priced, clock: Clock) -> LatencyCost:
+def _measured(rows: int, priced: CostInputs, clock: Clock) -> LatencyCost:
     return trust(measured_cost(priced, rows, clock))
 
 
-def _stored(table: Path, priced: Priced, clock: Clock) -> LatencyCost:
+def _stored(table: Path, priced: CostInputs, clock: Clock) -> LatencyCost:
     """Load prices measured earlier and compare them with whole passes under the current conditions."""
     cost = LatencyCost.load(table, priced.backbone)
     longest = row_length(priced.backbone, priced.longest)

@@ -31,7 +31,7 @@ from rltr.system.folders import CHECKPOINT, LATENCY_FILE, LOGS
 from rltr.tasks import Task
 from rltr.train.checkpoint import restore_checkpoint, save_checkpoint
 from rltr.train.checkpoint_facts import check_facts, read_facts
-from rltr.train.cost_model import Priced, check_conditions, make_cost, spread
+from rltr.train.cost_model import CostInputs, check_conditions, make_cost, spread
 from rltr.train.origin import origin, refuse_others
 from rltr.train.token_ppo import TokenPPO
 from rltr.train.trackers import refuse_missing, training_logger
@@ -94,7 +94,7 @@ def train_policy(
     else:
         batch = task.train.batch(spread(recipe.cost.batch_size, len(task.train)))
         try:
-            cost = make_cost(Priced(backbone, config, layers, removal, sample, batch), recipe.cost)
+            cost = make_cost(CostInputs(backbone, config, layers, removal, sample, batch), recipe.cost)
         except UnreliablePrices as error:
             raise RltrError(f"{error}. {advice_in_training(recipe.cost, error)}") from error
     check_conditions(cost, backbone)

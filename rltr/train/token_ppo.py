@@ -37,8 +37,9 @@ class TokenPPO(PPO):
 
     Stock PPO multiplies the probabilities of hundreds of bits into one ratio and gives all bits the same advantage.
     Here every token has its own ratio and its own cost. The task score is shared by the tokens of a row; its baseline
-    is the mean of the other rollouts of the same input. The loss is summed over tokens and divided by a constant of
-    the batch, so that each token of a long row counts as much as one of a short row. ``learn`` rounds
+    is the mean of the other rollouts of the same input. The loss is summed over tokens and divided by
+    the mean number of droppable tokens per decision, so that a token of a long row counts as much as one of a short
+    row. A learned baseline predicts each token's cost. A minibatch is one decision of all rollouts. ``learn`` rounds
     ``total_timesteps`` up to whole batches.
 
     Args:
@@ -148,12 +149,12 @@ class TokenPPO(PPO):
         history: list[dict[str, float]] = []
         for _ in range(self.n_epochs):
             for i in torch.randperm(len(steps)).tolist():
-                history.append(self._improve(steps[i], advantages[i], droppable))
+                history.append(self._gradient_step(steps[i], advantages[i], droppable))
             self._n_updates += 1
             divergence = self._divergence(steps, [logit for logit, _ in before])
             if self.target_kl is not None and divergence > self.target_kl:
                 break
-        self._check(history, divergence)
+        self._refuse_divergence(history, divergence)
         for name in history[0]:
             self.logger.record(f"train/{name}", sum(entry[name] for entry in history) / len(history))
         self.logger.record("train/kl_per_token", divergence)
@@ -182,7 +183,7 @@ class TokenPPO(PPO):
         batch = self.n_steps * self.n_envs
         return super()._setup_learn(math.ceil(total_timesteps / batch) * batch, *args, **options)
 
-    def _improve(self, step: Step, advantage: Float[Tensor, " total"], droppable: Tensor) -> dict[str, float]:
+    def _gradient_step(self, step: Step, advantage: Float[Tensor, " total"], droppable: Tensor) -> dict[str, float]:
         """Take one gradient step on one decision of all rollouts.
 
         ``droppable`` is the mean number of droppable tokens per decision, the divisor of the loss.
@@ -209,11 +210,11 @@ class TokenPPO(PPO):
             "entropy_per_token": mean_entropy.item(),
         }
 
-    def _check(self, history: list[dict[str, float]], divergence: float) -> None:
+    def _refuse_divergence(self, history: list[dict[str, float]], divergence: float) -> None:
         if not all(math.isfinite(value) for entry in history for value in entry.values()):
             raise RltrError(
                 f"training diverged in update {self._n_updates}: a loss is not a finite number. The last checkpoint "
-                f"is older; resume from it with a lower learner.learning_rate or learner.max_grad_norm"
+                f"was written before; resume from it with a lower learner.learning_rate or learner.max_grad_norm"
             )
         if self.target_kl is not None and divergence > 10 * self.target_kl:
             log.warning(

@@ -232,6 +232,13 @@ def test_the_native_cost_includes_padding(tiny_bert: PreTrainedModel, text_input
     assert point.cost == pytest.approx(float(paid / (4 * priced.dense(torch.tensor([12]))[0])), rel=1e-4)
 
 
+def test_the_lowest_budget_that_an_error_names_is_not_refused_itself() -> None:
+    table = [CalibrationPoint(0.1, 0.9, 0.9, 0.9), CalibrationPoint(1.0, 0.514, 0.8, 0.9)]
+    with pytest.raises(RltrError, match="choose 0.52 to 0.90 of the dense cost"):
+        weight_for_budget(table, 0.51)
+    assert 0.1 < weight_for_budget(table, 0.52) < 1.0
+
+
 def test_a_budget_is_a_share_of_measured_time_if_there_is_one() -> None:
     weights, times, costs = [0.1, 1.0, 10.0], [1.05, 0.8, 0.6], [0.9, 0.5, 0.2]
     table = [CalibrationPoint(w, c, 0.8, 0.8, time=t) for w, c, t in zip(weights, costs, times, strict=True)]

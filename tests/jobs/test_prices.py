@@ -34,7 +34,7 @@ from rltr.system.folders import CHECKPOINT, LATENCY_FILE, POLICY_FOLDER
 from rltr.tasks.models import load_model
 from rltr.train import cost_model
 from rltr.train.checkpoint import TENSORS
-from rltr.train.cost_model import Priced, make_cost, measured_cost
+from rltr.train.cost_model import CostInputs, make_cost, measured_cost
 from rltr.train.decision_work import decision_work
 from rltr.train.trusted_prices import BusyMachine, UnreliablePrices, advice_in_training, trust
 from tests.clocks import Machine as MadeUp
@@ -43,12 +43,12 @@ from tests.jobs.conftest import recipe
 
 
 @pytest.fixture
-def priced(folder: Path) -> Priced:
+def priced(folder: Path) -> CostInputs:
     """The tiny model of images, and a batch of four."""
     backbone = Backbone(load_model(str(folder / "vit")))
     batch = {"pixel_values": torch.randn(4, 3, 16, 16)}
     one = {"pixel_values": torch.randn(1, 3, 16, 16)}
-    return Priced(backbone, PolicyConfig(backbone.width, backbone.depth, 17), (0, 2), "merge", one, batch)
+    return CostInputs(backbone, PolicyConfig(backbone.width, backbone.depth, 17), (0, 2), "merge", one, batch)
 
 
 @pytest.mark.usefixtures("made_up_machine")
@@ -108,7 +108,7 @@ def test_prices_that_do_not_hold_are_not_trained_on(
     assert all(point.time is None for point in policy.calibration)
 
 
-def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_busy_machine_is_told(priced: CostInputs, caplog: pytest.LogCaptureFixture) -> None:
     """Prices that hold are used all the same; prices that do not are refused with what was seen of the machine."""
     wanted = CostGroup(kind="latency", batch_size=4)
     with MadeUp() as machine:
@@ -134,7 +134,7 @@ def test_a_busy_machine_is_told(priced: Priced, caplog: pytest.LogCaptureFixture
     ids=["quiet", "slow", "virtual", "another process"],
 )
 def test_a_busy_machine_is_not_trained_on(
-    priced: Priced,
+    priced: CostInputs,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     slowness: Callable[[float], float],
@@ -173,7 +173,7 @@ def test_a_busy_machine_ends_a_training_before_it_writes(
     assert not (tmp_path / "run").exists()
 
 
-def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
+def test_who_asked_for_prices_is_told_what_to_do(priced: CostInputs) -> None:
     """What was found says nothing of it: what helps in a training is no use to a calibration."""
     with MadeUp() as machine:
         cost = make_cost(priced, CostGroup(kind="latency", batch_size=4), clock_of(machine))
@@ -196,7 +196,7 @@ def test_who_asked_for_prices_is_told_what_to_do(priced: Priced) -> None:
 
 @pytest.mark.parametrize("removal", get_args(Removal))
 def test_a_timed_decision_does_what_a_forward_pass_does(
-    priced: Priced, removal: Removal, monkeypatch: pytest.MonkeyPatch
+    priced: CostInputs, removal: Removal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each removed token gets a representative in either mode, and the search for it is timed."""
     given: list[tuple[Decision, torch.Tensor]] = []
@@ -223,7 +223,7 @@ def test_a_timed_decision_does_what_a_forward_pass_does(
     assert torch.equal(timed.representative, forward._representative) and len(timed.kept) == int(kept.sum())
 
 
-def test_prices_are_measured_twice_before_they_are_refused(priced: Priced, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prices_are_measured_twice_before_they_are_refused(priced: CostInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     with MadeUp() as machine:
         good = make_cost(priced, CostGroup(kind="latency", batch_size=4), clock_of(machine))
     assert isinstance(good, LatencyCost)
@@ -235,7 +235,7 @@ def test_prices_are_measured_twice_before_they_are_refused(priced: Priced, monke
         make_cost(priced, CostGroup(kind="latency"))
 
 
-def test_what_else_runs_moves_no_price(priced: Priced) -> None:
+def test_what_else_runs_moves_no_price(priced: CostInputs) -> None:
     # Enough inputs that numbers take the time, not calls: a pass of the tiny model is next to nothing else.
     priced, costs = replace(priced, batch={"pixel_values": torch.randn(32, 3, 16, 16)}), []
     for slowness in (lambda now: 1.0, bursts):
@@ -269,7 +269,7 @@ def test_dense_logits_are_paid_for_once(folder: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", COST_MODELS)
-def test_every_cost_model_can_be_made_by_a_recipe(name: str, priced: Priced) -> None:
+def test_every_cost_model_can_be_made_by_a_recipe(name: str, priced: CostInputs) -> None:
     wanted = load_recipe(None, (), {"cost.kind": name, "cost.batch_size": 4}).cost
     with MadeUp() as machine:
         made = make_cost(priced, wanted, clock_of(machine))

@@ -26,13 +26,13 @@ def test_ratios_are_one_before_the_first_update(build: Any) -> None:
 
 def test_nothing_is_clipped_in_the_first_step(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     collect(ppo := build())
-    improve, seen = ppo._improve, []
+    improve, seen = ppo._gradient_step, []
 
     def watched(*args: Any) -> dict[str, float]:
         seen.append(improve(*args))
         return seen[-1]
 
-    monkeypatch.setattr(ppo, "_improve", watched)
+    monkeypatch.setattr(ppo, "_gradient_step", watched)
     ppo.set_logger(Logger(None, []))
     ppo.train()
     assert seen[0]["clip_fraction"] == 0 and len(seen) == len(LAYERS) * 4
@@ -75,7 +75,7 @@ def test_tokens_are_pushed_by_their_own_advantage(build: Any, monkeypatch: pytes
     advantage = torch.randn(step.seen.tokens.total, generator=generator)
     logits = watched_logits(ppo, monkeypatch)
     droppable = torch.tensor(100.0)
-    ppo._improve(step, advantage, droppable)
+    ppo._gradient_step(step, advantage, droppable)
     chosen = step.keep.float() - logits[0].detach().sigmoid()
     expected = -(advantage * chosen / droppable).masked_fill(step.seen.protected, 0)
     torch.testing.assert_close(logits[0].grad, expected, rtol=1e-3, atol=1e-6)
@@ -88,7 +88,7 @@ def test_a_token_beyond_the_clip_range_is_pushed_no_further(build: Any, monkeypa
     ratio = torch.tensor([0.5, 0.9, 1.1, 2.0]).repeat(step.seen.tokens.total)[: step.seen.tokens.total]
     advantage = torch.tensor([-1.0, 1.0]).repeat_interleave(4).repeat(step.seen.tokens.total)[: step.seen.tokens.total]
     step.log_prob = step.log_prob - ratio.log()
-    logged = ppo._improve(step, advantage, torch.tensor(100.0))
+    logged = ppo._gradient_step(step, advantage, torch.tensor(100.0))
     held = ((ratio > 1.2) & (advantage > 0)) | ((ratio < 0.8) & (advantage < 0))
     chosen = step.keep.float() - logits[0].detach().sigmoid()
     expected = -(ratio * advantage * chosen / 100).masked_fill(step.seen.protected | held, 0)
@@ -103,7 +103,7 @@ def test_the_gradient_of_the_actor_alone_is_bounded(build: Any) -> None:
     for bound in (1e9, 1e-3):
         collect(ppo := build(n_epochs=1, max_grad_norm=bound))
         step, network = ppo.rollout_buffer.steps[0], ppo.policy.network
-        ppo._improve(step, torch.ones(step.seen.tokens.total), torch.tensor(100.0))
+        ppo._gradient_step(step, torch.ones(step.seen.tokens.total), torch.tensor(100.0))
         apart: dict[bool, list[Any]] = {False: [], True: []}
         for name, parameter in network.named_parameters():
             if parameter.grad is not None:
@@ -120,7 +120,7 @@ def test_entropy_is_rewarded(build: Any, monkeypatch: pytest.MonkeyPatch, coeffi
     collect(ppo := build(n_epochs=1, max_grad_norm=1e9, ent_coef=coefficient))
     step, logits = ppo.rollout_buffer.steps[0], watched_logits(ppo, monkeypatch)
     droppable = torch.tensor(100.0)
-    ppo._improve(step, torch.zeros(step.seen.tokens.total), droppable)
+    ppo._gradient_step(step, torch.zeros(step.seen.tokens.total), droppable)
     logit = logits[0].detach()
     keep = logit.sigmoid()
     expected = (coefficient * logit * keep * (1 - keep) / droppable).masked_fill(step.seen.protected, 0)  # of a loss
@@ -134,7 +134,7 @@ def test_advantages_are_divided_by_the_deviation_of_scores(
 ) -> None:
     """But by no less than the lower bound, or prices alone would set the gradient while no answer changes."""
     collect(ppo := build(n_epochs=1, target_kl=None))
-    steps, improve, found = ppo.rollout_buffer.steps, ppo._improve, []
+    steps, improve, found = ppo.rollout_buffer.steps, ppo._gradient_step, []
     scores = spread * torch.tensor([-1.0, 0.0, 2.0, 3.0] * 2)
     for step in steps:
         step.score_advantage = leave_one_out(scores, 4)
@@ -145,7 +145,7 @@ def test_advantages_are_divided_by_the_deviation_of_scores(
         found.append((step, advantage))
         return improve(step, advantage, droppable)
 
-    monkeypatch.setattr(ppo, "_improve", watched)
+    monkeypatch.setattr(ppo, "_gradient_step", watched)
     ppo.set_logger(Logger(None, []))
     ppo.train()
     scale = float(torch.cat([step.score_advantage for step in steps]).std()) if divided_by is None else divided_by
