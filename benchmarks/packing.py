@@ -41,7 +41,7 @@ from rltr.system.timing import timed
 GOALS = {"vit-s": 0.08}
 START = 1
 INDEX_WORK: list[tuple[type, str]] = [
-    (Plan, "groups"), (Plan, "masks"), (Groups, "arrange"), (Groups, "_in_order"), (Forward, "follow")
+    (Plan, "groups"), (Plan, "masks"), (Groups, "arrange"), (Groups, "_in_order"), (Forward, "gather_kept")
 ]  # fmt: skip
 
 

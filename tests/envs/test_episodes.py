@@ -54,9 +54,9 @@ def test_closing_twice_and_stepping_out_of_turn(options: dict[str, Any]) -> None
         ({"cost_weight": (2.0, 1.0)}, "lower one first"),
         ({"group_size": 3}, "whole groups"),
         ({"scoring": "style"}, "quality, accuracy, fidelity"),
-        ({"layers": (2, 1)}, "rising"),
+        ({"layers": (2, 1)}, "ascending"),
         ({"layers": (4,)}, "0 to 3"),
-        ({"layers": ()}, "rising"),
+        ({"layers": ()}, "ascending"),
     ],
 )
 def test_invalid_arguments_are_refused_on_construction(
