@@ -44,7 +44,7 @@ from rltr.selectors.reduced_model import ReducedModel
 GOALS = {"embedded": 0.06, "vit-s": 0.02, "minilm-128": 0.02, "minilm-256": 0.02}
 KEEP_ALL = 1.05
 PARTS = ("policy", "features", "merging", "packing")
-PARTS_OF = [
+PARTS_OF: list[tuple[str, type, str]] = [
     ("deciding", Forward, "_decide"),
     ("choosing", Learned, "__call__"),
     ("features", Observation, "of_decision"),

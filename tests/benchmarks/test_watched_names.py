@@ -5,7 +5,7 @@ import pytest
 from benchmarks.decision_overhead import PARTS_OF
 from benchmarks.packing import INDEX_WORK
 
-TIMED = {(owner, name) for _, owner, name in PARTS_OF} | set(INDEX_WORK)
+TIMED: set[tuple[type, str]] = {(owner, name) for _, owner, name in PARTS_OF} | set(INDEX_WORK)
 
 
 @pytest.mark.parametrize(("owner", "name"), sorted(TIMED, key=lambda pair: (pair[0].__name__, pair[1])))
