@@ -21,7 +21,7 @@ GOAL = 1.03
 
 
 def measure_one(backbone: Backbone, inputs: dict[str, Tensor], rounds: int) -> dict[str, Any]:
-    """Everything kept against native, on one batch."""
+    """Time a reduced pass that keeps all tokens against the native pass, on one batch."""
     reduce = ReducedModel(backbone, KeepAll(), default_layers(backbone.depth))
     native = Contender(partial(backbone.model, **backbone.uncached(inputs)))
     kept = Contender(partial(reduce, inputs), backbone.attached)

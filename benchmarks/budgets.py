@@ -1,11 +1,11 @@
 """Accuracy of budgets: the requested `budget=`, and the measured time of the policy at it, on the test split.
 
 For each policy and budget, the cost weight is looked up, and the policy and the native model are run on the test split.
-By default, the policy is one for the embedded model, trained by the quick recipe; for MiniLM, pass the policy of an
-example (`examples/README.md`). --calibrate measures prices and times first, as `rltr calibrate` does. Without it,
-budgets are fractions of the time on the machine of the training.
+By default, a policy for the embedded model is trained with the quick recipe; for MiniLM, pass the policy of an example
+(`examples/README.md`). --calibrate measures prices and times first, as `rltr calibrate` does. Without it,
+budgets are fractions of the time on the machine where the policy was trained.
 
-Goal: within 0.03 at budgets from 0.4 to 0.9 that the policy was calibrated for.
+Goal: measured time within 0.03 of the budget, at budgets from 0.4 to 0.9 that the policy was calibrated for.
 """
 
 import time
@@ -27,20 +27,20 @@ from rltr.jobs.training import run_train
 from rltr.recipe import load_recipe, stored_recipe
 
 WITHIN = 0.03
-"""How far from a budget the measured time may be."""
+"""Largest accepted distance of the measured time from the budget, as a fraction of the native time."""
 
 
 def measure_one(folder: Path, args: Any) -> tuple[Any, list[dict[str, Any]]]:
-    """The backbone, and a row for every budget."""
+    """Measure one policy; return its backbone and one row per budget."""
     policy = load_policy(folder)
     recipe = load_recipe(stored_recipe(policy.recipe, str(folder)).model_dump(mode="json"), (), {})
     backbone, task = prepare(recipe)
     falling = monotone(policy.calibration)
     if falling[0].time is None:
-        console.print(f"{folder}: calibrated in FLOPs, not in time; a budget is a share of these")
+        console.print(f"{folder}: calibrated in FLOPs, not in time, so budgets are fractions of FLOPs")
     possible = [budget for budget in args.budget if falling[-1].share <= budget <= falling[0].share]
     for budget in sorted(set(args.budget) - set(possible)):
-        console.print(f"{budget}: calibrated for {falling[-1].share:.2f} to {falling[0].share:.2f}, left out")
+        console.print(f"budget {budget} left out: calibrated for {falling[-1].share:.2f} to {falling[0].share:.2f}")
     if not possible:
         return backbone, []
     weights = [weight_for_budget(policy.calibration, budget) for budget in possible]
@@ -75,11 +75,11 @@ def measure_one(folder: Path, args: Any) -> tuple[Any, list[dict[str, Any]]]:
 
 def main() -> None:
     parser = options(__doc__, rounds=2)
-    parser.add_argument("--policy", type=Path, nargs="+", help="policies' folders (default: train one for a minute)")
+    parser.add_argument("--policy", type=Path, nargs="+", help="policy folders (default: train one for a minute)")
     parser.add_argument("--budget", type=float, nargs="+", default=[0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     parser.add_argument("--examples", type=int, default=512, help="test inputs (default 512)")
     parser.add_argument("--calibrate", action="store_true", help="measure prices and times first")
-    parser.add_argument("--cpu-clock", action="store_true", help="processor time of one thread, with --calibrate")
+    parser.add_argument("--cpu-clock", action="store_true", help="calibrate with processor time of one thread")
     args = begin(parser)
     if args.cpu_clock:
         torch.set_num_threads(1)
@@ -99,7 +99,7 @@ def main() -> None:
             rows += found
     off = max((abs(row["off by"]) for row in rows), default=0.0)
     console.print(f"largest distance {off:.3f} (goal: {WITHIN}): {'met' if rows and off <= WITHIN else 'not met'}")
-    del args.clock  # no setting
+    del args.clock  # not a setting to store
     if rows:
         finish(args, backbone, rows, worst=off)
 

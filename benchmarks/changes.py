@@ -1,4 +1,4 @@
-"""Compare the same figure in two results of a benchmark: the difference, and how large it could be by chance."""
+"""Compare two results of a benchmark: the difference of each figure, and how large it could be by chance."""
 
 import json
 import math
@@ -15,13 +15,13 @@ from rltr.evaluate.results import read_json
 
 @dataclass(frozen=True)
 class Results:
-    """What a file holds.
+    """Contents of a results file.
 
     Attributes:
-        name: the benchmark.
-        environment: where it was measured.
-        settings: of the benchmark.
-        tables: rows by their layout's name; one, but for ``benchmarks.gpu``.
+        name: name of the benchmark.
+        environment: machine and versions.
+        settings: settings of the benchmark.
+        tables: layout and rows of each table; ``benchmarks.gpu`` has several, every other benchmark one.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Change:
     """A figure before and after.
 
     Attributes:
-        what: was measured, in words.
-        figure: of it.
-        old: its value before.
-        new: its value after.
-        noise: how far apart both may be by chance; None where no interval was stored.
+        what: description of what was measured.
+        figure: the figure.
+        old: value before.
+        new: value after.
+        noise: combined half width of both 95 % intervals; None if no interval was stored.
     """
 
     what: str
@@ -50,21 +50,24 @@ class Change:
 
     @property
     def worse_by(self) -> float:
-        """How much worse it is, in its own unit; negative if it is better."""
+        """How much worse the new value is, in the figure's unit; negative if it is better."""
         return self.new - self.old if self.figure.better == "lower" else self.old - self.new
 
     @property
     def within_noise(self) -> bool:
-        """Whether chance alone may have made the difference."""
+        """Whether the difference may be due to chance."""
         return abs(self.worse_by) <= (self.noise or 0.0)
 
     def fails(self, tolerance: float) -> bool:
-        """Whether it is worse by more than the noise and a share of the old value; of ``true``, at all."""
+        """Whether the figure is worse by more than the noise plus ``tolerance`` times the old value.
+
+        A figure that should be true has no tolerance.
+        """
         allowed = 0.0 if self.figure.better == "true" else tolerance * abs(self.old)
         return self.worse_by > (self.noise or 0.0) + allowed
 
     def verdict(self, tolerance: float) -> str:
-        """In words."""
+        """Describe the change in one or two words."""
         if self.within_noise:
             return "same" if self.noise is None else "within noise"
         unknown = "" if self.noise is not None or self.figure.better == "true" else ", noise unknown"
@@ -74,10 +77,10 @@ class Change:
 
 
 def read(path: Path) -> Results:
-    """What a file holds.
+    """Read a results file.
 
     Raises:
-        RltrError: if it is no result of a benchmark or an evaluation, or of one without figures to compare.
+        RltrError: if it is not a result of a benchmark or an evaluation, or if its benchmark has no figures to compare.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -88,19 +91,19 @@ def read(path: Path) -> Results:
         tables = {"evaluation": (ROWS["evaluation"], [vars(point) for point in evaluation.points])}
         return Results("evaluation", evaluation.environment, {}, tables)
     if not isinstance(data, dict) or not data.keys() >= {"benchmark", "environment", "settings"}:
-        raise RltrError(f"{path} is no result of a benchmark: give JSON files that benchmarks wrote with --out")
+        raise RltrError(f"{path} is not a result of a benchmark: give JSON files that benchmarks wrote with --out")
     name = data["benchmark"]
     if "parts" in data:
         tables = {part: (PARTS[part], rows) for part, rows in data["parts"].items() if part in PARTS}
     elif name in ROWS:
         tables = {name: (ROWS[name], data["rows"])}
     else:
-        raise RltrError(f"{path} is of {name}, which has no figures to compare; those that have are {', '.join(ROWS)}")
+        raise RltrError(f"{path} is a result of {name}, which has no figures to compare; these have: {', '.join(ROWS)}")
     return Results(name, data["environment"], _settings(data["settings"]), tables)
 
 
 def _settings(stored: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings by name; some files were put together from several runs, and hold a list of theirs."""
+    """Settings by name; a file that combines several runs has a list of settings, and then each name has a list."""
     if isinstance(stored, Mapping):
         return dict(stored)
     values: dict[str, list[Any]] = defaultdict(list)
@@ -111,7 +114,7 @@ def _settings(stored: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[s
 
 
 def changes(old: Results, new: Results) -> tuple[list[Change], list[str]]:
-    """Every figure that both have, and what only one of them has."""
+    """Compare all figures that both results have; also list what only one of them has."""
     found: list[Change] = []
     alone: list[str] = []
     for table in dict.fromkeys([*old.tables, *new.tables]):
@@ -121,13 +124,13 @@ def changes(old: Results, new: Results) -> tuple[list[Change], list[str]]:
         alone += [f"only in NEW: {table}, {what}" for what in after if what not in before]
         for what, row in before.items():
             if what in after:
-                said = what if len(old.tables) == 1 else f"{table}, {what}"
-                found += _of_rows(said, layout, row, after[what])
+                label = what if len(old.tables) == 1 else f"{table}, {what}"
+                found += _row_changes(label, layout, row, after[what])
     return found, alone
 
 
 def _by_key(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Rows by what was measured, in words; of several with the same, all but the first are numbered."""
+    """Rows by a description of what was measured; repeated descriptions are numbered from the second on."""
     found: dict[str, Mapping[str, Any]] = {}
     seen: dict[str, int] = defaultdict(int)
     for row in rows:
@@ -137,7 +140,7 @@ def _by_key(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapp
     return found
 
 
-def _of_rows(what: str, layout: Layout, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+def _row_changes(what: str, layout: Layout, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     for figure in layout.figures:
         before, after = figure.value(old), figure.value(new)
         if before is None or after is None:

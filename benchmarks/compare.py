@@ -1,11 +1,11 @@
 """Compare two results of the same benchmarks, before and after a change: is a figure better, worse, or unchanged?
 
-OLD and NEW are JSON files of benchmarks or of ``rltr evaluate``, or folders of such; in folders, files with the same
-name are compared. A difference is within the noise if it is less than the combined 95 % intervals (the root of the sum
-of the squares of their half widths). Figures without an interval are marked in the table.
+OLD and NEW are JSON files of benchmarks or of ``rltr evaluate``, or folders of such files. In folders, files with the
+same name are compared. A difference is within the noise if it is at most the combined 95 % intervals (the root of the
+sum of the squares of their half widths). Figures without an interval are marked in the table.
 
-Results of two machines, devices, precisions or numbers of threads are refused, unless --anyway. The exit status is 1 if
-a figure is worse by more than the noise and --tolerance, and 2 if the results cannot be compared.
+Results from different machines, devices, precisions or numbers of threads are compared only with --anyway. The exit
+status is 1 if a figure is worse by more than the noise and --tolerance, and 2 if the results cannot be compared.
 """
 
 import argparse
@@ -20,21 +20,21 @@ from benchmarks.changes import Change, Results, changes, read
 from rltr.errors import RltrError
 
 console = Console()
-console.width = max(console.width, 150)  # a log file has no width of its own
+console.width = max(console.width, 150)  # the default width for log files is too small for the tables
 MACHINE = ("device", "processor", "system", "vector instructions", "threads", "dtype")
-"""What must agree of the environment: times of two of these say nothing about a change of the code."""
+"""Parts of the environment that must be equal; otherwise a difference in times says nothing about the code."""
 UNLIKE = {"out", "load", "rounds", "minutes", "runs", "run", "policy", "cpu_clock", "quick"}
-"""Settings that may differ without a word: how long was measured, and where things lie."""
+"""Settings that may differ without a note: length of the measurement, and paths."""
 
 
 def differences(old: Results, new: Results) -> tuple[list[str], list[str]]:
-    """What differs of the machine, which forbids a comparison, and of versions and settings, which is said."""
+    """List differences of the machine, which prevent a comparison, and other differences, which are only printed."""
     machine = [
         f"{name}: {old.environment.get(name, '?')} and {new.environment.get(name, '?')}"
         for name in MACHINE
         if old.environment.get(name) != new.environment.get(name)
     ]
-    rest = [
+    other = [
         f"{name}: {first.get(name)} and {second.get(name)}"
         for first, second, unlike in (
             (old.environment, new.environment, {*MACHINE, "date"}),
@@ -43,11 +43,11 @@ def differences(old: Results, new: Results) -> tuple[list[str], list[str]]:
         for name in sorted(first.keys() | second.keys())
         if name not in unlike and first.get(name) != second.get(name)
     ]
-    return machine, rest
+    return machine, other
 
 
 def pairs(old: Path, new: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Files that belong together, and what has no partner.
+    """Pair the files to compare; also list the files that only one folder has.
 
     Raises:
         RltrError: if one is a folder and the other is not, or they share no file.
@@ -65,22 +65,24 @@ def pairs(old: Path, new: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
 
 
 def compare(old: Path, new: Path, anyway: bool) -> tuple[list[Change], list[str]]:
-    """The changes of two files, and what is to be said of them.
+    """Compare two files; return the changes and notes to print.
 
     Raises:
-        RltrError: if they are of two benchmarks or, unless ``anyway``, of two machines.
+        RltrError: if they are results of different benchmarks or, unless ``anyway``, from different machines.
     """
     before, after = read(old), read(new)
     if before.name != after.name:
-        raise RltrError(f"{old} is of {before.name}, and {new} of {after.name}: compare two results of one benchmark")
-    machine, rest = differences(before, after)
+        raise RltrError(
+            f"{old} is a result of {before.name}, {new} of {after.name}: compare two results of one benchmark"
+        )
+    machine, other = differences(before, after)
     if machine and not anyway:
         raise RltrError(
-            f"{old} and {new} were not measured under the same conditions ({'; '.join(machine)}), so a difference says "
-            "nothing of a change between them. Measure again under the same, or add --anyway"
+            f"{old} and {new} were not measured under the same conditions ({'; '.join(machine)}), so a difference "
+            "says nothing about the code. Measure again under the same conditions, or add --anyway"
         )
     found, alone = changes(before, after)
-    return found, [*(f"not the same: {what}" for what in machine + rest), *alone]
+    return found, [*(f"not the same: {what}" for what in machine + other), *alone]
 
 
 def show(title: str, found: Sequence[Change], tolerance: float) -> None:
@@ -98,20 +100,20 @@ def show(title: str, found: Sequence[Change], tolerance: float) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old", type=Path, metavar="OLD", help="a result, or a folder of them")
+    parser.add_argument("old", type=Path, metavar="OLD", help="a result, or a folder of results")
     parser.add_argument("new", type=Path, metavar="NEW", help="the same, after the change")
     parser.add_argument(
-        "--tolerance", type=float, default=0.02, help="how much worse may be, as a share of the old (default 0.02)"
+        "--tolerance", type=float, default=0.02, help="accepted loss, as a fraction of the old value (default 0.02)"
     )
-    parser.add_argument("--anyway", action="store_true", help="compare results of two machines all the same")
+    parser.add_argument("--anyway", action="store_true", help="also compare results from different machines")
     args = parser.parse_args()
     try:
-        together, said = pairs(args.old, args.new)
-        compared = [(old, *compare(old, new, args.anyway)) for old, new in together]
+        paired, notes = pairs(args.old, args.new)
+        compared = [(old, *compare(old, new, args.anyway)) for old, new in paired]
     except RltrError as error:
         console.print(f"[red]{error}", highlight=False)
         return 2
-    for line in said:
+    for line in notes:
         console.print(line, highlight=False)
     for old, found, more in compared:
         show(old.stem, found, args.tolerance)

@@ -1,15 +1,16 @@
 """Overhead of decisions: time of policy, features, merging and packing in a pass, as a share of the native time.
 
-The parts are timed inside of the reduced forward pass. The *policy* is its network and its prices; *features* are unit
-vectors, redundancy and the pooled token's attention; *merging* is partners, averages and the new index; *packing* is
-the index work for rows of different lengths and for the output, including that in layers (:mod:`benchmarks.packing`).
+The parts are timed inside the reduced forward pass. *policy* is the network and the prices; *features* are normalised
+hidden states, redundancy and the pooled token's attention; *merging* is finding partners, averaging and the new index;
+*packing* is the index work for rows of different lengths and for the output, including that in layers
+(:mod:`benchmarks.packing`).
 
-The policy is an untrained one whose last layers have random weights, so that rows keep different numbers of tokens, as
-with a trained one; its threshold is moved until the pass has the wanted cost. With --policy a trained one takes its
-place for the embedded model, at its calibrated budget. Cost 1 keeps everything: there, the pass as a whole is what
-counts.
+The policy is untrained. Its last layers have random weights, so that rows keep different numbers of tokens, as with a
+trained policy, and its threshold is tuned until the pass has the wanted cost. --policy replaces it, for the embedded
+model, with a trained policy at the cost weight calibrated for that cost. At cost 1 all tokens are kept, and the time of
+the whole pass is judged.
 
-Goal: at most 6 % for the embedded model, 2 % for a ViT-S and a MiniLM; a pass that keeps everything, at most 1.05.
+Goal: at most 6 % for the embedded model and 2 % for ViT-S and MiniLM; at most 1.05 for a pass that keeps all tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,12 +53,15 @@ PARTS_OF: list[tuple[str, type, str]] = [
     ("packing", Forward, "_on_grid"),
     *(("packing", owner, name) for owner, name in INDEX_WORK),
 ]
-"""What is timed under which name; the second is a part of the first, and the third one of the second."""
+"""Name, class and method of everything that is timed.
+
+``features`` is part of ``choosing``, which is part of ``deciding``; the parts are found by subtraction.
+"""
 
 
 @contextmanager
 def parts_timed(device: torch.device) -> Iterator[list[dict[str, float]]]:
-    """Yield a list that gets the seconds of :data:`PARTS`, and of ``all`` together, of every reduced pass."""
+    """Yield a list; every reduced pass appends its seconds of each of :data:`PARTS`, and their sum as ``all``."""
     passes: list[dict[str, float]] = []
     watch = Watch()
     call = ReducedModel.__call__
@@ -97,13 +101,13 @@ def uneven_policy(backbone: Backbone, grid: int) -> TokenPolicy:
 
 
 def last_of_threshold(network: TokenPolicy) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the layer that gives each row its threshold."""
+    """Weight and bias of the layer that computes each row's threshold."""
     *_, weight, bias = network.threshold.parameters()
     return weight, bias
 
 
 def tune(reduce: ReducedModel, network: TokenPolicy, pricing: Pricing, inputs: dict[str, Tensor], cost: float) -> None:
-    """Move the policy's threshold, by bisection, until a pass costs what it should, as a share of the dense FLOPs."""
+    """Tune the policy's threshold by bisection, until a pass has the wanted cost, as a fraction of the dense FLOPs."""
     low, high = -8.0, 8.0
     _, bias = last_of_threshold(network)
     with torch.inference_mode(), reduce.backbone.attached():
@@ -117,7 +121,12 @@ def tune(reduce: ReducedModel, network: TokenPolicy, pricing: Pricing, inputs: d
 
 @dataclass(frozen=True)
 class Reduced:
-    """A reduced pass: what runs it, and how many tokens of a row are left after each decision, on average."""
+    """A reduced pass.
+
+    Attributes:
+        reduce: runs the pass.
+        kept: mean number of tokens per row after each decision.
+    """
 
     reduce: ReducedModel
     kept: list[int]
@@ -126,14 +135,14 @@ class Reduced:
 def reduced_to(
     cost: float, backbone: Backbone, inputs: dict[str, Tensor], removal: Removal = "merge", policy: Policy | None = None
 ) -> Reduced:
-    """A pass of a policy that has a cost, as a share of the dense one's; 1 keeps everything.
+    """Build a reduced pass with a policy that has a given cost.
 
     Args:
-        cost: 0 to 1.
+        cost: fraction of the dense FLOPs, 0 to 1; 1 keeps all tokens.
         backbone: the model.
-        inputs: a batch for it, where it is.
-        removal: what happens to dropped tokens.
-        policy: a trained one; without it an untrained one is tuned.
+        inputs: a batch on the model's device.
+        removal: what happens to removed tokens.
+        policy: a trained policy; None tunes an untrained one.
     """
     grid = row_length(backbone, {key: value[:1] for key, value in inputs.items()})
     if policy and cost < 1:
@@ -157,20 +166,20 @@ def reduced_to(
 def measure_one(
     backbone: Backbone, inputs: dict[str, Tensor], reduced: Reduced, cost: float, rounds: int, goal: float
 ) -> dict[str, Any]:
-    """The parts of a pass with a policy, and the pass as a whole, over the native time.
+    """Time a pass with a policy, and its parts, as fractions of the native time.
 
     Args:
         backbone: the model.
-        inputs: a batch for it, where it is.
-        reduced: of :func:`reduced_to`.
-        cost: that it was made for.
-        rounds: of alternation.
-        goal: for the decisions' share of the native time.
+        inputs: a batch on the model's device.
+        reduced: the pass, from :func:`reduced_to`.
+        cost: the cost it was built for.
+        rounds: rounds of alternation.
+        goal: largest accepted time of decisions, as a fraction of the native time.
     """
     native = Contender(partial(backbone.model, **backbone.uncached(inputs)))
     with parts_timed(backbone.device) as passes:
         found = abba(Contender(partial(reduced.reduce, inputs), backbone.attached), native, backbone.device, rounds)
-    # The first pass warms up; a round has two.
+    # The first pass warms up; each round has two passes.
     spent = [[sum(two[part] for two in pair) for pair in batched(passes[1:], 2)] for part in ("all", *PARTS)]
     (share, interval), *shares = (median_ratio(own, found.second) for own in spent)
     ratio = found.ratio[0]
@@ -195,7 +204,13 @@ def main() -> None:
     parser = options(__doc__, rounds=10)
     add_size_options(parser)
     parser.add_argument("--model", choices=list(GOALS), nargs="+", default=list(GOALS))
-    parser.add_argument("--cost", type=float, nargs="+", default=[1.0, 0.9, 0.7, 0.5, 0.3], help="of the pass")
+    parser.add_argument(
+        "--cost",
+        type=float,
+        nargs="+",
+        default=[1.0, 0.9, 0.7, 0.5, 0.3],
+        help="costs of the pass, as fractions of the dense FLOPs",
+    )
     parser.add_argument("--removal", choices=["merge", "drop"], default="merge")
     parser.add_argument("--policy", type=Path, help="a trained policy of the embedded model")
     args = begin(parser)

@@ -2,14 +2,14 @@
 
     python -m benchmarks.drop_bounds
 
-The share of 1,000 draws in which a bound at a confidence of 0.9 is at most one point, where a given share of answers
-becomes wrong and a smaller one right, so that less than a point is lost. Of bounds that are always valid, the one
-with the larger share is the better one. Needs a minute or two on one core and no model.
+In each setting, a given fraction of answers becomes wrong and a smaller one becomes right, so that accuracy drops by
+less than one point. The table has the fraction of 1,000 draws in which a bound at a confidence of 0.9 is at most one
+point. Among bounds that are always valid, a larger fraction is better. Needs a minute or two on one core and no model.
 
 exact      the bound that calibration uses (rltr.deploy.drop_bound.paired_bound).
-two        Clopper's and Pearson's bounds of the losses from above and of the gains from below, each with half the risk.
-betting    the bound for answers that are more or less right (rltr.deploy.drop_bound.betting_bound).
-hoeffding  Hoeffding's and Bentkus's for any bounded mean (Bates et al. 2021), as Learn then Test uses it.
+two        Clopper-Pearson: the upper bound of the losses minus the lower one of the gains, each with half the risk.
+betting    the bound for metrics with values between right and wrong (rltr.deploy.drop_bound.betting_bound).
+hoeffding  the Hoeffding-Bentkus bound for any bounded mean (Bates et al. 2021), as used by Learn then Test.
 """
 
 import math

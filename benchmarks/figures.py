@@ -1,4 +1,4 @@
-"""The columns of each benchmark's rows: which are figures, how they improve, and which identify a row."""
+"""The columns of each benchmark's rows: which are figures, whether lower or higher is better, which identify a row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Figure:
-    """A column that two results are compared by.
+    """A column whose values are compared.
 
     Attributes:
         column: its name.
-        better: which way it gets better: ``lower`` (by its size, whatever the sign), ``higher``, or ``true``.
-        interval: column of its 95 % interval, or the columns of its lowest and highest value; None if it has neither.
+        better: which values are better: ``lower`` (by absolute value), ``higher``, or ``true``.
+        interval: column of the 95 % interval, or columns of the lowest and highest value; None if there are neither.
     """
 
     column: str
@@ -20,14 +20,14 @@ class Figure:
     interval: str | tuple[str, str] | None = None
 
     def value(self, row: Mapping[str, Any]) -> float | None:
-        """What a row says; None if nothing."""
+        """The figure's value in a row; None if the row has none."""
         found = row.get(self.column)
         if found is None:
             return None
         return abs(float(found)) if self.better == "lower" else float(found)
 
     def noise(self, row: Mapping[str, Any]) -> float | None:
-        """Half of the width of its interval; None if there is none."""
+        """Half the width of the interval in a row; None if the row has none."""
         ends: Any = [row.get(name) for name in self.interval] if isinstance(self.interval, tuple) else None
         ends = ends or (row.get(self.interval) if isinstance(self.interval, str) else None)
         if ends is None or None in ends:
@@ -41,8 +41,8 @@ class Layout:
     """How the rows of a benchmark are read.
 
     Attributes:
-        key: columns that say what was measured; of rows with the same, the first is compared with the first, and so on.
-        figures: columns that say what was found.
+        key: columns that identify what was measured; rows with the same key are compared in their order.
+        figures: columns with measured values.
     """
 
     key: tuple[str, ...]
@@ -86,7 +86,7 @@ ROWS: dict[str, Layout] = {
     "stock_ppo": Layout(("method", "setting"), (Figure("accuracy", "higher", "95 %"), Figure("latency", "lower"))),
     "vector_env": Layout(("inputs", "keep"), (Figure("ratio", "higher", "95 %"), Figure("native steps/s", "higher"))),
 }
-"""By benchmark; ``evaluation`` is what ``rltr evaluate`` writes."""
+"""Layout of each benchmark; ``evaluation`` is what ``rltr evaluate`` writes."""
 PARTS: dict[str, Layout] = {
     "kernels": Layout(("case", "backend", "rows", "sizes", "pattern"), (Figure("met", "true"),)),
     "proofs": Layout(("case",), (Figure("met", "true"),)),
@@ -106,4 +106,4 @@ PARTS: dict[str, Layout] = {
     "prices": Layout(("case", "FLOPs"), PRICES),
     "memory": Layout(("case", "pass"), (Figure("peak MB", "lower"), Figure("peak / native", "lower"))),
 }
-"""Of ``benchmarks.gpu``, by part."""
+"""Layout of each part of ``benchmarks.gpu``."""

@@ -1,6 +1,7 @@
-"""Cost of returning freed memory to the system: native passes of the embedded model, with and without doing so.
+"""Cost of returning freed memory to the system, in native passes of the embedded model.
 
-One process, one batch, many passes each: the median time, and the page faults of a pass. Only glibc has the setting.
+One process runs many passes of one batch, first with and then without returning memory. Reported are the median time
+and the page faults per pass. Only glibc has the setting.
 """
 
 import resource
@@ -17,7 +18,7 @@ from rltr.system.timing import timed
 
 
 def passes(rounds: int, batch: int) -> dict[str, Any]:
-    """Median seconds, and fewest and most page faults, of native passes."""
+    """Measure native passes: median seconds, and fewest and most page faults."""
     backbone, inputs = embedded(), test_images(batch)
     seconds, faults = [], []
     with torch.inference_mode():
@@ -37,7 +38,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     before = passes(args.rounds, args.batch)
     if not keep_freed_memory():
-        Console().print("this system has no such setting, or it is set already: both rows are the same")
+        Console().print("this system has no such setting, or it is already set: both rows measure the same")
     after = passes(args.rounds, args.batch)
     finish(args, embedded(), [{"freed memory": "given back", **before}, {"freed memory": "kept", **after}])
 

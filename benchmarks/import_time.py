@@ -1,7 +1,8 @@
 """Time to import `rltr.attach` in a program that has already imported transformers' model classes.
 
-Each measurement is a new process. It imports what a program has that loads a model (torch, transformers' auto classes
-and one model's own class), then `rltr.attach` on top, and prints the seconds of the second part. The median counts.
+Each measurement is a new process. It imports what a program that loads a model has already imported (torch,
+transformers' auto classes and one model class), then imports `rltr.attach`, and prints the seconds of the second step.
+The result is the median.
 
 Goal: at most 0.3 s.
 """
@@ -26,14 +27,14 @@ print(time.perf_counter() - begun)
 
 
 def seconds() -> float:
-    """One measurement."""
+    """Measure the import once, in a new process; seconds."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def main() -> None:
     args = begin(options(__doc__, rounds=7))
-    seconds()  # compiles what was never imported before
+    seconds()  # compiles modules that were never imported before
     found = sorted(seconds() for _ in range(args.rounds))
     row: dict[str, Any] = {
         "seconds": median(found),

@@ -1,21 +1,21 @@
 """The demo's recipe with several seeds against every baseline, at equal measured latency on the embedded test set.
 
-Trains each seed with `rltr train` in a process of its own (time and peak memory are those of the whole process), or
-takes finished runs (--runs). Then one sweep measures all seeds' policies and all baselines, in alternation with the
+Trains each seed with `rltr train` in a separate process (time and peak memory are those of the whole process), or
+takes finished runs (--runs). One sweep then measures all seeds' policies and all baselines, in alternation with the
 native model. Baselines get more keep rates than in the report, so that each covers the whole range of latencies, and
-two sets of decision layers: the policy's own, and layers 1, 2, 3, … without the last two (every second one in models of
-more than 8 layers); the better one counts at each latency. The untrained policy, which has the priors and nothing
-learned, is a baseline, too.
+two sets of decision layers: the policy's, and layers 1, 2, 3, … without the last two (every second one in models of
+more than 8 layers); the better set counts at each latency. The untrained policy, which has only the priors, is a
+baseline, too.
 
 Beside the JSON file in --out, the sweep's own results (…-points.json) and a figure (….png) are written.
 
-Judged is the mean over the seeds minus the best baseline. Its 95 % interval covers what would be different next time:
-the trainings (by the spread between seeds) and the test images (drawn anew a thousand times, the same for all methods);
-see rltr.evaluate.statistics.seeds_interval. Measured times are taken as they are. The verdict is `above` or `below` if
-the interval excludes 0, and `level` if it includes 0: then this test cannot tell.
+The verdict is on the mean over the seeds minus the best baseline. Its 95 % interval covers the trainings (by the spread
+between seeds) and the test images (resampled a thousand times, the same for all methods), but not the measured times;
+see rltr.evaluate.statistics.seeds_interval. The verdict is `above` or `below` if the interval excludes 0, and `level`
+if it includes 0: then this test cannot tell.
 
-Goals: training in at most 5 minutes and 2 GB; below 0.8 of the native time a mean above every baseline, and from there
-on a mean that is not below the best one by more than the interval. Both can be met at `level`: read goal and verdict.
+Goals: training in at most 5 minutes and 2 GB; below 0.8 of the native time, a mean above every baseline; from 0.8 on, a
+mean that is not below the best baseline by more than the interval. Both can be met at `level`: read goal and verdict.
 """
 
 import argparse
@@ -45,16 +45,16 @@ from rltr.system.folders import POLICY_FOLDER
 KEEP_RATES = (0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 MINUTES, GIGABYTES = 5, 2
 EQUAL_FROM = 0.8
-"""From this latency on it is enough to be as good as the best baseline: hardly any token needs to leave."""
+"""From this latency on it is enough to be as good as the best baseline: hardly any token has to be removed."""
 
 
 def train(seed: int, out: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one seed as a user would; what the process took."""
+    """Train one seed by the command line; return minutes and peak memory of the process."""
     command = [sys.executable, "-m", "rltr", "train", "--recipe", "demo", "--seed", str(seed), "--out", str(out)]
     command += ["--threads", str(args.threads), *(part for change in args.set for part in ("--set", change))]
     began = time.perf_counter()
     process = subprocess.Popen(command)
-    # Only wait4 tells the peak memory of one child; Windows has no such call.
+    # Only wait4 gives the peak memory of a single child; Windows has no such call.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     minutes = (time.perf_counter() - began) / 60
@@ -66,20 +66,20 @@ def train(seed: int, out: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def points_of(name: str, policy: Policy, recipe: Recipe, backbone: Any) -> list[OperatingPoint]:
-    """The policy's operating points under a name of its own."""
+    """The policy's operating points, with ``name`` as their method."""
     policy.check_fits(backbone)
     return [replace(point, method=name) for point in policy_points(backbone, policy, recipe.evaluation.cost_weights)]
 
 
 def usual_layers(depth: int) -> range:
-    """Decision layers that a baseline would be given by itself: early enough to save much, none before layer 0."""
+    """Usual decision layers of a baseline: early enough to save much, but not layer 0."""
     return range(1, max(depth - 2, 2), 2 if depth > 8 else 1)
 
 
 def at_equal_latency(
     evaluation: Evaluation, names: Sequence[str], latencies: Sequence[float]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The mean over the policies beside the best baseline at each latency, and every policy for itself."""
+    """Compare the mean over the policies, and each single policy, with the best baseline at each latency."""
     curves, resampled = evaluation.curves("latency"), evaluation.resampled()
     policies = {name: [s for s in curves if s.startswith(f"{name} ")][0] for name in names}
     baselines = {series: points for series, points in curves.items() if series not in policies.values()}
@@ -96,7 +96,7 @@ def at_equal_latency(
         accuracies = [found.quality for found in here if found.quality is not None]
         differences = [found.difference for found in here if found.difference is not None]
         best, interval, met = here[0].best, None, None
-        # A seed or a baseline that was not measured here leaves the question open.
+        # No verdict if a seed or every baseline lacks a measurement at this latency.
         if best is not None and len(differences) == len(names):
             own = sum(draws[series][:, place] for series in policies.values()) / len(names)
             interval = seeds_interval(differences, own - draws[best][:, place], evaluation.examples)
@@ -133,7 +133,7 @@ def at_equal_latency(
 
 
 def draw(evaluation: Evaluation, names: Sequence[str], path: Path) -> None:
-    """All policies in one colour over the baselines, the first with its 95 % band."""
+    """Plot all policies in one colour over the baselines, the first with its 95 % band."""
     baselines = [point for point in evaluation.points if point.method not in names]
     first = [replace(point, method=POLICY) for point in evaluation.points if point.method == names[0]]
     shown = replace(evaluation, points=first + baselines)
@@ -148,12 +148,12 @@ def draw(evaluation: Evaluation, names: Sequence[str], path: Path) -> None:
 
 
 def sweep(recipe: Recipe, policies: Mapping[str, Policy], args: argparse.Namespace) -> tuple[Evaluation, Any]:
-    """One run of alternation over all policies and baselines."""
+    """Measure all policies and baselines, in alternation with the native model."""
     backbone, task = prepare(recipe)
     test = task.test.at_most(args.examples)
     first = next(iter(policies.values()))
     points = [point for name, policy in policies.items() for point in points_of(name, policy, recipe, backbone)]
-    # Before training, all seeds are the same policy.
+    # All seeds start from the same policy, so one untrained policy is enough.
     points += policy_points(backbone, first, (), untrained=recipe.evaluation.cost_weights)
     schedules = first.layers, usual_layers(backbone.depth)
     points += baseline_points(backbone, recipe.evaluation.methods, args.keep_rates, *schedules)
@@ -176,12 +176,14 @@ def sweep(recipe: Recipe, policies: Mapping[str, Policy], args: argparse.Namespa
 def main() -> None:
     parser = options(__doc__, rounds=1)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--folder", type=Path, default=Path("runs/learning"), help="for the runs that are trained")
+    parser.add_argument("--folder", type=Path, default=Path("runs/learning"), help="folder for the trained runs")
     parser.add_argument("--runs", type=Path, nargs="+", help="finished runs to measure instead of training")
     parser.add_argument("--set", action="append", default=[], help="change the demo's recipe: learner.rollouts=2048")
-    parser.add_argument("--keep-rates", type=float, nargs="+", default=list(KEEP_RATES), help="of the baselines")
+    parser.add_argument(
+        "--keep-rates", type=float, nargs="+", default=list(KEEP_RATES), help="keep rates of the baselines"
+    )
     parser.add_argument("--latencies", type=float, nargs="+", default=list(COSTS))
-    parser.add_argument("--examples", type=int, help="at most so many test images")
+    parser.add_argument("--examples", type=int, help="largest number of test images")
     args = begin(parser)
     trained = [] if args.runs else [train(seed, args.folder / f"seed-{seed}", args) for seed in args.seeds]
     runs = args.runs or [Path(entry["run"]) for entry in trained]
@@ -189,7 +191,7 @@ def main() -> None:
     recipes = [Recipe.model_validate(policy.recipe) for policy in loaded]
     policies = {f"policy seed {recipe.learner.seed}": policy for recipe, policy in zip(recipes, loaded, strict=True)}
     if len(policies) < len(loaded):
-        raise SystemExit("two of the runs have the same seed: name runs of different seeds")
+        raise SystemExit("two runs have the same seed: pass runs with different seeds")
     evaluation, backbone = sweep(recipes[0], policies, args)
     rows, each = at_equal_latency(evaluation, list(policies), args.latencies)
     more = {

@@ -1,7 +1,7 @@
 """Peak memory of merging on long inputs: the peak of a process that runs one reduced pass, against a native pass.
 
 Every measurement is a separate process, because a process's recorded peak never decreases. Peaks include Python and
-torch; the share "of the pass" excludes the memory in use when the pass began. An untrained policy decides in two of
+torch; "of the pass" excludes the memory in use when the pass began. An untrained policy decides in two of
 four layers, and removes half of the tokens at each. The encoder has full attention, the decoder is causal.
 
 Goal: at most 1.3 times the native peak at 10,000 tokens.
@@ -34,7 +34,7 @@ MODES = ("native", "drop", "merge")
 
 
 def model(kind: str, tokens: int, width: int) -> PreTrainedModel:
-    """Four layers with random weights."""
+    """A model of four layers with random weights; ``kind`` is ``encoder`` or ``decoder``."""
     shape: dict[str, Any] = {
         "hidden_size": width,
         "num_hidden_layers": 4,
@@ -47,7 +47,7 @@ def model(kind: str, tokens: int, width: int) -> PreTrainedModel:
 
 
 class HalfByPolicy(Selector):
-    """All that a trained policy computes, and the half of the tokens that it would rather keep."""
+    """Runs a policy network and keeps the half of the tokens with the highest keep logits."""
 
     def __init__(self, backbone: Backbone, tokens: int) -> None:
         config = PolicyConfig(backbone.width, backbone.depth, tokens, backbone.family.pooled)
@@ -55,14 +55,14 @@ class HalfByPolicy(Selector):
         self.pricing = Pricing(FlopsCost.count(backbone.layers), LAYERS, backbone.depth, tokens)
 
     def __call__(self, decision: Decision) -> Choice:
-        """Who stays."""
+        """Which tokens to keep."""
         count = decision.tokens.count
         seen = Observation.of_decision(decision, self.pricing.per_token(decision.index, count), count / decision.begun)
         return Choice(keep_best(self.policy(seen), decision, 0.5))
 
 
 def measure_here(kind: str, mode: str, tokens: int, width: int) -> dict[str, float]:
-    """Run one pass in this process: megabytes it held before, and its peak."""
+    """Run one pass in this process; peak megabytes of the process before and after the pass."""
     backbone = Backbone(model(kind, tokens, width))
     inputs = {"input_ids": torch.randint(0, 100, (1, tokens))}
     with torch.inference_mode(), backbone.attached():
@@ -76,13 +76,13 @@ def measure_here(kind: str, mode: str, tokens: int, width: int) -> dict[str, flo
 
 
 def peak() -> float:
-    """The most memory this process has held, in megabytes."""
+    """Peak memory of this process so far, in megabytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 2**20 if sys.platform == "darwin" else most / 2**10
 
 
 def measure(kind: str, mode: str, args: argparse.Namespace) -> dict[str, float]:
-    """The same in a process of its own."""
+    """Run :func:`measure_here` in a new process."""
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""The models that are timed: the embedded one, and others with random weights in the geometries of known ones."""
+"""The models that are timed: the embedded one, and well-known architectures with random weights; and their inputs."""
 
 import argparse
 from typing import Any
@@ -58,23 +58,23 @@ def _frozen(auto: Any, config: PreTrainedConfig, dtype: torch.dtype) -> Backbone
 
 
 def words(backbone: Backbone, rows: int, length: int) -> dict[str, Tensor]:
-    """So many rows of random words, without padding."""
+    """Random token ids ``(rows, length)``, without padding."""
     return {"input_ids": torch.randint(1000, backbone.config.vocab_size, (rows, length))}
 
 
 def tokens_per_row(backbone: Backbone) -> int:
-    """Patches and CLS."""
+    """Number of tokens of an image: patches and CLS."""
     return int((backbone.config.image_size // backbone.config.patch_size) ** 2 + 1)
 
 
 def noise(backbone: Backbone, rows: int) -> dict[str, Tensor]:
-    """So many random images for a backbone."""
+    """Random images ``(rows, channels, height, width)`` of the model's size and precision."""
     side, channels = backbone.config.image_size, backbone.config.num_channels
     return {"pixel_values": torch.randn(rows, channels, side, side, dtype=backbone.dtype)}
 
 
 def texts(backbone: Backbone, rows: int, shortest: int = 128, longest: int = 512) -> dict[str, Tensor]:
-    """So many random texts of uneven lengths, one of them the longest, padded as a tokenizer pads them."""
+    """Random texts ``(rows, longest)`` with evenly spaced lengths, padded on the right."""
     counts = torch.linspace(longest, shortest, rows).round().long()
     mask = (torch.arange(longest) < counts[:, None]).long()
     ids = torch.randint(1000, backbone.config.vocab_size, (rows, longest)) * mask
@@ -92,21 +92,21 @@ def test_images(rows: int) -> dict[str, Tensor]:
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:
-    """``--dtype``, ``--batch`` and ``--layers`` for a ViT-S."""
+    """Add ``--dtype``, ``--batch`` and ``--layers`` for a ViT-S."""
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--batch", type=int, nargs="+", help="inputs per pass (default: 16 and 64; bfloat16: 2)")
     parser.add_argument("--layers", type=int, help="layers of the model (default: 12; bfloat16: 4)")
 
 
 def sized(args: argparse.Namespace) -> Backbone:
-    """The ViT-S the options ask for; fills in what was left out.
+    """Build the ViT-S for the options of :func:`add_size_options`; fill in those that were not given.
 
-    A processor without bfloat16 arithmetic needs seconds for one image, so the default is small in that precision.
-    Where there is AMX or a GPU, ask for the whole: ``--dtype bfloat16 --batch 16 64 --layers 12``.
+    A processor without bfloat16 arithmetic needs seconds for one image, so the default is a small model in that
+    precision. With AMX or a GPU, pass the full size: ``--dtype bfloat16 --batch 16 64 --layers 12``.
     """
     small = args.dtype == "bfloat16"
     args.batch = args.batch or ([2] if small else [16, 64])
     args.layers = args.layers or (4 if small else 12)
     if args.layers != 12:
-        console.print(f"a small stand-in for the whole: {args.layers} of 12 layers, batch {args.batch}")
+        console.print(f"smaller model: {args.layers} of 12 layers, batch {args.batch}")
     return vit_small(args.layers, getattr(torch, args.dtype))

@@ -1,15 +1,15 @@
 """Overhead of index work: packing, padding, gathering and masks, as a share of the time of the layers.
 
-Random tokens are removed before layer 1, so that all later layers work on uneven rows, with sizes if dropped tokens are
-merged. --spread says how uneven: 0.8 at a quarter of 197 tokens is 10 to 89 of them. Timed inside of the layers:
-gathering rows into groups and back, masks, the index that the first layer works out for all of them, and gathering what
-layers are handed (rotary factors). Bringing heads behind tokens again is not counted: the native model copies what
-attention gives for that, too. The decision itself is not a layer's work: see decision_overhead.
+Random tokens are removed before layer 1, so that all later layers work on rows of different lengths, and with token
+sizes if removed tokens are merged. --spread sets how different: 0.8 at a quarter of 197 tokens is 10 to 89 tokens.
+Timed inside the layers: gathering rows into groups and back, masks, the index that the first layer computes for all,
+and gathering per-token arguments (rotary embeddings). Transposing the attention output back to (tokens, heads) is not
+counted, because the native model does it, too. The decision is not counted either: see decision_overhead.
 
-"uneven / equal, per FLOP" is the whole pass's time over that of a pass in which every row keeps the mean, divided by
-the same ratio of FLOPs: everything that unevenness costs, calls that are too small to be fast included.
+"uneven / equal, per FLOP" is the time of the whole pass over that of a pass in which every row keeps the mean number of
+tokens, divided by the same ratio of FLOPs. It covers all costs of unevenness, including calls too small to be fast.
 
-Goal: at most 8 % of the layers at 50 % of the tokens, ViT-S geometry, batch 64. For the embedded model it is reported.
+Goal: at most 8 % of the layers' time at 50 % of the tokens, ViT-S geometry, batch 64. The embedded model has no goal.
 """
 
 from collections import defaultdict
@@ -46,13 +46,15 @@ INDEX_WORK: list[tuple[type, str]] = [
 
 
 class Watch:
-    """Seconds by name; what runs inside of something of the same name is counted once."""
+    """Sums up seconds by name; a call inside a call of the same name is counted once."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._running: set[str] = set()
 
     def around(self, name: str, call: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+        """Wrap a function so that its time is added under ``name``."""
+
         def watched(*args: Any, **kwargs: Any) -> Any:
             if name in self._running:
                 return call(*args, **kwargs)
@@ -69,7 +71,7 @@ class Watch:
 
 @contextmanager
 def watched(backbone: Backbone) -> Iterator[Watch]:
-    """Time the layers behind the decision, and the index work in them."""
+    """Time the layers after the decision, and the index work in them."""
     watch = Watch()
     with ExitStack() as stack:
         for owner, name in INDEX_WORK:
@@ -80,13 +82,14 @@ def watched(backbone: Backbone) -> Iterator[Watch]:
 
 
 def keeping(grid: int, counts: Tensor) -> Bool[Tensor, "rows grid"]:
-    """As many tokens of each row as ``counts`` says: CLS, and random others."""
+    """Keep mask with CLS and random other tokens, ``counts`` per row."""
     dice = torch.rand(len(counts), grid)
     dice[:, 0] = -1
     return dice.argsort(1).argsort(1) < counts[:, None]
 
 
 def measure_one(name: str, backbone: Backbone, batch: int, share: float, removal: Removal, args: Any) -> dict[str, Any]:
+    """Measure one model, batch size, mean fraction of kept tokens and removal mode; one row of the table."""
     inputs = test_images(batch) if name == "embedded" else noise(backbone, batch)
     grid = tokens_per_row(backbone)
     middle = share * grid
@@ -130,11 +133,11 @@ def main() -> None:
     parser = options(__doc__, rounds=10)
     add_size_options(parser)
     parser.add_argument("--model", choices=["vit-s", "embedded"], nargs="+", default=["vit-s", "embedded"])
-    parser.add_argument("--share", type=float, nargs="+", default=[0.5, 0.25], help="of the tokens that stay")
+    parser.add_argument("--share", type=float, nargs="+", default=[0.5, 0.25], help="mean fractions of kept tokens")
     parser.add_argument(
-        "--spread", type=float, default=0.8, help="rows keep so much less to so much more (default 0.8)"
+        "--spread", type=float, default=0.8, help="rows keep (1 - spread) to (1 + spread) times the mean (default 0.8)"
     )
-    parser.add_argument("--attention", choices=BACKENDS, default="auto", help="how uneven rows are computed")
+    parser.add_argument("--attention", choices=BACKENDS, default="auto", help="attention backend")
     args = begin(parser)
     args.batch = args.batch or [64]
     small = sized(args)

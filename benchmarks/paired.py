@@ -12,11 +12,11 @@ from rltr.system.timing import timed
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to time.
+    """A function to time.
 
     Attributes:
-        call: what is timed.
-        attached: entered before and left after every call, outside of the timer.
+        call: the function.
+        attached: context manager around every call, outside the timer.
     """
 
     call: Callable[[], object]
@@ -25,7 +25,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Paired:
-    """Seconds of two contenders, one pair per round, each the sum of two calls."""
+    """Seconds of two contenders: one pair per round, each the sum of two calls."""
 
     first: list[float]
     second: list[float]
@@ -37,7 +37,7 @@ class Paired:
 
 
 def abba(first: Contender, second: Contender, device: torch.device, rounds: int) -> Paired:
-    """Time both in the order A B B A, so that neither always runs behind the other; each runs once before, untimed."""
+    """Time both in the order A B B A, so that neither always runs after the other; one untimed call of each before."""
     with torch.inference_mode():
         for contender in (first, second):
             with contender.attached():

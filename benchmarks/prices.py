@@ -1,10 +1,10 @@
 """Accuracy of measured prices: predicted and measured time of whole reduced passes that were not used to fit them.
 
-Prices are measured as in a training: parts are timed, curves are fitted, and both are scaled to three passes with
-random dropping. The passes that are predicted are those of an untrained policy with random last layers, tuned to
+Prices are measured as in training: parts of the model are timed, curves are fitted, and both are scaled to three passes
+with randomly dropped tokens. The predicted passes are those of an untrained policy with random last layers, tuned to
 several costs, so that rows keep different numbers of tokens, as with a trained policy.
 
-Goal: relative times within 7 % in the median and 15 % at worst, of the embedded model, MiniLM and a ViT-S.
+Goal: relative times within 7 % in the median and 15 % at worst, for the embedded model, MiniLM and a ViT-S.
 """
 
 import time
@@ -33,25 +33,25 @@ from rltr.train.cost_model import CostInputs, measured_cost
 from rltr.train.whole_passes import time_passes
 
 USUAL, WORST = 0.07, 0.15
-"""Errors of relative times that are still good."""
+"""Largest accepted median and worst relative error of relative times."""
 BATCHES = {"embedded": 64, "minilm": 8, "vit-s": 16}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What prices are measured with: one input of the most tokens, and a batch, both where the model is."""
+    """Inputs that prices are measured with: one input with the most tokens, and a batch, both on the model's device."""
 
     longest: dict[str, Tensor]
     batch: dict[str, Tensor]
 
     @property
     def rows(self) -> int:
-        """Inputs of the batch."""
+        """Number of inputs in the batch."""
         return len(next(iter(self.batch.values())))
 
 
-def made(name: str, rows: int) -> tuple[Backbone, Inputs]:
-    """A model and its inputs."""
+def build(name: str, rows: int) -> tuple[Backbone, Inputs]:
+    """Build a model and its inputs."""
     if name == "minilm":
         backbone = minilm()
         batch = texts(backbone, rows)
@@ -64,14 +64,14 @@ def made(name: str, rows: int) -> tuple[Backbone, Inputs]:
 def measure_one(
     backbone: Backbone, inputs: Inputs, costs: Sequence[float], rounds: int, clock: Clock = CLOCK
 ) -> tuple[LatencyCost, list[dict[str, Any]]]:
-    """Prices, and predicted and measured relative times, a row for each cost.
+    """Measure prices; compare predicted with measured relative times, one row for each cost.
 
     Args:
         backbone: the model.
-        inputs: for it.
-        costs: shares of the dense FLOPs that passes are tuned to.
-        rounds: at least so many of whole passes.
-        clock: what tells the time.
+        inputs: inputs for the model.
+        costs: costs of the passes, as fractions of the dense FLOPs.
+        rounds: smallest number of timed rounds of whole passes.
+        clock: clock to time with.
     """
     grid, layers = row_length(backbone, inputs.longest), default_layers(backbone.depth)
     pricing = Pricing(FlopsCost.count(backbone.layers), layers, backbone.depth, grid)
@@ -86,9 +86,9 @@ def measure_one(
     assert prices.fit is not None
     residuals = [curve.residual for curve in [*prices.tables.values(), prices.overhead] if isinstance(curve, Curve)]
     console.print(
-        f"probes are off by {prices.fit.median_error:.1%}, {prices.fit.worst_error:.1%} at worst; curves of layers and "
-        f"decisions by {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
-        f"{prices.native:.2f} of their curves; busy: {prices.busy or passes.busy or 'no'}"
+        f"error of fitted passes {prices.fit.median_error:.1%}, at worst {prices.fit.worst_error:.1%}; "
+        f"of curves of layers and decisions {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
+        f"{prices.native:.2f} of the time that their curves give; busy: {prices.busy or passes.busy or 'no'}"
     )
     rows_found = []
     for wanted, one in zip(costs, passes.reduced, strict=True):
@@ -100,7 +100,7 @@ def measure_one(
 
 
 def _some(batch: dict[str, Tensor], count: int = 8) -> dict[str, Tensor]:
-    """Some of the batch's inputs, evenly spread: rows may lie in order of length."""
+    """About ``count`` inputs of the batch, evenly spread, because rows may be sorted by length."""
     step = max(1, len(next(iter(batch.values()))) // count)
     return {key: value[::step] for key, value in batch.items()}
 
@@ -108,13 +108,13 @@ def _some(batch: dict[str, Tensor], count: int = 8) -> dict[str, Tensor]:
 def main() -> None:
     parser = options(__doc__, rounds=5)
     parser.add_argument("--model", choices=list(BATCHES), nargs="+", default=list(BATCHES))
-    parser.add_argument("--cost", type=float, nargs="+", default=[0.85, 0.7, 0.55, 0.4, 0.3], help="shares of FLOPs")
+    parser.add_argument("--cost", type=float, nargs="+", default=[0.85, 0.7, 0.55, 0.4, 0.3], help="fractions of FLOPs")
     parser.add_argument("--batch", type=int, help="inputs per pass (default: 64, 8 and 16)")
     parser.add_argument("--quick", action="store_true", help="three rounds, a quarter of the inputs: about a minute")
     parser.add_argument(
         "--cpu-clock",
         action="store_true",
-        help="processor time of one thread in place of time, for a machine that others use meanwhile",
+        help="measure processor time of one thread instead of wall time, for a shared machine",
     )
     args = begin(parser)
     if args.cpu_clock:
@@ -125,7 +125,7 @@ def main() -> None:
     rows = []
     for name in args.model:
         batch = args.batch or BATCHES[name]
-        backbone, inputs = made(name, batch // 4 if args.quick else batch)
+        backbone, inputs = build(name, batch // 4 if args.quick else batch)
         console.print(name)
         found = measure_one(backbone, inputs, args.cost, args.rounds, args.clock)[1]
         rows += [{"model": name, "batch": inputs.rows, **row} for row in found]
@@ -135,8 +135,8 @@ def main() -> None:
         f"median error {usual:.1%} (goal: {USUAL:.0%}), worst {worst:.1%} (goal: {WORST:.0%}): "
         + ("met" if usual <= USUAL and worst <= WORST else "not met")
     )
-    del args.clock  # no setting
-    finish(args, made("embedded", 1)[0], rows, median=usual, worst=worst)
+    del args.clock  # not a setting to store
+    finish(args, build("embedded", 1)[0], rows, median=usual, worst=worst)
 
 
 if __name__ == "__main__":

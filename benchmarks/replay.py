@@ -13,7 +13,7 @@ class Replay(Selector):
     """Keeps the marked tokens.
 
     Args:
-        masks: for each decision, which original tokens stay.
+        masks: for each decision, the original tokens to keep.
     """
 
     def __init__(self, masks: Sequence[Bool[Tensor, "rows grid"]]) -> None:
@@ -21,9 +21,9 @@ class Replay(Selector):
 
     @classmethod
     def of(cls, trace: Trace) -> "Replay":
-        """Repeat what a forward pass kept."""
+        """Build a selector that repeats the choices of a forward pass."""
         return cls([stage.present for stage in trace.stages[1:]])
 
     def __call__(self, decision: Decision) -> Choice:
-        """The mask of this decision."""
+        """Which tokens to keep: those in the mask of this decision."""
         return Choice(self.masks[decision.index][decision.tokens.row, decision.tokens.position])

@@ -1,4 +1,4 @@
-"""Command-line options and output of results that all benchmarks share."""
+"""Command-line options and output that all benchmarks share."""
 
 import argparse
 import json
@@ -18,12 +18,12 @@ from rltr.system.files import atomic_write
 from rltr.system.memory import keep_freed_memory
 
 console = Console()
-# Tables are wide; a log file has no width of its own.
+# The default width for log files is too small for the tables.
 console.width = max(console.width, 150)
 
 
 def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """A parser with the options every benchmark has; ``rounds`` is the default number of timed rounds."""
+    """Build a parser with the options of every benchmark; ``rounds`` is the default number of timed rounds."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds of alternation (default {rounds})")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default 2)")
@@ -33,7 +33,7 @@ def options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
 
 
 def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line, fix threads, seed and allocator, and warn if somebody else is using the processor."""
+    """Read the command line, set threads, seed and allocator, and warn if the processor is busy."""
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(args.threads)
@@ -41,7 +41,9 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if hasattr(os, "getloadavg"):
         args.load = os.getloadavg()[0]
         if args.load > 0.5:
-            console.print(f"[yellow]load average is {args.load:.1f}: for numbers to keep, wait until it is quiet")
+            console.print(
+                f"[yellow]load average is {args.load:.1f}: for reliable figures, wait until the machine is idle"
+            )
     return args
 
 
@@ -52,9 +54,9 @@ def finish(
 
     Args:
         args: from :func:`begin`.
-        backbone: what was measured; says device and precision.
+        backbone: the measured model, for device and precision.
         rows: mappings with the same keys.
-        more: anything else for the JSON file.
+        more: further entries for the JSON file.
     """
     name = Path(sys.argv[0]).stem
     show(name, rows)
@@ -80,7 +82,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write(path: Path, found: Mapping[str, Any]) -> None:
-    """Write results as JSON, whole or not at all."""
+    """Write results as JSON, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(found, indent=1, default=str) + "\n", encoding="utf-8")
 

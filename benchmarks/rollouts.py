@@ -1,9 +1,9 @@
 """Speed of collecting rollouts, against the bare reduced forward pass with the same choices.
 
 Collecting is `TokenPPO.collect_rollouts`: environment, policy, sampling, scores and buffer, without the update. The
-bare pass gets the same inputs in the same batch and the same kept tokens, from a selector that only looks them up. The
-dense logits of all examples are computed before, as they are after the first part of a training; --cold leaves that to
-the rollouts.
+bare pass gets the same inputs in the same batch and the same kept tokens, from a selector that only replays them. The
+dense logits of all examples are computed before, as they are after the first part of a training; with --cold, the
+rollouts compute them.
 
 Goal: at least 0.75 of the bare samples per second.
 """
@@ -34,15 +34,15 @@ GOAL = 0.75
 
 
 class Learning:
-    """A learner with counted prices, from its first rollouts on, a step at a time: what ``learn`` would do in a loop.
+    """A learner with prices in FLOPs that runs the steps of ``learn`` one at a time.
 
     Args:
         backbone: the frozen model.
-        examples: it learns on.
-        recipe: the learner's and the policy's settings.
-        rows: rollouts of a batch.
-        seed: of the learner.
-        cold: whether the dense model's answers are computed while collecting; else now.
+        examples: training examples.
+        recipe: settings of the learner and the policy.
+        rows: rollouts per batch.
+        seed: seed of the learner.
+        cold: whether to compute the dense model's answers while collecting instead of now.
     """
 
     def __init__(
@@ -74,20 +74,22 @@ class Learning:
         learner.collect_rollouts(learner.env, self._callback, learner.rollout_buffer, n_rollout_steps=learner.n_steps)
 
     def update(self) -> None:
-        """Learn from the rollouts collected last."""
+        """Update the policy on the last collected rollouts."""
         self.learner.train()
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Detach from the model."""
         assert self.learner.env is not None
         self.learner.env.close()
 
 
 def main() -> None:
     parser = options(__doc__, rounds=10)
-    parser.add_argument("--examples", type=int, default=1000, help="of the training split")
+    parser.add_argument("--examples", type=int, default=1000, help="training examples")
     parser.add_argument("--rows", type=int, help="rollouts per batch (default: the demo's)")
-    parser.add_argument("--keep", type=float, nargs="+", default=[0.85, 0.7], help="probabilities, before the priors")
+    parser.add_argument(
+        "--keep", type=float, nargs="+", default=[0.85, 0.7], help="initial keep probabilities, before the priors"
+    )
     parser.add_argument("--cold", action="store_true", help="compute dense logits while collecting")
     args = begin(parser)
     recipe = load_recipe("demo")

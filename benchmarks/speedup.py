@@ -1,9 +1,10 @@
 """Measured speed-up against that predicted by FLOPs, with random tokens removed at a quarter of the depth.
 
 Every token is kept independently with the same probability, so rows differ in length; --equal keeps the same number in
-each. The promise is the dense layers' FLOPs over the reduced layers' (`FlopsCost`). The time is that of the whole
-model, with embedding, head, packing and, in mode merge, similarities, averaging and size-weighted attention. "of whole
-promise" counts the embedding's FLOPs in the promise, too: the gap that is left is the runtime's.
+every row. The promise is the FLOPs of the dense layers over those of the reduced layers (`FlopsCost`). The time is that of
+the whole model, with embedding, head, packing and, in mode merge, similarities, averaging and size-weighted
+attention. "of whole promise" also counts the embedding's FLOPs in the promise, so that the remaining gap is due to the
+runtime.
 
 Goal: at least 0.95 of the promise in float32 and 0.9 in bfloat16, at 50 % and 25 % of the tokens.
 """
@@ -30,14 +31,14 @@ GOALS = {"float32": 0.95, "bfloat16": 0.9}
 
 
 def random_mask(rows: int, grid: int, share: float, equal: bool) -> Bool[Tensor, "rows grid"]:
-    """Which tokens stay: CLS, and each other one with probability ``share``, or exactly that share of every row."""
+    """Keep mask: CLS, and each other token with probability ``share``; with ``equal``, that fraction of every row."""
     dice = torch.rand(rows, grid)
     dice[:, 0] = -1
     return dice.argsort(1).argsort(1) < round(share * grid) if equal else dice < share
 
 
 def embedding_flops(backbone: Backbone, batch: int, grid: int) -> int:
-    """FLOPs of a model's patch embedding; 0 for texts, whose embedding is looked up."""
+    """FLOPs of a model's patch embedding; 0 for texts, whose embedding is a lookup."""
     patches = next((module for module in backbone.model.modules() if isinstance(module, nn.Conv2d)), None)
     return 0 if patches is None else batch * 2 * (grid - 1) * patches.weight.numel()
 
@@ -51,16 +52,16 @@ def measure_one(
     start: int,
     equal: bool = False,
 ) -> dict[str, Any]:
-    """Native against reduced, on one batch without padding.
+    """Time the native pass against the reduced one, on one batch without padding.
 
     Args:
         backbone: the model.
-        inputs: a batch for it, where it is.
-        share: of the tokens that stay.
-        removal: what happens to the others.
-        rounds: of alternation.
-        start: tokens leave before this layer.
-        equal: whether equally many stay in every row.
+        inputs: a batch on the model's device.
+        share: fraction of tokens to keep.
+        removal: what happens to the other tokens.
+        rounds: rounds of alternation.
+        start: the layer before which tokens are removed.
+        equal: whether to keep the same number of tokens in every row.
     """
     flops = FlopsCost.count(backbone.layers)
     batch = len(next(iter(inputs.values())))
@@ -93,9 +94,9 @@ def measure_one(
 def main() -> None:
     parser = options(__doc__, rounds=10)
     add_size_options(parser)
-    parser.add_argument("--share", type=float, nargs="+", default=[0.5, 0.25], help="of the tokens that stay")
-    parser.add_argument("--start", type=int, help="tokens leave before this layer (default: a quarter of the depth)")
-    parser.add_argument("--equal", action="store_true", help="equally many tokens in every row")
+    parser.add_argument("--share", type=float, nargs="+", default=[0.5, 0.25], help="fractions of tokens to keep")
+    parser.add_argument("--start", type=int, help="remove tokens before this layer (default: a quarter of the depth)")
+    parser.add_argument("--equal", action="store_true", help="keep the same number of tokens in every row")
     args = begin(parser)
     backbone = sized(args)
     start = args.start = backbone.depth // 4 if args.start is None else args.start

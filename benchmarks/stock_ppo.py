@@ -1,8 +1,9 @@
 """Compare stock stable-baselines3 PPO with the policy of a finished run, on the same environment and rollouts.
 
-The same model, training data, decision layers, prices, score and range of cost weights; `PPO("MultiInputPolicy")` as
-it comes, but for updates after as many rollouts as the run's. Each of its rollouts has an input of its own: groups are
-a matter of TokenPPO. Both policies are then measured in one sweep, with random choice for scale.
+Model, training data, decision layers, prices, score and range of cost weights are those of the run.
+`PPO("MultiInputPolicy")` has its default settings, except for the rollouts per update, which are the run's. Each of its
+rollouts has a different input, because only TokenPPO uses groups. Both policies are then measured in one sweep, with
+random choice for comparison.
 """
 
 import time
@@ -32,12 +33,12 @@ from rltr.system.folders import POLICY_FOLDER
 
 
 class StockChoice(Selector):
-    """Asks a stock policy, deterministically, with the observation the environment would show.
+    """Keeps the tokens that a stock policy chooses deterministically, from the environment's observation.
 
     Args:
-        policy: of stable-baselines3, for the environment's observation space.
+        policy: a policy of stable-baselines3, for the environment's observation space.
         pricing: the environment's prices.
-        cost_weight: reward units per dense forward pass.
+        cost_weight: reward per dense forward pass.
     """
 
     def __init__(self, policy: ActorCriticPolicy, pricing: Pricing, cost_weight: float) -> None:
@@ -47,7 +48,7 @@ class StockChoice(Selector):
         self._spent = torch.zeros(0)
 
     def __call__(self, decision: Decision) -> Choice:
-        """Who stays."""
+        """Which tokens to keep."""
         count, begun = decision.tokens.count, decision.begun
         if decision.index == 0:
             self._spent = self.pricing.before_first(begun) / self.pricing.typical_cost
@@ -64,7 +65,11 @@ class StockChoice(Selector):
 
 
 def decision_cost(policy: ActorCriticPolicy, grid: int, ours: tuple[float, float]) -> tuple[int, int]:
-    """FLOPs of a decision: matrices for a whole row, shared among its tokens; per pair of tokens, what ours takes."""
+    """FLOPs of a decision per token and per pair of tokens.
+
+    The stock network runs once per row, and its FLOPs are divided among the row's tokens. The FLOPs per pair are those
+    of rltr's policy, ``ours``.
+    """
     actor = [policy.mlp_extractor.policy_net, policy.action_net]
     return 2 * sum(p.numel() for part in actor for p in part.parameters()) // grid, int(ours[1])
 
@@ -72,11 +77,11 @@ def decision_cost(policy: ActorCriticPolicy, grid: int, ours: tuple[float, float
 def main() -> None:
     parser = options(__doc__, rounds=1)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run of `rltr train` or `demo`")
-    parser.add_argument("--rollouts", type=int, help="(default: the run's)")
+    parser.add_argument("--rollouts", type=int, help="rollouts to train on (default: the run's)")
     parser.add_argument(
-        "--keep-rates", type=float, nargs="+", default=[0.9, 0.8, 0.7, 0.6, 0.5], help="of random choice"
+        "--keep-rates", type=float, nargs="+", default=[0.9, 0.8, 0.7, 0.6, 0.5], help="keep rates of random choice"
     )
-    parser.add_argument("--examples", type=int, help="at most so many test images")
+    parser.add_argument("--examples", type=int, help="largest number of test images")
     args = begin(parser)
     policy = load_policy(args.run / POLICY_FOLDER)
     recipe = Recipe.model_validate(policy.recipe)

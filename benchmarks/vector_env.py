@@ -1,11 +1,11 @@
 """The native vector environment against stable-baselines3's `DummyVecEnv` of single environments, in steps per second.
 
-Both step the same embedded model with random actions, a whole episode per round, with the dense logits of all examples
-known. One environment's decision is one step.
+Both step the same embedded model with random actions, a whole episode per round; the dense logits of all examples are
+computed before. One decision of one environment counts as one step.
 
-Goal: at least 20 times the steps per second with 64 inputs. How far a processor lets it go, tells "bare ratio": the
-time of the model alone, on the same inputs and with the same tokens leaving, one input at a time over all at once. Both
-do the same arithmetic; a batch saves calls, and nothing else.
+Goal: at least 20 times the steps per second with 64 inputs. "bare ratio" shows how much a processor gains by batching:
+the time of the model alone, with the same inputs and removed tokens, one input at a time, over the time of all at once.
+Both do the same arithmetic; a batch only saves calls.
 """
 
 from functools import partial
@@ -28,13 +28,13 @@ GOAL = 20
 
 
 def episode(env: TokenSelectionVectorEnv | DummyVecEnv, actions: NDArray[np.int8]) -> None:
-    """Take all steps of an episode with every environment."""
+    """Run one episode in every environment."""
     for action in actions:
         env.step(action)
 
 
 def bare(env: TokenSelectionVectorEnv, actions: NDArray[np.int8]) -> tuple[float, float]:
-    """Seconds of the reduced model without any environment: all inputs at once, and one at a time."""
+    """Seconds of the reduced model without an environment: all inputs at once, and one input at a time."""
     episodes = env.episodes
     backbone, layers = episodes.backbone, episodes.pricing.layers
     inputs = {name: value.to(backbone.device) for name, value in episodes.examples.batch(episodes.index).items()}

@@ -167,7 +167,7 @@ def test_what_cannot_be_compared_is_refused(
         (tmp_path / "empty", "both be files or both be folders"),
         (tmp_path / "no.json", "cannot read"),
         (tmp_path / "absent.json", "cannot read"),
-        (tmp_path / "other.json", "no result of a benchmark"),
+        (tmp_path / "other.json", "is not a result of a benchmark"),
     ):
         status, said = compare(right, other)
         assert status == 2 and reason in " ".join(said.split()), reason
