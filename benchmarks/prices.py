@@ -87,8 +87,9 @@ def measure_one(
     residuals = [curve.residual for curve in [*prices.tables.values(), prices.overhead] if isinstance(curve, Curve)]
     console.print(
         f"error of fitted passes {prices.fit.median_error:.1%}, at worst {prices.fit.worst_error:.1%}; "
-        f"of curves of layers and decisions {', '.join(f'{residual:.1%}' for residual in residuals)}; native layers take "
-        f"{prices.native:.2f} of the time that their curves give; busy: {prices.busy or passes.busy or 'no'}"
+        f"of curves of layers and decisions {', '.join(f'{residual:.1%}' for residual in residuals)}; "
+        f"native layers take {prices.native:.2f} of the time that their curves give; "
+        f"busy: {prices.busy or passes.busy or 'no'}"
     )
     rows_found = []
     for wanted, one in zip(costs, passes.reduced, strict=True):

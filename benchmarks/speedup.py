@@ -1,10 +1,9 @@
 """Measured speed-up against that predicted by FLOPs, with random tokens removed at a quarter of the depth.
 
 Every token is kept independently with the same probability, so rows differ in length; --equal keeps the same number in
-every row. The promise is the FLOPs of the dense layers over those of the reduced layers (`FlopsCost`). The time is that of
-the whole model, with embedding, head, packing and, in mode merge, similarities, averaging and size-weighted
-attention. "of whole promise" also counts the embedding's FLOPs in the promise, so that the remaining gap is due to the
-runtime.
+every row. The promise is the FLOPs of the dense layers over those of the reduced layers (`FlopsCost`). The time is that
+of the whole model, with embedding, head, packing and, in mode merge, similarities, averaging and size-weighted
+attention. "of whole promise" also counts the embedding's FLOPs in the promise: the remaining gap is due to the runtime.
 
 Goal: at least 0.95 of the promise in float32 and 0.9 in bfloat16, at 50 % and 25 % of the tokens.
 """

@@ -1,11 +1,11 @@
-"""All that the README claims for a CPU, measured on one accelerator in ten minutes, into one JSON file.
+"""Measure on one accelerator, in ten minutes, what the README claims for a CPU; write one JSON file.
 
-Exactness of every way to compute uneven rows, by attention alone and by whole models; attach overhead, speed-up over
-what FLOPs promise, decisions, prices and peak memory, of a ViT-B/16 at 224 pixels and a BERT-base at 128 and 512 tokens
-with random weights, in batches of 64 and 320; and a short training of the embedded model. What is compared runs in
-alternation, and every time is taken after waiting for the device.
+Measured are: exactness of every attention backend for rows of different lengths, for attention alone and for whole
+models; attach overhead, speed-up against the prediction by FLOPs, decisions, prices and peak memory, for a ViT-B/16 at
+224 pixels and a BERT-base at 128 and 512 tokens with random weights, in batches of 64 and 320; and a short training of
+the embedded model. Compared passes are timed in alternation, and the device is synchronised before the clock is read.
 
-What does not fit into --minutes, and what cannot run on the device, is named in the results. Not run on a GPU yet.
+The results list what did not fit into --minutes and what cannot run on the device. Not run on a GPU yet.
 
     python -m benchmarks.gpu --out benchmarks/results/gpu.json
     python -m benchmarks.gpu --device cpu --small
@@ -29,11 +29,11 @@ from rltr.runtime.kernels import BACKENDS
 from rltr.system.device import pick_device
 
 PROOF_SECONDS = 10.0
-"""What one proof is taken to need, before any was timed."""
+"""Assumed seconds of one proof."""
 
 
 def heading(args: argparse.Namespace, backbone: Backbone, device: torch.device) -> dict[str, Any]:
-    """What the results are of."""
+    """Name, environment and settings for the results file."""
     environment = system_info(backbone, torch.get_num_threads())
     try:
         environment["flash-attn"] = version("flash-attn")
@@ -51,7 +51,7 @@ def heading(args: argparse.Namespace, backbone: Backbone, device: torch.device) 
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Journal:
-    """Everything, the proofs of exactness first: figures of what is not exact would be worth nothing."""
+    """Measure everything; exactness comes first, because figures of an inexact pass would mean nothing."""
     dtype = getattr(torch, args.dtype)
     models = cases.Models.on(device, dtype, args.small)
     journal = Journal(heading(args, models.images, device), args.out, 60 * args.minutes)
@@ -69,7 +69,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Journal:
 
 
 def prove_kernels(journal: Journal, device: torch.device, small: bool) -> None:
-    """Attention alone, in every precision."""
+    """Check attention alone, in every precision."""
     for dtype in kernels.DTYPES:
         name = str(dtype).removeprefix("torch.")
         for backend in BACKENDS:
@@ -80,27 +80,27 @@ def prove_kernels(journal: Journal, device: torch.device, small: bool) -> None:
 
 
 def prove_models(journal: Journal, device: torch.device, dtype: torch.dtype, small: bool) -> None:
-    """Whole models, in single precision and in that of the figures."""
+    """Check whole models, in float32 and in the precision of the timings."""
     estimate = 0.0 if small else PROOF_SECONDS
     for precision in dict.fromkeys((torch.float32, dtype)):
         models = cases.Models.on(device, precision, small)
         for backend in BACKENDS:
             if kernels.refusal(backend, device, precision) is not None:
-                continue  # named with the kernels
+                continue  # prove_kernels has listed it
             for name, backbone in (("images", models.images), ("texts", models.texts)):
                 unit = f"{name}, {str(precision).removeprefix('torch.')}, {backend}"
                 longest = 16 if small else 128
-                journal.run("proofs", unit, estimate, partial(parts.proven, backbone, backend, 4, longest))
+                journal.run("proofs", unit, estimate, partial(parts.check_exact, backbone, backend, 4, longest))
 
 
 def measure_case(journal: Journal, case: cases.Case, rounds: int) -> None:
-    """All parts of one model and batch."""
+    """Measure all parts for one model and batch."""
     native = journal.run("native", case.name, 0, lambda: [{"native s": case.native_seconds()}])
     for name, part in parts.PARTS.items():
         if not native:
-            journal.leave_out(name, case.name, "there is no native pass to compare with")
+            journal.leave_out(name, case.name, "the native pass to compare with was not measured")
         elif name == "memory" and case.backbone.device.type == "cpu":
-            reason = "torch counts peak memory on accelerators only; benchmarks.merge_memory does on a CPU"
+            reason = "torch records peak memory on accelerators only; for a CPU, use benchmarks.merge_memory"
             journal.leave_out(name, case.name, reason)
         else:
             estimate = native[0]["native s"] * part.passes(rounds)
@@ -109,10 +109,12 @@ def measure_case(journal: Journal, case: cases.Case, rounds: int) -> None:
 
 def main() -> int:
     parser = options(__doc__, rounds=10)
-    parser.add_argument("--device", default="auto", help="as in rltr: auto is the first accelerator")
+    parser.add_argument("--device", default="auto", help="as in rltr; auto is the first accelerator")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--batch", type=int, nargs="+", help="inputs per pass (default: 64 and 320)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="what would take longer is left out (default 10)")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="time limit; what would exceed it is left out (default 10)"
+    )
     parser.add_argument("--small", action="store_true", help="small models and few rounds, for a trial on any device")
     args = begin(parser)
     try:

@@ -1,4 +1,4 @@
-"""What is timed: a ViT-B/16 and a BERT-base with random weights, in batches of 64 and 320; small ones for a trial."""
+"""Timed cases: a ViT-B/16 and a BERT-base with random weights, in batches of 64 and 320; small models for a trial."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ SMALL_LENGTHS = (24,)
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a batch for it, both on the device that is measured.
+    """A model and a batch for it, both on the measured device.
 
     Attributes:
-        model: its name.
+        model: name of the model.
         backbone: the model.
         inputs: a batch without padding.
-        batch: inputs in it.
-        tokens: of each input.
+        batch: number of inputs.
+        tokens: number of tokens per input.
     """
 
     model: str
@@ -38,12 +38,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """In words."""
+        """Name of the case in tables and results."""
         dtype = str(self.backbone.dtype).removeprefix("torch.")
         return f"{self.model}, {self.batch} x {self.tokens} tokens, {dtype}"
 
     def native_seconds(self) -> float:
-        """Of one native pass; the first, which warms up, is not timed."""
+        """Time one native pass, after one untimed pass."""
         native = partial(self.backbone.model, **self.backbone.uncached(self.inputs))
         with torch.inference_mode():
             native()
@@ -52,12 +52,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Models:
-    """The models, each of one weight for all cases.
+    """The two models; all cases share them.
 
     Attributes:
-        images: reads images.
-        texts: reads texts.
-        small: whether they are stand-ins for a trial.
+        images: the image model.
+        texts: the text model.
+        small: whether these are the small models for a trial.
     """
 
     images: Backbone
@@ -66,12 +66,12 @@ class Models:
 
     @classmethod
     def on(cls, device: torch.device, dtype: torch.dtype, small: bool) -> "Models":
-        """Both, on a device."""
+        """Build both models on a device."""
         images, texts = (tiny_vit(dtype), tiny_bert(dtype)) if small else (vit_base(dtype), bert_base(dtype))
         return cls(moved(images, device), moved(texts, device), small)
 
     def cases(self, batches: Sequence[int], lengths: Sequence[int]) -> Iterator[Case]:
-        """The smaller batches first: if time runs out, it is the larger ones that are left out."""
+        """Yield the cases, small batches first: if time runs out, the large ones are left out."""
         names = ("small ViT", "small BERT") if self.small else ("ViT-B/16", "BERT-base")
         for batch in batches:
             yield _case(names[0], self.images, noise(self.images, batch), tokens_per_row(self.images))
@@ -80,7 +80,7 @@ class Models:
 
 
 def moved(backbone: Backbone, device: torch.device) -> Backbone:
-    """The backbone, its model moved to a device."""
+    """Move the backbone's model to a device; return the backbone."""
     nn.Module.to(backbone.model, device)
     return backbone
 

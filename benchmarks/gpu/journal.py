@@ -1,7 +1,7 @@
-"""What was found so far: units run within a budget of time, and a file that is whole after each of them.
+"""Run measurements within a time limit, and write all results after each one.
 
-A device that is lent for minutes must not lose what it measured to what fails later. So a unit that fails is noted with
-its error, and the next one runs; the command ends with status 1 all the same.
+A later failure must not lose earlier measurements, because time on a rented device is short. So the error of a failed
+unit is recorded and the next unit runs; the command still exits with status 1.
 """
 
 import logging
@@ -20,13 +20,13 @@ Row = Mapping[str, Any]
 
 
 class Journal:
-    """Runs units and keeps their rows.
+    """Runs units and collects their rows.
 
     Args:
-        heading: what stands above the results: environment, settings.
-        out: file that is written after each unit; None for none.
-        limit: seconds after which nothing begins.
-        clock: seconds; replaced in tests.
+        heading: first entries of the file: environment, settings.
+        out: file to write after each unit; None for none.
+        limit: seconds after which no unit starts.
+        clock: returns seconds; replaced in tests.
     """
 
     def __init__(
@@ -48,22 +48,22 @@ class Journal:
 
     @property
     def left(self) -> float:
-        """Seconds until nothing begins any more."""
+        """Seconds that are left of the limit."""
         return self.limit - (self.clock() - self._begun)
 
     def leave_out(self, part: str, unit: str, reason: str) -> None:
-        """Note what was not measured, and why."""
+        """Record what was not measured, and why."""
         console.print(f"[yellow]left out: {part}, {unit}: {reason}")
         self.left_out.append({"part": part, "unit": unit, "reason": reason})
 
     def run(self, part: str, unit: str, estimate: float, measure: Callable[[], Sequence[Row]]) -> Sequence[Row]:
-        """Measure one unit, unless it is likely to take longer than there is time; its rows, none if there are none.
+        """Measure one unit and return its rows; none if it was left out or failed.
 
         Args:
-            part: what its rows belong to.
-            unit: what is measured, in words.
-            estimate: seconds that it is likely to take.
-            measure: gives its rows.
+            part: the part of the results that the rows belong to.
+            unit: description of what is measured.
+            estimate: expected seconds; the unit is left out if less time is left.
+            measure: measures the unit and returns its rows.
         """
         if estimate > self.left:
             reason = f"it would take about {estimate:.0f} s, and {max(self.left, 0):.0f} s of --minutes are left"
@@ -74,7 +74,7 @@ class Journal:
             rows = [{"case": unit, **row} for row in measure()]
         except torch.OutOfMemoryError as error:
             self.leave_out(part, unit, f"out of memory: {str(error).splitlines()[0]}")
-        except Exception as error:  # whatever it is, what comes after it can still be measured
+        except Exception as error:  # whatever failed, later units can still be measured
             log.exception("%s, %s", part, unit)
             self.failed.append({"part": part, "unit": unit, "error": f"{type(error).__name__}: {error}"})
         self.parts.setdefault(part, []).extend(rows)
@@ -85,7 +85,7 @@ class Journal:
         return rows
 
     def results(self) -> dict[str, Any]:
-        """Everything so far, for JSON."""
+        """All results so far, for JSON."""
         return {
             **self.heading,
             "parts": self.parts,
@@ -95,6 +95,6 @@ class Journal:
         }
 
     def write(self) -> None:
-        """Write everything so far, whole or not at all."""
+        """Write all results so far, atomically."""
         if self.out is not None:
             write(self.out, self.results())

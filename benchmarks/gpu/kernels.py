@@ -1,7 +1,8 @@
-"""Are the kernels for packed rows exact? Each against one call of sdpa per row, in every precision and unevenness.
+"""Exactness of the attention backends for packed rows, against one call of sdpa per row.
 
-Every computation rounds in its own way. So both are compared with the same in double precision, and a backend may be as
-far from that as rounding allows (:func:`rltr.check.rounding.tolerance`): in half precision, twice as far as sdpa is.
+All precisions and several distributions of row lengths are tested. Rounding differs between backends, so each result
+and that of sdpa are compared with the same computation in float64. A backend may differ from it by the tolerance of
+:func:`rltr.check.rounding.tolerance`: in half precision, by twice as much as sdpa does.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,12 +30,12 @@ PATTERNS = {"to both sides": Pattern(), "causal": Pattern(causal_mask_function)}
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the attention that is compared.
+    """Shape of the compared attention.
 
     Attributes:
-        heads: of queries, keys and values.
-        width: channels of a head.
-        rows: tokens of each row, by how uneven they are.
+        heads: number of heads of queries, keys and values.
+        width: channels per head.
+        rows: name of each distribution of row lengths, and the number of tokens in each of its rows.
     """
 
     heads: int
@@ -43,7 +44,7 @@ class Shape:
 
 
 def shape(small: bool) -> Shape:
-    """Of a ViT-B's attention, or of less."""
+    """Shape of a ViT-B's attention, or a small one."""
     rows, most = (6, 17) if small else (64, 197)
     linear = torch.linspace(most / 5, most, rows).round().int().tolist()
     uneven = {
@@ -56,7 +57,7 @@ def shape(small: bool) -> Shape:
 
 
 def refusal(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a backend does not run here; None if it does."""
+    """Why a backend cannot run on this device; None if it can."""
     try:
         check_kernel(backend, device, dtype)
     except RltrError as error:
@@ -65,12 +66,12 @@ def refusal(backend: str, device: torch.device, dtype: torch.dtype) -> str | Non
 
 
 def measure(device: torch.device, dtype: torch.dtype, wanted: Shape) -> list[dict[str, Any]]:
-    """The largest difference of every backend that runs here to :data:`REFERENCE`.
+    """Compare every backend that can run here with :data:`REFERENCE` and with float64, by the largest difference.
 
     Args:
-        device: where.
-        dtype: of queries, keys and values.
-        wanted: their shape.
+        device: the device.
+        dtype: dtype of queries, keys and values.
+        wanted: shape of the attention.
     """
     rows = []
     backends = [name for name in BACKENDS if name not in ("auto", REFERENCE) and refusal(name, device, dtype) is None]
@@ -97,7 +98,7 @@ def measure(device: torch.device, dtype: torch.dtype, wanted: Shape) -> list[dic
                             "from float64": max_difference(found, exact),
                             "sdpa from float64": max_difference(expected, exact),
                             "allowed": allowed,
-                            # A kernel that was asked for and did not run proves nothing of itself.
+                            # If another kernel ran than the requested one, nothing was shown about that one.
                             "met": max_difference(found, exact) <= allowed
                             and (ran == backend or backend not in KERNELS),
                         }
@@ -108,7 +109,7 @@ def measure(device: torch.device, dtype: torch.dtype, wanted: Shape) -> list[dic
 def _batch(
     wanted: Shape, counts: Sequence[int], sized: bool, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tokens, list[Tensor]]:
-    """A ragged batch, and packed queries, keys and values as layers hand them on."""
+    """A ragged batch, and packed queries, keys and values ``(1, heads, tokens, width)``."""
     present = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
     tokens = ragged.pack(present.to(device))
     generator = torch.Generator().manual_seed(0)
@@ -127,7 +128,7 @@ def _attend(backend: str, tokens: Tokens, qkv: Sequence[Tensor], pattern: Patter
 
 @contextmanager
 def _kernels_watched() -> Iterator[list[str]]:
-    """Yield a list of the kernels for packed rows that are called: what they cannot compute exactly is padded."""
+    """Yield a list that gets the name of every called kernel; it stays empty if rows are padded instead."""
     called: list[str] = []
 
     def noting(name: str, kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -1,4 +1,4 @@
-"""What is measured of each case: the other benchmarks' measurements, on the device and with the models of this one."""
+"""Measurements of each case: those of the other benchmarks, with the models and on the device of this one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,31 +22,31 @@ SHARES = (0.5, 0.25)
 COSTS = (1.0, 0.7, 0.5, 0.3)
 PRICED = (0.85, 0.7, 0.55, 0.4, 0.3)
 DECISIONS = 0.02
-"""Goal for the decisions' share of the native time, as for a ViT-S on a CPU."""
+"""Goal for the time of decisions as a fraction of the native time, the same as for a ViT-S on a CPU."""
 
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something that is measured of a case.
+    """A measurement of a case.
 
     Attributes:
-        measure: gives rows, for a case and a number of rounds.
-        passes: how many native passes it takes about as long as, for a number of rounds.
+        measure: measures a case with a number of rounds, and returns rows.
+        passes: expected duration in native passes, for a number of rounds.
     """
 
     measure: Callable[[Case, int], Rows]
     passes: Callable[[int], int]
 
 
-def attached(case: Case, rounds: int) -> Rows:
-    """Everything kept over native."""
+def attach_overheads(case: Case, rounds: int) -> Rows:
+    """Time of a pass that keeps all tokens, over the native time."""
     return [attach_overhead.measure_one(case.backbone, case.inputs, rounds)]
 
 
-def sped_up(case: Case, rounds: int) -> Rows:
-    """Speed-up over what FLOPs promise, at each share, with dropped tokens merged and lost."""
+def speedups(case: Case, rounds: int) -> Rows:
+    """Speed-up against the prediction by FLOPs, at each fraction of kept tokens, merging and dropping."""
     start = case.backbone.depth // 4
     return [
         speedup.measure_one(case.backbone, case.inputs, share, removal, rounds, start)
@@ -55,12 +55,12 @@ def sped_up(case: Case, rounds: int) -> Rows:
     ]
 
 
-def decided(case: Case, rounds: int) -> Rows:
-    """What decisions cost, by two clocks.
+def decision_costs(case: Case, rounds: int) -> Rows:
+    """Cost of decisions, measured in two ways.
 
-    The parts are timed inside of the pass, waiting for the device around each, which the pass alone does not: they are
-    an upper bound. "pass / repeated" is the pass over one that repeats its choices: policy and features, without any
-    clock inside.
+    The parts are timed inside the pass, with a device synchronisation around each. That slows the pass down, so their
+    sum is an upper bound. "pass / repeated" is the time of the pass over that of one that replays its choices: the cost
+    of policy and features, with no timer inside.
     """
     rows = []
     for cost in COSTS:
@@ -76,7 +76,7 @@ def decided(case: Case, rounds: int) -> Rows:
     return rows
 
 
-def priced(case: Case, rounds: int) -> Rows:
+def price_errors(case: Case, rounds: int) -> Rows:
     """A latency table, and predicted against measured relative times of passes that it has not seen."""
     longest = {name: value[:1] for name, value in case.inputs.items()}
     cost, rows = prices.measure_one(case.backbone, prices.Inputs(longest, case.inputs), PRICED, rounds)
@@ -85,8 +85,8 @@ def priced(case: Case, rounds: int) -> Rows:
     return [{**row, **more} for row in rows]
 
 
-def remembered(case: Case, rounds: int) -> Rows:
-    """Peak memory of passes, which torch counts on accelerators only: native, everything kept, less and less kept."""
+def peak_memory(case: Case, rounds: int) -> Rows:
+    """Peak memory of passes: native, all tokens kept, and smaller fractions kept; accelerators only."""
     device, start = case.backbone.device, case.backbone.depth // 4
     masks = [speedup.random_mask(case.batch, case.tokens, share, False).to(device) for share in SHARES]
     selectors: list[tuple[str, Selector]] = [
@@ -103,7 +103,7 @@ def remembered(case: Case, rounds: int) -> Rows:
 
 
 def _peak(contender: Contender, device: torch.device) -> float:
-    """The most memory that was in use during a call, in MB, weights and inputs included."""
+    """Peak memory during a call, in MB, including weights and inputs."""
     with torch.inference_mode(), contender.attached():
         contender.call()
         torch.accelerator.reset_peak_memory_stats(device)
@@ -111,8 +111,8 @@ def _peak(contender: Contender, device: torch.device) -> float:
     return torch.accelerator.max_memory_allocated(device) / 2**20
 
 
-def proven(backbone: Backbone, attention: str, rows: int, longest: int) -> Rows:
-    """Is a whole model exact here, with uneven rows computed in one way? See :class:`rltr.check.proof.Proof`."""
+def check_exact(backbone: Backbone, attention: str, rows: int, longest: int) -> Rows:
+    """Check that a whole model is exact with one attention backend; see :class:`rltr.check.proof.Proof`."""
     again = Backbone(backbone.model, attention=attention)  # type: ignore[arg-type] # one of BACKENDS
     layers = tuple(range(again.depth))
     proof = prove(again, random_inputs(again, rows, longest), layers)
@@ -131,10 +131,10 @@ def proven(backbone: Backbone, attention: str, rows: int, longest: int) -> Rows:
 
 
 PARTS: dict[str, Part] = {
-    "attach overhead": Part(attached, lambda rounds: 4 * rounds + 4),
-    "speed-up": Part(sped_up, lambda rounds: 4 * (4 * rounds + 3)),
-    "decisions": Part(decided, lambda rounds: 4 * (8 * rounds + 10)),
-    "prices": Part(priced, lambda rounds: 150),
-    "memory": Part(remembered, lambda rounds: 8),
+    "attach overhead": Part(attach_overheads, lambda rounds: 4 * rounds + 4),
+    "speed-up": Part(speedups, lambda rounds: 4 * (4 * rounds + 3)),
+    "decisions": Part(decision_costs, lambda rounds: 4 * (8 * rounds + 10)),
+    "prices": Part(price_errors, lambda rounds: 150),
+    "memory": Part(peak_memory, lambda rounds: 8),
 }
-"""By name, in the order in which they are measured."""
+"""Measurements by name, in the order in which they run."""

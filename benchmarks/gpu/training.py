@@ -1,4 +1,4 @@
-"""A short training of the embedded model: how fast rollouts come, how long an update takes, and what it needs."""
+"""A short training of the embedded model: rollouts per second, time of an update, and peak memory."""
 
 import time
 from collections.abc import Callable
@@ -23,15 +23,15 @@ def train(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Any]]:
-    """Collect rollouts and learn from them, by the demo's recipe, with counted prices.
+    """Collect rollouts and learn from them, by the demo's recipe, with prices in FLOPs.
 
     Args:
-        device: where.
-        updates: at most; the first batch and its update warm up and are not timed.
-        rows: rollouts of an update; None takes the recipe's.
-        examples: of the training split.
-        seconds: after which no update begins.
-        clock: replaced in tests.
+        device: the device.
+        updates: largest number of timed updates; one untimed update comes before.
+        rows: rollouts per update; None takes the recipe's.
+        examples: number of training examples.
+        seconds: time after which no update starts.
+        clock: returns seconds; replaced in tests.
     """
     recipe = load_recipe("demo")
     backbone = moved(embedded(), device)
