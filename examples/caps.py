@@ -2,27 +2,27 @@
 
     python -m examples.caps --runs runs/spam/seed-* --out runs/spam/caps.json
 
-At every cap the texts of the test split are cut to so many tokens, and one sweep measures everything on them, in
-alternation with the native model. The policies are those of the runs, trained at the whole length. Each sweep's own
-results are written beside --out when it is done, in the format of `rltr evaluate`, under a name that tells by a digest
-of what they are (caps-512-1f0c….json), and read again by the next run, so an interrupted one goes on.
+At every cap, the test texts are truncated to that number of tokens, and one sweep measures everything on them, in
+alternation with the native model. The policies are those of the runs, trained at full length. The results of each sweep
+are written beside --out in the format of `rltr evaluate`, with a digest of models, policies, texts and settings in the
+file name (caps-512-1f0c….json). The next run reads them again, so an interrupted measurement can be continued.
 
 Columns of the table:
 
-native     the model as it is. Cutting saves time, too: compare rows of different caps.
-packed     the reduced forward with every token kept: what is gained by computing no padding, and by nothing else.
+native     the unpruned model. Truncation saves time, too: compare rows of different caps.
+packed     the reduced forward pass with every token kept: the gain from not computing padding alone.
 policy     speed-up over native where the accuracy is --max-drop below the native one at the same cap, read off the
-           curve: straight lines between measured points on the Pareto front, and no more than the cheapest measured
-           point shows. The mean over the runs, with the lowest and the highest.
-baseline   the same of the best of all baselines, the untrained policy included.
-chosen     what a user gets who has not seen the test texts: each policy at the weight that its own calibration on the
-           validation split, at the whole length, gives for the same drop.
+           curve: linear interpolation between measured points on the Pareto front, without extrapolation below the
+           cheapest point. The mean over the runs, with the lowest and the highest.
+baseline   the same for the best of all baselines, including the untrained policy.
+chosen     what a user gets without knowing the test texts: each policy at the cost weight that its calibration on the
+           validation split, at full length, gives for the same drop.
 
-A figure of these times over the cap is drawn beside --out; "growth" in the JSON file is each time at the highest cap
-over that at the lowest. --long takes only texts of at least as many tokens as the highest cap: then no native pass
-computes padding, and cap and length are the same. "equal latency" judges the policies beside the best baseline at the
-highest cap, as `benchmarks.learning` does; "equal latency, agreement" has the share of the native model's own answers
-that stay, which has less chance in it: an answer that changes may also become right.
+A plot of these times over the cap is written beside --out; "growth" in the JSON file is each time at the highest cap
+over that at the lowest. --long takes only texts with at least as many tokens as the highest cap: then no native pass
+computes padding, and cap and length are the same. "equal latency" compares the policies with the best baseline at the
+highest cap, as `benchmarks.learning` does; "equal latency, agreement" compares the fraction of the native model's
+answers that do not change, which depends less on chance, because a changed answer may also become right.
 """
 
 import math
@@ -54,7 +54,7 @@ from rltr.tasks.examples.base import Subset, digest
 from rltr.tasks.examples.texts import TextExamples
 
 TIMED = ("native", "packed", "policy", "baseline")
-"""What is timed, as in the table."""
+"""The timed columns of the table."""
 LATENCIES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
 """Relative latencies at which the policies are compared with the baselines."""
 
@@ -64,10 +64,10 @@ class Trained:
     """A finished run.
 
     Attributes:
-        name: what its points are called.
-        policy: its policy.
-        recipe: what it was trained by.
-        chosen: the cost weight its calibration gives for the accepted drop; None if it gives none.
+        name: method name of its operating points.
+        policy: the trained policy.
+        recipe: recipe of the training.
+        chosen: the cost weight that its calibration gives for the accepted drop; None if there is none.
     """
 
     name: str
@@ -88,25 +88,25 @@ class Trained:
         return cls(f"policy seed {recipe.learner.seed}", policy, recipe, chosen)
 
     def points(self, backbone: Backbone, weights: Sequence[float]) -> list[OperatingPoint]:
-        """The policy at so many weights, and at the chosen one."""
+        """Operating points of the policy at the given cost weights and at the chosen one."""
         self.policy.check_fits(backbone)
         weights = sorted({*weights, *([self.chosen] if self.chosen else [])})
         return [replace(point, method=self.name) for point in policy_points(backbone, self.policy, weights)]
 
 
 def cut(test: Examples, cap: int, longest: int | None) -> TextExamples:
-    """The texts of a split, each cut to ``cap`` tokens.
+    """Truncate the texts of a split to ``cap`` tokens.
 
     Args:
-        test: texts.
-        cap: tokens, special ones included.
-        longest: leave out texts of fewer tokens than this; None for all.
+        test: the texts.
+        cap: number of tokens, including special ones.
+        longest: leave out texts with fewer tokens than this; None keeps all.
     """
     index, whole = torch.arange(len(test)), test
-    while isinstance(whole, Subset):  # a share of one file, or at most so many of a split
+    while isinstance(whole, Subset):  # a split of one file, or a limited number of examples
         index, whole = whole.index[index], whole.examples
     if not isinstance(whole, TextExamples):
-        raise SystemExit("caps: error: only texts can be cut; name runs whose data are texts")
+        raise SystemExit("caps: error: only texts can be truncated; pass runs that were trained on texts")
     lengths = whole.lengths()
     rows = [i for i in index.tolist() if longest is None or lengths[i] >= longest]
     if not rows:
@@ -117,12 +117,12 @@ def cut(test: Examples, cap: int, longest: int | None) -> TextExamples:
 
 
 def time_at(points: Sequence[Point], accuracy: float) -> float | None:
-    """The least cost at which a curve reaches an accuracy; None if it never does.
+    """Lowest cost at which a curve reaches an accuracy; None if it never does.
 
     Args:
-        points: pairs of cost and accuracy. Between members of their Pareto front straight lines hold, and nothing is
-            said of costs below the lowest one measured.
-        accuracy: 0 to 1.
+        points: pairs of cost and accuracy. Their Pareto front is interpolated linearly, and not extrapolated below the
+            lowest measured cost.
+        accuracy: the accuracy to reach, 0 to 1.
     """
     front = [points[i] for i in pareto_front(points)]
     if not front or front[-1][1] < accuracy:
@@ -132,11 +132,11 @@ def time_at(points: Sequence[Point], accuracy: float) -> float | None:
     for (cheap, low), (dear, high) in pairwise(front):
         if low < accuracy <= high:
             return cheap + (dear - cheap) * (accuracy - low) / (high - low)
-    raise AssertionError("an accuracy between the ends lies between two neighbours")
+    raise AssertionError("an accuracy within the range of the front must lie between two neighbouring points")
 
 
 def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float) -> dict[str, Any]:
-    """One line of the table; a speed-up is None where no measured point is that accurate."""
+    """Build one row of the table; a speed-up is None where no measured point is accurate enough."""
     names = [run.name for run in runs]
     times = {series: time_at(points, found.dense_quality - max_drop) for series, points in found.curves().items()}
     policies = [times[series] for name in names for series in times if series.startswith(f"{name} ")]
@@ -149,7 +149,9 @@ def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float
     best = max(others, key=lambda series: others[series], default=None)
     packed = next(point for point in found.points if point.method == "none")
     chosen = [p for run in runs for p in found.points if p.method == run.name and p.setting == run.chosen]
-    complete = len(own) == len(runs)  # a seed that is never that accurate must not be left out of a mean
+    complete = len(own) == len(
+        runs
+    )  # no mean if a seed is never accurate enough: leaving it out would flatter the policy
     return {
         "cap": cap,
         "tokens, padded": found.tokens,
@@ -168,13 +170,13 @@ def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float
 
 
 def milliseconds(row: Mapping[str, Any], name: str) -> float | None:
-    """Time per text of one of :data:`TIMED`; None where no measured point is that accurate."""
+    """Milliseconds per text of one of :data:`TIMED`; None where no measured point is accurate enough."""
     speedup = 1.0 if name == "native" else row[name]
     return None if speedup is None else row["native ms"] / speedup
 
 
 def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Each time at the last row's cap over that at the first's."""
+    """Ratio of each time at the last row's cap to that at the first row's."""
     found = {}
     for name in TIMED:
         first, last = (milliseconds(row, name) for row in (rows[0], rows[-1]))
@@ -183,7 +185,7 @@ def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def agreements(found: Evaluation, names: Sequence[str], latencies: Sequence[float]) -> list[dict[str, Any]]:
-    """The share of the native model's answers that stay: mean over the policies, and the best baseline, by latency."""
+    """Fraction of the native model's answers that do not change, by latency: policies' mean and best baseline."""
     curves = {
         series: quality_at(latencies, [(point.latency, point.agreement) for point in points])
         for series, points in found.series().items()
@@ -213,7 +215,7 @@ def agreements(found: Evaluation, names: Sequence[str], latencies: Sequence[floa
 
 
 def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None:
-    """Time over the length that texts are cut to; the band is from the fastest to the slowest policy."""
+    """Plot time over the cap; the band is from the fastest to the slowest policy."""
     figure = new_figure(width=6.0)
     axes = figure.add_subplot()
     dress(axes, "Time over length", "cut at, tokens", "milliseconds per text")
@@ -222,7 +224,7 @@ def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None
     caps = [row["cap"] for row in rows]
 
     def drawn(name: str) -> list[float]:
-        """Lines break where nothing measured is that accurate."""
+        """Times by cap; NaN, a gap in the line, where no measured point is accurate enough."""
         return [math.nan if (taken := milliseconds(row, name)) is None else taken for row in rows]
 
     for name, colour in colours.items():
@@ -238,9 +240,9 @@ def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None
 def sweep(
     points: Sequence[OperatingPoint], texts: Examples, backbone: Backbone, name: str, args: Any, file: Path | None
 ) -> Evaluation:
-    """Measure all points on texts, or read what an earlier run measured."""
+    """Measure all points on texts, or read the results of an earlier run."""
     if file and file.exists():
-        console.print(f"{file}: measured before")
+        console.print(f"{file}: using the results of an earlier run")
         return read_json(file)
     console.print(f"measuring {len(points)} operating points on {len(texts)} texts")
     found = measure(
@@ -262,26 +264,28 @@ def sweep(
 def main() -> None:
     parser = options(__doc__, rounds=1)
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of finished trainings")
-    parser.add_argument("--caps", type=int, nargs="+", default=[64, 128, 256, 512], help="tokens of a text")
+    parser.add_argument("--caps", type=int, nargs="+", default=[64, 128, 256, 512], help="tokens to truncate texts to")
     parser.add_argument("--batch", type=int, default=32, help="texts per pass (default 32)")
     parser.add_argument("--max-drop", type=float, default=0.01, help="accepted loss of accuracy (default 0.01)")
-    parser.add_argument("--examples", type=int, help="at most so many test texts")
-    parser.add_argument("--long", action="store_true", help="only texts that fill the highest cap")
-    parser.add_argument("--cost-weights", type=float, nargs="+", help="of the policies (default: the recipe's)")
-    parser.add_argument("--keep-rates", type=float, nargs="+", help="of the baselines (default: the recipe's)")
+    parser.add_argument("--examples", type=int, help="largest number of test texts")
     parser.add_argument(
-        "--more-layers", action="store_true", help="baselines also at other decision layers: twice as long"
+        "--long", action="store_true", help="only texts with at least as many tokens as the highest cap"
+    )
+    parser.add_argument("--cost-weights", type=float, nargs="+", help="of the policies (default: those of the recipe)")
+    parser.add_argument("--keep-rates", type=float, nargs="+", help="of the baselines (default: those of the recipe)")
+    parser.add_argument(
+        "--more-layers", action="store_true", help="also run baselines at other decision layers; takes twice as long"
     )
     args = begin(parser)
     runs = [Trained.load(run, args.max_drop) for run in args.runs]
     if len({run.name for run in runs}) < len(runs):
-        raise SystemExit("caps: error: two of the runs have the same seed; name runs of different seeds")
+        raise SystemExit("caps: error: two runs have the same seed; pass runs with different seeds")
     first = runs[0]
     recipe = first.recipe
     backbone, task = prepare(recipe)
     weights = args.cost_weights or recipe.evaluation.cost_weights
     points = [point for run in runs for point in run.points(backbone, weights)]
-    # Before training, all seeds are the same policy.
+    # All seeds start from the same policy, so one untrained policy is enough.
     points += policy_points(backbone, first.policy, (), untrained=evenly_spaced(weights, 5))
     schedules = [first.policy.layers, *([usual_layers(backbone.depth)] if args.more_layers else [])]
     rates = args.keep_rates or recipe.evaluation.keep_rates

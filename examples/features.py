@@ -22,12 +22,12 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Features:
-    """The last hidden states of one split, reduced to one vector per text.
+    """The last hidden states of one split, pooled to one vector per text.
 
     Attributes:
-        first: the state of the first token (CLS) ``(texts, width)``.
-        mean: the mean state of all tokens ``(texts, width)``.
-        labels: ``(texts,)``.
+        first: hidden state of the first token (CLS) ``(texts, width)``.
+        mean: mean hidden state of all tokens ``(texts, width)``.
+        labels: class numbers ``(texts,)``.
     """
 
     first: Float[Tensor, "texts width"]
@@ -55,14 +55,14 @@ def compute(encoder: PreTrainedModel, texts: TextExamples, name: str = "") -> Fe
 def cached(
     encoder: PreTrainedModel, splits: dict[str, TextExamples], data: Path, weights: str, file: Path
 ) -> dict[str, Features]:
-    """The features of all splits: read from ``file`` if data and weights are the same, else computed and written there.
+    """Features of all splits: read from ``file`` if data and weights are unchanged, else computed and written there.
 
     Args:
         encoder: the frozen encoder.
-        splits: what is in ``data``.
+        splits: the texts in ``data``, by split.
         data: the folder of the ``.jsonl`` files.
         weights: hash of the encoder's weights.
-        file: safetensors.
+        file: the safetensors file.
     """
     source = hashlib.sha256("".join([weights, *(sha256(data / f"{name}.jsonl") for name in NAMES)]).encode())
     made_of = {"made_of": source.hexdigest()}

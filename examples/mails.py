@@ -1,7 +1,7 @@
 """Mails of the SpamAssassin corpus as text: the body only, without HTML.
 
-Headers are left out because they give the answer away: they name mailing lists, spam filters and years. What footers of
-mailing lists give away inside of bodies stays.
+Headers are left out because they reveal the label: they name mailing lists, spam filters and years. Footers of mailing
+lists, which reveal a little, too, are part of the body and stay.
 """
 
 import json
@@ -19,7 +19,7 @@ GROUPS = {"easy-ham-1": "ham", "easy-ham-2": "ham", "hard-ham-1": "ham", "spam-1
 
 
 class _Text(HTMLParser):
-    """Collects what a reader sees of a page."""
+    """Collects the visible text of an HTML page."""
 
     unseen = ("script", "style", "title")
 
@@ -29,19 +29,19 @@ class _Text(HTMLParser):
         self.inside: str | None = None
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        """Note the beginning of what is not shown; tags separate words."""
+        """Start skipping at an invisible element; tags separate words."""
         if tag in self.unseen:
             self.inside = tag
         self.parts.append(" ")
 
     def handle_endtag(self, tag: str) -> None:
-        """Note its end."""
+        """Stop skipping at the end of an invisible element."""
         if tag == self.inside:
             self.inside = None
         self.parts.append(" ")
 
     def handle_data(self, data: str) -> None:
-        """Keep what is shown."""
+        """Keep visible text."""
         if self.inside is None:
             self.parts.append(data)
 
@@ -57,14 +57,14 @@ def visible(html: str) -> str:
 def body(mail: str) -> str:
     """The text of a mail's body, white space reduced to single spaces; empty if it has none.
 
-    Of several parts the plain ones are taken, or if there are none, the HTML ones.
+    If the mail has several parts, the plain text parts are used, or the HTML parts if no plain part has text.
     """
     found: dict[str, list[str]] = {"text/plain": [], "text/html": []}
     for part in message_from_string(mail).walk():
         kind = part.get_content_type()
         if kind in found and not part.is_multipart():
             text = _decoded(part)
-            # Spam is often called plain and is a page nevertheless.
+            # Spam is often HTML that is declared as plain text.
             page = kind == "text/html" or "<html" in text[:2000].lower()
             found[kind].append(visible(text) if page else text)
     plain, pages = (" ".join(" ".join(texts).split()) for texts in found.values())
@@ -75,21 +75,21 @@ def _decoded(part: Message) -> str:
     payload = part.get_payload()
     encoding = str(part.get("content-transfer-encoding", "")).strip().lower()
     if not isinstance(payload, str) or encoding not in ("base64", "quoted-printable"):
-        return str(payload)  # text already: the corpus comes as JSON
+        return str(payload)  # already text: the corpus is stored as JSON
     raw = part.get_payload(decode=True)
     assert isinstance(raw, bytes)
     try:
         return raw.decode(part.get_content_charset("latin-1"), errors="replace")
-    except LookupError:  # a character set that does not exist
+    except LookupError:  # unknown character set
         return raw.decode("latin-1")
 
 
 def read_mails(archive: Path) -> Iterator[Labelled]:
-    """All mails of the npm package, in the order of their names; without those that hold no text."""
+    """Yield the mails of the npm package, sorted by file name, without those that have no text."""
     with tarfile.open(archive) as files:
         members = {member.name: member for member in files.getmembers() if member.name.endswith(".json")}
         read = {}
-        # In the order of the archive, because a compressed one can only be read from front to back.
+        # In archive order, because a compressed archive can only be read from front to back.
         for name, member in members.items():
             group = Path(name).parent.name
             if group in GROUPS and (stream := files.extractfile(member)):

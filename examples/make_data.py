@@ -3,8 +3,7 @@
     python -m examples.make_data spam     # runs/examples/spam/{train,validation,test}.jsonl
     python -m examples.make_data vader    # runs/examples/vader/{train,validation,test}.jsonl
 
-Near-copies are removed before the division, which depends on nothing but the seed. Nothing of the texts is printed:
-some of the old spam is not for everybody.
+The split depends only on the data and the seed. No text is printed, because some of the old spam is not suitable for everyone.
 """
 
 import argparse
@@ -17,34 +16,34 @@ from examples.splits import without_copies, write_splits
 from rltr.errors import RltrError
 
 CLASSES = {"spam": ["ham", "spam"], "vader": ["negative", "positive"]}
-"""The labels of each data set, in the order in which the heads number them."""
+"""Labels of each data set, in the order of the heads' class numbers."""
 SOURCES = {"spam": (SPAM_ASSASSIN, read_mails), "vader": (VADER, read_sentences)}
 BUILT = Path("runs/examples")
-"""Where the examples' data and heads go, unless another place is named."""
+"""Default folder of the examples' data and heads."""
 
 
 def make(name: str, assets: Path | None, built: Path, seed: int) -> None:
-    """Write the splits of one data set to ``built/name``, and say how many there are.
+    """Write the splits of one data set to ``built/name``, and print their sizes.
 
     Raises:
-        RltrError: if the data is not on this machine, or is not the expected one.
+        RltrError: if the data is not on this machine, or its hash is wrong.
     """
     asset, read = SOURCES[name]
     everything = list(read(find(asset, assets)))
     records = without_copies(everything)
     counts = write_splits(records, built / name, seed)
-    print(f"{name}: {len(everything)} texts, {len(records)} without near-copies")
+    print(f"{name}: {len(everything)} texts, {len(records)} without near-duplicates")
     for split, labels in counts.items():
         print(f"  {split}: {', '.join(f'{count} {label}' for label, count in sorted(labels.items()))}")
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=list(SOURCES))
     parser.add_argument("--assets", type=Path, help="folder of the downloads (default: $RLTR_ASSETS, then runs/assets)")
     parser.add_argument("--built", type=Path, default=BUILT, help=f"folder to write to (default: {BUILT})")
-    parser.add_argument("--seed", type=int, default=0, help="of the division")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
     args = parser.parse_args()
     try:
         make(args.data, args.assets, args.built, args.seed)

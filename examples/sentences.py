@@ -10,11 +10,11 @@ from examples.splits import Labelled
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 UNDECIDED = 0.5
-"""Mean ratings (-4 to 4) this close to 0 are neither."""
+"""Sentences with a mean rating (-4 to 4) at most this far from 0 are left out."""
 
 
 def read_sentences(archive: Path) -> Iterator[Labelled]:
-    """The movie sentences of the source archive of vaderSentiment that raters found positive or negative."""
+    """Yield the positive and negative movie sentences in the source archive of vaderSentiment."""
     with tarfile.open(archive) as outer, tarfile.open(fileobj=io.BytesIO(_content(outer, INNER))) as inner:
         lines = _content(inner, FILE).decode("utf-8-sig").splitlines()
     for line in lines:

@@ -1,4 +1,4 @@
-"""Labelled texts for the examples: near-copies removed, divided into train, validation and test, written as JSONL."""
+"""Labelled texts for the examples: remove near-duplicates, split into train, validation and test, write as JSONL."""
 
 import json
 import re
@@ -14,11 +14,11 @@ from rltr.tasks.read.splits import divide
 
 NAMES = ("train", "validation", "test")
 OPENING = 400
-"""Two texts that begin with the same so many characters are near-copies, whatever follows."""
+"""Texts that begin with the same 400 characters are near-duplicates, whatever follows."""
 RUN = 8
-"""Words in a row that are hardly ever the same by chance."""
+"""Length, in words, of the runs that texts are compared by; so many equal words in a row are hardly ever chance."""
 FRACTIONS = (0.55, 0.15, 0.3)
-"""Of train, validation and test. Few inputs are needed to learn from, many to see a point of accuracy."""
+"""Fractions of train, validation and test; resolving one point of accuracy needs many test inputs."""
 
 
 class Labelled(NamedTuple):
@@ -29,23 +29,23 @@ class Labelled(NamedTuple):
 
 
 def runs_of_words(text: str) -> set[tuple[str, ...]]:
-    """All runs of :data:`RUN` words, numbers and case aside; a shorter text is one run."""
+    """All runs of :data:`RUN` words, ignoring digits and case; a shorter text is one run."""
     words = re.findall(r"[^\W\d_]+", text.lower())
     return {tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
 
 
 def without_copies(records: Sequence[Labelled]) -> list[Labelled]:
-    """The records without near-copies, in their order.
+    """Remove near-duplicates; the order stays the same.
 
-    A text is left out if another one begins like it, or if more than half of its runs of words are in longer texts that
-    stay: an answer that quotes, a mailing sent again under other names, a text that is mostly the footer of a list. So
-    what is tested has not been seen in training, whichever part a text is dealt to.
+    A text is removed if a kept text begins like it, or if more than half of its runs of words are in longer kept
+    texts: a reply that quotes, a mailing sent again under other names, a text that is mostly the footer of a list. This
+    keeps texts that were seen in training out of the test split.
     """
     runs = [runs_of_words(record.text) for record in records]
     seen: set[tuple[str, ...]] = set()
     openings: set[str] = set()
     kept = []
-    # From long to short, so that what is contained in another text is left out, wherever it stood.
+    # From long to short, so that a text contained in another one is removed, whichever comes first.
     for i in sorted(range(len(records)), key=lambda i: -len(runs[i])):
         opening = records[i].text[:OPENING]
         if opening not in openings and 2 * len(runs[i] & seen) <= len(runs[i]):
@@ -56,15 +56,15 @@ def without_copies(records: Sequence[Labelled]) -> list[Labelled]:
 
 
 def write_splits(records: Sequence[Labelled], folder: Path, seed: int = 0) -> dict[str, Counter[str]]:
-    """Deal records out at random within each class, and write a ``.jsonl`` of ``text`` and ``label`` for each part.
+    """Split records at random within each class, and write a ``.jsonl`` of ``text`` and ``label`` for each split.
 
     Args:
-        records: without near-copies.
-        folder: made if it is missing; files of the same names are replaced.
-        seed: decides who goes where. The same records and seed give the same files, byte for byte.
+        records: records without near-duplicates.
+        folder: created if missing; files of the same names are replaced.
+        seed: seed of the split. The same records and seed give the same files, byte for byte.
 
     Returns:
-        How many of each label are in each part.
+        The number of records of each label in each split.
     """
     number = {label: i for i, label in enumerate(sorted({record.label for record in records}))}
     labels = torch.tensor([number[record.label] for record in records])

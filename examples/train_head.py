@@ -4,11 +4,12 @@
     python -m examples.train_head vader    # runs/examples/minilm-vader
 
 The folder holds a `BertForSequenceClassification` and its tokenizer, which `AutoModelForSequenceClassification` and
-`rltr` load. Every weight of the encoder is MiniLM's, bit for bit; trained are the pooler (a linear layer and tanh on
-the state of CLS) and the classifier behind it, on the training split alone. Texts are cut at 512 tokens.
+`rltr` load. The encoder's weights are MiniLM's, bit for bit. Only the pooler (a linear layer and tanh on the hidden
+state of CLS) and the classifier after it are trained, on the training split. Texts are truncated to 512 tokens.
 
-Beside it a linear head on the mean state of all tokens is fitted, which is how this MiniLM was trained to be read: it
-says what the state of CLS leaves out. It is not saved, because transformers has no BERT class that pools so.
+For comparison, a linear head on the mean hidden state of all tokens is fitted, because this MiniLM was trained with
+mean pooling: it shows what the hidden state of CLS lacks. It is not saved, because no BERT classifier of transformers
+uses mean pooling.
 """
 
 import argparse
@@ -39,16 +40,16 @@ from rltr.tasks.examples.texts import TextExamples
 from rltr.tasks.read.records import read_records
 
 LONGEST = 512
-"""Tokens of a text, special ones included: as many as MiniLM has positions for."""
+"""Largest number of tokens of a text, including special ones: MiniLM's number of positions."""
 
 
 class Head(nn.Module):
     """BERT's pooler and classifier on standardised features, with dropout before each.
 
     Args:
-        features: ``(texts, width)``, to standardise by.
+        features: training features ``(texts, width)``; their mean and deviation standardise the input.
         classes: number of classes.
-        dropout: share of features and of hidden units that are left out in training.
+        dropout: dropout probability of features and of hidden units.
     """
 
     mean: Tensor
@@ -63,12 +64,12 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Float[Tensor, "texts width"]) -> Float[Tensor, "texts classes"]:
-        """Logits."""
+        """Compute logits."""
         standard = self.dropout((features - self.mean) / self.spread)
         return self.classifier(self.dropout(self.pooler(standard).tanh()))
 
     def plain_pooler(self) -> tuple[Float[Tensor, "width width"], Float[Tensor, " width"]]:
-        """Weight and bias of a pooler that does the same to features as they are."""
+        """Weight and bias of an equivalent pooler for features that are not standardised."""
         weight = self.pooler.weight / self.spread
         return weight, self.pooler.bias - weight @ self.mean
 
@@ -84,7 +85,7 @@ def fit(
     dropout: float = 0.3,
     seed: int = 0,
 ) -> Head:
-    """A head trained on the state of the first token."""
+    """Train a head on the hidden state of the first token."""
     torch.manual_seed(seed)
     head = Head(train.first, classes, dropout)
     optimizer = torch.optim.AdamW(head.parameters(), learning_rate, weight_decay=decay)
@@ -100,7 +101,7 @@ def fit(
 
 
 def linear_accuracy(train: Features, test: Features, classes: int, decay: float = 3e-3) -> float:
-    """Share of right answers of a linear head on the mean state of all tokens."""
+    """Accuracy of a linear head on the mean hidden state of all tokens."""
     centre, spread = train.mean.mean(0), train.mean.std(0)
     linear = nn.Linear(train.mean.shape[1], classes)
     optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=300, line_search_fn="strong_wolfe")
@@ -118,7 +119,7 @@ def linear_accuracy(train: Features, test: Features, classes: int, decay: float 
 
 
 def accuracy(logits: Float[Tensor, "texts classes"], labels: Int[Tensor, " texts"]) -> float:
-    """Share of right answers."""
+    """Fraction of correct predictions."""
     return float((logits.argmax(-1) == labels).float().mean())
 
 
@@ -127,11 +128,11 @@ def classifier(weights: Path, head: Head, classes: list[str]) -> BertForSequence
 
     Args:
         weights: folder of MiniLM.
-        head: as :func:`fit` gives it.
-        classes: names by label.
+        head: the head, from :func:`fit`.
+        classes: class names, by class number.
 
     Raises:
-        RltrError: if a weight of the encoder is not the stored one.
+        RltrError: if a weight of the encoder differs from the stored one.
     """
     names = dict(enumerate(classes))
     numbers = {name: number for number, name in names.items()}
@@ -146,7 +147,9 @@ def classifier(weights: Path, head: Head, classes: list[str]) -> BertForSequence
     stored, now = load_file(weights / MINILM.checked), model.bert.state_dict()
     changed = [name for name in now if not name.startswith("pooler.") and not torch.equal(now[name], stored[name])]
     if changed:
-        raise RltrError(f"{changed[0]} is not as it is stored in {weights}: this version of transformers changed it")
+        raise RltrError(
+            f"{changed[0]} differs from the file in {weights}: this version of transformers changed it when loading"
+        )
     return model.eval()
 
 
@@ -154,26 +157,26 @@ def save(weights: Path, head: Head, classes: list[str], out: Path) -> None:
     """Write MiniLM with a trained head, and its tokenizer, to a folder; arguments as for :func:`classifier`."""
     with atomic_folder(out) as folder:
         classifier(weights, head, classes).save_pretrained(folder)
-        # Not one that was used: it would be saved with its last call's cutting and padding.
+        # A fresh tokenizer: a used one would be saved with the truncation and padding of its last call.
         AutoTokenizer.from_pretrained(weights).save_pretrained(folder)
 
 
 def read_split(file: Path, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> TextExamples:
-    """The texts of one ``.jsonl`` that :mod:`examples.make_data` wrote."""
+    """Read a ``.jsonl`` file that :mod:`examples.make_data` wrote."""
     columns = read_records(file, DataOptions()).columns
     labels = torch.tensor([classes.index(label) for label in columns["label"]])
     return TextExamples(columns["text"], labels, classes, tokenizer, LONGEST)
 
 
 def train(name: str, assets: Path | None, built: Path, seed: int) -> None:
-    """Features, head, folder; says how often each is right.
+    """Compute features, train the head, save the model, and print accuracies.
 
     Raises:
         RltrError: if MiniLM or the data is missing.
     """
     weights, data = find(MINILM, assets), built / name
     if missing := [split for split in NAMES if not (data / f"{split}.jsonl").is_file()]:
-        raise RltrError(f"{data} has no {missing[0]}.jsonl; make it with: python -m examples.make_data {name}")
+        raise RltrError(f"{data} has no {missing[0]}.jsonl; create it with: python -m examples.make_data {name}")
     tokenizer = AutoTokenizer.from_pretrained(weights)
     encoder = AutoModel.from_pretrained(weights, dtype=torch.float32).eval().requires_grad_(False)
     classes = CLASSES[name]
@@ -182,14 +185,14 @@ def train(name: str, assets: Path | None, built: Path, seed: int) -> None:
     head = fit(features["train"], len(classes), seed=seed)
     for split, part in features.items():
         print(f"{split}: {accuracy(head(part.first), part.labels):.4f} of {len(part.labels)}", end="; ")
-        print(f"linear on the mean state {linear_accuracy(features['train'], part, len(classes)):.4f}")
+        print(f"linear head on the mean hidden state {linear_accuracy(features['train'], part, len(classes)):.4f}")
     out = built / f"minilm-{name}"
     save(weights, head, classes, out)
     print(f"written to {out}")
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=list(CLASSES))
     parser.add_argument("--assets", type=Path, help="folder of the downloads (default: $RLTR_ASSETS, then runs/assets)")
@@ -198,7 +201,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    logging.set_verbosity_error()  # it warns of a head that is missing, which is what this is about
+    logging.set_verbosity_error()  # it warns of the missing head, which is trained here
     logging.disable_progress_bar()
     try:
         train(args.data, args.assets, args.built, args.seed)
