@@ -3,7 +3,8 @@
     python -m examples.make_data spam     # runs/examples/spam/{train,validation,test}.jsonl
     python -m examples.make_data vader    # runs/examples/vader/{train,validation,test}.jsonl
 
-The split depends only on the data and the seed. No text is printed, because some of the old spam is not suitable for everyone.
+The split depends only on the data and the seed. No text is printed, because some of the old spam is not suitable for
+everyone.
 """
 
 import argparse
