@@ -23,7 +23,7 @@ console = Console()
 console.width = max(console.width, 150)  # the default width for log files is too small for the tables
 MACHINE = ("device", "processor", "system", "vector instructions", "threads", "dtype")
 """Parts of the environment that must be equal; otherwise a difference in times says nothing about the code."""
-UNLIKE = {"out", "load", "rounds", "minutes", "runs", "run", "policy", "cpu_clock", "quick"}
+MAY_DIFFER = {"out", "load", "rounds", "minutes", "runs", "run", "policy", "cpu_clock", "quick"}
 """Settings that may differ without a note: length of the measurement, and paths."""
 
 
@@ -38,7 +38,7 @@ def differences(old: Results, new: Results) -> tuple[list[str], list[str]]:
         f"{name}: {first.get(name)} and {second.get(name)}"
         for first, second, unlike in (
             (old.environment, new.environment, {*MACHINE, "date"}),
-            (old.settings, new.settings, UNLIKE),
+            (old.settings, new.settings, MAY_DIFFER),
         )
         for name in sorted(first.keys() | second.keys())
         if name not in unlike and first.get(name) != second.get(name)

@@ -6,10 +6,10 @@ In each setting, a given fraction of answers becomes wrong and a smaller one bec
 less than one point. The table has the fraction of 1,000 draws in which a bound at a confidence of 0.9 is at most one
 point. Among bounds that are always valid, a larger fraction is better. Needs a minute or two on one core and no model.
 
-exact      the bound that calibration uses (rltr.deploy.drop_bound.paired_bound).
-two        Clopper-Pearson: the upper bound of the losses minus the lower one of the gains, each with half the risk.
-betting    the bound for metrics with values between right and wrong (rltr.deploy.drop_bound.betting_bound).
-hoeffding  the Hoeffding-Bentkus bound for any bounded mean (Bates et al. 2021), as used by Learn then Test.
+exact              the bound that calibration uses (rltr.deploy.drop_bound.paired_bound).
+Clopper-Pearson    the upper bound of the losses minus the lower one of the gains, each with half the risk.
+betting            the bound for metrics with values between right and wrong (rltr.deploy.drop_bound.betting_bound).
+Hoeffding-Bentkus  the bound for any bounded mean (Bates et al. 2021), as used by Learn then Test.
 """
 
 import math
@@ -30,19 +30,23 @@ INPUTS = (300, 512, 1000, 2000, 5000)
 
 
 def exact(n: int, lost: int, won: int) -> float:
+    """The exact paired bound, for ``n`` inputs of which ``lost`` became wrong and ``won`` right."""
     return paired_bound(n, lost, won, CONFIDENCE)
 
 
-def two(n: int, lost: int, won: int) -> float:
+def clopper_pearson(n: int, lost: int, won: int) -> float:
+    """Difference of two Clopper-Pearson bounds; arguments as for :func:`exact`."""
     losses, gains = (binomtest(k, n).proportion_ci(CONFIDENCE) for k in (lost, won))
     return float(losses.high - gains.low)
 
 
 def betting(n: int, lost: int, won: int) -> float:
+    """The betting bound; arguments as for :func:`exact`."""
     return betting_bound(np.repeat([1.0, -1.0, 0.0], [lost, won, n - lost - won]), CONFIDENCE)
 
 
-def hoeffding(n: int, lost: int, won: int) -> float:
+def hoeffding_bentkus(n: int, lost: int, won: int) -> float:
+    """The Hoeffding-Bentkus bound; arguments as for :func:`exact`."""
     seen = (1 + (lost - won) / n) / 2
 
     def excess(mean: float) -> float:
@@ -55,9 +59,9 @@ def hoeffding(n: int, lost: int, won: int) -> float:
 
 
 def main() -> None:
-    table = Table("inputs", "become wrong", "become right", "exact", "two", "betting", "hoeffding")
+    table = Table("inputs", "become wrong", "become right", "exact", "Clopper-Pearson", "betting", "Hoeffding-Bentkus")
     generator = np.random.default_rng(0)
-    bounds = [lru_cache(maxsize=None)(bound) for bound in (exact, two, betting, hoeffding)]
+    bounds = [lru_cache(maxsize=None)(bound) for bound in (exact, clopper_pearson, betting, hoeffding_bentkus)]
     for n in INPUTS:
         for lost, won in SHARES:
             draws = generator.multinomial(n, [lost, won, 1 - lost - won], size=DRAWS).tolist()

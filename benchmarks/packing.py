@@ -1,7 +1,9 @@
 """Overhead of index work: packing, padding, gathering and masks, as a share of the time of the layers.
 
 Random tokens are removed before layer 1, so that all later layers work on rows of different lengths, and with token
-sizes if removed tokens are merged. --spread sets how different: 0.8 at a quarter of 197 tokens is 10 to 89 tokens.
+sizes if removed tokens are merged. --spread sets how much the lengths differ: at 0.8, rows that keep a quarter of 197
+tokens on average keep 10 to 89.
+
 Timed inside the layers: gathering rows into groups and back, masks, the index that the first layer computes for all,
 and gathering per-token arguments (rotary embeddings). Transposing the attention output back to (tokens, heads) is not
 counted, because the native model does it, too. The decision is not counted either: see decision_overhead.
@@ -81,8 +83,8 @@ def watched(backbone: Backbone) -> Iterator[Watch]:
         yield watch
 
 
-def keeping(grid: int, counts: Tensor) -> Bool[Tensor, "rows grid"]:
-    """Keep mask with CLS and random other tokens, ``counts`` per row."""
+def random_keep_mask(grid: int, counts: Tensor) -> Bool[Tensor, "rows grid"]:
+    """Keep mask of CLS and random other tokens; each row keeps ``counts`` tokens, CLS included."""
     dice = torch.rand(len(counts), grid)
     dice[:, 0] = -1
     return dice.argsort(1).argsort(1) < counts[:, None]
@@ -96,7 +98,7 @@ def measure_one(name: str, backbone: Backbone, batch: int, share: float, removal
     counts = torch.linspace(middle * (1 - args.spread), middle * (1 + args.spread), batch).round().clamp(1, grid)
     equal = torch.full_like(counts, counts.mean().round().item())
     passes = [
-        ReducedModel(backbone, Replay([keeping(grid, kept)]), [START], removal)
+        ReducedModel(backbone, Replay([random_keep_mask(grid, kept)]), [START], removal)
         for kept in (counts[torch.randperm(batch)], equal)
     ]
     flops = FlopsCost.count(backbone.layers)

@@ -94,13 +94,13 @@ class Trained:
         return [replace(point, method=self.name) for point in policy_points(backbone, self.policy, weights)]
 
 
-def cut(test: Examples, cap: int, longest: int | None) -> TextExamples:
+def truncate(test: Examples, cap: int, shortest: int | None) -> TextExamples:
     """Truncate the texts of a split to ``cap`` tokens.
 
     Args:
         test: the texts.
         cap: number of tokens, including special ones.
-        longest: leave out texts with fewer tokens than this; None keeps all.
+        shortest: leave out texts that have fewer tokens before truncation; None keeps all.
     """
     index, whole = torch.arange(len(test)), test
     while isinstance(whole, Subset):  # a split of one file, or a limited number of examples
@@ -108,9 +108,9 @@ def cut(test: Examples, cap: int, longest: int | None) -> TextExamples:
     if not isinstance(whole, TextExamples):
         raise SystemExit("caps: error: only texts can be truncated; pass runs that were trained on texts")
     lengths = whole.lengths()
-    rows = [i for i in index.tolist() if longest is None or lengths[i] >= longest]
+    rows = [i for i in index.tolist() if shortest is None or lengths[i] >= shortest]
     if not rows:
-        raise SystemExit(f"caps: error: no test text has {longest} tokens; leave out --long or lower the highest cap")
+        raise SystemExit(f"caps: error: no test text has {shortest} tokens; leave out --long or lower the highest cap")
     made = TextExamples([whole.texts[i] for i in rows], whole.labels[rows], whole.classes, whole.tokenizer, cap)
     made.goal = whole.goal
     return made
@@ -149,9 +149,8 @@ def row_of(cap: int, found: Evaluation, runs: Sequence[Trained], max_drop: float
     best = max(others, key=lambda series: others[series], default=None)
     packed = next(point for point in found.points if point.method == "none")
     chosen = [p for run in runs for p in found.points if p.method == run.name and p.setting == run.chosen]
-    complete = len(own) == len(
-        runs
-    )  # no mean if a seed is never accurate enough: leaving it out would flatter the policy
+    # No mean if a seed is never accurate enough: leaving it out would make the policy look better.
+    complete = len(own) == len(runs)
     return {
         "cap": cap,
         "tokens, padded": found.tokens,
@@ -218,7 +217,7 @@ def draw(rows: Sequence[Mapping[str, Any]], max_drop: float, path: Path) -> None
     """Plot time over the cap; the band is from the fastest to the slowest policy."""
     figure = new_figure(width=6.0)
     axes = figure.add_subplot()
-    dress(axes, "Time over length", "cut at, tokens", "milliseconds per text")
+    dress(axes, "Time over length", "truncated to, tokens", "milliseconds per text")
     colours = dict(zip(TIMED, (INK, OTHERS[0], ACCENT, OTHERS[1]), strict=True))
     labels = {"policy": f"policy, {100 * max_drop:g} point less", "baseline": f"best baseline, {100 * max_drop:g} less"}
     caps = [row["cap"] for row in rows]
@@ -295,7 +294,7 @@ def main() -> None:
     identity = digest([backbone.fingerprint, *weights_of_runs, repr(settings)])
     rows = []
     for cap in sorted(args.caps):
-        texts = cut(task.test, cap, max(args.caps) if args.long else None).at_most(args.examples)
+        texts = truncate(task.test, cap, max(args.caps) if args.long else None).at_most(args.examples)
         same = digest([identity, str(texts.fingerprint())])[:12]
         file = args.out and args.out.with_name(f"{args.out.stem}-{cap}-{same}.json")
         found = sweep(points, texts, backbone, first.policy.backbone["name"], args, file)

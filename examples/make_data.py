@@ -13,7 +13,7 @@ from pathlib import Path
 from examples.assets import SPAM_ASSASSIN, VADER, find
 from examples.mails import read_mails
 from examples.sentences import read_sentences
-from examples.splits import without_copies, write_splits
+from examples.splits import without_near_duplicates, write_splits
 from rltr.errors import RltrError
 
 CLASSES = {"spam": ["ham", "spam"], "vader": ["negative", "positive"]}
@@ -31,7 +31,7 @@ def make(name: str, assets: Path | None, built: Path, seed: int) -> None:
     """
     asset, read = SOURCES[name]
     everything = list(read(find(asset, assets)))
-    records = without_copies(everything)
+    records = without_near_duplicates(everything)
     counts = write_splits(records, built / name, seed)
     print(f"{name}: {len(everything)} texts, {len(records)} without near-duplicates")
     for split, labels in counts.items():

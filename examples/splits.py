@@ -15,8 +15,8 @@ from rltr.tasks.read.splits import divide
 NAMES = ("train", "validation", "test")
 OPENING = 400
 """Texts that begin with the same 400 characters are near-duplicates, whatever follows."""
-RUN = 8
-"""Length, in words, of the runs that texts are compared by; so many equal words in a row are hardly ever chance."""
+NGRAM = 8
+"""Words per n-gram. Texts are compared by their n-grams; eight equal words in a row are hardly ever chance."""
 FRACTIONS = (0.55, 0.15, 0.3)
 """Fractions of train, validation and test; resolving one point of accuracy needs many test inputs."""
 
@@ -28,29 +28,29 @@ class Labelled(NamedTuple):
     label: str
 
 
-def runs_of_words(text: str) -> set[tuple[str, ...]]:
-    """All runs of :data:`RUN` words, ignoring digits and case; a shorter text is one run."""
+def word_ngrams(text: str) -> set[tuple[str, ...]]:
+    """All n-grams of :data:`NGRAM` words, ignoring digits and case; a shorter text is one n-gram."""
     words = re.findall(r"[^\W\d_]+", text.lower())
-    return {tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
+    return {tuple(words[start : start + NGRAM]) for start in range(max(1, len(words) - NGRAM + 1))}
 
 
-def without_copies(records: Sequence[Labelled]) -> list[Labelled]:
+def without_near_duplicates(records: Sequence[Labelled]) -> list[Labelled]:
     """Remove near-duplicates; the order stays the same.
 
-    A text is removed if a kept text begins like it, or if more than half of its runs of words are in longer kept
-    texts: a reply that quotes, a mailing sent again under other names, a text that is mostly the footer of a list. This
+    A text is removed if a kept text begins like it, or if more than half of its n-grams are in longer kept texts: a
+    reply that quotes, a mailing sent again under other names, a text that is mostly the footer of a list. This
     keeps texts that were seen in training out of the test split.
     """
-    runs = [runs_of_words(record.text) for record in records]
+    ngrams = [word_ngrams(record.text) for record in records]
     seen: set[tuple[str, ...]] = set()
     openings: set[str] = set()
     kept = []
     # From long to short, so that a text contained in another one is removed, whichever comes first.
-    for i in sorted(range(len(records)), key=lambda i: -len(runs[i])):
+    for i in sorted(range(len(records)), key=lambda i: -len(ngrams[i])):
         opening = records[i].text[:OPENING]
-        if opening not in openings and 2 * len(runs[i] & seen) <= len(runs[i]):
+        if opening not in openings and 2 * len(ngrams[i] & seen) <= len(ngrams[i]):
             openings.add(opening)
-            seen |= runs[i]
+            seen |= ngrams[i]
             kept.append(i)
     return [records[i] for i in sorted(kept)]
 

@@ -24,7 +24,7 @@ class Journal:
 
     Args:
         heading: first entries of the file: environment, settings.
-        out: file to write after each unit; None for none.
+        out: file to write after each unit; None writes no file.
         limit: seconds after which no unit starts.
         clock: returns seconds; replaced in tests.
     """

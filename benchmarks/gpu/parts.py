@@ -77,7 +77,7 @@ def decision_costs(case: Case, rounds: int) -> Rows:
 
 
 def price_errors(case: Case, rounds: int) -> Rows:
-    """A latency table, and predicted against measured relative times of passes that it has not seen."""
+    """Predicted against measured relative times of passes that the prices were not fitted to."""
     longest = {name: value[:1] for name, value in case.inputs.items()}
     cost, rows = prices.measure_one(case.backbone, prices.Inputs(longest, case.inputs), PRICED, rounds)
     assert cost.fit is not None

@@ -210,7 +210,7 @@ class LatencyCost:
             fix = "Write one with LatencyCost.save"
             raise RltrError(f"cannot read the latency table {from_here(path)}: {error}. {fix}") from error
         if not isinstance(data, dict) or data.get("name") != cls.name:
-            raise RltrError(f"{path} is no latency table. Write one with LatencyCost.save")
+            raise RltrError(f"{path} is not a latency table. Write one with LatencyCost.save")
         cost = cls.from_dict(data)
         cost.check(backbone, threads)
         return cost

@@ -45,7 +45,7 @@ def scaled(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
     """Scale the prices of layers and of decisions, each by one factor, to fit the times of whole passes.
 
     A layer that runs alone finds warm caches, and decisions are timed on random tokens; the factors correct for both.
-    They are bounded, so that prices that are wrong for another reason stay wrong and are noticed.
+    They are bounded, so that they do not compensate for prices that are far off for another reason.
 
     Args:
         cost: prices from timings of single layers and decisions.

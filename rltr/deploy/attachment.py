@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from rltr.deploy.folder import Policy, load_policy
 from rltr.deploy.operating_point import chosen_weight
-from rltr.deploy.weights_guard import FittingWeights, say_if_measured_elsewhere
+from rltr.deploy.weights_guard import WeightsGuard, warn_if_measured_elsewhere
 from rltr.errors import RltrError
 from rltr.runtime.backbone import Backbone
 from rltr.runtime.forward import Forward
@@ -41,7 +41,7 @@ class Attachment:
         backbone.attach()
         place = installed_in(backbone.base)
         assert place is not None and place.changes is not None
-        self._weights = FittingWeights(policy, backbone, place.changes)
+        self._weights = WeightsGuard(policy, backbone, place.changes)
         backbone.serve(self)
 
     @property
@@ -82,7 +82,7 @@ class Attachment:
         Raises:
             RltrError: if the weights were changed, and are no longer those the policy was trained for.
         """
-        self._weights.refuse_others()
+        self._weights.check()
         return self.reduced_model.new_forward()
 
     def end(self, forward: Forward | None) -> None:
@@ -131,7 +131,7 @@ def attach(
     weight = chosen_weight(policy.calibration, budget, max_drop, cost_weight)
     backbone = Backbone(model, policy.backbone.get("tower"), attention=attention)
     policy.check_fits(backbone)
-    say_if_measured_elsewhere(policy, backbone)
+    warn_if_measured_elsewhere(policy, backbone)
     # A copy of the network, because the same policy may be attached to another model on another device.
     learned = Learned(copy.deepcopy(policy.network).to(backbone.device), policy.pricing, weight)
     return Attachment(policy, ReducedModel(backbone, learned, policy.layers, policy.removal), weight)

@@ -11,7 +11,7 @@ from scipy.optimize import isotonic_regression
 
 from rltr.errors import RltrError
 
-MOST_BUDGET = 2.0
+LARGEST_BUDGET = 2.0
 """Largest accepted budget; larger numbers are likely meant as percent. 1 is the whole dense time or cost."""
 
 SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-20, 1e20
@@ -70,9 +70,9 @@ def weight_for_budget(table: Sequence[CalibrationPoint], budget: float) -> float
         RltrError: if the budget is below the calibrated range.
     """
     of = "native time" if table and all(point.time is not None for point in table) else "dense cost"
-    if not 0 < budget <= MOST_BUDGET:
+    if not 0 < budget <= LARGEST_BUDGET:
         raise RltrError(
-            f"budget must be above 0 and at most {MOST_BUDGET:g} (a share of the {of}: 0.6 means 60 % of it), "
+            f"budget must be above 0 and at most {LARGEST_BUDGET:g} (a share of the {of}: 0.6 means 60 % of it), "
             f"got {budget}"
         )
     points = monotone(table)
@@ -113,35 +113,35 @@ def weight_for_drop(table: Sequence[CalibrationPoint], max_drop: float) -> float
             f"max_drop={max_drop} cannot be guaranteed: an older rltr calibrated this policy, and stored only "
             "estimates of the loss. Calibrate again with `rltr calibrate`, or pass budget= or cost_weight="
         )
-    sure = list(takewhile(lambda point: _bound(point) <= max_drop + ROUNDING, rising))
-    if not sure:
-        raise RltrError(_unsure(rising[0], max_drop))
-    return min(sure, key=lambda point: point.share).cost_weight
+    guaranteed = list(takewhile(lambda point: _bound(point) <= max_drop + ROUNDING, rising))
+    if not guaranteed:
+        raise RltrError(_bound_too_high(rising[0], max_drop))
+    return min(guaranteed, key=lambda point: point.share).cost_weight
 
 
 def _bound(point: CalibrationPoint) -> float:
     return math.inf if point.drop_bound is None else point.drop_bound
 
 
-def _unsure(gentlest: CalibrationPoint, max_drop: float) -> str:
-    """The error if the bound of the lowest weight is above ``max_drop``: the reason, and how to fix it."""
-    assert gentlest.drop_bound is not None and gentlest.confidence is not None and gentlest.inputs is not None
-    seen = gentlest.dense_quality - gentlest.quality
+def _bound_too_high(lowest: CalibrationPoint, max_drop: float) -> str:
+    """Error message if the bound of the lowest weight is above ``max_drop``: the reason, and how to fix it."""
+    assert lowest.drop_bound is not None and lowest.confidence is not None and lowest.inputs is not None
+    seen = lowest.dense_quality - lowest.quality
     reason = (
-        f"max_drop={max_drop} cannot be guaranteed: at the lowest calibrated weight ({gentlest.cost_weight:.2g}) "
-        f"{seen:.4f} was lost on {gentlest.inputs} validation inputs, which means at most {gentlest.drop_bound:.4f} "
-        f"with {gentlest.confidence:.0%} confidence. Accept that much"
+        f"max_drop={max_drop} cannot be guaranteed: at the lowest calibrated weight ({lowest.cost_weight:.2g}) "
+        f"{seen:.4f} was lost on {lowest.inputs} validation inputs, which means at most {lowest.drop_bound:.4f} "
+        f"with {lowest.confidence:.0%} confidence. Accept that much"
     )
     if min(max_drop, max_drop - seen) > ROUNDING:  # no number of inputs can guarantee a loss of 0
         # Halving the margin takes about four times the inputs, or twice if no answer changes.
         power = 1 if seen == 0 else 2
-        about = gentlest.inputs * ((gentlest.drop_bound - seen) / (max_drop - seen)) ** power
+        about = lowest.inputs * ((lowest.drop_bound - seen) / (max_drop - seen)) ** power
         # Imported here, because scipy.stats takes twice as long to import as all else that attaching needs.
         from rltr.deploy.drop_bound import fewest_inputs
 
-        needed = max(math.ceil(about), fewest_inputs(max_drop, gentlest.confidence))
+        needed = max(math.ceil(about), fewest_inputs(max_drop, lowest.confidence))
         reason += f"; or calibrate on about {needed:,} inputs (data.validation_limit), if the loss on them is the same"
-    return f"{reason}; or pass a cost_weight= below {gentlest.cost_weight:.2g} and measure it"
+    return f"{reason}; or pass a cost_weight= below {lowest.cost_weight:.2g} and measure it"
 
 
 def monotone(table: Sequence[CalibrationPoint]) -> list[CalibrationPoint]:

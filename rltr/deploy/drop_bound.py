@@ -52,14 +52,14 @@ def drop_bound(losses: Losses, confidence: float, right_or_wrong: bool) -> float
         At most 1; below 0 where the reduced model is surely better.
 
     Raises:
-        RltrError: if a loss is something else than -1, 0 or 1 though answers are right or wrong.
+        RltrError: if ``right_or_wrong`` is true and a loss is not -1, 0 or 1.
     """
     if not right_or_wrong:
         return betting_bound(losses, confidence)
     if not np.isin(losses, (-1, 0, 1)).all():
         raise RltrError(
-            "this goal says that its answers are right or wrong (`right_or_wrong`), but a quality is neither 0 nor 1: "
-            "let it say False there"
+            "the goal's right_or_wrong is True, but a quality of one of its answers is neither 0 nor 1: return False "
+            "from right_or_wrong"
         )
     return paired_bound(len(losses), int((losses > 0).sum()), int((losses < 0).sum()), confidence)
 
@@ -98,9 +98,8 @@ def paired_bound(inputs: int, lost: int, won: int, confidence: float) -> float:
         if low > high:
             return spare - risk  # not possible with any fraction of gains in the interval
         share_won = np.linspace(low, high, 40)[:, None]
-        share_lost = np.clip(
-            (share_won + drop) / np.maximum(1 - share_won, 1e-12), 0, 1
-        )  # of inputs that are not gains
+        # Of the inputs that are not gains.
+        share_lost = np.clip((share_won + drop) / np.maximum(1 - share_won, 1e-12), 0, 1)
         outcomes = binom.pmf(gains, inputs, share_won) * binom.cdf(losses, inputs - gains, share_lost)
         return float(outcomes.sum(1).max()) + spare - risk
 

@@ -41,9 +41,12 @@ def check_prices(cost: CostModel, layers: Sequence[int], depth: int, typical: in
         until_next = span(cost, start, stop, counts) + (decision if stop < depth else 0)
         price = until_next / counts / unit
         if not bool(((price >= SMALLEST) & (price <= LARGEST)).all()):
-            raise ValueError(f"cost makes the price of a token before layer {start} {price.min():g} to {price.max():g}")
+            raise ValueError(
+                f"cost: the price of a token before layer {start} is {price.min():g} to {price.max():g} typical dense "
+                f"passes, but must be {SMALLEST:g} to {LARGEST:g}"
+            )
 
 
-def _check_rising(costs: torch.Tensor, of: str) -> None:
+def _check_rising(costs: torch.Tensor, what: str) -> None:
     if not bool(costs.isfinite().all()) or bool((costs < 0).any()) or bool((costs.diff() < 0).any()):
-        raise ValueError(f"cost: that of {of} must be finite, at least 0, and never fall as tokens are added")
+        raise ValueError(f"cost of {what} must be finite, at least 0, and never fall as tokens are added")

@@ -52,7 +52,7 @@ class StoredFacts(BaseModel):
     environment: Text = ""
 
     @model_validator(mode="after")
-    def _one_header(self) -> "StoredFacts":
+    def _same_columns(self) -> "StoredFacts":
         if any(row.keys() != self.table[0].keys() for row in self.table):
             raise ValueError("every row of the table must have the same columns")
         return self
@@ -79,8 +79,8 @@ class StoredPolicy(BaseModel):
     settings_sha256: Digest | None = None
 
     @model_validator(mode="after")
-    def _of_one_model(self) -> "StoredPolicy":
-        """Refuse fields that are valid each, but contradict each other."""
+    def _consistent(self) -> "StoredPolicy":
+        """Refuse fields that contradict each other, though each is valid by itself."""
         layers, depth, shape = self.layers, self.backbone.depth, self.policy
         if layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= depth:
             raise ValueError(f"layers {layers} must be in ascending order, each from 0 to {depth - 1}")
@@ -96,17 +96,19 @@ class StoredPolicy(BaseModel):
         if len({point.cost_weight for point in self.calibration}) < len(self.calibration):
             raise ValueError("calibration has a cost weight twice")
         if len({point.dense_quality for point in self.calibration}) > 1:
-            raise ValueError("calibration has several qualities of the one dense model")
+            raise ValueError("calibration has different values of dense_quality, but there is one dense model")
         if any(
             len({point.drop_bound is None, point.confidence is None, point.inputs is None}) > 1
             for point in self.calibration
         ):
-            raise ValueError("calibration has a bound without its confidence and inputs, or the other way round")
+            raise ValueError(
+                "a calibration point has only some of drop_bound, confidence and inputs; it needs all three or none"
+            )
         if len({point.time is None for point in self.calibration}) > 1:
-            raise ValueError("calibration has times of some cost weights only")
+            raise ValueError("calibration has times at only some of its cost weights")
         digests = (self.weights_sha256, self.settings_sha256)
         if any((digest is None) != (self.format == OLDEST) for digest in digests):
-            raise ValueError(f"format {self.format} has {'no' if self.format == OLDEST else 'both'} digests")
+            raise ValueError(f"format {self.format} {'has no' if self.format == OLDEST else 'needs both'} digests")
         return self
 
 
@@ -127,7 +129,7 @@ def read_config(content: bytes) -> tuple[StoredPolicy, str]:
     try:
         stored = StoredPolicy.model_validate_json(json.dumps(_in_present_names(data)))
     except ValidationError as error:
-        raise ValueError(_first(error)) from error
+        raise ValueError(_first_error(error)) from error
     return stored, digest_of_settings(data)
 
 
@@ -199,7 +201,7 @@ def _in_present_names(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _first(error: ValidationError) -> str:
+def _first_error(error: ValidationError) -> str:
     """The first validation error and its field, as one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))

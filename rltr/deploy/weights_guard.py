@@ -19,7 +19,7 @@ from rltr.runtime.watched_weights import WatchedWeights
 log = logging.getLogger(__name__)
 
 
-class FittingWeights:
+class WeightsGuard:
     """Check at every call that the weights are still those of the policy; they are hashed only after a change.
 
     If the weights can no longer be compared, because the model was quantised, offloaded or sharded, they are assumed to
@@ -40,7 +40,7 @@ class FittingWeights:
         self._parts = changes.count
         self._fault: str | None = None
 
-    def refuse_others(self) -> None:
+    def check(self) -> None:
         """Raise if the model has other weights than those the policy was trained for.
 
         Raises:
@@ -49,7 +49,7 @@ class FittingWeights:
         if self._changed():
             with self._lock:
                 if self._changed():  # another thread may have checked meanwhile
-                    self._look_again()
+                    self._check_again()
         if self._fault is not None:
             raise RltrError(self._fault)
 
@@ -57,7 +57,7 @@ class FittingWeights:
         # The count of changes also notices modules, such as an adapter's, that were added and removed again.
         return self._watched is not None and (self._changes.count != self._parts or self._watched.changed())
 
-    def _look_again(self) -> None:
+    def _check_again(self) -> None:
         if any(debug_unwrap(weight) is not weight for weight in self._backbone.model.parameters()):
             return  # torch.func.functional_call replaces weights for one call
         # Taken before weights are hashed, so that the next call notices changes made meanwhile.
@@ -67,7 +67,7 @@ class FittingWeights:
         fault = None
         try:
             self._policy.check_fits(self._backbone)
-            say_if_measured_elsewhere(self._policy, self._backbone)  # the dtype or device may have changed
+            warn_if_measured_elsewhere(self._policy, self._backbone)  # the dtype or device may have changed
         except Unreadable:
             now = None
         except RltrError as error:
@@ -78,7 +78,7 @@ class FittingWeights:
         self._fault, self._watched, self._parts = fault, now, parts
 
 
-def say_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
+def warn_if_measured_elsewhere(policy: Policy, backbone: Backbone) -> None:
     """Warn if prices were measured on another machine; a budget is then a fraction of that machine's time."""
     if not isinstance(policy.cost, LatencyCost):
         return

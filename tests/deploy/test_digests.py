@@ -48,4 +48,4 @@ def test_digests_are_required_from_format_3_on(tmp_path: Path) -> None:
     edit(folder, lambda config: config.update(typical_tokens=0), seal=False)
     refused(folder, "typical_tokens")
     edit(folder, lambda config: config.update(typical_tokens=17, format=3), seal=False)
-    refused(folder, "format 3 has both digests")
+    refused(folder, "format 3 needs both digests")

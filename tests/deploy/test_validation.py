@@ -90,7 +90,7 @@ def test_no_field_accepts_an_invalid_value(folder: Path, value: Any) -> None:
         (lambda config: config["policy"].update(width=9), "weights are of another policy"),
         (lambda config: config["policy"].update(width=1025), "less than or equal to 1024"),
         (lambda config: config["calibration"][1].update(cost_weight=0.02), "a cost weight twice"),
-        (lambda config: config["calibration"][1].update(dense_quality=0.5), "several qualities"),
+        (lambda config: config["calibration"][1].update(dense_quality=0.5), "different values of dense_quality"),
         (lambda config: config["calibration"][1].update(cost=0.0), "calibration.1.cost"),
         (lambda config: config["calibration"][1].update(cost_weight=1e-300), "calibration.1.cost_weight"),
         (lambda config: config["facts"].update(table=[{"a": 1}, {"b": 2}]), "same columns"),

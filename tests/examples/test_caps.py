@@ -34,15 +34,15 @@ def test_a_figure_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "caps.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_cutting_keeps_labels_with_their_texts() -> None:
+def test_truncation_keeps_labels_with_their_texts() -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
     texts = TextExamples(["a a", "a a a a", "a", "a a a"], torch.tensor([0, 1, 0, 1]), ["x", "y"], tokenizer, 6)
-    cut = example("caps").cut
-    assert cut(texts, 4, None).batch(range(4))["attention_mask"].sum(1).tolist() == [4, 4, 3, 4]
-    long = cut(texts, 4, 5)  # two special tokens count
+    truncate = example("caps").truncate
+    assert truncate(texts, 4, None).batch(range(4))["attention_mask"].sum(1).tolist() == [4, 4, 3, 4]
+    long = truncate(texts, 4, 5)  # two special tokens count
     assert long.texts == ["a a a a", "a a a"] and long.labels.tolist() == [1, 1]
-    some = cut(texts.subset([3, 1, 0]).subset([1, 2]), 4, None)
+    some = truncate(texts.subset([3, 1, 0]).subset([1, 2]), 4, None)
     assert some.texts == ["a a a a", "a a"] and some.labels.tolist() == [1, 0]
     with pytest.raises(SystemExit, match="no test text has 7 tokens"):
-        cut(texts, 7, 7)
+        truncate(texts, 7, 7)

@@ -22,18 +22,18 @@ def text(start: int, words: int) -> str:
 def test_of_similar_texts_only_the_longest_is_kept() -> None:
     quoted, answer, other = text(1000, 30), "So it is. " + text(1000, 40), text(5000, 30)
     records = [labelled(t, "ham") for t in (quoted, answer, other, answer + " PS", other.upper(), "short", "short")]
-    kept = [record.text for record in example("splits").without_copies(records)]
+    kept = [record.text for record in example("splits").without_near_duplicates(records)]
     assert kept == [other, answer + " PS", "short"]
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=30).map(" ".join), max_size=12))
 def test_no_kept_text_is_mostly_contained_in_another(texts: Sequence[str]) -> None:
     splits = example("splits")
-    kept = splits.without_copies([labelled(text, "x") for text in texts])
+    kept = splits.without_near_duplicates([labelled(text, "x") for text in texts])
     assert bool(kept) == bool(texts)
-    runs = [splits.runs_of_words(record.text) for record in kept]
-    for i, mine in enumerate(runs):
-        longer = [other for j, other in enumerate(runs) if j != i and len(other) > len(mine)]
+    ngrams = [splits.word_ngrams(record.text) for record in kept]
+    for i, mine in enumerate(ngrams):
+        longer = [other for j, other in enumerate(ngrams) if j != i and len(other) > len(mine)]
         assert all(2 * len(mine & other) <= len(mine) for other in longer)
     assert len({record.text for record in kept}) == len(kept)
 
