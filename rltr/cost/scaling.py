@@ -36,7 +36,7 @@ def predict(
 
 
 def compare(cost: LatencyCost, passes: WholePasses) -> LatencyCost:
-    """Return the prices with :attr:`LatencyCost.fit` set by comparison with ``passes``."""
+    """Return the prices with ``fit`` set by comparison with ``passes``."""
     predicted = tuple(predict(cost, one.counts, one.seen, passes.grid) for one in passes.reduced)
     return replace(cost, fit=Fit(tuple(one.ratio for one in passes.reduced), predicted))
 
