@@ -15,6 +15,7 @@ from rltr.commands.demo import demo
 from rltr.commands.evaluate import evaluate
 from rltr.commands.export import export
 from rltr.commands.group import Commands, tell_of_thread
+from rltr.commands.probe import probe
 from rltr.commands.recipe import show_recipe
 from rltr.commands.train import train
 from rltr.system.interruption import listen
@@ -60,6 +61,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(check)
 app.command("calibrate")(calibrate_policy)
+app.command()(probe)
 app.command("recipe")(show_recipe)
 
 
