@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
-    "system", "runtime", "policies", "cost", "selectors", "deploy", "recipe", "tasks", "embedded", "dense", "envs", "probe",
-    "evaluate", "report", "check", "train", "jobs", "commands",
+    "system", "runtime", "policies", "cost", "selectors", "deploy", "recipe", "tasks", "embedded", "dense", "envs",
+    "probe", "evaluate", "report", "check", "train", "jobs", "commands",
 )  # fmt: skip
 """The rooms from the lowest: each imports only from those before it. Modules directly in rltr are below all."""
 PRODUCTION = ("system", "runtime", "policies", "cost", "selectors", "deploy")

@@ -52,7 +52,9 @@ class TradeOff:
         return found[0][1]
 
 
-def levels(random: TradeOff, at: float = 0.5, parts: Sequence[float] = (1 / 81, 1 / 27, 1 / 9, 1 / 3)) -> tuple[float, ...]:
+def levels(
+    random: TradeOff, at: float = 0.5, parts: Sequence[float] = (1 / 81, 1 / 27, 1 / 9, 1 / 3)
+) -> tuple[float, ...]:
     """Losses at which trade-offs are compared: parts of what random choice loses at half of the cost.
 
     Scores have other scales for other tasks; this one is measured on the backbone and the task.

@@ -28,8 +28,7 @@ def test_a_probe_prints_tables_and_writes_json(tmp_path: Path, monkeypatch: pyte
         (["--set", "learner.rolouts=3"], "rolouts"),
     ],
 )
-def test_mistakes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_mistakes_are_refused(working_folder: Path, arguments: list[str], said: str) -> None:
     done = rltr("probe", *arguments)
     assert done.exit_code == 2 and said in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(working_folder.iterdir()) == []

@@ -21,7 +21,7 @@ def test_schedules_are_possible_and_different(depth: int) -> None:
     found = schedules(depth)
     assert found and len(set(found)) == len(found)
     for layers in found:
-        assert list(layers) == sorted(set(layers)) and 0 <= layers[0] and layers[-1] < max(depth - 1, 1)
+        assert list(layers) == sorted(set(layers)) and layers[0] >= 0 and layers[-1] < max(depth - 1, 1)
 
 
 def test_features_are_tried_alone_and_in_both_directions() -> None:
