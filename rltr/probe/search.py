@@ -98,7 +98,9 @@ def probe(trials: Trials) -> Probe:
         other_strengths,
         other_strengths,
     ):
-        best, tried = race(alternatives(best.candidate), trials.of_start, losses, rounds, best)
+        known = {one.candidate for one in starts}
+        new = [start for start in alternatives(best.candidate) if start not in known]
+        best, tried = race(new, trials.of_start, losses, rounds, best)
         starts += tried
         log.info("mean cost %.3f with %s", best.value, best.candidate)
     rule, rules = race(_rules(trials.backbone, best.candidate), trials.of_rule, losses, rounds)

@@ -163,16 +163,17 @@ class PolicyGroup(Group):
     )
     redundancy_prior: float = Field(
         4.0,
-        ge=0,
+        ge=-1000,
         le=1000,
-        description="how strongly an untrained policy prefers to remove near-duplicates; 0 for no prior",
+        description="how strongly an untrained policy prefers to remove near-duplicates; 0 for no prior; below "
+        "0 it prefers to keep them",
     )
     attention_prior: float = Field(
         8.0,
-        ge=0,
+        ge=-1000,
         le=1000,
         description="how strongly an untrained policy prefers to keep the tokens that the pooled token attends to; 0 "
-        "for no prior",
+        "for no prior; below 0 it prefers to remove them",
     )
     spread_prior: float = Field(
         0.0,

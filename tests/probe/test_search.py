@@ -81,6 +81,7 @@ def test_a_probe_of_a_tiny_model_is_repeatable_and_json(kind: str) -> None:
     first, second = (probe(trials(kind, inputs=4)) for _ in range(2))
     assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
     assert first.passes > 0 and first.best.inputs == 4
+    assert len({one.candidate for one in first.starts}) == len(first.starts)
     assert first.best.value <= min(one.value for one in first.starts if one.inputs == 4) + 0.02
     assert [table.title for table in first.tables()] == ["Starts of a training", "Rules", "Loss of score"]
 
