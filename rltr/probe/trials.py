@@ -35,7 +35,13 @@ PILOT_WEIGHTS = tuple(np.geomspace(1e-3, 1e3, 9).tolist())
 
 @dataclass(frozen=True)
 class Rule:
-    """A baseline with its decision layers and removal."""
+    """A baseline with its decision layers and removal.
+
+    Attributes:
+        name: name of the baseline.
+        layers: the decision layers.
+        removal: whether removed tokens are merged or dropped.
+    """
 
     name: str
     layers: tuple[int, ...]

@@ -10,6 +10,9 @@ from tests.commands.conftest import rltr
 
 def test_a_probe_prints_tables_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("rltr.probe.trials.PILOT_WEIGHTS", (0.01, 1.0, 100.0))
+    monkeypatch.setattr("rltr.probe.trials.COSTS", (0.6,))
+    monkeypatch.setattr("rltr.probe.trials.KEPT", (0.5,))
     done = rltr("probe", "--inputs", "2", "--out", tmp_path / "probe.json", "--threads", "1")
     assert done.exit_code == 0, done.output
     for word in ("Starts of a training", "Rules", "best start loses", "2 training inputs"):

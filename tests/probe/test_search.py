@@ -77,13 +77,22 @@ def trials(kind: str, **options: Any) -> Trials:
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
-def test_a_probe_of_a_tiny_model_is_repeatable_and_json(kind: str) -> None:
-    first, second = (probe(trials(kind, inputs=4)) for _ in range(2))
-    assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
-    assert first.passes > 0 and first.best.inputs == 4
-    assert len({one.candidate for one in first.starts}) == len(first.starts)
-    assert first.best.value <= min(one.value for one in first.starts if one.inputs == 4) + 0.02
-    assert [table.title for table in first.tables()] == ["Starts of a training", "Rules", "Loss of score"]
+def test_a_probe_of_a_tiny_model_is_json_and_tables(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltr.probe.trials.PILOT_WEIGHTS", (0.01, 1.0, 100.0))
+    monkeypatch.setattr("rltr.probe.trials.COSTS", (0.7, 0.4))
+    found = probe(trials(kind, inputs=4))
+    assert json.loads(json.dumps(found.to_dict()))["start"]["layers"] == list(found.best.candidate.layers)
+    assert found.passes > 0 and found.best.inputs == 4
+    assert len({one.candidate for one in found.starts}) == len(found.starts)
+    assert found.best.value <= min(one.value for one in found.starts if one.inputs == 4) + 0.02
+    assert [table.title for table in found.tables()] == ["Starts of a training", "Rules", "Loss of score"]
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_measurements_are_repeatable(kind: str) -> None:
+    start, rule = Start((1, 2), "merge", 4.0, 8.0), Rule("random", (1, 2), "drop")
+    first, second = ((runs.of_start(start, 4), runs.of_rule(rule, 4)) for runs in (trials(kind), trials(kind)))
+    assert first == second and len(first[1].costs) > 1
 
 
 @pytest.mark.parametrize("kind", list(MODELS))
