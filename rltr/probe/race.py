@@ -38,7 +38,7 @@ def race(
     inputs: Sequence[int],
     leader: Tried[Candidate] | None = None,
 ) -> tuple[Tried[Candidate], list[Tried[Candidate]]]:
-    """Compare candidates on few inputs, and the best :data:`FINALISTS` of them on more (successive halving).
+    """Compare candidates on few inputs, and the best three of them on more (successive halving).
 
     Args:
         candidates: the candidates, at least one unless there is a leader.

@@ -80,7 +80,7 @@ def probe(trials: Trials) -> Probe:
     """Measure starts and rules on a sample of training inputs, and return the best of each.
 
     Starts are searched in one direction after another: which features help, at which layers to decide, whether to merge
-    or drop, and how strong each feature is. Each candidate is measured on :data:`FEW` inputs first. Candidates are
+    or drop, and how strong each feature is. Each candidate is measured on a few inputs first. Candidates are
     compared by the mean cost at which they lose as much as parts of what random choice loses at half of the cost, so
     the comparison does not depend on the scale of the score.
 
