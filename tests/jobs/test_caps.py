@@ -65,11 +65,11 @@ def test_every_cap_has_its_line_and_is_measured_once(
         assert row["chosen"] == pytest.approx(sum(1 / p["latency"] for p in there) / 2)
         assert row["its accuracy"] == pytest.approx(sum(p["quality"] for p in there) / 2)
         assert row["packed"] == pytest.approx(1 / next(p["latency"] for p in points if p["method"] == "none"))
-    assert "measured before" not in capsys.readouterr().out
+    assert "results of an earlier run" not in capsys.readouterr().out
 
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
     assert sweep(caps, runs, tmp_path / "caps.json", monkeypatch)["rows"] == found["rows"]
-    assert capsys.readouterr().out.count("measured before") == 2
+    assert capsys.readouterr().out.count("results of an earlier run") == 2
     assert before == {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("caps-*.json")}
 
 
