@@ -26,7 +26,7 @@ def probe(
     """Measure at which layers tokens can leave, how, and which features tell so, without training.
 
     Untrained policies and rules with different decision layers, removals and features run on a sample of training
-    inputs. They are compared by the cost (FLOPs) at which they lose little. Takes about a minute on a small model.
+    inputs. They are compared by the cost (FLOPs) at which they lose little. Takes one to two minutes on a small model.
 
     \b
     Examples:

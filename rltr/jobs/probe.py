@@ -19,10 +19,11 @@ INPUTS = 192
 def run_probe(recipe: Recipe, inputs: int = INPUTS, out: Path | None = None) -> Probe:
     """Probe the model of a recipe on a sample of its training data.
 
-    Costs are FLOPs, decisions included, so that the result does not depend on the machine's load.
+    Costs are FLOPs, decisions included, so that the result does not depend on the machine's load. The loss is that of
+    fidelity, which needs no labels.
 
     Args:
-        recipe: model, data, score and device; its other settings are not used.
+        recipe: model, data, device, and the learner's seed, which draws the sample; other settings are not used.
         inputs: number of training inputs in the sample, at least 2.
         out: a JSON file for the result; None writes nothing.
 
